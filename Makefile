@@ -1,0 +1,57 @@
+# make run and make test are all a fresh machine with Python 3.11 needs.
+PYTHON ?= python3.11
+VENV   ?= .venv
+DEMO   ?= .demo
+TORCH  ?= torch==2.13.0
+BIN    := $(VENV)/bin
+RUNS   := $(BIN)/python -m flows
+
+.DEFAULT_GOAL := help
+.PHONY: help install run test test-slow lint lock clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+# The stamp's name holds the torch asked for, so that another one is another install.
+STAMP     := $(VENV)/.app-$(subst /,_,$(subst =,_,$(TORCH)))
+TESTSTAMP := $(STAMP)-test
+
+$(STAMP): pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	grep -v '^torch==' constraints.txt > $(VENV)/constraints.txt
+	$(BIN)/python -m pip install --quiet --upgrade "$$(grep '^pip==' constraints.txt)"
+	$(BIN)/python -m pip install --quiet "$(TORCH)" --constraint $(VENV)/constraints.txt
+	$(BIN)/python -m pip install --quiet --editable ".[app]" --constraint $(VENV)/constraints.txt
+	touch $@
+
+$(TESTSTAMP): $(STAMP)
+	$(BIN)/python -m pip install --quiet --editable ".[app,test]" --constraint $(VENV)/constraints.txt
+	touch $@
+
+install: $(STAMP) ## install the application into .venv
+
+run: $(STAMP) ## build the demo catalog, run the nightly flow once, say what it found
+	$(RUNS) demo $(DEMO)
+	$(RUNS) rectify --config $(DEMO)/run.toml
+	$(RUNS) score --config $(DEMO)/run.toml --truth $(DEMO)/truth
+
+lint: $(TESTSTAMP) ## ruff and mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+test: lint ## what .ci/run calls: lint, types, every test that is not marked slow
+	$(BIN)/python -m pytest -m "not slow"
+
+test-slow: $(TESTSTAMP) ## the longer proofs
+	$(BIN)/python -m pytest -m slow
+
+lock: ## write constraints.txt from a fresh resolution of pyproject.toml
+	rm -rf .lock && $(PYTHON) -m venv .lock
+	.lock/bin/python -m pip install --quiet --upgrade pip
+	.lock/bin/python -m pip install --quiet "$(TORCH)" ".[app,test]" $(PINS)
+	.lock/bin/python -m pip freeze --all --exclude catalog-rectifier | sed -E 's/\+cpu$$//; s/^([A-Za-z0-9_.-]+) @ .*//' | grep -v '^setuptools==' | grep . > constraints.txt
+	rm -rf .lock
+
+clean: ## remove the virtual environment and the demo
+	rm -rf $(VENV) $(DEMO) .lock .pytest_cache .mypy_cache .ruff_cache .hypothesis

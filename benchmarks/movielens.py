@@ -1,0 +1,45 @@
+"""MovieLens with poster and plot embeddings as the benchmarks use it; research data that is never part of the project.
+
+The folder (``--data``) holds ``items.parquet``, ``interactions.parquet`` and ``interactions_sparse_split.parquet`` with a ``split`` column.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from rectifier_core.records import Catalog, Interactions
+
+FILES = {"sparse": "interactions_sparse_split.parquet", "full": "interactions.parquet"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sample:
+    """A catalog with its training pairs; ``held_out`` is the test part where the split has one."""
+
+    catalog: Catalog
+    training: Interactions
+    held_out: Interactions | None
+
+
+def load(data: Path, split: str) -> Sample:
+    """Items that occur in the split, in catalog order, and its pairs."""
+    items, pairs = pq.read_table(data / "items.parquet"), pq.read_table(data / FILES[split])
+    items = items.filter(pc.is_in(items["item_id"].cast("large_string"), pairs["item_id"].cast("large_string").combine_chunks()))
+    ids = np.asarray(items["item_id"].to_pylist())
+    features = {m: np.asarray(items[f"{m}_embedding"].to_pylist(), dtype=np.float32) for m in ("image", "text")}
+    rows = {item: row for row, item in enumerate(ids)}
+    item = np.asarray([rows[x] for x in pairs["item_id"].to_pylist()], dtype=np.int32)
+    names, user = np.unique(np.asarray(pairs["user_id"].to_pylist()), return_inverse=True)
+    part = np.asarray(pairs["split"].to_pylist()) if "split" in pairs.column_names else np.full(len(item), "train")
+
+    def of(which: str) -> Interactions:
+        at = part == which
+        return Interactions(users=user[at].astype(np.int32), items=item[at], times=None, num_users=len(names), num_items=len(ids))
+
+    catalog = Catalog(item_ids=ids, features=features, present={m: np.ones(len(ids), np.bool_) for m in features})
+    return Sample(catalog=catalog, training=of("train"), held_out=of("test") if (part == "test").any() else None)

@@ -1,0 +1,1 @@
+"""The application's composition: flows, their config, and the command line."""

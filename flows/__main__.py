@@ -1,0 +1,230 @@
+"""The command line: ``python -m flows …``."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+from collections.abc import Callable
+from dataclasses import asdict
+from datetime import date, datetime
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from tasks.errors import InputError, RectifierError
+
+app = typer.Typer(
+    add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help="Find and mend features that belong to another item."
+)
+
+ConfigFile = Annotated[Path, typer.Option("--config", help="The run config, a TOML file.")]
+Overrides = Annotated[list[str] | None, typer.Option("--set", help="Override a key of the config: a.b=value. May be repeated.")]
+AsJson = Annotated[bool, typer.Option("--json", help="End standard output with one JSON object.")]
+Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of a failure.")]
+
+PREFECT_DEFAULTS = {
+    "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "DO_NOT_TRACK": "1",
+}
+
+
+@app.command()
+def demo(
+    folder: Annotated[Path, typer.Argument(help="Where the demo catalog goes.")],
+    items: Annotated[int, typer.Option(help="How many items.")] = 5000,
+    users: Annotated[int | None, typer.Option(help="How many users; 1.6 an item by default.")] = None,
+    interactions: Annotated[int | None, typer.Option(help="How many rows the log gets; 25 a user by default.")] = None,
+    seed: Annotated[int, typer.Option(help="The same seed gives the same bytes.")] = 7,
+    mismatch: Annotated[list[str] | None, typer.Option(help="Share of a modality to swap among items: image=0.2. May be repeated.")] = None,
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    """Write a catalog with planted mismatches, and what was planted."""
+
+    def work() -> dict[str, Any]:
+        from tasks.demo_catalog import DemoConfig, write_demo
+        from tasks.demo_config import DEFAULT_MISMATCH
+
+        try:
+            rates = dict(DEFAULT_MISMATCH) | dict(_rate(x) for x in mismatch or ())
+            config = DemoConfig(items=items, users=users, interactions=interactions, seed=seed, mismatch=rates)
+        except ValueError as error:
+            raise InputError(f"demo: {error}") from error
+        return write_demo(folder, config, _printed_progress())
+
+    _run(
+        work,
+        as_json,
+        debug,
+        lambda found: f"demo catalog written to {folder}; run it with: python -m flows rectify --config {folder}/run.toml",
+    )
+
+
+@app.command()
+def rectify(
+    config: ConfigFile,
+    as_of: Annotated[str | None, typer.Option("--as-of", help="The day to publish, YYYY-MM-DD; the newest in the data by default.")] = None,
+    overrides: Overrides = None,
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    """Publish the rectified features of one day."""
+
+    def work() -> dict[str, Any]:
+        for name, value in PREFECT_DEFAULTS.items():
+            os.environ.setdefault(name, value)
+        from flows.run_config import RunConfig
+        from tasks.source import resolve_day
+
+        settings = RunConfig.from_toml(config, overrides or ())
+        day = resolve_day(settings.source, _day(as_of))
+        from flows.rectify_catalog import rectify_catalog
+
+        if not debug:
+            _hide_tracebacks()
+        return rectify_catalog(settings, day)
+
+    _run(work, as_json, debug, _told)
+
+
+@app.command()
+def versions(config: ConfigFile, overrides: Overrides = None, as_json: AsJson = False, debug: Debug = False) -> None:
+    """List the versions of the published table, newest first."""
+
+    def work() -> dict[str, Any]:
+        from flows.run_config import RunConfig
+        from tasks.table_history import list_versions
+
+        return {"versions": list_versions(RunConfig.from_toml(config, overrides or ()).publish)}
+
+    def told(found: dict[str, Any]) -> str:
+        lines = [f"{'version':>7}  {'committed (UTC)':19}  {'operation':9}  {'as_of':10}  {'rows':>9}  run"]
+        for x in found["versions"]:
+            version, when = ("*" if x["current"] else " ") + str(x["version"]), x["timestamp"][:19]
+            rows = f"{x['rows']:,}" if x["rows"] is not None else "-"
+            lines.append(f"{version:>7}  {when}  {x['operation']:9}  {x['as_of'] or '-':10}  {rows:>9}  {x['run_id'] or '-'}")
+        return "\n".join(lines)
+
+    _run(work, as_json, debug, told)
+
+
+@app.command()
+def rollback(
+    config: ConfigFile,
+    to: Annotated[int, typer.Option("--to", help="The version whose contents the table shall show again.")],
+    overrides: Overrides = None,
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    """Make the table show an earlier version again, as a new commit."""
+
+    def work() -> dict[str, Any]:
+        from flows.run_config import RunConfig
+        from tasks.table_history import roll_back
+        from tasks.table_lock import table_lock
+
+        settings = RunConfig.from_toml(config, overrides or ())
+        with table_lock(settings.publish, Path(settings.run.folder), run=f"rollback to {to}"):
+            return asdict(roll_back(settings.publish, to))
+
+    def told(found: dict[str, Any]) -> str:
+        return (
+            f"the table shows version {to} again, as version {found['version']}" if found["published"] else f"the table already shows {to}"
+        )
+
+    _run(work, as_json, debug, told)
+
+
+@app.command()
+def score(
+    config: ConfigFile,
+    truth: Annotated[Path, typer.Option("--truth", help="The demo's truth folder.")],
+    overrides: Overrides = None,
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    """Hold the published trust against what the demo planted."""
+
+    def work() -> dict[str, Any]:
+        from flows.run_config import RunConfig
+        from tasks.demo_score import score_ranking
+        from tasks.table_files import storage_options
+
+        return score_ranking(RunConfig.from_toml(config, overrides or ()).publish.uri, truth, storage_options=storage_options())
+
+    def told(found: dict[str, Any]) -> str:
+        from tasks.demo_score import describe_score
+
+        return describe_score(found)
+
+    _run(work, as_json, debug, told)
+
+
+def _run(work: Callable[[], dict[str, Any]], as_json: bool, debug: bool, told: Callable[[dict[str, Any]], str]) -> None:
+    """Run a command; a failure is one line on standard error and its exit status, a traceback only with ``--debug``."""
+    try:
+        found = work()
+    except (RectifierError, KeyboardInterrupt, Exception) as error:
+        if debug:
+            raise
+        code = error.exit_code if isinstance(error, RectifierError) else 130 if isinstance(error, KeyboardInterrupt) else 1
+        said = str(error) if isinstance(error, RectifierError) else f"{type(error).__name__}: {error} (--debug shows where)"
+        print("error: " + " ".join(said.split()), file=sys.stderr)
+        raise typer.Exit(code) from None
+    print(told(found))
+    if as_json:
+        print(json.dumps(found, allow_nan=False, default=str))
+
+
+def _told(found: dict[str, Any]) -> str:
+    from tasks.report_words import rate_phrase
+
+    done = "published" if found["published"] else "nothing new:"
+    lines = [f"{found['as_of']}: {done} version {found['version']} of {found['table']}, {found['rows']:,} rows"]
+    for name, x in found["modalities"].items():
+        rate = f"{rate_phrase(x)} mismatched" if x["identifiable"] else f"nothing can be told: {x['reason']}"
+        counts = ", ".join(f"{x[status]:,} {status.replace('_', ' ')}" for status in ("rectified", "passed_through", "imputed", "missing"))
+        lines.append(f"  {name}: {rate}; {counts}")
+    return "\n".join([*lines, f"report: {found['report']}"])
+
+
+def _rate(text: str) -> tuple[str, float]:
+    name, _, value = text.partition("=")
+    try:
+        return name.strip(), float(value)
+    except ValueError:
+        raise InputError(f"--mismatch {text}: wanted a modality and a share, such as image=0.2") from None
+
+
+def _day(text: str | None) -> date | None:
+    try:
+        return None if text is None else datetime.strptime(text, "%Y-%m-%d").date()
+    except ValueError:
+        raise InputError(f"--as-of {text}: wanted a day as YYYY-MM-DD") from None
+
+
+def _printed_progress() -> Callable[[str, int, int], None]:
+    def report(what: str, done: int, total: int) -> None:
+        if sys.stderr.isatty() or done >= total:
+            print(f"{what}: {done:,} of {total:,}", file=sys.stderr)
+
+    return report
+
+
+def _hide_tracebacks() -> None:
+    """Keep a failure to its one line: Prefect's run loggers would print the traceback of every layer it passes."""
+
+    def one_line(record: logging.LogRecord) -> bool:
+        record.exc_info = record.exc_text = None
+        return True
+
+    for name in ("prefect.flow_runs", "prefect.task_runs"):
+        logging.getLogger(name).addFilter(one_line)
+
+
+if __name__ == "__main__":
+    app()

@@ -1,0 +1,118 @@
+"""The nightly flow: read, learn, match, mend, check, publish, report."""
+
+from __future__ import annotations
+
+import resource
+from datetime import date
+from typing import Any, Literal
+
+from prefect import flow
+
+from flows.run_config import RunConfig
+from rectifier_core.records import QualityReport, TableVersion
+from tasks import prefect_tasks as do
+from tasks.errors import GateRefusedError
+from tasks.publish import find_published
+from tasks.publish_config import RunIdentity
+from tasks.references import Ref, StageStore
+from tasks.report_inputs import ModalityRefs, ReportInputs, StageTiming
+from tasks.runs import identify, load_summary, open_run, ref_values, save_summary, without_places
+from tasks.stages import modality_facts, quality_values
+from tasks.table_sweep import sweep_table
+
+
+@flow(name="rectify-catalog", flow_run_name="rectify {as_of}", validate_parameters=False, persist_result=False)
+def rectify_catalog(config: RunConfig, as_of: date) -> dict[str, Any]:
+    """Publish the rectified features of one day and return the run's summary; a repeat publishes nothing.
+
+    Raises InputError, GateRefusedError, TableHeldError or StorageError, each with one line for the user.
+    """
+    with open_run(config.run, config.publish, as_of) as store:
+        source = do.read(config.source, as_of, store)
+        identity = identify(as_of, source, config.shaping)
+        if (known := _known(config, identity)) is not None:
+            return known
+        anchors = do.anchors(source, config.anchors, config.seed, store, config.run, as_of)
+        matched = {m: _match(m, source, anchors, config, store) for m in config.source.modalities}
+        rectified = do.rectify(source, matched, config.rectify, store)
+        quality = do.judge_quality(source, matched, rectified, config.quality, config.publish, as_of)
+        facts = {"modalities": modality_facts(source, matched, rectified), "quality": quality_values(quality)}
+        version = do.publish(config.publish, identity, source, rectified, facts) if quality.passed else None
+        summary = _report(config, identity, source, anchors, matched, rectified, quality, version)
+        sweep_table(config.publish)
+        return summary
+
+
+def _match(modality: str, source: Ref, anchors: Ref, config: RunConfig, store: StageStore) -> ModalityRefs:
+    projection = do.project(modality, source, anchors, config.projection, config.seed, store)
+    affinity = do.match(modality, projection, config.affinity, config.seed, store)
+    plan = do.balance(modality, affinity, config.sinkhorn, store)
+    trust = do.judge_trust(modality, projection, config.trust, config.seed, store)
+    return ModalityRefs(projection=projection, affinity=affinity, plan=plan, trust=trust)
+
+
+def _known(config: RunConfig, identity: RunIdentity) -> dict[str, Any] | None:
+    """The summary of this very run, when the table shows it and its report was written."""
+    version, summary = find_published(config.publish, identity), load_summary(config.run, identity.run_id)
+    if version is None or summary is None or summary["version"] is None:
+        return None
+    return summary | {"version": version.version, "published": False}
+
+
+def _report(
+    config: RunConfig,
+    identity: RunIdentity,
+    source: Ref,
+    anchors: Ref,
+    matched: dict[str, ModalityRefs],
+    rectified: Ref,
+    quality: QualityReport,
+    version: TableVersion | None,
+) -> dict[str, Any]:
+    refs = {"source": source, "anchors": anchors, "rectified": rectified}
+    refs |= {f"{part}/{m}": getattr(x, part) for m, x in matched.items() for part in ("projection", "affinity", "plan", "trust")}
+    outcome: Literal["published", "unchanged", "refused"] = (
+        "refused" if version is None else "published" if version.published else "unchanged"
+    )
+    path = do.report(
+        config.run.run_folder(identity.run_id),
+        ReportInputs(
+            outcome=outcome,
+            run_id=identity.run_id,
+            as_of=identity.day,
+            table_uri=config.publish.uri,
+            table_version=None if version is None else version.version,
+            source=source,
+            anchors=anchors,
+            modalities=matched,
+            rectified=rectified,
+            quality=quality,
+            timings=tuple(StageTiming(stage=name, seconds=ref.seconds, reused=ref.reused) for name, ref in refs.items()),
+            peak_memory_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+            provenance={
+                "digest": identity.digest,
+                "config": identity.config_digest,
+                "inputs": identity.inputs_digest,
+                "code": identity.code_version,
+            },
+            config=without_places(config.shaping),
+        ),
+    )
+    if version is None:
+        failed = "; ".join(f"{c.name}: {c.value:.4g}, wanted {c.rule} {c.bound:.4g}" for c in quality.checks if not c.passed)
+        raise GateRefusedError(f"{identity.day}: the quality gate refused, nothing was published: {failed}; see {path}")
+    summary = {
+        "run_id": identity.run_id,
+        "as_of": identity.day,
+        "version": version.version,
+        "rows": version.rows,
+        "published": version.published,
+        "report": path,
+        "table": config.publish.uri,
+        "modalities": modality_facts(source, matched, rectified),
+        "seconds": {name: round(ref.seconds, 3) for name, ref in refs.items()},
+        "peak_memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        "stages": {name: ref_values(ref) for name, ref in refs.items()},
+    }
+    save_summary(config.run, summary)
+    return summary

@@ -1,0 +1,66 @@
+"""The run config: one TOML file, every section the frozen config of the stage it tunes; an unknown key is an error."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from rectifier_core.affinity import AffinityConfig
+from rectifier_core.anchors import AnchorsConfig
+from rectifier_core.projection import ProjectionConfig
+from rectifier_core.quality import QualityConfig
+from rectifier_core.rectify import RectifyConfig
+from rectifier_core.sinkhorn import SinkhornConfig
+from rectifier_core.trust import TrustConfig
+from tasks.config_file import read_config
+from tasks.errors import InputError
+from tasks.publish_config import PublishConfig
+from tasks.runs import RunSettings
+from tasks.source_config import SourceConfig
+
+
+class RunConfig(BaseModel):
+    """Everything a run is told; only ``source`` and ``publish`` have no defaults."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    seed: int = Field(default=0, ge=0)
+    source: SourceConfig
+    publish: PublishConfig
+    run: RunSettings
+    anchors: AnchorsConfig = AnchorsConfig()
+    projection: ProjectionConfig = ProjectionConfig()
+    affinity: AffinityConfig = AffinityConfig()
+    sinkhorn: SinkhornConfig = SinkhornConfig()
+    trust: TrustConfig = TrustConfig()
+    rectify: RectifyConfig = RectifyConfig()
+    quality: QualityConfig = QualityConfig()
+
+    @classmethod
+    def from_toml(cls, path: Path, overrides: Iterable[str] = ()) -> RunConfig:
+        """Read and validate ``path``; raises InputError with one line that names the file and the key."""
+        try:
+            return cls.model_validate(read_config(path, overrides))
+        except ValidationError as error:
+            raise InputError(f"{path}: {explain(error)}") from error
+
+    @property
+    def shaping(self) -> dict[str, Any]:
+        """The parts that the published rows depend on."""
+        return {name: getattr(self, name) for name in type(self).model_fields if name not in ("publish", "run")}
+
+
+def explain(error: ValidationError) -> str:
+    """The first thing wrong, as ``section.key: what``, and how many more there are."""
+    first, *more = error.errors()
+    key = ".".join(str(part) for part in first["loc"])
+    said = {
+        "extra_forbidden": "unknown key",
+        "unexpected_keyword_argument": "unknown key",
+        "missing": "missing, and it has no default",
+        "missing_keyword_only_argument": "missing, and it has no default",
+    }.get(first["type"], first["msg"].removeprefix("Value error, "))
+    return f"{key}: {said}" + (f" (and {len(more)} more)" if more else "")

@@ -1,0 +1,96 @@
+"""Ridge regression out of fold, by blocked normal equations; a leaf of the projection stage.
+
+Source: ridge regression (Hoerl and Kennard, 1970) with K-fold cross-fitting; the per-fold Gram matrices are accumulated once and the map
+of a fold
+is solved from the total minus its own, so a pass over the rows serves every fold and every strength.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import scipy.linalg
+
+from rectifier_core.numerics import row_blocks, unit_rows
+from rectifier_core.records import Float32, Int32, Int64
+
+GRAM_ROUNDING = 4e-6
+"""Error of a float32 Gram product as a share of its trace, at its worst (equal rows); no ridge penalty goes below it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FoldMaps:
+    """One centred linear map per fold, each fitted without its fold: ``unit((x - feature_mean[f]) @ weight[f])``."""
+
+    weights: Float32
+    feature_means: Float32
+    target_means: Float32
+
+
+class NormalEquations:
+    """Sums over rows that a ridge fit needs, one set per fold: counts, first moments, Gram and cross moments in float64.
+
+    ``origin`` [D] is subtracted from every feature first, so that a large common mean costs no precision.
+    """
+
+    def __init__(self, *, num_folds: int, origin: Float32, target_width: int) -> None:
+        width = len(origin)
+        self.origin = origin
+        self.counts = np.zeros(num_folds)
+        self.feature_sums = np.zeros((num_folds, width))
+        self.target_sums = np.zeros((num_folds, target_width))
+        self.grams = np.zeros((num_folds, width, width))
+        self.crosses = np.zeros((num_folds, width, target_width))
+
+    def add(self, features: Float32, targets: Float32, folds: Int32, *, sign: float = 1.0) -> None:
+        """Add (or with ``sign = -1`` take out) rows: features [N, D], targets [N, A], folds [N]."""
+        shifted = features - self.origin
+        for fold in np.unique(folds):
+            x, y = shifted[folds == fold], targets[folds == fold]
+            self.counts[fold] += sign * len(x)
+            self.feature_sums[fold] += sign * x.sum(axis=0, dtype=np.float64)
+            self.target_sums[fold] += sign * y.sum(axis=0, dtype=np.float64)
+            self.grams[fold] += sign * (x.T @ x)
+            self.crosses[fold] += sign * (x.T @ y)
+
+    def solve(self, strength: float, fold: int | None) -> tuple[Float32, Float32, Float32]:
+        """(weight [D, A], feature mean [D], target mean [A]) fitted on every row outside ``fold``; None leaves nothing out.
+
+        ``strength`` is in units of the mean eigenvalue of the centred Gram matrix.
+        """
+        others = np.arange(len(self.counts)) != fold
+        count = max(float(self.counts[others].sum()), 1.0)
+        x_mean, y_mean = self.feature_sums[others].sum(axis=0) / count, self.target_sums[others].sum(axis=0) / count
+        centred = self.grams[others].sum(axis=0)
+        rounding = GRAM_ROUNDING * float(np.trace(centred)) + np.finfo(np.float64).eps * count
+        centred -= count * np.outer(x_mean, x_mean)
+        cross = self.crosses[others].sum(axis=0) - count * np.outer(x_mean, y_mean)
+        # Rows that are nearly all the same leave only rounding after centring: the floor keeps the matrix positive definite.
+        penalty = max(strength * float(np.trace(centred)) / len(centred), rounding)
+        centred[np.diag_indices_from(centred)] += penalty
+        weight = scipy.linalg.solve(centred, cross, assume_a="pos", overwrite_a=True)
+        return weight.astype(np.float32), (self.origin + x_mean).astype(np.float32), y_mean.astype(np.float32)
+
+    def solve_folds(self, strength: float) -> FoldMaps:
+        """The map of every fold at one strength."""
+        parts = [self.solve(strength, fold) for fold in range(len(self.counts))]
+        return FoldMaps(
+            weights=np.stack([p[0] for p in parts]),
+            feature_means=np.stack([p[1] for p in parts]),
+            target_means=np.stack([p[2] for p in parts]),
+        )
+
+
+def out_of_fold(features: Float32, rows: Int64, folds: Int32, maps: FoldMaps, block_rows: int) -> Float32:
+    """Each row projected by the map that never saw it: unit rows [len(rows), A] float32.
+
+    ``features`` [I, D] is read by blocks of ``rows`` (item indices); ``folds`` [len(rows)] names each row's map.
+    """
+    projected = np.zeros((len(rows), maps.weights.shape[2]), np.float32)
+    for block in row_blocks(len(rows), block_rows):
+        x, fold = unit_rows(np.asarray(features[rows[block]])), folds[block]
+        for f in np.unique(fold):
+            inside = fold == f
+            projected[block][inside] = unit_rows((x[inside] - maps.feature_means[f]) @ maps.weights[f])
+    return projected

@@ -1,0 +1,1 @@
+"""Evaluation: corruption with known truth and the measures held against it. Nothing outside this package may import it."""

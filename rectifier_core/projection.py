@@ -1,0 +1,235 @@
+"""Stage: projection, one linear map per modality from feature space to anchor space, fitted on the pairs that look matched.
+
+Source: "Towards Trustworthy Multimodal Recommendation", arXiv 2602.00730, projection with small-loss selection; the ramp of the kept
+share is
+Co-teaching's (Han et al., NeurIPS 2018, section 3). Its rho means "drop eta + 0.05" in the only reading that fits its numbers, so
+``keep_ratio = 1 - (eta + 0.05)`` here; 1.0 is the ablation "no selection".
+
+Two solvers:
+- ``minibatch``: the paper's. Adam on the cosine loss, small-loss selection inside each mini-batch. Scores are in-sample.
+- ``crossfit_ridge``: ridge regression out of fold, selection on the out-of-fold score.
+
+Differs from the paper (``crossfit_ridge`` only):
+- Features and anchors are centred, and each item's score comes from a map fitted without that item: in sample, a wide map learns
+  mismatched pairs by heart and hides them.
+- The loss is squared error with a ridge penalty, whose strength maximises the out-of-fold alignment over a grid; no truth is asked.
+- Selection is over all items at once, not inside a mini-batch.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+
+from rectifier_core.crossfit import FoldMaps, NormalEquations, out_of_fold
+from rectifier_core.numerics import Progress, row_blocks, silent, unit_rows
+from rectifier_core.records import Anchors, Bool, Float32, Int32, Int64, Projection
+from rectifier_core.seeding import generator, torch_generator
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProjectionConfig:
+    """Hyperparameters of the projection.
+
+    ``keep_ratio`` is the share of pairs that selection keeps, reached after ``ramp`` rounds (``crossfit_ridge``) or epochs (``minibatch``).
+    ``folds``, ``rounds`` and ``ridge_grid`` belong to ``crossfit_ridge``; the grid is in units of the mean eigenvalue of the centred
+    Gram matrix.
+    ``epochs``, ``batch_size``, ``learning_rate`` and ``weight_decay`` belong to ``minibatch``.
+    """
+
+    solver: Literal["crossfit_ridge", "minibatch"] = "crossfit_ridge"
+    keep_ratio: float = 0.75
+    folds: int = 5
+    rounds: int = 3
+    ridge_grid: tuple[float, ...] = (0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
+    epochs: int = 30
+    ramp: int = 10
+    batch_size: int = 512
+    learning_rate: float = 1e-3
+    weight_decay: float = 0.0
+    block_rows: int = 8192
+
+    def __post_init__(self) -> None:
+        if not 0 < self.keep_ratio <= 1:
+            raise ValueError(f"keep_ratio: wanted a share in (0, 1], got {self.keep_ratio}")
+        for name, least in (("folds", 2), ("rounds", 1), ("epochs", 1), ("ramp", 1), ("batch_size", 1), ("block_rows", 1)):
+            if getattr(self, name) < least:
+                raise ValueError(f"{name}: wanted at least {least}, got {getattr(self, name)}")
+        if not self.ridge_grid or min(self.ridge_grid) <= 0:
+            raise ValueError(f"ridge_grid: wanted positive strengths, got {self.ridge_grid}")
+
+
+def fit_projection(
+    modality: str, features: Float32, present: Bool, anchors: Anchors, config: ProjectionConfig, *, seed: int, progress: Progress = silent
+) -> Projection:
+    """Fit the map of one modality and score every item that has both a feature and an anchor.
+
+    ``features`` [I, D] float32 may be a memory map, read by blocks and never copied whole; ``present`` [I] says which rows count.
+    With fewer pairs than folds nothing can be fitted out of fold: the projection is zero and every alignment NaN.
+    """
+    pairs = np.flatnonzero(present & anchors.trained)
+    if len(pairs) < max(2 * config.folds, 10):
+        return _nothing(modality, features, anchors)
+    solve = _crossfit_ridge if config.solver == "crossfit_ridge" else _minibatch
+    fitted = solve(modality, features, pairs, anchors, config, seed, progress)
+    rest = np.flatnonzero(present & ~anchors.trained)
+    projected = np.zeros(anchors.items.shape, np.float32)
+    projected[pairs] = fitted.projected
+    for block in row_blocks(len(rest), config.block_rows):
+        rows = rest[block]
+        centred: Float32 = unit_rows(np.asarray(features[rows])) - fitted.feature_mean
+        projected[rows] = unit_rows(centred @ fitted.weight)
+    target = unit_rows(np.asarray(anchors.items - fitted.target_mean, dtype=np.float32))
+    target[~anchors.trained] = 0
+    alignment = np.full(len(projected), np.nan, np.float32)
+    alignment[pairs] = np.einsum("ij,ij->i", projected[pairs], target[pairs])
+    kept = np.zeros(len(projected), np.bool_)
+    kept[pairs] = fitted.kept
+    return Projection(
+        modality=modality,
+        weight=fitted.weight,
+        feature_mean=fitted.feature_mean,
+        projected=projected,
+        target=target,
+        alignment=alignment,
+        null_alignment=re_paired(projected[pairs], target[pairs], generator(seed, "projection", modality, "null")),
+        kept=kept,
+        ridge=fitted.ridge,
+    )
+
+
+def re_paired(projected: Float32, target: Float32, rng: np.random.Generator, *, least: int = 20_000) -> Float32:
+    """Alignment of deliberately wrong pairs: the score's law for a mismatched feature.
+
+    Each round shifts a random cycle by one, so no row ever meets its own target; rounds repeat until ``least`` scores exist.
+    """
+    scores = []
+    for _ in range(max(1, -(-least // len(projected)))):
+        cycle = rng.permutation(len(projected))
+        scores.append(np.einsum("ij,ij->i", projected[cycle], target[np.roll(cycle, 1)]))
+    return np.concatenate(scores).astype(np.float32)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Fitted:
+    weight: Float32
+    feature_mean: Float32
+    target_mean: Float32
+    projected: Float32
+    kept: Bool
+    ridge: float | None
+
+
+def _crossfit_ridge(
+    modality: str, features: Float32, pairs: Int64, anchors: Anchors, config: ProjectionConfig, seed: int, progress: Progress
+) -> _Fitted:
+    folds = (generator(seed, "projection", modality, "folds").permutation(len(pairs)) % config.folds).astype(np.int32)
+    targets = np.ascontiguousarray(anchors.items[pairs])
+    origin = _mean_unit_row(features, pairs, config.block_rows)
+    sums = NormalEquations(num_folds=config.folds, origin=origin, target_width=targets.shape[1])
+    counted = np.zeros(len(pairs), np.bool_)
+    kept = np.ones(len(pairs), np.bool_)
+    grid, best = config.ridge_grid, 0
+    for step in range(config.rounds):
+        _recount(sums, features, pairs, targets, folds, counted, kept, config.block_rows)
+        counted = kept
+        tried = range(len(grid)) if step == 0 else range(max(0, best - 1), min(len(grid), best + 2))
+        found = [_score(sums, features, pairs, targets, folds, kept, grid[at], config.block_rows) for at in tried]
+        at = int(np.argmax([score[kept].mean() for _, score in found]))
+        best, (projected, score) = tried[at], found[at]
+        progress(f"projection of {modality}: out-of-fold alignment {score[kept].mean():.4f}, ridge {grid[best]:g}", step + 1, config.rounds)
+        if step + 1 < config.rounds:
+            kept = _keep_best(score, 1 - (1 - config.keep_ratio) * (step + 1) / (config.rounds - 1))
+    weight, feature_mean, target_mean = sums.solve(grid[best], None)
+    return _Fitted(weight=weight, feature_mean=feature_mean, target_mean=target_mean, projected=projected, kept=kept, ridge=grid[best])
+
+
+def _mean_unit_row(features: Float32, rows: Int64, block_rows: int) -> Float32:
+    total = np.zeros(features.shape[1])
+    for block in row_blocks(len(rows), block_rows):
+        total += unit_rows(np.asarray(features[rows[block]])).sum(axis=0, dtype=np.float64)
+    return (total / max(1, len(rows))).astype(np.float32)
+
+
+def _recount(
+    sums: NormalEquations, features: Float32, pairs: Int64, targets: Float32, folds: Int32, before: Bool, after: Bool, block_rows: int
+) -> None:
+    """Bring the sums from the rows ``before`` to the rows ``after`` by adding and taking out the difference."""
+    for rows, sign in ((np.flatnonzero(after & ~before), 1.0), (np.flatnonzero(before & ~after), -1.0)):
+        for block in row_blocks(len(rows), block_rows):
+            at = rows[block]
+            sums.add(unit_rows(np.asarray(features[pairs[at]])), targets[at], folds[at], sign=sign)
+
+
+def _score(
+    sums: NormalEquations, features: Float32, pairs: Int64, targets: Float32, folds: Int32, kept: Bool, strength: float, block_rows: int
+) -> tuple[Float32, Float32]:
+    maps: FoldMaps = sums.solve_folds(strength)
+    projected = out_of_fold(features, pairs, folds, maps, block_rows)
+    centred = unit_rows(targets - targets[kept].mean(axis=0))
+    return projected, np.einsum("ij,ij->i", projected, centred)
+
+
+def _keep_best(score: Float32, share: float) -> Bool:
+    kept = np.zeros(len(score), np.bool_)
+    kept[np.argsort(-score, kind="stable")[: max(1, round(share * len(score)))]] = True
+    return kept
+
+
+def _minibatch(
+    modality: str, features: Float32, pairs: Int64, anchors: Anchors, config: ProjectionConfig, seed: int, progress: Progress
+) -> _Fitted:
+    source = torch_generator(seed, "projection", modality, "weight")
+    width, size = features.shape[1], anchors.items.shape[1]
+    weight = (torch.randn(width, size, generator=source) / np.sqrt(width)).requires_grad_()
+    optimiser = torch.optim.Adam([weight], lr=config.learning_rate, weight_decay=config.weight_decay)
+    for epoch in range(config.epochs):
+        order = generator(seed, "projection", modality, "epoch", epoch).permutation(len(pairs))
+        share = 1 - (1 - config.keep_ratio) * min(1.0, epoch / config.ramp)
+        total = 0.0
+        for first in range(0, len(order), config.batch_size):
+            rows = np.sort(pairs[order[first : first + config.batch_size]])
+            loss = _cosine_losses(features, anchors, rows, weight)
+            smallest = loss.topk(max(1, round(share * len(rows))), largest=False).values
+            optimiser.zero_grad(set_to_none=True)
+            smallest.mean().backward()  # type: ignore[no-untyped-call]
+            optimiser.step()
+            total += float(smallest.detach().sum())
+        progress(f"projection of {modality}: cosine loss {total / max(1.0, share * len(order)):.4f}", epoch + 1, config.epochs)
+    learned = weight.detach().numpy()
+    projected = np.zeros((len(pairs), size), np.float32)
+    for block in row_blocks(len(pairs), config.block_rows):
+        projected[block] = unit_rows(unit_rows(np.asarray(features[pairs[block]])) @ learned)
+    score = np.einsum("ij,ij->i", projected, anchors.items[pairs])
+    zero = np.zeros(width, np.float32)
+    return _Fitted(
+        weight=learned,
+        feature_mean=zero,
+        target_mean=np.zeros(size, np.float32),
+        projected=projected,
+        kept=_keep_best(score, config.keep_ratio),
+        ridge=None,
+    )
+
+
+def _cosine_losses(features: Float32, anchors: Anchors, rows: Int64, weight: torch.Tensor) -> torch.Tensor:
+    x = torch.from_numpy(unit_rows(np.asarray(features[rows])))
+    return 1 - torch.nn.functional.cosine_similarity(x @ weight, torch.from_numpy(np.asarray(anchors.items[rows])), dim=1)
+
+
+def _nothing(modality: str, features: Float32, anchors: Anchors) -> Projection:
+    num_items, size = anchors.items.shape
+    return Projection(
+        modality=modality,
+        weight=np.zeros((features.shape[1], size), np.float32),
+        feature_mean=np.zeros(features.shape[1], np.float32),
+        projected=np.zeros((num_items, size), np.float32),
+        target=np.zeros((num_items, size), np.float32),
+        alignment=np.full(num_items, np.nan, np.float32),
+        null_alignment=np.zeros(0, np.float32),
+        kept=np.zeros(num_items, np.bool_),
+        ridge=None,
+    )

@@ -1,0 +1,130 @@
+"""Stage: quality gate, named checks with a value and a bound; one that fails publishes nothing.
+
+The checks are measured by blocks (``measure_modality``), so that no copy of the features is held, and judged together (``judge_quality``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from rectifier_core.numerics import row_blocks
+from rectifier_core.records import Bool, Check, Float32, QualityReport, Status
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QualityConfig:
+    """Bounds of the gate.
+
+    ``max_marginal_error``: mean relative column error of a plan. ``changed_below`` and ``max_changed``: at most this share of the
+    rectified items may have a
+    cosine to their input below that. ``min_drift_cosine``: mean cosine to the last published version. ``max_norm_ratio``: how far a
+    published
+    row's length may lie outside the range of the input's.
+    """
+
+    max_marginal_error: float = 0.25
+    changed_below: float = 0.5
+    max_changed: float = 0.25
+    min_drift_cosine: float = 0.8
+    max_norm_ratio: float = 1.01
+
+    def __post_init__(self) -> None:
+        for name in ("max_marginal_error", "max_changed"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name}: wanted at least 0, got {getattr(self, name)}")
+        for name in ("changed_below", "min_drift_cosine"):
+            if not -1 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name}: wanted a cosine in [-1, 1], got {getattr(self, name)}")
+        if self.max_norm_ratio < 1:
+            raise ValueError(f"max_norm_ratio: wanted at least 1, got {self.max_norm_ratio}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModalityMeasures:
+    """What the gate needs to know of one modality; ``drift`` is None where no earlier version has items in common."""
+
+    not_finite: int
+    rectified: int
+    changed: int
+    norm_ratio: float
+    marginal_error: float | None
+    drift: float | None
+
+
+def measure_modality(
+    original: Float32,
+    published: Float32,
+    status: np.ndarray[tuple[int], np.dtype[np.int8]],
+    config: QualityConfig,
+    *,
+    marginal_error: float | None,
+    drift: float | None,
+    block_rows: int = 8192,
+) -> ModalityMeasures:
+    """Compare what would be published with what came in; ``original`` and ``published`` [I, D] may be memory maps.
+
+    ``norm_ratio`` is 1 when every published length lies within the input's range, else how many times outside it the worst one is.
+    """
+    given = ~np.isin(status, (Status.MISSING.code, Status.IMPUTED.code))
+    not_finite = changed = 0
+    low, high, least, most = np.inf, 0.0, np.inf, 0.0
+    for rows in row_blocks(len(status), block_rows):
+        before, after, code = np.asarray(original[rows]), np.asarray(published[rows]), status[rows]
+        not_finite += int((~np.isfinite(after)).any(axis=1).sum())
+        lengths, inputs = np.linalg.norm(after, axis=1), np.linalg.norm(before, axis=1)
+        there = code != Status.MISSING.code
+        if there.any():
+            low, high = min(low, float(lengths[there].min())), max(high, float(lengths[there].max()))
+        if given[rows].any():
+            least, most = min(least, float(inputs[given[rows]].min())), max(most, float(inputs[given[rows]].max()))
+        at = code == Status.RECTIFIED.code
+        cosine = np.einsum("ij,ij->i", before[at], after[at]) / np.maximum(lengths[at] * inputs[at], np.finfo(np.float32).tiny)
+        changed += int((cosine < config.changed_below).sum())
+    ratio = (
+        max(1.0, least / low if low > 0 else np.inf, high / most if most > 0 else 1.0) if np.isfinite(least) and np.isfinite(low) else 1.0
+    )
+    return ModalityMeasures(
+        not_finite=not_finite,
+        rectified=int((status == Status.RECTIFIED.code).sum()),
+        changed=changed,
+        norm_ratio=float(ratio),
+        marginal_error=marginal_error,
+        drift=drift,
+    )
+
+
+def mean_cosine(left: Float32, right: Float32, usable: Bool, *, block_rows: int = 8192) -> float | None:
+    """Mean cosine of the ``usable`` rows of two [I, D] arrays, None where there is none."""
+    total, count = 0.0, int(usable.sum())
+    for rows in row_blocks(len(usable), block_rows):
+        at = np.flatnonzero(usable[rows])
+        a, b = np.asarray(left[rows], dtype=np.float64)[at], np.asarray(right[rows], dtype=np.float64)[at]
+        lengths = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
+        total += float((np.einsum("ij,ij->i", a, b) / np.maximum(lengths, np.finfo(np.float64).tiny)).sum())
+    return total / count if count else None
+
+
+def judge_quality(
+    *, rows_read: int, rows_out: int, rows_quarantined: int, modalities: Mapping[str, ModalityMeasures], config: QualityConfig
+) -> QualityReport:
+    """Every check of the gate, in a fixed order; a value that is not a number fails."""
+    checks = [_check("rows in = rows out + quarantined", rows_out + rows_quarantined, "equal to", rows_read)]
+    for name, found in modalities.items():
+        checks.append(_check(f"{name}: rows with a value that is not finite", found.not_finite, "at most", 0))
+        if found.marginal_error is not None:
+            checks.append(_check(f"{name}: mean column error of the plan", found.marginal_error, "at most", config.max_marginal_error))
+        if found.rectified:
+            label = f"{name}: share of rectified items with a cosine to their input below {config.changed_below:g}"
+            checks.append(_check(label, found.changed / found.rectified, "at most", config.max_changed))
+        checks.append(_check(f"{name}: length outside the input's range, times", found.norm_ratio, "at most", config.max_norm_ratio))
+        if found.drift is not None:
+            checks.append(_check(f"{name}: mean cosine to the last published version", found.drift, "at least", config.min_drift_cosine))
+    return QualityReport(checks=tuple(checks))
+
+
+def _check(name: str, value: float, rule: str, bound: float) -> Check:
+    held = {"equal to": value == bound, "at most": value <= bound, "at least": value >= bound}[rule]
+    return Check(name=name, value=float(value), bound=float(bound), rule=rule, passed=bool(held))

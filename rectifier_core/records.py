@@ -1,0 +1,284 @@
+"""The frozen records that pass between stages.
+
+Every array is C-contiguous float32 or int32 unless a field says otherwise, and row ``i`` of every item array
+belongs to ``item_ids[i]``: that order is fixed once, when the catalog is read. A record checks its shapes and dtypes when
+it is built; a mismatch raises ``ValueError`` naming the field, what was wanted and what was given.
+
+Shape letters: I items, E interactions, A anchor width, D_m feature width of modality m, K neighbours, V stored plan weights.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Enum
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+Float32 = NDArray[np.float32]
+Float64 = NDArray[np.float64]
+Int32 = NDArray[np.int32]
+Int64 = NDArray[np.int64]
+Bool = NDArray[np.bool_]
+Features = Mapping[str, Float32]
+
+NO_NEIGHBOUR = -1
+
+
+def _check(field: str, array: NDArray[np.generic], shape: tuple[int | None, ...], dtype: DTypeLike) -> None:
+    wanted = np.dtype(dtype)
+    if array.dtype != wanted:
+        raise ValueError(f"{field}: wanted dtype {wanted}, got {array.dtype}")
+    if array.ndim != len(shape) or any(want is not None and want != got for want, got in zip(shape, array.shape, strict=True)):
+        raise ValueError(f"{field}: wanted shape {shape}, got {array.shape}")
+    if not array.flags.c_contiguous:
+        raise ValueError(f"{field}: wanted a C-contiguous array, got strides {array.strides} for shape {array.shape}")
+
+
+def _check_range(field: str, array: Int32, stop: int, *, start: int = 0) -> None:
+    if array.size and (int(array.min()) < start or int(array.max()) >= stop):
+        raise ValueError(f"{field}: wanted values in [{start}, {stop}), got [{array.min()}, {array.max()}]")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Catalog:
+    """Items and their raw features. ``features[m][i]`` is all zeros where ``present[m][i]`` is False."""
+
+    item_ids: NDArray[np.generic]
+    features: Features
+    present: Mapping[str, Bool]
+
+    def __post_init__(self) -> None:
+        if self.item_ids.ndim != 1:
+            raise ValueError(f"item_ids: wanted one dimension, got shape {self.item_ids.shape}")
+        if set(self.features) != set(self.present):
+            raise ValueError(f"present: wanted the modalities {sorted(self.features)}, got {sorted(self.present)}")
+        for name, feature in self.features.items():
+            _check(f"features[{name}]", feature, (len(self.item_ids), None), np.float32)
+            _check(f"present[{name}]", self.present[name], (len(self.item_ids),), np.bool_)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Interactions:
+    """Positive feedback, one row a (user, item) pair; ``times`` are seconds since the epoch, UTC."""
+
+    users: Int32
+    items: Int32
+    times: Int64 | None
+    num_users: int
+    num_items: int
+
+    def __post_init__(self) -> None:
+        _check("users", self.users, (None,), np.int32)
+        _check("items", self.items, (len(self.users),), np.int32)
+        if self.times is not None:
+            _check("times", self.times, (len(self.users),), np.int64)
+        _check_range("users", self.users, self.num_users)
+        _check_range("items", self.items, self.num_items)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Anchors:
+    """Where behaviour places each item: unit rows; ``trained`` is False (and the row zero) for items without interactions.
+
+    ``ego`` are the rows before propagation, from which the next run can start warm. ``losses[e]`` is the mean BPR loss of epoch e;
+    ``recalls[e]`` the held-out Recall@20 before epoch e, the last one after the final epoch.
+    """
+
+    items: Float32
+    ego: Float32
+    trained: Bool
+    losses: Float64
+    recalls: Float64
+
+    def __post_init__(self) -> None:
+        _check("items", self.items, (None, None), np.float32)
+        _check("ego", self.ego, self.items.shape, np.float32)
+        _check("trained", self.trained, (len(self.items),), np.bool_)
+        _check("losses", self.losses, (None,), np.float64)
+        _check("recalls", self.recalls, (None,), np.float64)
+        norms = np.linalg.norm(self.items[self.trained], axis=1)
+        if norms.size and not np.allclose(norms, 1.0, atol=1e-3):
+            raise ValueError(f"items: wanted unit rows where trained, got norms in [{norms.min():.4f}, {norms.max():.4f}]")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Projection:
+    """One modality carried into anchor space by ``unit((feature - feature_mean) @ weight)``.
+
+    ``projected`` and ``target`` are unit rows, zero where the item lacks the feature or the anchor respectively; ``alignment[i]`` is their
+    inner product (NaN where either is missing) and ``null_alignment`` the same score for deliberately re-paired items (the law of a
+    mismatched feature). ``kept`` marks the pairs that small-loss selection fitted on. With an out-of-fold solver, ``projected[i]`` and
+    ``alignment[i]``
+    come from a map that never saw item i, and ``weight`` is the map fitted on all kept pairs.
+    """
+
+    modality: str
+    weight: Float32
+    feature_mean: Float32
+    projected: Float32
+    target: Float32
+    alignment: Float32
+    null_alignment: Float32
+    kept: Bool
+    ridge: float | None
+
+    def __post_init__(self) -> None:
+        _check("weight", self.weight, (None, None), np.float32)
+        _check("feature_mean", self.feature_mean, (self.weight.shape[0],), np.float32)
+        _check("projected", self.projected, (None, self.weight.shape[1]), np.float32)
+        _check("target", self.target, self.projected.shape, np.float32)
+        _check("alignment", self.alignment, (len(self.projected),), np.float32)
+        _check("null_alignment", self.null_alignment, (None,), np.float32)
+        _check("kept", self.kept, (len(self.projected),), np.bool_)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Affinity:
+    """Top-K donors per item: ``neighbours[i]`` are columns (items with the feature), ``scores[i]`` cosine over temperature.
+
+    Rows without an anchor are all ``NO_NEIGHBOUR`` (-1) with score ``-inf``, and so is any unused slot at the end of a row.
+    ``recall`` is the measured share of the exact top K that the index returned (1.0 for an exact search); ``index`` names what was used.
+    """
+
+    modality: str
+    neighbours: Int32
+    scores: Float32
+    recall: float
+    index: str
+
+    def __post_init__(self) -> None:
+        _check("neighbours", self.neighbours, (None, None), np.int32)
+        _check("scores", self.scores, self.neighbours.shape, np.float32)
+        _check_range("neighbours", self.neighbours, len(self.neighbours), start=NO_NEIGHBOUR)
+
+
+class BalanceOutcome(Enum):
+    """Why balancing stopped; the value says what it means and what to do about it."""
+
+    CONVERGED = "the marginals are within tolerance: nothing to do"
+    MAX_ITERATIONS = "the iteration limit came before the tolerance: raise max_iterations, or accept the marginal error stated"
+    STALLED = (
+        "the error stopped falling: the sparse graph admits no better balance; "
+        "raise num_neighbours or temperature, or accept the marginal error stated"
+    )
+    ROW_ONLY = "rows were normalised and columns left alone, as balance = 'row' asks: hubs remain"
+    EMPTY = "no item has both an anchor and a donor, so there is nothing to balance: check that interactions and catalog share item ids"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """A row-stochastic correspondence in CSR form: row i holds the donors of item i, its weights sum to 1 (or the row is empty).
+
+    ``marginal_errors[t]`` is the mean absolute relative column error before iteration t and ``column_error`` that of the weights kept;
+    ``column_sums[j]`` is how much item j's feature is used in all, 1 being its fair share; ``diagonal_mass`` is the mean weight that a row
+    with its own feature keeps on it: near 1 there is no correspondence to speak of.
+    """
+
+    modality: str
+    indptr: Int64
+    indices: Int32
+    weights: Float32
+    marginal_errors: Float64
+    iterations: int
+    column_sums: Float32
+    column_error: float
+    diagonal_mass: float
+    outcome: BalanceOutcome
+
+    def __post_init__(self) -> None:
+        _check("indptr", self.indptr, (None,), np.int64)
+        _check("indices", self.indices, (int(self.indptr[-1]),), np.int32)
+        _check("weights", self.weights, self.indices.shape, np.float32)
+        _check("marginal_errors", self.marginal_errors, (None,), np.float64)
+        _check("column_sums", self.column_sums, (len(self.indptr) - 1,), np.float32)
+        _check_range("indices", self.indices, len(self.indptr) - 1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trust:
+    """How likely each item's own feature is truly its own; NaN where it cannot be told.
+
+    ``mismatch_rate`` with its interval ``[low, high]`` is None where the modality is not ``identifiable``; ``separation`` is the AUC of
+    matched against re-paired alignment that this was judged on, and ``reason`` the judgement in words.
+    """
+
+    modality: str
+    probability: Float32
+    mismatch_rate: float | None
+    low: float | None
+    high: float | None
+    identifiable: bool
+    separation: float
+    reason: str
+
+    def __post_init__(self) -> None:
+        _check("probability", self.probability, (None,), np.float32)
+        known = self.probability[~np.isnan(self.probability)]
+        if known.size and (known.min() < 0 or known.max() > 1):
+            raise ValueError(f"probability: wanted values in [0, 1], got [{known.min()}, {known.max()}]")
+
+
+class Status(Enum):
+    """What was done to one item's feature; the value is what the published table holds."""
+
+    RECTIFIED = "rectified"
+    PASSED_THROUGH = "passed_through"
+    IMPUTED = "imputed"
+    MISSING = "missing"
+
+    @property
+    def code(self) -> int:
+        """The int8 that stands for this status in ``Rectified.status``."""
+        return list(Status).index(self)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rectified:
+    """What is published. ``status[m]`` holds ``Status.code`` (int8); ``features[m][i]`` is zeros where the status is MISSING."""
+
+    features: Features
+    status: Mapping[str, NDArray[np.int8]]
+    trust: Mapping[str, Float32]
+
+    def __post_init__(self) -> None:
+        for name, feature in self.features.items():
+            _check(f"features[{name}]", feature, (None, None), np.float32)
+            _check(f"status[{name}]", self.status[name], (len(feature),), np.int8)
+            _check(f"trust[{name}]", self.trust[name], (len(feature),), np.float32)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Check:
+    """One line of the quality gate: ``value`` against ``bound``, in the words of ``rule`` ("at most", "at least", "equal to")."""
+
+    name: str
+    value: float
+    bound: float
+    rule: str
+    passed: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QualityReport:
+    """All checks of the gate."""
+
+    checks: tuple[Check, ...]
+
+    @property
+    def passed(self) -> bool:
+        """True when every check passed; otherwise nothing is published."""
+        return all(check.passed for check in self.checks)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TableVersion:
+    """Where a run's rows can be read. ``published`` is False when the table already held exactly this run."""
+
+    uri: str
+    version: int
+    as_of: str
+    run_id: str
+    rows: int
+    published: bool

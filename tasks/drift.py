@@ -1,0 +1,67 @@
+"""How far the rows about to be published lie from the last published ones."""
+
+from __future__ import annotations
+
+from datetime import date
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from rectifier_core.records import Status
+from tasks.publish_config import PublishConfig
+from tasks.references import Ref
+from tasks.table_files import storage_errors
+from tasks.table_log import LOOK, days_shown, open_table, visible_files
+
+BATCH_ROWS = 4096
+
+
+def drift_since_last(config: PublishConfig, as_of: date, source: Ref, rectified: Ref) -> dict[str, float | None]:
+    """Mean cosine per modality between these rows and those of the newest earlier day in the table, over the items both have.
+
+    None where there is no earlier day, no item in common, or the modality's width has changed: another embedding model is no drift.
+    """
+    modalities = rectified.meta["features"]
+    table = open_table(config.uri)
+    with storage_errors(config.uri, "reading the last published day", LOOK):
+        earlier = [] if table is None else [day for day in days_shown(visible_files(table)) if day < as_of.isoformat()]
+        if table is None or not earlier:
+            return dict.fromkeys(modalities)
+        dataset = table.to_pyarrow_dataset(partitions=[("as_of", "=", max(earlier))])
+        usable = [m for m in modalities if m in dataset.schema.names]
+        ids = source.array("item_ids")
+        order = np.argsort(ids, kind="stable")
+        sums = {m: [0.0, 0] for m in usable}
+        for batch in dataset.to_batches(columns=["item_id", *usable], batch_size=BATCH_ROWS, batch_readahead=2, fragment_readahead=1):
+            rows = _rows_of(ids, order, batch.column("item_id"))
+            for m in usable:
+                total, count = _cosines(batch.column(m), rows, rectified, m)
+                sums[m][0] += total
+                sums[m][1] += count
+    return {m: (sums[m][0] / sums[m][1] if m in sums and sums[m][1] else None) for m in modalities}
+
+
+def _rows_of(ids: np.ndarray, order: np.ndarray, column: pa.Array) -> np.ndarray:
+    """This run's row of each published id, -1 for an id that is gone."""
+    wanted = np.asarray(column.to_pylist())
+    if wanted.dtype.kind != ids.dtype.kind or not len(ids):
+        return np.full(len(wanted), -1)
+    at = np.minimum(np.searchsorted(ids, wanted, sorter=order), len(ids) - 1)
+    return np.where(ids[order[at]] == wanted, order[at], -1)
+
+
+def _cosines(column: pa.Array, rows: np.ndarray, rectified: Ref, modality: str) -> tuple[float, int]:
+    features, status = rectified.array(f"features-{modality}"), rectified.array(f"status-{modality}")
+    there = np.flatnonzero((rows >= 0) & np.asarray(column.is_valid()))
+    there = there[status[rows[there]] != Status.MISSING.code]
+    if not len(there):
+        return 0.0, 0
+    taken = column.take(pa.array(there))
+    if set(pc.unique(pc.list_value_length(taken)).to_pylist()) != {features.shape[1]}:
+        return 0.0, 0
+    before = taken.flatten().to_numpy(zero_copy_only=False).reshape(len(there), -1).astype(np.float64)
+    after = np.asarray(features[rows[there]], dtype=np.float64)
+    lengths = np.linalg.norm(before, axis=1) * np.linalg.norm(after, axis=1)
+    cosine = np.einsum("ij,ij->i", before, after) / np.maximum(lengths, np.finfo(np.float64).tiny)
+    return float(cosine.sum()), len(there)

@@ -1,0 +1,31 @@
+"""Failures that a user can act on: one line each, and the exit status that the command line gives for it."""
+
+from __future__ import annotations
+
+
+class RectifierError(Exception):
+    """Base of every failure with a message meant for a user; ``exit_code`` is the process's exit status."""
+
+    exit_code = 1
+
+
+class InputError(RectifierError):
+    """Bad config or bad input; the message names the file, column or key, and the way out."""
+
+    exit_code = 2
+
+
+class GateRefusedError(RectifierError):
+    """The quality gate refused: nothing was published."""
+
+    exit_code = 3
+
+
+class TableHeldError(RectifierError):
+    """Another run holds the table, or committed to it first."""
+
+    exit_code = 4
+
+
+class StorageError(RectifierError):
+    """Writing failed (disk full, no permission): nothing was published, and a rerun resumes where this one stopped."""

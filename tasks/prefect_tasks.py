@@ -1,0 +1,158 @@
+"""The stages as Prefect tasks: names, retries on I/O only, and the run's artifacts.
+
+Results are references a few hundred bytes long, so nothing is hashed or persisted by Prefect (``NO_CACHE``): resuming is the stage store's
+work, whose keys hold the inputs' digests, the config and the code, and it needs no server.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from datetime import date
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from prefect import task
+from prefect.artifacts import create_markdown_artifact, create_table_artifact
+from prefect.assets import Asset, AssetProperties, materialize
+from prefect.cache_policies import NO_CACHE
+
+from rectifier_core.affinity import AffinityConfig
+from rectifier_core.anchors import AnchorsConfig
+from rectifier_core.projection import ProjectionConfig
+from rectifier_core.quality import QualityConfig
+from rectifier_core.records import QualityReport, TableVersion
+from rectifier_core.rectify import RectifyConfig
+from rectifier_core.sinkhorn import SinkhornConfig
+from rectifier_core.trust import TrustConfig
+from tasks import stages
+from tasks.errors import RectifierError
+from tasks.progress import logged_progress, run_logger
+from tasks.publish import find_published, publish_rectified
+from tasks.publish_config import PublishConfig, RunIdentity
+from tasks.references import Ref, StageStore
+from tasks.report import write_report
+from tasks.report_inputs import ModalityRefs, ReportInputs
+from tasks.runs import RunSettings, copy_quarantine, previous_ego
+from tasks.source import read_source
+from tasks.source_config import SourceConfig
+from tasks.storage import StorageUnreachableError
+
+
+def _is_transient(_task: Any, _run: Any, state: Any) -> bool:
+    """Retry an object store that did not answer or an I/O error nobody explained; never bad input, a held table or a refused gate."""
+    error = state.result(raise_on_failure=False)
+    return isinstance(error, StorageUnreachableError) or (isinstance(error, OSError) and not isinstance(error, RectifierError))
+
+
+IO: dict[str, Any] = {"retries": 2, "retry_delay_seconds": [2, 10], "retry_condition_fn": _is_transient}
+PLAIN: dict[str, Any] = {"cache_policy": NO_CACHE, "persist_result": False}
+
+
+@task(task_run_name="read as of {as_of}", **IO, **PLAIN)
+def read(config: SourceConfig, as_of: date, store: StageStore) -> Ref:
+    """Read and validate the catalog and the log."""
+    source = read_source(config, as_of, store, logged_progress())
+    counts = source.meta["counts"]
+    run_logger().info("read %s items and %s positive pairs as of %s", f"{counts['items']:,}", f"{counts['interactions_used']:,}", as_of)
+    return source
+
+
+@task(**PLAIN)
+def anchors(source: Ref, config: AnchorsConfig, seed: int, store: StageStore, settings: RunSettings, as_of: date) -> Ref:
+    """Learn from behaviour where each item belongs."""
+    previous, run_id = None, None
+    if config.warm_start:
+        previous, run_id = previous_ego(settings, as_of, source.array("item_ids"), config.embedding_size)
+        run_logger().info("anchors start from %s", run_id or f"a {config.start} start: no earlier run is here")
+    return stages.anchors_stage(source, config, seed, store, previous=previous, previous_run=run_id, progress=logged_progress())
+
+
+@task(task_run_name="project {modality}", **PLAIN)
+def project(modality: str, source: Ref, anchor: Ref, config: ProjectionConfig, seed: int, store: StageStore) -> Ref:
+    """Carry one modality into anchor space."""
+    return stages.projection_stage(modality, source, anchor, config, seed, store, progress=logged_progress())
+
+
+@task(task_run_name="match {modality}", **PLAIN)
+def match(modality: str, projection: Ref, config: AffinityConfig, seed: int, store: StageStore) -> Ref:
+    """Find each item's best donors."""
+    return stages.affinity_stage(modality, projection, config, seed, store, progress=logged_progress())
+
+
+@task(task_run_name="balance {modality}", **PLAIN)
+def balance(modality: str, affinity: Ref, config: SinkhornConfig, store: StageStore) -> Ref:
+    """Balance the correspondence."""
+    plan = stages.plan_stage(modality, affinity, config, store, progress=logged_progress())
+    meta = plan.meta
+    said = "plan of %s: %s after %s iterations, column error %.2g"
+    run_logger().info(said, modality, meta["outcome"], meta["iterations"], meta["column_error"])
+    return plan
+
+
+@task(task_run_name="judge trust in {modality}", **PLAIN)
+def judge_trust(modality: str, projection: Ref, config: TrustConfig, seed: int, store: StageStore) -> Ref:
+    """Say how far each feature can be trusted."""
+    trust = stages.trust_stage(modality, projection, config, seed, store)
+    run_logger().info("trust in %s: %s", modality, trust.meta["reason"])
+    return trust
+
+
+@task(**PLAIN)
+def rectify(source: Ref, matched: Mapping[str, ModalityRefs], config: RectifyConfig, store: StageStore) -> Ref:
+    """Mend every modality."""
+    return stages.rectified_stage(source, matched, config, store, progress=logged_progress())
+
+
+@task(**IO, **PLAIN)
+def judge_quality(
+    source: Ref, matched: Mapping[str, ModalityRefs], rectified: Ref, config: QualityConfig, publish_config: PublishConfig, as_of: date
+) -> QualityReport:
+    """Check what is about to be published."""
+    report = stages.judge_stage(source, matched, rectified, config, publish_config, as_of)
+    for check in report.checks:
+        level = run_logger().info if check.passed else run_logger().error
+        level("gate: %s: %.4g, %s %.4g: %s", check.name, check.value, check.rule, check.bound, "passed" if check.passed else "FAILED")
+    return report
+
+
+def publish(config: PublishConfig, identity: RunIdentity, source: Ref, rectified: Ref, facts: Mapping[str, Any]) -> TableVersion:
+    """Publish the day as one commit, as the materialisation of the table's asset; a repeat commits nothing."""
+    what = AssetProperties(name=Path(config.uri).name, description="Rectified item features, a day a partition")
+    asset = Asset(key=asset_key(config), properties=what)
+
+    @materialize(asset, name="publish", task_run_name=f"publish {identity.day}", **IO, **PLAIN)
+    def publish_table() -> TableVersion:
+        found = find_published(config, identity)
+        if found is None:
+            found = publish_rectified(config, identity, source, rectified, facts)
+            asset.add_metadata({"version": found.version, "rows": found.rows, "run_id": found.run_id, "as_of": found.as_of})
+        done = "published" if found.published else "already holds this run:"
+        run_logger().info("table version %s %s %s rows of %s", found.version, done, f"{found.rows:,}", identity.day)
+        return found
+
+    version: TableVersion = publish_table()
+    return version
+
+
+def asset_key(config: PublishConfig) -> str:
+    """The table's asset key: its URI, escaped as Prefect wants it."""
+    return config.uri if config.folder is None else f"file://{quote(config.uri)}"
+
+
+@task(**PLAIN)
+def report(folder: Path, inputs: ReportInputs) -> str:
+    """Write the report and its JSON twin, put the quarantined rows beside them, and leave artifacts with Prefect."""
+    copy_quarantine(inputs.source, folder)
+    path = write_report(folder, inputs)
+    version = "nothing" if inputs.table_version is None else f"version {inputs.table_version}"
+    lines = [f"# {inputs.as_of}: {inputs.outcome}, {version}", ""]
+    lines += [f"Run `{inputs.run_id}`, table `{inputs.table_uri}`, report `{path}`.", ""]
+    lines += [f"- {'passed' if c.passed else '**FAILED**'}: {c.name}: {c.value:.4g}, {c.rule} {c.bound:.4g}" for c in inputs.quality.checks]
+    create_markdown_artifact("\n".join(lines), key="rectify-catalog", description=f"{inputs.as_of} {inputs.outcome}")
+    facts = stages.modality_facts(inputs.source, inputs.modalities, inputs.rectified)
+    rows = [{"modality": m} | found for m, found in facts.items()]
+    create_table_artifact(rows, key="rectify-catalog-modalities", description=inputs.as_of)
+    create_table_artifact([asdict(x) for x in inputs.timings], key="rectify-catalog-stages", description=inputs.as_of)
+    return str(path)

@@ -1,0 +1,242 @@
+"""Stage outputs on disk: what tasks hand to one another instead of arrays.
+
+A stage's folder is named by a key over its inputs' digests, its config and a digest of ``rectifier_core``, so finding a folder under
+the right name is finding the right output. A folder appears by one rename after everything in it was flushed: it is there
+whole or not at all, whenever the process dies. Arrays are ``.npy`` files, memory-mapped on reading and never changed; nothing is pickled.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, fields, is_dataclass, replace
+from enum import Enum
+from functools import cache
+from pathlib import Path
+from typing import Any, TypeVar, get_type_hints
+
+import numpy as np
+from numpy.lib.format import open_memmap
+
+import rectifier_core
+from tasks.errors import StorageError
+
+MANIFEST = "manifest.json"
+TEMPORARY = ".tmp-"
+Record = TypeVar("Record")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ref:
+    """One whole stage output: what it is, the folder it lies in, and the digest of its contents.
+
+    ``seconds`` is what it took to build or find in this run, and ``reused`` whether it was there already: neither is part of what it is.
+    """
+
+    kind: str
+    path: str
+    digest: str
+    seconds: float = field(default=0.0, compare=False)
+    reused: bool = field(default=False, compare=False)
+
+    def file(self, name: str) -> Path:
+        """The path of one file of the output."""
+        return Path(self.path) / name
+
+    def array(self, name: str) -> np.ndarray[Any, Any]:
+        """A read-only memory map of ``<name>.npy``."""
+        mapped: np.ndarray[Any, Any] = np.load(self.file(f"{name}.npy"), mmap_mode="r", allow_pickle=False)
+        return mapped
+
+    @property
+    def meta(self) -> dict[str, Any]:
+        """The scalars the stage wrote beside its arrays."""
+        found: dict[str, Any] = json.loads(self.file("meta.json").read_text())
+        return found
+
+
+class StageWriter:
+    """The temporary folder of a stage that is being written."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def array(self, name: str, values: np.ndarray[Any, Any]) -> None:
+        """Write ``values`` as ``<name>.npy``."""
+        np.save(self.folder / f"{name}.npy", values, allow_pickle=False)
+
+    def memmap(self, name: str, shape: tuple[int, ...], dtype: Any) -> np.memmap[Any, Any]:
+        """A writable ``<name>.npy`` to fill block by block."""
+        return open_memmap(self.folder / f"{name}.npy", mode="w+", dtype=np.dtype(dtype), shape=shape)
+
+    def meta(self, values: Mapping[str, Any]) -> None:
+        """Write the stage's scalars as ``meta.json``."""
+        (self.folder / "meta.json").write_text(json.dumps(values, indent=1, sort_keys=True, allow_nan=False))
+
+
+@dataclass(frozen=True, slots=True)
+class StageStore:
+    """All stage outputs under one folder."""
+
+    root: Path
+
+    def once(self, kind: str, inputs: tuple[Any, ...], build: Callable[[StageWriter], None]) -> Ref:
+        """The output of ``kind`` for these inputs (refs, configs, plain values): found whole, or built now and kept."""
+        start, key = time.monotonic(), stage_key(kind, inputs)
+        found = self.find(kind, key)
+        if found is not None:
+            return replace(found, reused=True, seconds=time.monotonic() - start)
+        with self._writing(kind, key) as writer:
+            build(writer)
+        found = self.find(kind, key)
+        if found is None:
+            raise StorageError(f"stage {kind}: its output vanished from {self.root} while the run was using it; run again")
+        return replace(found, seconds=time.monotonic() - start)
+
+    def find(self, kind: str, key: str) -> Ref | None:
+        """The output under this key if it lies there whole: every file of its manifest, at its size."""
+        folder = self.root / folder_name(kind, key)
+        try:
+            manifest = json.loads((folder / MANIFEST).read_text())
+            whole = all((folder / name).stat().st_size == entry["size"] for name, entry in manifest["files"].items())
+        except (OSError, ValueError, KeyError):
+            return None
+        if not whole:
+            return None
+        os.utime(folder)
+        return Ref(kind=kind, path=str(folder), digest=manifest["digest"])
+
+    @contextmanager
+    def _writing(self, kind: str, key: str) -> Iterator[StageWriter]:
+        final = self.root / folder_name(kind, key)
+        temporary = self.root / f"{TEMPORARY}{final.name}-{os.getpid()}"
+        shutil.rmtree(temporary, ignore_errors=True)
+        try:
+            temporary.mkdir(parents=True)
+            yield StageWriter(temporary)
+            _seal(temporary)
+            shutil.rmtree(final, ignore_errors=True)
+            temporary.rename(final)
+            fsync(self.root)
+        except OSError as error:
+            if error.filename is None and error.errno is None:
+                raise
+            raise StorageError(
+                f"stage {kind}: writing {temporary} failed: {error.strerror or error}; free or fix the disk, then run again"
+            ) from error
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+    def sweep(self, *, keep_seconds: float) -> int:
+        """Drop what dead writers left and outputs that no run used for ``keep_seconds``; call it only under the table's lock."""
+        if not self.root.is_dir():
+            return 0
+        horizon = time.time() - keep_seconds
+        old = [x for x in self.root.iterdir() if x.is_dir() and (x.name.startswith(TEMPORARY) or x.stat().st_mtime < horizon)]
+        for folder in old:
+            shutil.rmtree(folder, ignore_errors=True)
+        return len(old)
+
+
+def folder_name(kind: str, key: str) -> str:
+    """The folder of an output, readable and safe as a file name."""
+    return f"{kind.replace('/', '-')}-{key}"
+
+
+def stage_key(kind: str, inputs: tuple[Any, ...]) -> str:
+    """A key over what an output depends on: its kind, its inputs, and the code of ``rectifier_core``."""
+    text = json.dumps([kind, code_digest(), [plain(x) for x in inputs]], sort_keys=True, allow_nan=False)
+    return hashlib.blake2b(text.encode(), digest_size=12).hexdigest()
+
+
+def plain(value: Any) -> Any:
+    """``value`` as JSON types: refs become their digest, dataclasses their fields, enums their name."""
+    if isinstance(value, Ref):
+        return value.digest
+    if isinstance(value, Enum):
+        return value.name
+    if is_dataclass(value) and not isinstance(value, type):
+        return {part.name: plain(getattr(value, part.name)) for part in fields(value)}
+    if isinstance(value, Mapping):
+        return {str(k): plain(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(x) for x in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if value is None or isinstance(value, (str, int, float, bool)):
+        return value
+    return str(value)
+
+
+@cache
+def code_digest() -> str:
+    """A digest of every source file of ``rectifier_core``: another version of the core is another output."""
+    root = Path(rectifier_core.__file__).parent
+    state = hashlib.blake2b(digest_size=12)
+    for path in sorted(root.rglob("*.py")):
+        state.update(str(path.relative_to(root)).encode() + b"\0" + path.read_bytes() + b"\0")
+    return state.hexdigest()
+
+
+def fsync(path: Path) -> None:
+    """Flush a file's or a folder's own entry to the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _seal(folder: Path) -> None:
+    files, whole = {}, hashlib.blake2b(digest_size=16)
+    for path in sorted(x for x in folder.rglob("*") if x.is_file()):
+        state = hashlib.blake2b(digest_size=16)
+        with path.open("rb") as stream:
+            while chunk := stream.read(1 << 22):
+                state.update(chunk)
+            os.fsync(stream.fileno())
+        name = str(path.relative_to(folder))
+        files[name] = {"size": path.stat().st_size, "digest": state.hexdigest()}
+        whole.update(f"{name}\0{state.hexdigest()}\0".encode())
+    manifest = folder / MANIFEST
+    manifest.write_text(json.dumps({"digest": whole.hexdigest(), "files": files}, indent=1, sort_keys=True))
+    fsync(manifest)
+    for inner in [x for x in folder.rglob("*") if x.is_dir()] + [folder]:
+        fsync(inner)
+
+
+def save_record(writer: StageWriter, record: Any) -> None:
+    """Write a core record: arrays as ``<field>.npy``, mappings as ``<field>-<key>.npy``, the rest into ``meta.json``."""
+    meta: dict[str, Any] = {}
+    for part in fields(record):
+        value = getattr(record, part.name)
+        if isinstance(value, np.ndarray):
+            writer.array(part.name, value)
+        elif isinstance(value, Mapping):
+            meta[part.name] = sorted(value)
+            for key, array in value.items():
+                writer.array(f"{part.name}-{key}", array)
+        else:
+            meta[part.name] = plain(value)
+    writer.meta(meta)
+
+
+def load_record(ref: Ref, kind: type[Record]) -> Record:
+    """Read back what ``save_record`` wrote, arrays memory-mapped; the record checks itself as it is built."""
+    meta, values = ref.meta, dict[str, Any]()
+    for name, hint in get_type_hints(kind).items():
+        if ref.file(f"{name}.npy").exists():
+            values[name] = ref.array(name)
+        elif isinstance(meta.get(name), list):
+            values[name] = {key: ref.array(f"{name}-{key}") for key in meta[name]}
+        elif isinstance(hint, type) and issubclass(hint, Enum):
+            values[name] = hint[meta[name]]
+        else:
+            values[name] = float("nan") if hint is float and meta.get(name) is None else meta.get(name)
+    return kind(**values)

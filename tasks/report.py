@@ -1,0 +1,62 @@
+"""The run report: one self-contained HTML file, and a JSON twin beside it with the same numbers.
+
+Both have a constant size in the number of items: counts, histograms, curves thinned to 200 points and at most 50 suspects per modality.
+The page is rendered from the twin's own text, so the two cannot differ. ``tasks.report_facts`` documents the twin's shape.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+from tasks.errors import StorageError
+from tasks.references import TEMPORARY, fsync
+from tasks.report_facts import gather_facts
+from tasks.report_inputs import ModalityRefs, Outcome, ReportInputs, StageTiming
+from tasks.report_numbers import Facts
+from tasks.report_page import draw_plots, render_page
+
+__all__ = ["MAX_BYTES", "ModalityRefs", "Outcome", "ReportInputs", "StageTiming", "write_report"]
+
+MAX_BYTES = 2_000_000
+
+
+def write_report(folder: Path, inputs: ReportInputs) -> Path:
+    """Write ``report.json`` and then ``report.html`` into ``folder``, each whole or not at all, and return the page's path.
+
+    The page stays below 2 MB: with very many modalities, fewer suspects of each are listed. Raises StorageError if a file cannot be
+    written, and OSError or KeyError if a stage output lacks a file or a field.
+    """
+    text, page = _compose(gather_facts(inputs))
+    _replace(folder / "report.json", text)
+    _replace(folder / "report.html", page)
+    return folder / "report.html"
+
+
+def _compose(facts: Facts) -> tuple[str, str]:
+    longest = max((len(modality["suspects"]) for modality in facts["modalities"]), default=0)
+    plots = draw_plots(facts)
+    while True:
+        text = json.dumps(facts, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+        page = render_page(json.loads(text), plots)
+        if len(page.encode()) <= MAX_BYTES or not longest:
+            return text, page
+        longest //= 2
+        for modality in facts["modalities"]:
+            del modality["suspects"][longest:]
+
+
+def _replace(path: Path, text: str) -> None:
+    temporary = path.with_name(f"{TEMPORARY}{path.name}-{os.getpid()}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            temporary.write_text(text, encoding="utf-8")
+            fsync(temporary)
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+        fsync(path.parent)
+    except OSError as error:
+        raise StorageError(f"report: writing {path} failed: {error.strerror or error}; free or fix the disk, then run again") from error

@@ -1,0 +1,76 @@
+"""The report's page: a pure function of its facts, so it cannot show a number that the JSON twin does not hold."""
+
+from __future__ import annotations
+
+import json
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
+from markupsafe import Markup
+
+from tasks import report_figures as figures
+from tasks import report_words as words
+from tasks.report_numbers import Facts
+
+FOLDER = Path(__file__).parent / "templates"
+FIRST_SUSPECTS = 10
+
+
+def render_page(facts: Facts, plots: dict[str, str] | None = None) -> str:
+    """One self-contained HTML document: no script, nothing fetched; every string from ``facts`` escaped.
+
+    ``plots`` are what ``draw_plots`` gives for the same facts, if the caller has them already.
+    """
+    plots = draw_plots(facts) if plots is None else plots
+    page = _template().render(
+        facts=facts,
+        plots={name: Markup(plot) for name, plot in plots.items()},
+        config=json.dumps(facts["config"], indent=2, sort_keys=True, ensure_ascii=False),
+        first_suspects=FIRST_SUSPECTS,
+        hub_names={which: label for which, label, _, _ in figures.HUB_SERIES},
+    )
+    return page.lstrip()
+
+
+@cache
+def _template() -> Template:
+    environment = Environment(
+        loader=FileSystemLoader(FOLDER), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters |= {
+        "count": words.count,
+        "percent": words.percent,
+        "number": words.number,
+        "duration": words.duration,
+        "size": words.size,
+        "fixed": words.fixed,
+        "compared": words.compared,
+        "rate_phrase": words.rate_phrase,
+        "trust": words.trust,
+    }
+    environment.globals |= {"share_of": words.share_of, "plan_name": words.plan_name}
+    return environment.get_template("report.html.j2")
+
+
+def draw_plots(facts: Facts) -> dict[str, str]:
+    """The SVG of every plot that has something to draw, by a name the template knows."""
+    plots: dict[str, str] = {}
+    if facts["anchors"]["loss"]["length"]:
+        plots["loss"] = figures.anchor_loss(facts)
+    if facts["anchors"]["recall"]["length"] > 1:
+        plots["recall"] = figures.anchor_recall(facts)
+    for index, modality in enumerate(facts["modalities"]):
+        plots |= {f"m{index}-{name}": plot for name, plot in _modality_plots(modality, f"m{index}")}
+    return plots
+
+
+def _modality_plots(modality: dict[str, Any], key: str) -> list[tuple[str, str]]:
+    drawn = [
+        ("alignment", figures.alignment, modality["alignment"]["matched"]["total"]),
+        ("trust", figures.trust, modality["trust"]["histogram"]["total"]),
+        ("hubs", figures.hubs, any(modality["hubs"].values())),
+        ("balance", figures.balance, modality["balance"]["errors"]["length"]),
+    ]
+    return [(name, draw(modality, key)) for name, draw, something in drawn if something]

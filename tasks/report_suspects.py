@@ -1,0 +1,166 @@
+"""The most suspect items of a modality, each beside its nearest items by behaviour and by feature."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from rectifier_core.numerics import row_blocks, unit_rows
+from rectifier_core.records import Bool, Float32, Int64
+from tasks.references import Ref
+from tasks.report_inputs import ReportInputs
+from tasks.report_numbers import BLOCK_BYTES, Array, Facts, stream, tidy
+
+NUM_SUSPECTS = 50
+NUM_NEAREST = 5
+LONGEST_ID = 80
+LONGEST_TITLE = 100
+Nearest = tuple[Int64, Float32]
+
+
+def least_trusted(trust: Array, item_ids: Array, count: int) -> Int64:
+    """Rows of the ``count`` lowest values of ``trust`` [I], lowest first, ties by item id; NaN rows never."""
+    known = np.flatnonzero(~np.isnan(trust))
+    if len(known) > count:
+        bar = np.partition(trust[known], count - 1)[count - 1]
+        known = known[trust[known] <= bar]
+    order = np.lexsort((item_ids[known], trust[known]))
+    return known[order[:count]].astype(np.int64)
+
+
+def nearest_rows(
+    matrix: tuple[Ref, str],
+    usable: Bool,
+    rows: Int64,
+    *,
+    count: int = NUM_NEAREST,
+    centre: Float32 | None = None,
+    block_bytes: int = BLOCK_BYTES,
+) -> Nearest:
+    """The ``count`` usable rows nearest to each of ``rows`` [Q] by cosine, itself excepted, by exact search in blocks.
+
+    ``matrix`` names a stage array [I, D] whose rows are taken at unit length, less ``centre`` [D] if given; rows that are not ``usable``
+    [I] have no place in it, neither asked nor found. Returns rows int64 [Q, count] (-1 where there are fewer) and cosines float32, best
+    first, ties by row.
+    """
+    ref, name = matrix
+    whole = ref.array(name)
+    shift = np.zeros(whole.shape[1], np.float32) if centre is None else np.asarray(centre, dtype=np.float32)
+    queries = unit_rows(unit_rows(np.array(whole[rows], dtype=np.float32)) - shift)
+    del whole
+    best = np.full((len(rows), count), -1, dtype=np.int64)
+    score = np.full((len(rows), count), -np.inf, dtype=np.float32)
+    for block, values in stream(ref, name, block_bytes=block_bytes):
+        allowed = np.flatnonzero(usable[block])
+        if not len(allowed) or not len(rows):
+            continue
+        # Six decimals: identical rows should tie, whatever order the matrix product summed in.
+        cosine = np.round(unit_rows(unit_rows(values[allowed].astype(np.float32, copy=False)) - shift) @ queries.T, 6)
+        for query, row in enumerate(rows):
+            if usable[row]:
+                _merge(best[query], score[query], allowed + block.start, cosine[:, query], int(row))
+    return best, score
+
+
+def mean_unit_row(matrix: tuple[Ref, str], usable: Bool, *, sample: int = 16_384) -> Float32:
+    """The mean direction [D] of the usable rows, each at unit length, over an even sample of them; zeros if there is none."""
+    ref, name = matrix
+    rows = np.flatnonzero(usable)
+    rows = rows[:: max(1, len(rows) // sample)]
+    total = np.zeros(ref.array(name).shape[1])
+    for block in row_blocks(len(rows), 1024):
+        total += unit_rows(np.array(ref.array(name)[rows[block]], dtype=np.float32)).sum(axis=0, dtype=np.float64)
+    return (total / max(1, len(rows))).astype(np.float32)
+
+
+def _merge(best: Int64, score: Float32, candidates: Int64, cosine: Float32, itself: int) -> None:
+    """Put the best of ``candidates`` into the running top list of one query, in place."""
+    ahead = np.flatnonzero((cosine > score[-1]) & (candidates != itself))
+    if len(ahead) > len(best):
+        bar = np.partition(cosine[ahead], -len(best))[-len(best)]
+        ahead = ahead[cosine[ahead] >= bar]
+    if not len(ahead):
+        return
+    rows, scores = np.concatenate([best, candidates[ahead]]), np.concatenate([score, cosine[ahead]])
+    order = np.lexsort((rows, -scores))[: len(best)]
+    best[:], score[:] = rows[order], scores[order]
+
+
+def suspects(inputs: ReportInputs, interactions: Int64) -> dict[str, list[Facts]]:
+    """Per modality the least trusted items, worst first, at most 50; ``interactions`` [I] counts each item's."""
+    item_ids, trained = inputs.source.array("item_ids"), np.array(inputs.anchors.array("trained"))
+    chosen: dict[str, tuple[Array, Int64, Nearest, Nearest]] = {}
+    for name in inputs.modalities:
+        trust = np.array(inputs.rectified.array(f"trust-{name}"))
+        rows = least_trusted(trust, item_ids, NUM_SUSPECTS)
+        present = np.array(inputs.source.array(f"present-{name}"))
+        centre = mean_unit_row((inputs.source, f"features-{name}"), present)
+        by_behaviour = nearest_rows((inputs.anchors, "items"), trained, rows)
+        by_feature = nearest_rows((inputs.source, f"features-{name}"), present, rows, centre=centre)
+        chosen[name] = (trust[rows], rows, by_behaviour, by_feature)
+    shown = [index for _, rows, behaviour, feature in chosen.values() for index in (rows, behaviour[0].ravel(), feature[0].ravel())]
+    labels = _Labels(inputs.source, np.unique(np.concatenate(shown)) if shown else np.empty(0, np.int64))
+    return {
+        name: [
+            {
+                **labels.of(int(row)),
+                "trust": tidy(float(trust[i])),
+                "interactions": int(interactions[row]),
+                "nearest_by_behaviour": labels.similar(behaviour, i),
+                "nearest_by_feature": labels.similar(feature, i),
+            }
+            for i, row in enumerate(rows)
+        ]
+        for name, (trust, rows, behaviour, feature) in chosen.items()
+    }
+
+
+class _Labels:
+    """Ids, titles and categories of the few items that are shown."""
+
+    def __init__(self, source: Ref, rows: Int64) -> None:
+        rows = rows[rows >= 0]
+        ids = source.array("item_ids")[rows].tolist()
+        self._ids = dict(zip(rows.tolist(), ids, strict=True))
+        self._found = _read_labels(source, ids)
+
+    def of(self, row: int) -> Facts:
+        """``{item_id, title, category}`` of one row; title and category are None where the catalog gives none."""
+        item_id = self._ids[row]
+        title, category = self._found.get(item_id, (None, None))
+        return {"item_id": shorten(item_id, LONGEST_ID), "title": shorten(title), "category": shorten(category)}
+
+    def similar(self, nearest: Nearest, query: int) -> list[Facts]:
+        """``[{item_id, title, similarity}]`` of one query's nearest items."""
+        rows, scores = nearest
+        pairs = zip(rows[query].tolist(), scores[query].tolist(), strict=True)
+        return [self._neighbour(row, score) for row, score in pairs if row >= 0]
+
+    def _neighbour(self, row: int, score: float) -> Facts:
+        known = self.of(row)
+        return {"item_id": known["item_id"], "title": known["title"], "similarity": tidy(round(score, 4))}
+
+
+def _read_labels(source: Ref, ids: list[Any]) -> dict[Any, tuple[Any, Any]]:
+    path = source.file("labels.parquet")
+    if not path.exists() or not ids:
+        return {}
+    lazy = pl.scan_parquet(path)
+    columns = set(lazy.collect_schema().names())
+    wanted = [name for name in ("item_id", "title", "category") if name in columns]
+    table = lazy.select(wanted).filter(pl.col("item_id").is_in(ids)).collect()
+    return {row["item_id"]: (row.get("title"), row.get("category")) for row in table.iter_rows(named=True)}
+
+
+def shorten(value: Any, longest: int = LONGEST_TITLE) -> str | None:
+    """``value`` as one line of at most ``longest`` characters; control characters become spaces, None and blanks None."""
+    if value is None:
+        return None
+    text = ", ".join(map(str, value)) if isinstance(value, Iterable) and not isinstance(value, (str, bytes)) else str(value)
+    text = text[: 20 * longest]
+    line = " ".join("".join(" " if unicodedata.category(c) in ("Cc", "Cs") else c for c in text).split())
+    return (line if len(line) <= longest else line[: longest - 1] + "…") or None

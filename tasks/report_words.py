@@ -1,0 +1,151 @@
+"""Numbers and outcomes in words: one way of writing each, for the report's page and the lines a run prints."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+MASK = "•••"
+_SECRET = r"[\w.-]*(?:secret|passw|token|credential|access.?key|account.?key|api.?key|private.?key|authorization|signature)[\w.-]*"
+_SECRET_KEY = re.compile(_SECRET, re.IGNORECASE)
+_SECRET_PAIR = re.compile(rf"((?:^|[?&;\s]){_SECRET}\s*=\s*)[^&;\s]+", re.IGNORECASE)
+_USER_INFO = re.compile(r"(?<=://)[^/@\s]+@")
+_NO_BREAK = "\u00a0"
+_DASH = "\u2013"
+
+
+def count(value: int) -> str:
+    """An integer with thousands separators."""
+    return f"{value:,}"
+
+
+def percent(share: float | None) -> str:
+    """A share as a percentage that never rounds to a bare 0 or 100 unless it is one."""
+    if share is None:
+        return _DASH
+    if 0 < share < 0.001:
+        return f"<{_NO_BREAK}0.1{_NO_BREAK}%"
+    if 0.999 < share < 1:
+        return f">{_NO_BREAK}99.9{_NO_BREAK}%"
+    decimals = 0 if share in (0, 1) or 0.1 <= share <= 0.9 else 1
+    return f"{share * 100:.{decimals}f}{_NO_BREAK}%"
+
+
+def share_of(part: int, whole: int, what: str) -> str:
+    """A part with its denominator: ``587 of 1,682 items (35 %)``."""
+    return f"{part:,} of {whole:,} {what}" + (f" ({percent(part / whole)})" if whole else "")
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    """A number to ``digits`` significant digits; integers whole, what is not finite as a dash."""
+    if value is None or not math.isfinite(value):
+        return _DASH
+    if float(value).is_integer() and abs(value) < 1e15:
+        return f"{int(value):,}"
+    if abs(value) >= 10 ** (digits - 1):
+        return f"{value:,.{0 if abs(value) >= 1000 else 1}f}"
+    return f"{value:.{digits}g}"
+
+
+def compared(value: float | None, other: float | None) -> str:
+    """A number that is read beside another: four digits, or as many as it takes for the two to look as different as they are."""
+    for digits in (4, 7):
+        if value == other or number(value, digits) != number(other, digits):
+            return number(value, digits)
+    return number(value, 17)
+
+
+def fixed(value: float | None, decimals: int) -> str:
+    """A number to so many decimals, None as a dash: for columns that should line up."""
+    return _DASH if value is None else f"{value:.{decimals}f}"
+
+
+def trust(value: float | None) -> str:
+    """A trust value; what is not quite 0 does not look like 0."""
+    return "<" + _NO_BREAK + "0.001" if value is not None and 0 < value < 0.001 else fixed(value, 3)
+
+
+def duration(seconds: float | None) -> str:
+    """Seconds as ``0.42 s``, ``12.3 s``, ``3 min 07 s`` or ``2 h 05 min``."""
+    if seconds is None:
+        return _DASH
+    if seconds < 60:
+        return f"{seconds:.{1 if seconds >= 10 else 2}f}{_NO_BREAK}s"
+    whole = round(seconds)
+    if whole < 3600:
+        return f"{whole // 60}{_NO_BREAK}min {whole % 60:02d}{_NO_BREAK}s"
+    minutes = round(seconds / 60)
+    return f"{minutes // 60}{_NO_BREAK}h {minutes % 60:02d}{_NO_BREAK}min"
+
+
+def size(number_of_bytes: int) -> str:
+    """Bytes in the binary unit that fits."""
+    value, unit = float(number_of_bytes), "B"
+    for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
+        if value < 1024 or unit == "TiB":
+            break
+        value /= 1024
+    return f"{value:.{0 if value >= 100 or unit == 'B' else 1}f}{_NO_BREAK}{unit}"
+
+
+def plan_name(outcome: str) -> str:
+    """What to call the plan that was used, by how its balancing ended."""
+    return "the plan (rows only)" if outcome == "ROW_ONLY" else "Sinkhorn"
+
+
+def headline(outcome: str, table_version: int | None, failed: list[str]) -> str:
+    """The banner's first line."""
+    version = "" if table_version is None else f"version {table_version}"
+    if outcome == "published":
+        return "PUBLISHED" + (f" ({version})" if version else "")
+    if outcome == "unchanged":
+        return "NOTHING NEW" + (f" (already {version})" if version else "")
+    which = failed[0] + (f" and {len(failed) - 1} more" if len(failed) > 1 else "") if failed else ""
+    return "REFUSED BY THE QUALITY GATE" + (f" ({which})" if which else "")
+
+
+def banner_sentence(outcome: str, num_items: int, checks: Sequence[Mapping[str, Any]]) -> str:
+    """The one sentence under the headline."""
+    if outcome == "published":
+        return f"All {len(checks)} checks passed, and {num_items:,} items went to the table in one commit."
+    if outcome == "unchanged":
+        return "The table already holds the result of exactly these inputs and this config, so nothing was written."
+    failed = [check for check in checks if not check["passed"]]
+    reasons = [f"{x['name']} is {number(x['value'], 6)}, wanted {x['rule']} {number(x['bound'], 6)}" for x in failed[:3]]
+    rest = [f"and {len(failed) - 3} more below"] if len(failed) > 3 else []
+    return "Nothing was published: " + "; ".join(reasons + rest) + ". Readers still see the table as it was."
+
+
+def rate_phrase(trust: Mapping[str, Any]) -> str:
+    """The mismatch rate in words: "about 21 % (16-26 %)", or only its upper end where there is no lower bound."""
+    if trust["low"] == 0:
+        return f"at most {percent(trust['high'])}"
+    low, high = percent(trust["low"]), percent(trust["high"])
+    return f"about {percent(trust['mismatch_rate'])} ({low.removesuffix(_NO_BREAK + '%')}{_DASH}{high})"
+
+
+def modality_summary(fact: Mapping[str, Any]) -> str:
+    """One modality's line for the banner, without its name: what looks mismatched and what was done, with denominators."""
+    trust, status = fact["trust"], fact["status"]
+    if trust["identifiable"] and trust["mismatch_rate"] is not None:
+        found = f"{rate_phrase(trust)} of {trust['judged']:,} judged items look mismatched"
+    else:
+        found = f"mismatches cannot be told ({trust['reason'].rstrip('. ')})" if trust["reason"] else "mismatches cannot be told"
+    done = ", ".join(f"{status[key]:,} {key.replace('_', ' ')}" for key in ("rectified", "passed_through", "imputed", "missing"))
+    return f"{found}; {done}"
+
+
+def mask_credentials(value: Any) -> Any:
+    """``value`` with what looks like a credential masked: values of such keys, ``key=value`` pairs in text, user info in addresses."""
+    if isinstance(value, Mapping):
+        return {
+            key: MASK if _SECRET_KEY.fullmatch(str(key)) and inner not in (None, "", True, False) else mask_credentials(inner)
+            for key, inner in value.items()
+        }
+    if isinstance(value, list):
+        return [mask_credentials(inner) for inner in value]
+    if isinstance(value, str):
+        return _USER_INFO.sub(f"{MASK}@", _SECRET_PAIR.sub(rf"\g<1>{MASK}", value))
+    return value

@@ -1,0 +1,172 @@
+"""One run: its identity, its folder, the lock it holds, and the tidying of runs that are over.
+
+Under ``folder`` lie ``stages/`` (content-addressed stage outputs, shared by all runs) and one folder a run, named by its id:
+``summary.json``,
+``report.html``, ``report.json`` and ``quarantine/``. A run's id is its day and a digest over what the day's rows depend on, so a repeat
+has the same id.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import rectifier_core
+from rectifier_core.records import Float32
+from tasks.errors import StorageError
+from tasks.publish_config import PublishConfig, RunIdentity
+from tasks.references import Ref, StageStore, code_digest, fsync, plain
+from tasks.source_config import SourceConfig
+from tasks.table_lock import table_lock
+
+SUMMARY = "summary.json"
+STAGES = "stages"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunSettings:
+    """Where runs keep their files (an absolute path), and how many of them, for how many days."""
+
+    folder: str
+    keep_runs: int = 30
+    keep_days: float = 30.0
+
+    def __post_init__(self) -> None:
+        if not Path(self.folder).is_absolute():
+            raise ValueError(f"folder: wanted an absolute path, got {self.folder!r}")
+        if self.keep_runs < 1 or self.keep_days < 0:
+            raise ValueError(f"keep_runs, keep_days: wanted at least 1 and 0, got {self.keep_runs} and {self.keep_days}")
+
+    @property
+    def store(self) -> StageStore:
+        """The stage outputs of every run."""
+        return StageStore(Path(self.folder) / STAGES)
+
+    def run_folder(self, run_id: str) -> Path:
+        """The folder of one run."""
+        return Path(self.folder) / run_id
+
+
+@contextmanager
+def open_run(settings: RunSettings, publish: PublishConfig, as_of: date) -> Iterator[StageStore]:
+    """Hold the table for the block and tidy up behind it; TableHeldError if another run is under way."""
+    with table_lock(publish, Path(settings.folder), run=f"rectify {as_of}"):
+        settings.store.sweep(keep_seconds=settings.keep_days * 86400)
+        yield settings.store
+        sweep_runs(settings)
+
+
+def identify(as_of: date, source: Ref, parts: Mapping[str, Any]) -> RunIdentity:
+    """The identity of a run: the day, what was read, the config ``parts`` that shape the rows, and the code of the core.
+
+    Where files lie, and how many are kept, does not count; nor do the previous run's anchors, or a repeat after a backfill would differ.
+    """
+    config = _digest(without_places(parts))
+    digest = _digest([as_of.isoformat(), source.digest, config, code_digest()])
+    return RunIdentity(
+        run_id=f"{as_of:%Y%m%d}-{digest[:12]}",
+        as_of=as_of,
+        digest=digest,
+        config_digest=config,
+        inputs_digest=source.digest,
+        code_version=f"{rectifier_core.__version__}+{code_digest()}",
+    )
+
+
+def without_places(parts: Mapping[str, Any]) -> dict[str, Any]:
+    """Config parts as JSON values, the source's locations left out: a copy of the data elsewhere is the same input."""
+    found = {name: plain(value) for name, value in parts.items()}
+    for name, value in parts.items():
+        if isinstance(value, SourceConfig):
+            found[name] = {k: v for k, v in found[name].items() if k not in ("catalog", "interactions")}
+    return found
+
+
+def _digest(value: Any) -> str:
+    return hashlib.blake2b(json.dumps(value, sort_keys=True).encode(), digest_size=16).hexdigest()
+
+
+def save_summary(settings: RunSettings, summary: Mapping[str, Any]) -> Path:
+    """Write a run's summary beside its report, whole or not at all."""
+    folder = settings.run_folder(summary["run_id"])
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        temporary = folder / f".{SUMMARY}-{os.getpid()}"
+        temporary.write_text(json.dumps(summary, indent=1, allow_nan=False))
+        fsync(temporary)
+        temporary.rename(folder / SUMMARY)
+        fsync(folder)
+    except OSError as error:
+        raise StorageError(f"{folder}: the summary cannot be written: {error.strerror}; fix the disk, then run again") from error
+    return folder / SUMMARY
+
+
+def load_summary(settings: RunSettings, run_id: str) -> dict[str, Any] | None:
+    """A run's summary, None where there is none that can be read."""
+    try:
+        found: dict[str, Any] = json.loads((settings.run_folder(run_id) / SUMMARY).read_text())
+    except (OSError, ValueError):
+        return None
+    return found
+
+
+def copy_quarantine(source: Ref, folder: Path) -> None:
+    """Put the quarantined rows beside the report, where people look for them after the stage outputs are swept."""
+    target = folder / "quarantine"
+    try:
+        target.mkdir(parents=True, exist_ok=True)
+        for path in sorted(Path(source.path).glob("quarantine-*.parquet")):
+            shutil.copyfile(path, target / path.name.removeprefix("quarantine-"))
+    except OSError as error:
+        raise StorageError(f"{target}: quarantined rows cannot be copied: {error.strerror}; fix the disk, then run again") from error
+
+
+def previous_ego(settings: RunSettings, as_of: date, item_ids: np.ndarray[Any, Any], width: int) -> tuple[Float32 | None, str | None]:
+    """The ego rows of the newest earlier published run, by item id, and that run's id; NaN rows for items it did not know."""
+    for summary in _earlier(settings, as_of):
+        refs = {name: Ref(**summary["stages"][name]) for name in ("source", "anchors")}
+        if not all(ref.file("manifest.json").exists() for ref in refs.values()):
+            continue
+        before, ego = refs["source"].array("item_ids"), refs["anchors"].array("ego")
+        if ego.shape[1] != width or before.dtype.kind != item_ids.dtype.kind:
+            continue
+        order = np.argsort(before, kind="stable")
+        at = np.minimum(np.searchsorted(before, item_ids, sorter=order), len(before) - 1)
+        known = (before[order[at]] == item_ids) & refs["anchors"].array("trained")[order[at]]
+        rows = np.full((len(item_ids), width), np.nan, np.float32)
+        rows[known] = ego[order[at[known]]]
+        return rows, str(summary["run_id"])
+    return None, None
+
+
+def _earlier(settings: RunSettings, as_of: date) -> list[dict[str, Any]]:
+    folders = Path(settings.folder).glob(f"*/{SUMMARY}")
+    found = [load_summary(settings, path.parent.name) for path in folders]
+    usable = [x for x in found if x is not None and x.get("version") is not None and x["as_of"] < as_of.isoformat()]
+    return sorted(usable, key=lambda x: (x["as_of"], x["version"]), reverse=True)
+
+
+def sweep_runs(settings: RunSettings) -> None:
+    """Drop run folders beyond the newest ``keep_runs`` and those older than ``keep_days``; the newest always stays."""
+    runs = sorted((path.parent for path in Path(settings.folder).glob(f"*/{SUMMARY}")), key=lambda x: x.stat().st_mtime, reverse=True)
+    horizon = time.time() - settings.keep_days * 86400
+    for at, folder in enumerate(runs):
+        if at and (at >= settings.keep_runs or folder.stat().st_mtime < horizon):
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def ref_values(ref: Ref) -> dict[str, str]:
+    """A reference as JSON."""
+    values = asdict(ref)
+    return {name: values[name] for name in ("kind", "path", "digest")}

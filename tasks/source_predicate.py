@@ -1,0 +1,54 @@
+"""Which log rows are positive feedback: the SQL predicate of ``source.positive``, parsed and evaluated by polars."""
+
+from __future__ import annotations
+
+import re
+
+import polars as pl
+import polars.selectors as cs
+import pyarrow as pa
+from polars.exceptions import PolarsError
+
+from rectifier_core.records import Bool
+from tasks.errors import InputError
+from tasks.source_columns import plain_values
+from tasks.storage import StoredFile
+
+KEY = "source.positive"
+# Aggregates and windows would see one batch at a time: the answer would depend on how the log is cut into files.
+ACROSS_ROWS = re.compile(r'"(Agg|Over)":|(?<!"Column")(?<!"String"):"Len"')
+
+
+class Predicate:
+    """A parsed predicate; ``columns`` are the log columns it reads."""
+
+    def __init__(self, text: str) -> None:
+        """Raises InputError if ``text`` is not a predicate over columns that judges each row by itself."""
+        self.text = text
+        try:
+            self._expression = pl.sql_expr(text)
+            self.columns = sorted(set(self._expression.meta.root_names()))
+            across = ACROSS_ROWS.search(self._expression.meta.serialize(format="json"))
+        except PolarsError as error:
+            raise InputError(f"{KEY}: cannot understand {text!r} ({_line(error)})") from error
+        if not self.columns:
+            raise InputError(f"{KEY}: {text!r} names no column of the interactions")
+        if across:
+            raise InputError(f"{KEY}: {text!r} compares rows with one another; a predicate must judge each row by itself")
+
+    def mask(self, batch: pa.RecordBatch, file: StoredFile) -> Bool:
+        """Which rows satisfy the predicate [N] bool; null and NaN never do. Raises InputError if the columns' types do not fit it."""
+        try:
+            frame = pl.DataFrame({name: pl.from_arrow(plain_values(batch.column(name))) for name in self.columns})
+            # To polars NaN is the largest number, so "rating >= 4" would hold for it.
+            found = frame.with_columns(cs.float().fill_nan(None)).select(positive=self._expression)["positive"]
+        except PolarsError as error:
+            raise InputError(f"{KEY}: {self.text!r} cannot be applied to {file.uri} ({_line(error)})") from error
+        if found.dtype != pl.Boolean or len(found) != batch.num_rows:
+            raise InputError(f"{KEY}: {self.text!r} gives {found.dtype}, not true or false; compare it with something")
+        mask: Bool = found.fill_null(False).to_numpy()
+        return mask
+
+
+def _line(error: PolarsError) -> str:
+    return str(error).split("\n")[0]

@@ -1,0 +1,191 @@
+"""A synthetic run for tests of the report: real stage outputs, written by the real store."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from rectifier_core.numerics import unit_rows
+from rectifier_core.records import Affinity, Anchors, BalanceOutcome, Check, Float32, Plan, Projection, QualityReport, Status, Trust
+from tasks.references import Ref, StageStore, StageWriter, save_record
+from tasks.report import ModalityRefs, Outcome, ReportInputs, StageTiming
+
+WIDTH = 16
+NASTY = "<script>alert(1)</script> & \"quoted\" 'title'"
+GATE = QualityReport(
+    checks=(
+        Check(name="rows in = rows out + quarantined", value=1_000_003, bound=1_000_003, rule="equal to", passed=True),
+        Check(name="image: marginal error", value=0.0413, bound=0.05, rule="at most", passed=True),
+    )
+)
+
+
+class Run:
+    """One synthetic run: of its items one in nine lacks the features, and one in seven has no interactions."""
+
+    def __init__(self, root: Path, *, items: int = 90, identifiable: bool = True, labels: bool = True, anchors: bool = True) -> None:
+        self.store, self.items, self.identifiable = StageStore(root / "stages"), items, identifiable
+        self.key = (items, identifiable, labels, anchors)
+        self.rng = np.random.default_rng(items)
+        self.present = np.arange(items) % 9 != 4
+        self.trained = (np.arange(items) % 7 != 3) & anchors
+        self.features = self._normal(items) * self.present[:, None]
+        self.anchors = unit_rows(self.features + 0.5 * self._normal(items)) * self.trained[:, None]
+        self.trust = np.where(self.present & self.trained & identifiable, self.rng.random(items), np.nan).astype(np.float32)
+        self.labels = labels
+
+    def inputs(
+        self, modalities: tuple[str, ...] = ("image", "text"), *, outcome: Outcome = "published", version: int | None = 3
+    ) -> ReportInputs:
+        """References to the stage outputs, built on first use."""
+        return ReportInputs(
+            outcome=outcome,
+            run_id="1998-04-22-7f3a9c1e",
+            as_of="1998-04-22",
+            table_uri="s3://key:hunter2@bucket/features",
+            table_version=version,
+            source=self._once("source", lambda writer: self._source(writer, modalities), modalities),
+            anchors=self._record("anchors", self._anchors()),
+            modalities={
+                name: ModalityRefs(
+                    projection=self._record("projection", self._projection(name)),
+                    affinity=self._record("affinity", self._affinity(name)),
+                    plan=self._record("plan", self._plan(name)),
+                    trust=self._record("trust", self._trust(name)),
+                )
+                for name in modalities
+            },
+            rectified=self._once("rectified", lambda writer: self._rectified(writer, modalities), modalities),
+            quality=GATE,
+            timings=(StageTiming(stage="source", seconds=2.5, reused=False), StageTiming(stage="anchors", seconds=61.2, reused=True)),
+            peak_memory_bytes=812 << 20,
+            provenance={"code version": "0.1.0", "config digest": "b1946ac92492"},
+            config={"publish": {"uri": "warehouse", "aws_secret_access_key": "hunter2"}, "sinkhorn": {"tolerance": 1e-3}},
+        )
+
+    def _normal(self, rows: int) -> Float32:
+        return self.rng.standard_normal((rows, WIDTH)).astype(np.float32)
+
+    def _once(self, kind: str, build: Callable[[StageWriter], None], *more: Any) -> Ref:
+        return self.store.once(kind, (*self.key, *more), build)
+
+    def _record(self, kind: str, record: Any) -> Ref:
+        return self._once(kind, lambda writer: save_record(writer, record), getattr(record, "modality", ""))
+
+    def _source(self, writer: StageWriter, modalities: tuple[str, ...]) -> None:
+        ids = np.array([f"item-{i:07d}" for i in range(self.items)])
+        items = np.flatnonzero(self.trained).astype(np.int32).repeat(2)
+        writer.array("item_ids", ids)
+        writer.array("users", np.zeros(len(items), np.int32))
+        writer.array("items", items)
+        for name in modalities:
+            writer.array(f"features-{name}", self.features)
+            writer.array(f"present-{name}", self.present)
+        if self.labels:
+            titles = [NASTY if i % 2 else f"Title {i} " + "long " * 200 for i in range(self.items)]
+            table = pl.DataFrame({"item_id": ids, "title": titles, "category": ["Sci-Fi & <b>Fantasy</b>"] * self.items})
+            table.write_parquet(writer.folder / "labels.parquet")
+        missing = int((~self.present).sum())
+        described = {"column": "embedding", "width": WIDTH, "present": self.items - missing, "missing": missing, "quarantined": 0}
+        counts = {
+            "catalog_rows_read": self.items + 8,
+            "items": self.items,
+            "items_quarantined": {"null_id": 2, "duplicate_id": 6},
+            "interactions_read": 1000 + len(items),
+            "interactions_used": len(items),
+            "not_positive": 900,
+            "repeats_merged": 69,
+            "interactions_quarantined": {"unknown_item": 31, "null_user": 0},
+            "features_quarantined": {name: {"zero_norm": 0} for name in modalities},
+        }
+        writer.meta({"counts": counts, "modalities": dict.fromkeys(modalities, described), "num_users": 1, "num_items": self.items})
+
+    def _rectified(self, writer: StageWriter, modalities: tuple[str, ...]) -> None:
+        status = np.where(~self.present, Status.MISSING.code, np.where(self.trained, Status.RECTIFIED.code, Status.PASSED_THROUGH.code))
+        for name in modalities:
+            writer.array(f"status-{name}", status.astype(np.int8))
+            writer.array(f"trust-{name}", self.trust)
+
+    def _anchors(self) -> Anchors:
+        epochs = 300 if self.trained.any() else 0
+        recalls = np.append(np.linspace(0.1, 0.3, epochs), 0.25)
+        losses = np.linspace(0.7, 0.2, epochs)
+        return Anchors(items=self.anchors, ego=self.anchors, trained=self.trained, losses=losses, recalls=recalls)
+
+    def _projection(self, name: str) -> Projection:
+        both = self.present & self.trained
+        projected = unit_rows(self.features)
+        scores = np.einsum("ij,ij->i", projected, self.anchors)
+        return Projection(
+            modality=name,
+            weight=np.eye(WIDTH, dtype=np.float32),
+            feature_mean=np.zeros(WIDTH, np.float32),
+            projected=projected,
+            target=self.anchors,
+            alignment=np.where(both, scores, np.nan).astype(np.float32),
+            null_alignment=(0.3 * self._normal(self.items)[:, 0])[both],
+            kept=both,
+            ridge=12.5,
+        )
+
+    def _affinity(self, name: str) -> Affinity:
+        donors = np.flatnonzero(self.present)
+        neighbours = donors[self.rng.integers(0, len(donors), (self.items, 4))].astype(np.int32)
+        scores = -np.sort(-self._normal(self.items)[:, :4])
+        neighbours[~self.trained], scores[~self.trained] = -1, -np.inf
+        return Affinity(modality=name, neighbours=neighbours, scores=np.ascontiguousarray(scores), recall=0.993, index="ivf")
+
+    def _plan(self, name: str) -> Plan:
+        both = np.flatnonzero(self.present & self.trained)
+        own = np.zeros(self.items, np.float32)
+        own[both] = 1
+        return Plan(
+            modality=name,
+            indptr=np.concatenate([[0], np.cumsum(own)]).astype(np.int64),
+            indices=both.astype(np.int32),
+            weights=own[both],
+            marginal_errors=0.5 * 0.9 ** np.arange(40.0) if len(both) else np.empty(0),
+            iterations=40 if len(both) else 0,
+            column_sums=own,
+            column_error=0.0082,
+            diagonal_mass=1.0,
+            outcome=BalanceOutcome.MAX_ITERATIONS if len(both) else BalanceOutcome.EMPTY,
+        )
+
+    def _trust(self, name: str) -> Trust:
+        rate = (0.208, 0.163, 0.259) if self.identifiable else (None, None, None)
+        return Trust(
+            modality=name,
+            probability=self.trust,
+            mismatch_rate=rate[0],
+            low=rate[1],
+            high=rate[2],
+            identifiable=self.identifiable,
+            separation=0.83 if self.identifiable else 0.51,
+            reason="own pairs stand clear" if self.identifiable else "own pairs look like re-paired ones",
+        )
+
+
+class PageText(HTMLParser):
+    """The words of a page without its style sheet, and every attribute."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.words: list[str] = []
+        self.attributes: list[tuple[str, str, str]] = []
+        self._tag = ""
+        self.feed(page)
+        self.text = " ".join(" ".join(self.words).replace("\u00a0", " ").split())
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self._tag = tag
+        self.attributes += [(tag, name, value or "") for name, value in attrs]
+
+    def handle_data(self, data: str) -> None:
+        if self._tag != "style":
+            self.words.append(data)
