@@ -157,7 +157,8 @@ def _fit(
             picked = order[first : first + size]
             users, positives = training.users[picked], training.items[picked]
             negatives = sampler(users, rng)
-            loss = _bpr(ego, adjacency, num_users, users, positives, negatives, config)
+            final: torch.Tensor = LayerMean.apply(ego, adjacency, config.num_layers)  # type: ignore[no-untyped-call]
+            loss = bpr_loss(final, ego, users, positives + num_users, negatives + num_users, config.weight_decay)
             optimiser.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
             optimiser.step()
@@ -174,15 +175,16 @@ def _fit(
     return best_ego, losses, recalls
 
 
-def _bpr(
-    ego: torch.Tensor, adjacency: sp.csr_array, num_users: int, users: Int32, positives: Int32, negatives: Int32, config: AnchorsConfig
-) -> torch.Tensor:
-    final: torch.Tensor = LayerMean.apply(ego, adjacency, config.num_layers)  # type: ignore[no-untyped-call]
-    rows = [torch.from_numpy(index.astype(np.int64)) for index in (users, positives + num_users, negatives + num_users)]
+def bpr_loss(final: torch.Tensor, ego: torch.Tensor, users: Int32, positives: Int32, negatives: Int32, weight_decay: float) -> torch.Tensor:
+    """Mean of -log sigmoid(s_up - s_un) plus half the squared length of the batch's ego rows a pair (LightGCN equation 15).
+
+    ``final`` and ``ego`` [U + I, A]; the index arrays [B] are rows of both, items offset by the number of users.
+    """
+    rows = [torch.from_numpy(index.astype(np.int64)) for index in (users, positives, negatives)]
     user, positive, negative = (final.index_select(0, index) for index in rows)
     ranking = torch.nn.functional.softplus(((negative - positive) * user).sum(dim=1)).mean()
     length = sum(ego.index_select(0, index).square().sum() for index in rows)
-    return ranking + config.weight_decay * 0.5 * length / len(users)
+    return ranking + weight_decay * 0.5 * length / len(users)
 
 
 class PairSet:

@@ -47,7 +47,7 @@ class ProjectionConfig:
     ridge_grid: tuple[float, ...] = (0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
     epochs: int = 30
     ramp: int = 10
-    batch_size: int = 512
+    batch_size: int = 128
     learning_rate: float = 1e-3
     weight_decay: float = 0.0
     block_rows: int = 8192

@@ -83,9 +83,7 @@ def measure_modality(
         at = code == Status.RECTIFIED.code
         cosine = np.einsum("ij,ij->i", before[at], after[at]) / np.maximum(lengths[at] * inputs[at], np.finfo(np.float32).tiny)
         changed += int((cosine < config.changed_below).sum())
-    ratio = (
-        max(1.0, least / low if low > 0 else np.inf, high / most if most > 0 else 1.0) if np.isfinite(least) and np.isfinite(low) else 1.0
-    )
+    ratio = max(1.0, _times(least, low), _times(high, most)) if np.isfinite(least) and np.isfinite(low) else 1.0
     return ModalityMeasures(
         not_finite=not_finite,
         rectified=int((status == Status.RECTIFIED.code).sum()),
@@ -94,6 +92,12 @@ def measure_modality(
         marginal_error=marginal_error,
         drift=drift,
     )
+
+
+def _times(longer: float, shorter: float) -> float:
+    if shorter > 0:
+        return longer / shorter
+    return np.inf if longer > 0 else 1.0
 
 
 def mean_cosine(left: Float32, right: Float32, usable: Bool, *, block_rows: int = 8192) -> float | None:

@@ -41,6 +41,11 @@ def _check_range(field: str, array: Int32, stop: int, *, start: int = 0) -> None
         raise ValueError(f"{field}: wanted values in [{start}, {stop}), got [{array.min()}, {array.max()}]")
 
 
+def _check_modalities(field: str, features: Features, given: Mapping[str, object]) -> None:
+    if set(features) != set(given):
+        raise ValueError(f"{field}: wanted the modalities {sorted(features)}, got {sorted(given)}")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Catalog:
     """Items and their raw features. ``features[m][i]`` is all zeros where ``present[m][i]`` is False."""
@@ -52,8 +57,7 @@ class Catalog:
     def __post_init__(self) -> None:
         if self.item_ids.ndim != 1:
             raise ValueError(f"item_ids: wanted one dimension, got shape {self.item_ids.shape}")
-        if set(self.features) != set(self.present):
-            raise ValueError(f"present: wanted the modalities {sorted(self.features)}, got {sorted(self.present)}")
+        _check_modalities("present", self.features, self.present)
         for name, feature in self.features.items():
             _check(f"features[{name}]", feature, (len(self.item_ids), None), np.float32)
             _check(f"present[{name}]", self.present[name], (len(self.item_ids),), np.bool_)
@@ -189,6 +193,8 @@ class Plan:
 
     def __post_init__(self) -> None:
         _check("indptr", self.indptr, (None,), np.int64)
+        if not len(self.indptr):
+            raise ValueError(f"indptr: wanted at least one value, got shape {self.indptr.shape}")
         _check("indices", self.indices, (int(self.indptr[-1]),), np.int32)
         _check("weights", self.weights, self.indices.shape, np.float32)
         _check("marginal_errors", self.marginal_errors, (None,), np.float64)
@@ -243,6 +249,8 @@ class Rectified:
     trust: Mapping[str, Float32]
 
     def __post_init__(self) -> None:
+        _check_modalities("status", self.features, self.status)
+        _check_modalities("trust", self.features, self.trust)
         for name, feature in self.features.items():
             _check(f"features[{name}]", feature, (None, None), np.float32)
             _check(f"status[{name}]", self.status[name], (len(feature),), np.int8)

@@ -7,6 +7,8 @@ whole or not at all, whenever the process dies. Arrays are ``.npy`` files, memor
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import hashlib
 import json
 import math
@@ -14,7 +16,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from enum import Enum
 from functools import cache
@@ -69,11 +71,27 @@ class StageWriter:
 
     def array(self, name: str, values: np.ndarray[Any, Any]) -> None:
         """Write ``values`` as ``<name>.npy``."""
-        np.save(self.folder / f"{name}.npy", values, allow_pickle=False)
+        path = self.folder / f"{name}.npy"
+        try:
+            np.save(path, values, allow_pickle=False)
+        except OSError as error:
+            if error.errno is not None:
+                raise
+            # NumPy reports a short write without the system's reason.
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from error
 
     def memmap(self, name: str, shape: tuple[int, ...], dtype: Any) -> np.memmap[Any, Any]:
-        """A writable ``<name>.npy`` to fill block by block."""
-        return open_memmap(self.folder / f"{name}.npy", mode="w+", dtype=np.dtype(dtype), shape=shape)
+        """A writable ``<name>.npy`` to fill block by block, its room on the disk taken now."""
+        path = self.folder / f"{name}.npy"
+        mapped = open_memmap(path, mode="w+", dtype=np.dtype(dtype), shape=shape)
+        # The file is sparse so far: on a full disk the first write to a page without room would be a SIGBUS, which nothing can catch.
+        with path.open("r+b") as stream:
+            try:
+                os.posix_fallocate(stream.fileno(), 0, path.stat().st_size)
+            except OSError as error:
+                if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL):
+                    raise OSError(error.errno, error.strerror, str(path)) from error
+        return mapped
 
     def meta(self, values: Mapping[str, Any]) -> None:
         """Write the stage's scalars as ``meta.json``."""
@@ -119,10 +137,17 @@ class StageStore:
         shutil.rmtree(temporary, ignore_errors=True)
         try:
             temporary.mkdir(parents=True)
-            yield StageWriter(temporary)
-            _seal(temporary)
-            shutil.rmtree(final, ignore_errors=True)
-            temporary.rename(final)
+            with _held(temporary):
+                yield StageWriter(temporary)
+                _seal(temporary)
+                if final.exists() and self.find(kind, key) is None:
+                    shutil.rmtree(final)
+                try:
+                    temporary.rename(final)
+                except OSError:
+                    # Runs of two tables may share this store: the other one was first with the same output.
+                    if self.find(kind, key) is None:
+                        raise
             fsync(self.root)
         except OSError as error:
             if error.filename is None and error.errno is None:
@@ -138,7 +163,8 @@ class StageStore:
         if not self.root.is_dir():
             return 0
         horizon = time.time() - keep_seconds
-        old = [x for x in self.root.iterdir() if x.is_dir() and (x.name.startswith(TEMPORARY) or x.stat().st_mtime < horizon)]
+        folders = [x for x in self.root.iterdir() if x.is_dir()]
+        old = [x for x in folders if (_is_abandoned(x) if x.name.startswith(TEMPORARY) else x.stat().st_mtime < horizon)]
         for folder in old:
             shutil.rmtree(folder, ignore_errors=True)
         return len(old)
@@ -159,6 +185,8 @@ def plain(value: Any) -> Any:
     """``value`` as JSON types: refs become their digest, dataclasses their fields, enums their name."""
     if isinstance(value, Ref):
         return value.digest
+    if isinstance(value, np.generic):
+        return plain(value.item())
     if isinstance(value, Enum):
         return value.name
     if is_dataclass(value) and not isinstance(value, type):
@@ -191,6 +219,35 @@ def fsync(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+@contextmanager
+def _held(folder: Path) -> Iterator[None]:
+    """Mark a temporary folder as in use for the block: a lock that the kernel drops with its holder."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        # A file system without locks leaves it unmarked, and nobody but this run may then share the store.
+        with suppress(OSError):
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    finally:
+        os.close(handle)
+
+
+def _is_abandoned(folder: Path) -> bool:
+    try:
+        handle = os.open(folder, os.O_RDONLY)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True
+    finally:
+        os.close(handle)
+    return True
 
 
 def _seal(folder: Path) -> None:
