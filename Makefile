@@ -1,5 +1,5 @@
 # make run and make test are all a fresh machine with Python 3.11 needs.
-PYTHON ?= python3.11
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV   ?= .venv
 DEMO   ?= .demo
 TORCH  ?= torch==2.13.0

@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import sys
+import traceback
 from collections.abc import Callable
 from dataclasses import asdict
 from datetime import date, datetime
@@ -165,12 +166,12 @@ def score(
 
 
 def _run(work: Callable[[], dict[str, Any]], as_json: bool, debug: bool, told: Callable[[dict[str, Any]], str]) -> None:
-    """Run a command; a failure is one line on standard error and its exit status, a traceback only with ``--debug``."""
+    """Run a command; a failure is one line on standard error and its exit status, after a traceback only with ``--debug``."""
     try:
         found = work()
     except (RectifierError, KeyboardInterrupt, Exception) as error:
         if debug:
-            raise
+            traceback.print_exc()
         code = error.exit_code if isinstance(error, RectifierError) else 130 if isinstance(error, KeyboardInterrupt) else 1
         said = str(error) if isinstance(error, RectifierError) else f"{type(error).__name__}: {error} (--debug shows where)"
         print("error: " + " ".join(said.split()), file=sys.stderr)

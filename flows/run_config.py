@@ -25,7 +25,7 @@ from tasks.source_config import SourceConfig
 class RunConfig(BaseModel):
     """Everything a run is told; only ``source`` and ``publish`` have no defaults."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     seed: int = Field(default=0, ge=0)
     source: SourceConfig

@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 import time
 from collections.abc import Iterator, Mapping
@@ -32,6 +33,7 @@ from tasks.table_lock import table_lock
 
 SUMMARY = "summary.json"
 STAGES = "stages"
+RUN_ID = re.compile(r"\d{8}-[0-9a-f]{12}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -158,8 +160,12 @@ def _earlier(settings: RunSettings, as_of: date) -> list[dict[str, Any]]:
 
 
 def sweep_runs(settings: RunSettings) -> None:
-    """Drop run folders beyond the newest ``keep_runs`` and those older than ``keep_days``; the newest always stays."""
-    runs = sorted((path.parent for path in Path(settings.folder).glob(f"*/{SUMMARY}")), key=lambda x: x.stat().st_mtime, reverse=True)
+    """Drop run folders beyond the newest ``keep_runs`` and those older than ``keep_days``; the newest always stays.
+
+    A run that was refused or killed has a folder too, though no summary.
+    """
+    folders = [x for x in Path(settings.folder).glob("*") if RUN_ID.fullmatch(x.name) and x.is_dir()]
+    runs = sorted(folders, key=lambda x: x.stat().st_mtime, reverse=True)
     horizon = time.time() - settings.keep_days * 86400
     for at, folder in enumerate(runs):
         if at and (at >= settings.keep_runs or folder.stat().st_mtime < horizon):
