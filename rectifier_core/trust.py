@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from rectifier_core.numerics import separation
-from rectifier_core.records import Float32, Float64, Projection, Trust
+from rectifier_core.records import Float32, Float64, Int64, Projection, Trust
 from rectifier_core.seeding import generator
 
 LEVELS = np.linspace(0.05, 0.5, 10)
@@ -29,7 +29,7 @@ class TrustConfig:
 
     min_items: int = 100
     min_separation: float = 0.52
-    sharp_separation: float = 0.84
+    sharp_separation: float = 0.9
     resamples: int = 200
 
     def __post_init__(self) -> None:
@@ -50,9 +50,7 @@ def judge_trust(projection: Projection, config: TrustConfig, *, seed: int) -> Tr
     if reason is not None:
         return _trust(projection.modality, probability, None, None, None, False, auc, reason)
     rate = mismatch_rate(scores, null)
-    rng = generator(seed, "trust", projection.modality, "bootstrap")
-    draws = [mismatch_rate(rng.choice(scores, len(scores)), null) for _ in range(config.resamples)]
-    low, high = np.quantile(draws, [0.025, 0.975])
+    low, high = _interval(scores, null, config.resamples, generator(seed, "trust", projection.modality, "bootstrap"))
     probability[judged] = _posterior(scores, null, rate)
     said = f"matched pairs align better than re-paired ones (AUC {auc:.3f} over {len(scores)} items)"
     # The ratio is an upper bound: what overlaps the null may be matched but weakly aligned. Only a well separated rest gives a lower one.
@@ -64,9 +62,25 @@ def judge_trust(projection: Projection, config: TrustConfig, *, seed: int) -> Tr
 
 def mismatch_rate(scores: Float64, null: Float64) -> float:
     """Share of the null in ``scores``: the mean over the null's lower quantiles of F(t) / F0(t), clipped to [0, 1]."""
-    thresholds = np.quantile(null, LEVELS)
-    below = np.searchsorted(np.sort(scores), thresholds, side="right") / len(scores)
-    return float(np.clip(np.mean(below / LEVELS), 0.0, 1.0))
+    return float(_rates(_counts(scores, null)[None])[0])
+
+
+def _interval(scores: Float64, null: Float64, resamples: int, rng: np.random.Generator) -> tuple[float, float]:
+    """The 95 % bootstrap interval over items: only counts between thresholds matter, and resampling items draws those as a multinomial."""
+    counts = _counts(scores, null)
+    low, high = np.quantile(_rates(rng.multinomial(len(scores), counts / len(scores), size=resamples)), [0.025, 0.975])
+    return float(low), float(high)
+
+
+def _counts(scores: Float64, null: Float64) -> Int64:
+    """Scores up to the first threshold, between the thresholds, and above the last: [len(LEVELS) + 1]."""
+    return np.bincount(np.searchsorted(np.quantile(null, LEVELS), scores, side="left"), minlength=len(LEVELS) + 1).astype(np.int64)
+
+
+def _rates(counts: Int64) -> Float64:
+    below = np.cumsum(counts[:, :-1], axis=1) / counts.sum(axis=1, keepdims=True)
+    rates: Float64 = np.clip((below / LEVELS).mean(axis=1), 0.0, 1.0)
+    return rates
 
 
 def _why_not(count: int, auc: float, null_count: int, config: TrustConfig) -> str | None:

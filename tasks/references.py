@@ -15,7 +15,7 @@ import math
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from enum import Enum
@@ -31,6 +31,7 @@ from tasks.errors import StorageError
 
 MANIFEST = "manifest.json"
 TEMPORARY = ".tmp-"
+IN_USE = ".in-use"
 Record = TypeVar("Record")
 
 
@@ -158,16 +159,44 @@ class StageStore:
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
 
-    def sweep(self, *, keep_seconds: float) -> int:
-        """Drop what dead writers left and outputs that no run used for ``keep_seconds``; call it only under the table's lock."""
+    @contextmanager
+    def in_use(self) -> Iterator[None]:
+        """Share the store for the block: while anyone does, ``sweep`` leaves it alone. The kernel lets go when a process dies."""
+        self.root.mkdir(parents=True, exist_ok=True)
+        handle = os.open(self.root / IN_USE, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_SH)
+            yield
+        finally:
+            os.close(handle)
+
+    def sweep(self, *, keep_seconds: float, keep: Container[str] = ()) -> int:
+        """Drop what dead writers left, and outputs unused for ``keep_seconds`` whose folder is not in ``keep``; return how many.
+
+        Whole outputs stay while another run uses the store (two tables may share one), so call it outside ``in_use``.
+        """
         if not self.root.is_dir():
             return 0
         horizon = time.time() - keep_seconds
         folders = [x for x in self.root.iterdir() if x.is_dir()]
-        old = [x for x in folders if (_is_abandoned(x) if x.name.startswith(TEMPORARY) else x.stat().st_mtime < horizon)]
-        for folder in old:
-            shutil.rmtree(folder, ignore_errors=True)
+        old = [x for x in folders if x.name.startswith(TEMPORARY) and _is_abandoned(x)]
+        with self._alone() as alone:
+            if alone:
+                old += [x for x in folders if not x.name.startswith(TEMPORARY) and str(x) not in keep and x.stat().st_mtime <= horizon]
+            for folder in old:
+                shutil.rmtree(folder, ignore_errors=True)
         return len(old)
+
+    @contextmanager
+    def _alone(self) -> Iterator[bool]:
+        handle = os.open(self.root / IN_USE, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            yield True
+        except BlockingIOError:
+            yield False
+        finally:
+            os.close(handle)
 
 
 def folder_name(kind: str, key: str) -> str:

@@ -38,17 +38,22 @@ RUN_ID = re.compile(r"\d{8}-[0-9a-f]{12}")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunSettings:
-    """Where runs keep their files (an absolute path), and how many of them, for how many days."""
+    """Where runs keep their files (an absolute path), and how many of them, for how many days.
+
+    Reports stay for ``keep_runs`` runs, the large stage outputs of only the newest ``keep_stages``.
+    """
 
     folder: str
     keep_runs: int = 30
     keep_days: float = 30.0
+    keep_stages: int = 2
 
     def __post_init__(self) -> None:
         if not Path(self.folder).is_absolute():
             raise ValueError(f"folder: wanted an absolute path, got {self.folder!r}")
-        if self.keep_runs < 1 or self.keep_days < 0:
-            raise ValueError(f"keep_runs, keep_days: wanted at least 1 and 0, got {self.keep_runs} and {self.keep_days}")
+        for name, least in (("keep_runs", 1), ("keep_stages", 0), ("keep_days", 0)):
+            if getattr(self, name) < least:
+                raise ValueError(f"{name}: wanted at least {least}, got {getattr(self, name)}")
 
     @property
     def store(self) -> StageStore:
@@ -62,11 +67,30 @@ class RunSettings:
 
 @contextmanager
 def open_run(settings: RunSettings, publish: PublishConfig, as_of: date) -> Iterator[StageStore]:
-    """Hold the table for the block and tidy up behind it; TableHeldError if another run is under way."""
-    with table_lock(publish, Path(settings.folder), run=f"rectify {as_of}"):
+    """Hold the table for the block; tidy up before it and, when it went well, behind it. TableHeldError if another run is under way."""
+    with table_lock(publish, Path(settings.folder), run=f"rectify {as_of}"), _storage(settings):
         settings.store.sweep(keep_seconds=settings.keep_days * 86400)
-        yield settings.store
+        with settings.store.in_use():
+            yield settings.store
         sweep_runs(settings)
+        settings.store.sweep(keep_seconds=0, keep=_stages_of_newest(settings))
+
+
+@contextmanager
+def _storage(settings: RunSettings) -> Iterator[None]:
+    """An error of the disk under the run folder, as one line."""
+    try:
+        yield
+    except OSError as error:
+        place = error.filename or settings.folder
+        raise StorageError(f"{place}: {error.strerror or error}; free or fix the disk, then run again") from error
+
+
+def _stages_of_newest(settings: RunSettings) -> set[str]:
+    """The stage outputs of the newest runs: what a warm start and a report drawn again need."""
+    found = sorted(Path(settings.folder).glob(f"*/{SUMMARY}"), key=lambda x: (x.stat().st_mtime, x.parent.name), reverse=True)
+    summaries = [load_summary(settings, path.parent.name) for path in found[: settings.keep_stages]]
+    return {ref["path"] for summary in summaries if summary is not None for ref in summary["stages"].values()}
 
 
 def identify(as_of: date, source: Ref, parts: Mapping[str, Any]) -> RunIdentity:

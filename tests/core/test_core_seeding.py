@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from rectifier_core.seeding import derive_seed, generator, torch_generator
 
-NAMES = st.lists(st.one_of(st.text(st.characters(exclude_characters="\x1f"), max_size=8), st.integers(0, 99)), max_size=3)
+NAMES = st.lists(st.one_of(st.text(st.characters(codec="utf-8", exclude_characters="\x1f"), max_size=8), st.integers(0, 99)), max_size=3)
 
 
 def test_golden_values() -> None:

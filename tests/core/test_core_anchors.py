@@ -1,0 +1,272 @@
+"""LightGCN anchors: the training loop against a dense one, the sampler and the judge against brute force, and what training is for."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from core_samples import block_log, log_of, normals
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.stats import chisquare
+
+from rectifier_core.anchors import AnchorsConfig, HeldOutRecall, NegativeSampler, PairSet, hold_out, train_anchors
+from rectifier_core.numerics import unit_rows
+from rectifier_core.propagation import layer_mean, normalised_bipartite, symmetric_adjacency
+from rectifier_core.records import Float32, Float64, Interactions
+from rectifier_core.seeding import generator
+
+CONFIG = AnchorsConfig(embedding_size=8, num_layers=2, epochs=6, learning_rate=0.02)
+PAIRS = st.lists(st.tuples(st.integers(0, 7), st.integers(0, 9)), min_size=1, max_size=50, unique=True)
+
+
+@pytest.fixture(scope="module")
+def log() -> Interactions:
+    return block_log(blocks=4, users=120, items=80, seed=0)
+
+
+def pairs_of(log: Interactions) -> set[tuple[int, int]]:
+    return set(zip(log.users.tolist(), log.items.tolist(), strict=True))
+
+
+def log_from(pairs: list[tuple[int, int]]) -> Interactions:
+    return log_of([user for user, _ in pairs], [item for _, item in pairs], 8, 10)
+
+
+def within_and_across(items: Float32, blocks: int) -> tuple[float, float]:
+    cosine, block = items @ items.T, np.arange(len(items)) % blocks
+    same = block[:, None] == block
+    return float(cosine[same & ~np.eye(len(items), dtype=np.bool_)].mean()), float(cosine[~same].mean())
+
+
+def dense_losses(log: Interactions, config: AnchorsConfig, seed: int) -> list[float]:
+    """LightGCN written out: dense float64 propagation, BPR as -log sigmoid, the library's own draws."""
+    training, _ = hold_out(log, config.held_out, generator(seed, "anchors", "hold-out"))
+    likes = torch.zeros(log.num_users, log.num_items, dtype=torch.float64)
+    likes[training.users, training.items] = 1
+    norm = likes / likes.sum(1, keepdim=True).sqrt() / likes.sum(0, keepdim=True).sqrt()
+    norm = torch.nan_to_num(norm)
+    start = generator(seed, "anchors", "start").normal(0.0, 0.1, (log.num_users + log.num_items, config.embedding_size))
+    user, item = (torch.from_numpy(part).requires_grad_() for part in np.split(start.astype(np.float32).astype(np.float64), [log.num_users]))
+    optimiser = torch.optim.Adam([user, item], lr=config.learning_rate)
+    sampler, losses = NegativeSampler(training), []
+    for epoch in range(config.epochs):
+        rng, total = generator(seed, "anchors", "epoch", epoch), 0.0
+        order = rng.permutation(len(training.users))
+        for picked in np.split(order, range(config.batch_size or 1, len(order), config.batch_size or 1)):
+            users, positives = training.users[picked], training.items[picked]
+            negatives = sampler(users, rng)
+            layers = [(user, item)]
+            for _ in range(config.num_layers):
+                layers.append((norm @ layers[-1][1], norm.T @ layers[-1][0]))
+            final_user, final_item = (torch.stack(side).mean(0) for side in zip(*layers, strict=True))
+            gap = (final_user[users] * (final_item[positives] - final_item[negatives])).sum(1)
+            length = sum((rows**2).sum() for rows in (user[users], item[positives], item[negatives]))
+            loss = -torch.log(torch.sigmoid(gap)).mean() + config.weight_decay / 2 * length / len(picked)
+            optimiser.zero_grad()
+            loss.backward()
+            optimiser.step()
+            total += loss.item() * len(picked)
+        losses.append(total / len(order))
+    return losses
+
+
+def test_training_is_lightgcn_written_out(log: Interactions) -> None:
+    config = replace(CONFIG, start="random", batch_size=300, weight_decay=0.05)
+    found = train_anchors(log, config, seed=3)
+    assert np.allclose(found.losses, dense_losses(log, config, 3), rtol=2e-5)
+    assert found.losses[-1] < found.losses[0] - 0.02
+
+
+def test_the_output_is_the_layer_mean_over_all_pairs(log: Interactions) -> None:
+    """With no epoch and a warm start that knows every item, each step after the start is plain algebra."""
+    previous = normals(np.random.default_rng(0), log.num_items, 8)
+    found = train_anchors(log, replace(CONFIG, epochs=0), seed=0, previous=previous)
+    training, _ = hold_out(log, CONFIG.held_out, generator(0, "anchors", "hold-out"))
+    seen = normalised_bipartite(training.users, training.items, log.num_users, log.num_items)
+    ego = np.concatenate([seen @ previous, previous])
+    everything = symmetric_adjacency(normalised_bipartite(log.users, log.items, log.num_users, log.num_items))
+    assert np.array_equal(found.ego, previous)
+    assert np.allclose(found.items, unit_rows(layer_mean(everything, ego, 2)[log.num_users :]), atol=1e-6)
+    assert len(found.losses) == 0 and len(found.recalls) == 1
+
+
+@pytest.mark.parametrize("start", ["spectral", "random"])
+def test_items_taken_by_the_same_users_lie_together(log: Interactions, start: str) -> None:
+    found = train_anchors(log, replace(CONFIG, epochs=15, start=start), seed=0)
+    within, across = within_and_across(found.items, 4)
+    assert within > across + 0.5
+    assert np.allclose(np.linalg.norm(found.items, axis=1), 1, atol=1e-5)
+    assert found.losses.min() < found.losses[0] and found.recalls.max() > 0.5
+
+
+def test_items_without_interactions_have_no_anchor(log: Interactions) -> None:
+    wider = replace(log, num_items=log.num_items + 3)
+    found = train_anchors(wider, CONFIG, seed=0)
+    assert found.trained.sum() == log.num_items and not found.trained[-3:].any()
+    assert not found.items[-3:].any() and not found.ego[-3:].any()
+
+
+def test_the_same_seed_gives_the_same_bytes_and_another_seed_others(log: Interactions) -> None:
+    first, again, other = (train_anchors(log, CONFIG, seed=seed) for seed in (1, 1, 2))
+    for field in ("items", "ego", "trained", "losses", "recalls"):
+        assert getattr(first, field).tobytes() == getattr(again, field).tobytes()
+    assert first.items.tobytes() != other.items.tobytes()
+
+
+def test_relabelled_items_have_the_same_geometry(log: Interactions) -> None:
+    """The spectral start, to the accuracy of the randomised SVD: four blocks, four singular vectors that stand clear of the rest."""
+    config = replace(CONFIG, epochs=0, embedding_size=4)
+    new = np.random.default_rng(0).permutation(log.num_items).astype(np.int32)
+    plain, moved = train_anchors(log, config, seed=0), train_anchors(replace(log, items=new[log.items]), config, seed=0)
+    items = moved.items[new]
+    assert np.allclose(plain.items @ plain.items.T, items @ items.T, atol=2e-3)
+    assert np.abs(plain.items - moved.items).max() > 0.1
+
+
+def test_an_epoch_is_reported_as_it_ends(log: Interactions) -> None:
+    calls: list[tuple[str, int, int]] = []
+    found = train_anchors(log, CONFIG, seed=0, progress=lambda *call: calls.append(call))
+    assert [call[1:] for call in calls] == [(epoch + 1, CONFIG.epochs) for epoch in range(len(found.losses))]
+    assert all(f"loss {loss:.4f}" in call[0] for call, loss in zip(calls, found.losses, strict=True))
+
+
+def test_early_stopping_returns_the_best_epoch(log: Interactions) -> None:
+    """Too high a learning rate from a random start: recall rises, then falls; the anchors must be those of its peak."""
+    config = replace(CONFIG, start="random", epochs=60, patience=4, learning_rate=0.1, weight_decay=0.3)
+    found = train_anchors(log, config, seed=0)
+    best = int(found.recalls.argmax())
+    assert 0 < best < len(found.losses) < 60
+    assert len(found.losses) == best + 4 and len(found.recalls) == len(found.losses) + 1
+    short = train_anchors(log, replace(config, epochs=best), seed=0)
+    assert short.items.tobytes() == found.items.tobytes() and short.ego.tobytes() == found.ego.tobytes()
+    assert train_anchors(log, replace(config, epochs=best - 1), seed=0).items.tobytes() != found.items.tobytes()
+
+
+def test_epochs_that_only_harm_leave_the_start(log: Interactions) -> None:
+    config = replace(CONFIG, learning_rate=50.0, patience=2)
+    found = train_anchors(log, config, seed=0)
+    assert len(found.losses) == 2 and found.recalls.argmax() == 0
+    assert found.items.tobytes() == train_anchors(log, replace(config, epochs=0), seed=0).items.tobytes()
+
+
+def test_a_warm_start_begins_where_the_last_run_ended(log: Interactions) -> None:
+    trained = train_anchors(log, replace(CONFIG, epochs=15, start="random"), seed=0)
+    previous = trained.ego.copy()
+    previous[::7] = np.nan
+    given = previous.copy()
+    warm = train_anchors(log, replace(CONFIG, epochs=0), seed=0, previous=previous)
+    cold = train_anchors(log, replace(CONFIG, epochs=0, start="random"), seed=0)
+    known = ~np.isnan(previous[:, 0])
+    assert np.array_equal(previous, given, equal_nan=True), "the caller's rows are not written to"
+    assert np.array_equal(warm.ego[known], previous[known])
+    assert np.abs(warm.ego[~known]).max(axis=1).min() > 0 and warm.trained.all()
+    within, across = within_and_across(warm.items, 4)
+    assert within > across + 0.4
+    assert warm.recalls[0] > cold.recalls[0] + 0.1
+
+
+def test_previous_rows_of_another_shape_are_refused(log: Interactions) -> None:
+    with pytest.raises(ValueError, match=r"previous: wanted shape \(80, 8\), got \(80, 9\)"):
+        train_anchors(log, CONFIG, seed=0, previous=np.zeros((80, 9), np.float32))
+
+
+@pytest.mark.parametrize("start", ["spectral", "random"])
+@pytest.mark.parametrize(
+    ("users", "items", "num_users", "num_items"),
+    [
+        ([0], [0], 1, 1),
+        ([0, 1, 2], [0, 1, 2], 4, 5),
+        ([0, 0, 0], [0, 1, 2], 1, 3),
+        ([], [], 3, 4),
+        ([], [], 0, 2),
+    ],
+)
+def test_tiny_logs_train(start: str, users: list[int], items: list[int], num_users: int, num_items: int) -> None:
+    found = train_anchors(log_of(users, items, num_users, num_items), replace(CONFIG, start=start), seed=0)
+    assert found.items.shape == (num_items, 8) and np.isfinite(found.items).all()
+    assert set(np.flatnonzero(found.trained)) == set(items)
+
+
+@settings(max_examples=60, deadline=None)
+@given(pairs=PAIRS, share=st.floats(0.05, 0.95), seed=st.integers(0, 99))
+def test_holding_out_splits_the_pairs_and_leaves_everyone_one(pairs: list[tuple[int, int]], share: float, seed: int) -> None:
+    log = log_from(pairs)
+    training, held = hold_out(log, share, generator(seed, "test"))
+    assert pairs_of(training) | pairs_of(held) == set(pairs) and not pairs_of(training) & pairs_of(held)
+    assert set(training.users.tolist()) == set(log.users.tolist())
+    assert set(training.items.tolist()) == set(log.items.tolist())
+    assert len(held.users) <= share * len(pairs)
+
+
+def test_the_share_held_out_is_the_share_asked_for(log: Interactions) -> None:
+    for share in (0.1, 0.3):
+        assert len(hold_out(log, share, generator(0, "test"))[1].users) == int(share * len(log.users))
+
+
+@settings(max_examples=40, deadline=None)
+@given(pairs=PAIRS)
+def test_a_pair_set_holds_its_pairs_and_no_other(pairs: list[tuple[int, int]]) -> None:
+    held = PairSet(log_from(pairs))
+    found = held.contains(np.arange(8, dtype=np.int32)[:, None], np.arange(10, dtype=np.int32)[None, :])
+    assert {(int(u), int(i)) for u, i in zip(*np.nonzero(found), strict=True)} == set(pairs)
+    assert pairs[0] in held
+
+
+def test_negatives_are_uniform_over_what_the_user_did_not_take() -> None:
+    """Items 20 to 29 are in nobody's log, so they are no candidates; user 1 has taken everything there is."""
+    log = log_of([0] * 8 + [1] * 20 + [2], [*range(8), *range(20), 19], 3, 30)
+    drawn = NegativeSampler(log)(np.repeat(np.array([0, 1, 2], np.int32), 12_000), generator(0, "test")).reshape(3, -1)
+    counts = [np.bincount(row, minlength=30) for row in drawn]
+    assert drawn.dtype == np.int32
+    assert not counts[0][:8].any() and not counts[0][20:].any() and not counts[2][19:].any()
+    assert chisquare(counts[0][8:20]).pvalue > 1e-3 and chisquare(counts[2][:19]).pvalue > 1e-3
+    assert counts[1][:20].sum() == 12_000
+
+
+def brute_recall(final: Float64, training: Interactions, held: Interactions) -> float:
+    users, items = final[: training.num_users], final[training.num_users :]
+    recalls = []
+    for user in np.unique(held.users):
+        scores = items @ users[user]
+        scores[training.items[training.users == user]] = -np.inf
+        wanted = set(held.items[held.users == user].tolist())
+        recalls.append(len(wanted & set(np.argsort(-scores)[:20].tolist())) / len(wanted))
+    return float(np.mean(recalls))
+
+
+@pytest.mark.parametrize("block", [1, 7, 256])
+def test_the_judge_is_recall_at_20(log: Interactions, block: int) -> None:
+    training, held = hold_out(log, 0.3, generator(0, "test"))
+    final = normals(np.random.default_rng(8), log.num_users + log.num_items, 8)
+    judge = HeldOutRecall(training, held, generator(0, "judge"))
+    wanted = brute_recall(final.astype(np.float64), training, held)
+    assert 0.1 < wanted < 0.5
+    assert judge(final, block=block) == pytest.approx(wanted, abs=1e-9)
+
+
+def test_with_nothing_held_out_recall_is_nought() -> None:
+    log = log_of([0], [0], 1, 1)
+    assert HeldOutRecall(log, log_of([], [], 1, 1), generator(0, "judge"))(np.ones((2, 3), np.float32)) == 0.0
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("embedding_size", 0),
+        ("steps_per_epoch", 0),
+        ("patience", 0),
+        ("num_layers", -1),
+        ("epochs", -1),
+        ("weight_decay", -0.1),
+        ("batch_size", 0),
+        ("learning_rate", 0.0),
+        ("held_out", 0.0),
+        ("held_out", 1.0),
+    ],
+)
+def test_hyperparameters_out_of_range_are_refused_by_name(field: str, value: float) -> None:
+    with pytest.raises(ValueError, match=f"{field}: wanted .*, got {value}"):
+        AnchorsConfig(**{field: value})  # type: ignore[arg-type]

@@ -1,0 +1,86 @@
+"""A disk with no room: exit 1, one line that names what was being written and the way out, nothing published; with room it goes on."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.flow_layer.cli_process import Death
+from tests.flow_layer.conftest import Published
+from tests.flow_layer.flow_support import CommandLine, days_of, rows_of, table_uri
+
+KILO = 1024
+RECTIFIED = Death("os.mkdir", r"/\.tmp-rectified-")
+PUBLISH = Death("os.rename", r"/\.part-.*\.tmp$")
+REPORT = Death("open", r"/\.tmp-report\.json")
+# What is written when, and how large a file may be then: the 256 image columns of 400 items are 400 KiB, a page at least 100.
+LIMITS = {
+    "reading": (None, 300 * KILO, "error: stage source: writing "),
+    "mending": (RECTIFIED, 300 * KILO, "error: stage rectified: writing "),
+    "publishing": (PUBLISH, 300 * KILO, ": writing the rows failed"),
+    "reporting": (REPORT, 64 * KILO, "error: report: writing "),
+}
+
+
+@pytest.mark.parametrize("what", LIMITS)
+def test_a_file_that_cannot_be_written_stops_the_run_until_it_can(demo: Path, cli: CommandLine, one_day: Published, what: str) -> None:
+    death, limit, said = LIMITS[what]
+    day, uri = one_day.days[0], table_uri(demo)
+    if death is not None:
+        assert cli.rectify(demo, day, death=death).code == -signal.SIGKILL
+    finished = cli.rectify(demo, day, file_bytes=limit)
+    assert finished.code == 1, finished.err
+    assert said in finished.error
+    assert "then run again" in finished.error
+    assert finished.out == ""
+    landed = what == "reporting"
+    assert days_of(uri) == ([day] if landed else [])
+    assert not [*(demo / "runs" / "stages").glob(".tmp-*"), *(demo / "runs").glob("*/.tmp-*")]
+    result = cli.published(demo, day)
+    assert result["published"] != landed
+    assert rows_of(uri, day).equals(rows_of(table_uri(one_day.demo), day))
+
+
+def test_a_run_folder_that_cannot_be(demo: Path, cli: CommandLine, one_day: Published) -> None:
+    (demo / "file").write_text("")
+    finished = cli.rectify(demo, one_day.days[0], "--set", "run.folder='file/runs'")
+    assert finished.code == 1, finished.err
+    assert f"error: stage source: writing {demo}/file/runs/stages/" in finished.error
+    assert "Not a directory" in finished.error
+    assert days_of(table_uri(demo)) == []
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 12 MiB."""
+    folder = tmp_path / "small"
+    folder.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=12m", "none", str(folder)], capture_output=True, text=True, check=False)
+    if mounted.returncode:
+        pytest.skip(f"no small disk can be mounted here: {mounted.stderr.strip()}")
+    yield folder
+    subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+@pytest.mark.parametrize("death", [None, Death("os.mkdir", r"/\.tmp-projection-text-"), RECTIFIED], ids=["reading", "projecting", "mending"])
+def test_a_disk_that_is_full(demo: Path, cli: CommandLine, one_day: Published, small_disk: Path, death: Death | None) -> None:
+    day, folder = one_day.days[0], ("--set", f"run.folder='{small_disk}/runs'")
+    if death is not None:
+        assert cli.rectify(demo, day, *folder, death=death).code == -signal.SIGKILL
+    ballast = small_disk / "ballast"
+    with ballast.open("wb") as stream:
+        free = os.statvfs(small_disk)
+        stream.write(bytes(free.f_bavail * free.f_frsize - 40 * KILO))
+    finished = cli.rectify(demo, day, *folder)
+    assert finished.code == 1, finished.err
+    assert "error: stage " in finished.error
+    assert "No space left on device; free or fix the disk, then run again" in finished.error
+    assert days_of(table_uri(demo)) == []
+    ballast.unlink()
+    assert cli.published(demo, day, *folder)["published"]
+    assert rows_of(table_uri(demo), day).equals(rows_of(table_uri(one_day.demo), day))
