@@ -33,8 +33,8 @@ SPECTRAL_SPREAD = 0.3
 class AnchorsConfig:
     """Hyperparameters of the anchors.
 
-    ``batch_size`` None takes at least 2,048 pairs a step and at most ``steps_per_epoch`` steps an epoch, so that the number of
-    full-graph propagations
+    ``batch_size`` None takes at least 2,048 pairs a step and at most ``steps_per_epoch`` steps an epoch; on a graph so large that these
+    would cost more than ``epoch_work`` multiply-adds of propagation, fewer and larger steps (never fewer than 8), so that an epoch's cost
     stays bounded however long the log is. ``patience`` counts epochs without a better held-out Recall@20.
     """
 
@@ -45,7 +45,8 @@ class AnchorsConfig:
     epochs: int = 200
     batch_size: int | None = None
     steps_per_epoch: int = 64
-    patience: int = 10
+    epoch_work: float = 2.5e10
+    patience: int = 5
     held_out: float = 0.1
     start: Literal["spectral", "random"] = "spectral"
     warm_start: bool = False
@@ -59,8 +60,9 @@ class AnchorsConfig:
                 raise ValueError(f"{name}: wanted at least 0, got {getattr(self, name)}")
         if self.batch_size is not None and self.batch_size < 1:
             raise ValueError(f"batch_size: wanted at least 1, got {self.batch_size}")
-        if self.learning_rate <= 0:
-            raise ValueError(f"learning_rate: wanted above 0, got {self.learning_rate}")
+        for name in ("learning_rate", "epoch_work"):
+            if getattr(self, name) <= 0:
+                raise ValueError(f"{name}: wanted above 0, got {getattr(self, name)}")
         if not 0 < self.held_out < 1:
             raise ValueError(f"held_out: wanted a share in (0, 1), got {self.held_out}")
 
@@ -148,7 +150,7 @@ def _fit(
     best, best_ego, since = judge(layer_mean(adjacency, start, config.num_layers)), start.copy(), 0
     losses: list[float] = []
     recalls = [best]
-    size = config.batch_size or max(2048, -(-len(training.users) // config.steps_per_epoch))
+    size = config.batch_size or _batch_size(len(training.users), adjacency.nnz, config)
     for epoch in range(config.epochs):
         rng = generator(seed, "anchors", "epoch", epoch)
         order = rng.permutation(len(training.users))
@@ -173,6 +175,12 @@ def _fit(
         if since >= config.patience:
             break
     return best_ego, losses, recalls
+
+
+def _batch_size(num_pairs: int, num_entries: int, config: AnchorsConfig) -> int:
+    step_work = 2 * max(1, config.num_layers) * num_entries * config.embedding_size
+    steps = int(np.clip(config.epoch_work / max(1, step_work), min(8, config.steps_per_epoch), config.steps_per_epoch))
+    return max(2048, -(-num_pairs // steps))
 
 
 def bpr_loss(final: torch.Tensor, ego: torch.Tensor, users: Int32, positives: Int32, negatives: Int32, weight_decay: float) -> torch.Tensor:

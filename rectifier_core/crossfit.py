@@ -54,12 +54,19 @@ class NormalEquations:
             self.grams[fold] += sign * (x.T @ x)
             self.crosses[fold] += sign * (x.T @ y)
 
-    def solve(self, strength: float, fold: int | None) -> tuple[Float32, Float32, Float32]:
-        """(weight [D, A], feature mean [D], target mean [A]) fitted on every row outside ``fold``; None leaves nothing out.
+    def copy(self) -> NormalEquations:
+        """The same sums, to be added to apart from these."""
+        other = NormalEquations(num_folds=len(self.counts), origin=self.origin, target_width=self.target_sums.shape[1])
+        other.counts, other.feature_sums, other.target_sums = self.counts.copy(), self.feature_sums.copy(), self.target_sums.copy()
+        other.grams, other.crosses = self.grams.copy(), self.crosses.copy()
+        return other
+
+    def solve(self, strength: float, *left_out: int) -> tuple[Float32, Float32, Float32]:
+        """(weight [D, A], feature mean [D], target mean [A]) fitted on every row outside the folds ``left_out``.
 
         ``strength`` is in units of the mean eigenvalue of the centred Gram matrix.
         """
-        others = np.arange(len(self.counts)) != fold
+        others = ~np.isin(np.arange(len(self.counts)), left_out)
         count = max(float(self.counts[others].sum()), 1.0)
         x_mean, y_mean = self.feature_sums[others].sum(axis=0) / count, self.target_sums[others].sum(axis=0) / count
         centred = self.grams[others].sum(axis=0)
@@ -72,9 +79,9 @@ class NormalEquations:
         weight = scipy.linalg.solve(centred, cross, assume_a="pos", overwrite_a=True)
         return weight.astype(np.float32), (self.origin + x_mean).astype(np.float32), y_mean.astype(np.float32)
 
-    def solve_folds(self, strength: float) -> FoldMaps:
-        """The map of every fold at one strength."""
-        parts = [self.solve(strength, fold) for fold in range(len(self.counts))]
+    def solve_folds(self, strength: float, *left_out: int) -> FoldMaps:
+        """The map of every fold at one strength; the folds ``left_out`` are in none of them."""
+        parts = [self.solve(strength, fold, *left_out) for fold in range(len(self.counts))]
         return FoldMaps(
             weights=np.stack([p[0] for p in parts]),
             feature_means=np.stack([p[1] for p in parts]),

@@ -21,7 +21,7 @@ def read_config(path: Path, overrides: Iterable[str] = ()) -> dict[str, Any]:
     file or key.
     """
     try:
-        values: dict[str, Any] = tomllib.loads(path.read_text())
+        values: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise InputError(f"{path}: the config cannot be read: {error.strerror}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:

@@ -28,7 +28,7 @@ def drift_since_last(config: PublishConfig, as_of: date, source: Ref, rectified:
         earlier = [] if table is None else [day for day in days_shown(visible_files(table)) if day < as_of.isoformat()]
         if table is None or not earlier:
             return dict.fromkeys(modalities)
-        dataset = table.to_pyarrow_dataset(partitions=[("as_of", "=", max(earlier))])
+        dataset = table.to_pyarrow_dataset(file_pruning_predicate=[("as_of", "=", max(earlier))])
         usable = [m for m in modalities if m in dataset.schema.names]
         ids = source.array("item_ids")
         order = np.argsort(ids, kind="stable")

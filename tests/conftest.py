@@ -1,4 +1,7 @@
-"""Shared by every test: Prefect's files in a temporary folder, a tiny demo catalog, a Prefect server, and the command line."""
+"""Shared by every test: one thread a library, Prefect's files in a temporary folder, a tiny demo, a Prefect server, the command line.
+
+Nothing heavy is imported here before ``pytest_configure``: NumPy, torch and Prefect read their environment once, when they are loaded.
+"""
 
 from __future__ import annotations
 
@@ -7,27 +10,33 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
-from flows.__main__ import PREFECT_DEFAULTS
-from tests.flow_layer.flow_support import CommandLine, serve_prefect, write_tiny_demo
+if TYPE_CHECKING:
+    from tests.flow_layer.flow_support import CommandLine
 
-PREFECT_ENVIRONMENT = {**PREFECT_DEFAULTS, "PREFECT_LOGGING_COLORS": "false"}
+# On arrays this small threads cost more than they bring; where other work has the cores, they cost ten times as much.
+THREADS = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "POLARS_MAX_THREADS": "1"}
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Before anything imports Prefect: its home is a folder of this session, so that nothing lands in the user's."""
+    """Before any test is imported: few threads, and a home for Prefect that goes with the session and is not the user's."""
+    from flows.__main__ import PREFECT_DEFAULTS
+
     home = tempfile.mkdtemp(prefix="prefect-home-")
     config.add_cleanup(lambda: shutil.rmtree(home, ignore_errors=True))
-    os.environ.update(PREFECT_ENVIRONMENT, PREFECT_HOME=home)
-    for name in ("PREFECT_API_URL", "PREFECT_API_KEY", "PREFECT_PROFILE"):
-        os.environ.pop(name, None)
+    for name in [x for x in os.environ if x.startswith("PREFECT_")]:
+        del os.environ[name]
+    os.environ.update({**PREFECT_DEFAULTS, **THREADS, "PREFECT_HOME": home, "PREFECT_LOGGING_COLORS": "false"})
 
 
 @pytest.fixture(scope="session")
 def tiny_demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A demo of 400 items, 640 users and 10,000 log rows over 10 days, with a config of short runs; copy it before writing to it."""
+    from tests.flow_layer.flow_support import write_tiny_demo
+
     return write_tiny_demo(tmp_path_factory.mktemp("tiny") / "demo")
 
 
@@ -39,7 +48,9 @@ def demo(tiny_demo: Path, tmp_path: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The API url of a real Prefect server, in a process of its own with a home of its own; its files lie in PREFECT_HOME."""
+    """The API url of a real Prefect server, in a process of its own with a home of its own."""
+    from tests.flow_layer.flow_support import serve_prefect
+
     with serve_prefect(tmp_path_factory.mktemp("prefect-server")) as url:
         yield url
 
@@ -47,4 +58,6 @@ def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 @pytest.fixture(scope="session")
 def cli(prefect_server: str, tmp_path_factory: pytest.TempPathFactory) -> CommandLine:
     """``python -m flows`` with the session's Prefect server."""
+    from tests.flow_layer.flow_support import CommandLine
+
     return CommandLine(tmp_path_factory.mktemp("command-line"), {"PREFECT_API_URL": prefect_server})

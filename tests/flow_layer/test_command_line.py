@@ -229,4 +229,4 @@ def test_a_traceback_and_the_same_exit_status_with_debug(demo: Path, cli: Comman
         finished = cli("rectify", "--config", demo / "run.toml", *arguments, "--debug")
         assert finished.code == 2
         assert "Traceback (most recent call last)" in finished.err
-        assert finished.err.splitlines()[-1].startswith("error: ")
+        assert [x for x in finished.err.splitlines() if x.startswith("error: ")]

@@ -50,8 +50,8 @@ def test_a_run_folder_that_cannot_be(demo: Path, cli: CommandLine, one_day: Publ
     (demo / "file").write_text("")
     finished = cli.rectify(demo, one_day.days[0], "--set", "run.folder='file/runs'")
     assert finished.code == 1, finished.err
-    assert f"error: stage source: writing {demo}/file/runs/stages/" in finished.error
-    assert "Not a directory" in finished.error
+    assert f"error: {demo}/file/runs" in finished.error
+    assert "Not a directory; free or fix the disk, then run again" in finished.error
     assert days_of(table_uri(demo)) == []
 
 

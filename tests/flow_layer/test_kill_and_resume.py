@@ -17,7 +17,7 @@ from deltalake import DeltaTable
 
 from tests.flow_layer.cli_process import Death
 from tests.flow_layer.conftest import Published
-from tests.flow_layer.flow_support import ROOT, THREADS, CommandLine, days_of, rows_of, table_uri
+from tests.flow_layer.flow_support import ROOT, CommandLine, days_of, rows_of, table_uri
 
 MODALITIES = ("image", "text")
 STAGES = [
@@ -114,7 +114,7 @@ def file_bytes(uri: str, day: str) -> dict[str, bytes]:
 def test_a_whole_interpreter_killed_from_outside(demo: Path, cli: CommandLine, one_day: Published, line: str) -> None:
     day = one_day.days[0]
     command = [sys.executable, "-m", "flows", "rectify", "--config", str(demo / "run.toml"), "--as-of", day]
-    environment = {**os.environ, **cli.environment, **THREADS, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
+    environment = {**os.environ, **cli.environment, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
     with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
         for said in process.stderr:

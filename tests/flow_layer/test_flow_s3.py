@@ -1,0 +1,94 @@
+"""A whole run whose catalog, log and table lie in S3, against moto's HTTP server; the credentials show nowhere."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import boto3
+import pytest
+from deltalake import DeltaTable
+
+from tests.flow_layer.conftest import Published
+from tests.flow_layer.flow_support import CommandLine, rows_of, table_uri
+
+KEY, SECRET = "AKIAFLOWTESTING", "jalrXUtnFEMIK7MDENGbPxRfiCYEXAMPLEKEY"
+SERVER = """
+import sys
+from moto.server import ThreadedMotoServer
+server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+server.start()
+print("http://%s:%d" % server.get_host_and_port(), flush=True)
+sys.stdin.read()
+server.stop()
+"""
+
+
+@pytest.fixture
+def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, str]]:
+    """The AWS environment of a real HTTP server in a process of its own."""
+    for name in [x for x in os.environ if x.startswith("AWS_")]:
+        monkeypatch.delenv(name)
+    with subprocess.Popen([sys.executable, "-c", SERVER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as server:
+        assert server.stdout is not None
+        assert server.stdin is not None
+        environment = {
+            "AWS_ENDPOINT_URL": server.stdout.readline().strip(),
+            "AWS_ACCESS_KEY_ID": KEY,
+            "AWS_SECRET_ACCESS_KEY": SECRET,
+            "AWS_REGION": "us-east-1",
+            "AWS_ALLOW_HTTP": "true",
+        }
+        for name, value in environment.items():
+            monkeypatch.setenv(name, value)
+        yield environment
+        server.stdin.close()
+
+
+def test_everything_in_s3(
+    demo: Path, cli: CommandLine, one_day: Published, s3: dict[str, str], prefect_server: str, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    client = boto3.client("s3", endpoint_url=s3["AWS_ENDPOINT_URL"], region_name="us-east-1")
+    client.create_bucket(Bucket="lake")
+    for name in ("catalog", "interactions"):
+        for path in sorted((demo / name).rglob("*.parquet")):
+            client.upload_file(str(path), "lake", f"shop/{path.relative_to(demo)}")
+    text = (demo / "run.toml").read_text()
+    for name in ("catalog", "interactions", "warehouse/item_features"):
+        text = text.replace(f'"{name}"', f'"s3://lake/shop/{name}"')
+    (demo / "run.toml").write_text(text)
+
+    day = one_day.days[0]
+    finished = cli.rectify(demo, day, environment=s3)
+    assert finished.code == 0, finished.err
+    result = finished.result
+    # The same day from a local disk is the same run.
+    assert result["run_id"] == one_day.results[0]["run_id"]
+    uri = "s3://lake/shop/warehouse/item_features"
+    assert result["table"] == uri
+    assert rows_of(uri, day).equals(rows_of(table_uri(one_day.demo), day))
+    repeat = cli.rectify(demo, day, environment=s3)
+    assert repeat.code == 0, repeat.err
+    assert not repeat.result["published"]
+    assert DeltaTable(uri).version() == 0
+    listed = cli("versions", "--config", demo / "run.toml", "--json", environment=s3)
+    assert [x["run_id"] for x in listed.result["versions"]] == [result["run_id"]]
+    refused = cli.rectify(demo, one_day.tomorrow, "--set", "quality.max_marginal_error=0.0", environment=s3)
+    assert refused.code == 3, refused.err
+    missing = cli.rectify(demo, day, "--set", "source.catalog='s3://lake/nowhere'", environment=s3)
+    assert missing.code == 2, missing.err
+    assert "s3://lake/nowhere" in missing.error
+
+    said = "".join(x.out + x.err for x in (finished, repeat, listed, refused, missing)).encode()
+    written = [x.read_bytes() for x in sorted((demo / "runs").rglob("*")) if x.is_file()]
+    objects = client.list_objects_v2(Bucket="lake", Prefix="shop/warehouse")["Contents"]
+    stored = [client.get_object(Bucket="lake", Key=x["Key"])["Body"].read() for x in objects]
+    assert any(b'"run_id":' in x or b"run_id" in x for x in stored)
+    served = [x.read_bytes() for x in sorted(tmp_path_factory.getbasetemp().glob("prefect-server*/*")) if x.is_file()]
+    assert any(result["run_id"].encode() in x for x in served), "the server's database was not found"
+    for what, found in (("output", [said]), ("run folder", written), ("table", stored), ("server", served)):
+        for secret in (SECRET, KEY):
+            assert not any(secret.encode() in x for x in found), what

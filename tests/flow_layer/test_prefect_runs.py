@@ -1,0 +1,130 @@
+"""What Prefect is left with after a run, in a server and without one, and which tasks it may try again."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from prefect.states import Failed
+
+from tasks import prefect_tasks
+from tasks.errors import GateRefusedError, InputError, StorageError, TableHeldError
+from tasks.publish_config import PublishConfig
+from tasks.storage import StorageUnreachableError
+from tests.flow_layer.conftest import Published
+from tests.flow_layer.flow_support import ROOT, CommandLine, ask_prefect, rows_of, table_uri
+
+STARTED = "2000-01-01T00:00:00Z"
+
+
+def flow_run_of(url: str, result: dict[str, Any]) -> str:
+    """The flow run whose artifact names this result's report; other tests run the same days in the same server."""
+    artifacts = ask_prefect(url, "artifacts", {"artifacts": {"key": {"any_": ["rectify-catalog"]}}})
+    (found,) = [x for x in artifacts if f"`{result['report']}`" in x["data"]]
+    return str(found["flow_run_id"])
+
+
+def test_a_server_shows_the_day_the_stages_and_what_was_found(three_days: Published, prefect_server: str) -> None:
+    result, day = three_days.results[1], three_days.days[1]
+    flow_run_id = flow_run_of(prefect_server, result)
+    (flow_run,) = ask_prefect(prefect_server, "flow_runs", {"flow_runs": {"id": {"any_": [flow_run_id]}}})
+    assert (flow_run["name"], flow_run["state"]["type"]) == (f"rectify {day}", "COMPLETED")
+    task_runs = ask_prefect(prefect_server, "task_runs", {"flow_runs": {"id": {"any_": [flow_run_id]}}})
+    names = {x["name"] for x in task_runs}
+    parts = ("project", "match", "balance", "judge trust in")
+    assert names >= {f"read as of {day}", f"publish {day}"} | {f"{part} {m}" for part in parts for m in ("image", "text")}
+    assert {x["state"]["type"] for x in task_runs} == {"COMPLETED"}
+    artifacts = ask_prefect(prefect_server, "artifacts", {"artifacts": {"flow_run_id": {"any_": [flow_run_id]}}})
+    found = {x["key"]: x for x in artifacts}
+    markdown = found["rectify-catalog"]
+    assert markdown["type"] == "markdown"
+    assert f"# {day}: published, version {result['version']}" in markdown["data"]
+    assert "- passed: rows in = rows out + quarantined: 402, equal to 402" in markdown["data"]
+    modalities = {x["modality"]: x for x in json.loads(found["rectify-catalog-modalities"]["data"])}
+    assert modalities["text"]["rectified"] == result["modalities"]["text"]["rectified"]
+    stages = [x["stage"] for x in json.loads(found["rectify-catalog-stages"]["data"])]
+    assert set(stages) == set(result["stages"])
+
+
+def test_the_table_is_one_asset(three_days: Published, prefect_server: str) -> None:
+    key = prefect_tasks.asset_key(PublishConfig(uri=table_uri(three_days.demo)))
+    assert key == f"file://{table_uri(three_days.demo)}"
+    question = {
+        "filter": {"event": {"prefix": ["prefect.asset.materialization.succeeded"]}, "resource": {"id": [key]}, "occurred": {"since": STARTED}}
+    }
+    end = time.monotonic() + 30
+    while True:
+        events = ask_prefect(prefect_server, "events", question)["events"]
+        if len(events) >= 3 or time.monotonic() > end:
+            break
+        time.sleep(0.2)
+    told = sorted((x["payload"] for x in events), key=lambda x: x["version"])
+    assert told == [{name: x[name] for name in ("version", "rows", "run_id", "as_of")} for x in three_days.results]
+
+
+@pytest.mark.parametrize(
+    ("uri", "key"),
+    [("/data/with space/items", "file:///data/with%20space/items"), ("s3://bucket/items", "s3://bucket/items")],
+)
+def test_asset_keys_are_the_tables_uri(uri: str, key: str) -> None:
+    assert prefect_tasks.asset_key(PublishConfig(uri=uri)) == key
+
+
+def test_only_what_touches_storage_is_tried_again() -> None:
+    retries = {name: getattr(prefect_tasks, name).retries for name in ("read", "judge_quality")}
+    assert retries == {"read": 2, "judge_quality": 2}
+    compute = ("anchors", "project", "match", "balance", "judge_trust", "rectify", "report")
+    assert {getattr(prefect_tasks, name).retries for name in compute} == {0}
+    for name in (*retries, *compute):
+        assert not getattr(prefect_tasks, name).persist_result
+
+
+@pytest.mark.parametrize(
+    ("error", "again"),
+    [
+        (StorageUnreachableError("the object store did not answer"), True),
+        (OSError(5, "Input/output error"), True),
+        (InputError("no such column"), False),
+        (TableHeldError("another run holds it"), False),
+        (StorageError("no space"), False),
+        (GateRefusedError("refused"), False),
+        (ValueError("a bug"), False),
+    ],
+)
+def test_which_failures_are_tried_again(error: Exception, again: bool) -> None:
+    assert prefect_tasks._is_transient(None, None, Failed(data=error)) is again
+
+
+def test_a_run_needs_no_server(demo: Path, one_day: Published, tmp_path: Path) -> None:
+    day = one_day.days[0]
+    command = [sys.executable, "-m", "flows", "rectify", "--config", str(demo / "run.toml"), "--as-of", day, "--json"]
+    home = tmp_path / "home"
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
+    environment = {**kept, "PYTHONPATH": str(ROOT), "PREFECT_HOME": str(home), "HOME": str(tmp_path / "user")}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "Starting temporary server" in done.stderr
+    assert json.loads(done.stdout.splitlines()[-1])["run_id"] == one_day.results[0]["run_id"]
+    assert rows_of(table_uri(demo), day).equals(rows_of(table_uri(one_day.demo), day))
+    # Nothing is written but the configured paths, Prefect's home and cache folders.
+    written = {x.relative_to(tmp_path).parts[0] for x in tmp_path.rglob("*") if x.is_file()}
+    assert written - {"user"} == {"demo", "home"}
+    assert {x.relative_to(tmp_path / "user").parts[0] for x in (tmp_path / "user").rglob("*") if x.is_file()} <= {".cache", ".config"}
+
+
+def test_a_flow_that_is_tried_in_a_server_keeps_its_exit_status(published: Published, cli: CommandLine, prefect_server: str) -> None:
+    finished = cli.rectify(published.demo, published.tomorrow, "--set", "quality.max_marginal_error=0.0")
+    assert finished.code == 3
+    report = finished.error.split("; see ")[1]
+    artifacts = ask_prefect(prefect_server, "artifacts", {"artifacts": {"key": {"any_": ["rectify-catalog"]}}})
+    (found,) = [x for x in artifacts if f"`{report}`" in x["data"]]
+    assert f"# {published.tomorrow}: refused, nothing" in found["data"]
+    assert "**FAILED**: image: mean column error" in found["data"]
+    (flow_run,) = ask_prefect(prefect_server, "flow_runs", {"flow_runs": {"id": {"any_": [found["flow_run_id"]]}}})
+    assert flow_run["state"]["type"] == "FAILED"
