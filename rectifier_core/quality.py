@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from rectifier_core.numerics import row_blocks
-from rectifier_core.records import Bool, Check, Float32, QualityReport, Status
+from rectifier_core.records import Check, Float32, QualityReport, Status
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,17 +98,6 @@ def _times(longer: float, shorter: float) -> float:
     if shorter > 0:
         return longer / shorter
     return np.inf if longer > 0 else 1.0
-
-
-def mean_cosine(left: Float32, right: Float32, usable: Bool, *, block_rows: int = 8192) -> float | None:
-    """Mean cosine of the ``usable`` rows of two [I, D] arrays, None where there is none."""
-    total, count = 0.0, int(usable.sum())
-    for rows in row_blocks(len(usable), block_rows):
-        at = np.flatnonzero(usable[rows])
-        a, b = np.asarray(left[rows], dtype=np.float64)[at], np.asarray(right[rows], dtype=np.float64)[at]
-        lengths = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
-        total += float((np.einsum("ij,ij->i", a, b) / np.maximum(lengths, np.finfo(np.float64).tiny)).sum())
-    return total / count if count else None
 
 
 def judge_quality(

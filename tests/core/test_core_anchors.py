@@ -49,7 +49,9 @@ def dense_losses(log: Interactions, config: AnchorsConfig, seed: int) -> list[fl
     norm = likes / likes.sum(1, keepdim=True).sqrt() / likes.sum(0, keepdim=True).sqrt()
     norm = torch.nan_to_num(norm)
     start = generator(seed, "anchors", "start").normal(0.0, 0.1, (log.num_users + log.num_items, config.embedding_size))
-    user, item = (torch.from_numpy(part).requires_grad_() for part in np.split(start.astype(np.float32).astype(np.float64), [log.num_users]))
+    user, item = (
+        torch.from_numpy(part).requires_grad_() for part in np.split(start.astype(np.float32).astype(np.float64), [log.num_users])
+    )
     optimiser = torch.optim.Adam([user, item], lr=config.learning_rate)
     sampler, losses = NegativeSampler(training), []
     for epoch in range(config.epochs):

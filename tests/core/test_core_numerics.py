@@ -40,4 +40,3 @@ def test_separation_is_the_chance_that_one_draw_exceeds_another(positive: list[i
 def test_separation_from_nothing_is_not_a_number() -> None:
     some, none = np.ones(3), np.zeros(0)
     assert math.isnan(separation(some, none)) and math.isnan(separation(none, some))
-

@@ -58,7 +58,9 @@ def test_the_layer_mean_is_the_mean_of_the_powers(pairs: list[tuple[int, int]], 
 def test_the_gradient_is_autograds(layers: int) -> None:
     """The same loss through a dense torch product in float64 and through the SciPy operator: equal values, equal gradients."""
     rng = np.random.default_rng(4)
-    adjacency = symmetric_adjacency(bipartite([(int(u), int(i)) for u, i in zip(rng.integers(5, size=15), rng.integers(7, size=15), strict=True)]))
+    adjacency = symmetric_adjacency(
+        bipartite([(int(u), int(i)) for u, i in zip(rng.integers(5, size=15), rng.integers(7, size=15), strict=True)])
+    )
     start, mixing = torch.from_numpy(rng.standard_normal((12, 3))), torch.from_numpy(rng.standard_normal((12, 3)))
     ours, dense = start.clone().requires_grad_(), start.clone().requires_grad_()
     matrix = torch.from_numpy(adjacency.toarray()).double()

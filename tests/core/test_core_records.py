@@ -165,7 +165,9 @@ BROKEN: list[tuple[type, str, Any, str]] = [
 ]
 
 
-@pytest.mark.parametrize(("record", "field", "value", "words"), BROKEN, ids=[f"{r.__name__}-{f}-{i}" for i, (r, f, _, _) in enumerate(BROKEN)])
+@pytest.mark.parametrize(
+    ("record", "field", "value", "words"), BROKEN, ids=[f"{r.__name__}-{f}-{i}" for i, (r, f, _, _) in enumerate(BROKEN)]
+)
 def test_what_does_not_fit_is_refused_by_name(record: type, field: str, value: Any, words: str) -> None:
     with pytest.raises(ValueError, match=words):
         record(**{**good(record), field: value})

@@ -16,6 +16,8 @@ import sys
 from dataclasses import dataclass
 from typing import Any
 
+from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
+
 PRELOAD = [
     "flows.rectify_catalog",
     "tasks.demo_catalog",
@@ -52,7 +54,9 @@ def run(arguments: list[str], environment: dict[str, str], out: str, err: str, d
         die_at(death)
     sys.argv = ["flows", *arguments]
     try:
-        runpy.run_module("flows", run_name="__main__", alter_sys=True)
+        # A flow's end waits up to a second for the thread of its heartbeats.
+        with temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
+            runpy.run_module("flows", run_name="__main__", alter_sys=True)
     finally:
         # What an interpreter does at its end and a forked worker does not: Prefect sends its last logs there.
         atexit._run_exitfuncs()

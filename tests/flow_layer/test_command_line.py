@@ -30,7 +30,9 @@ with table_lock(PublishConfig(uri=sys.argv[1]), run="somebody else"):
 
 def test_the_commands_end_with_what_the_contract_names(tmp_path: Path, cli: CommandLine) -> None:
     folder = tmp_path / "demo"
-    made = cli("demo", folder, "--items", "300", "--users", "300", "--interactions", "6000", "--seed", "3", "--mismatch", "image=0.3", "--json")
+    made = cli(
+        "demo", folder, "--items", "300", "--users", "300", "--interactions", "6000", "--seed", "3", "--mismatch", "image=0.3", "--json"
+    )
     assert made.code == 0, made.err
     assert (made.result["items"], made.result["users"], made.result["seed"]) == (300, 300, 3)
     assert made.result["modalities"]["image"]["mismatch_rate"] == pytest.approx(0.3, abs=0.01)

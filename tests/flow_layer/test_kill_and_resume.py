@@ -110,15 +110,14 @@ def file_bytes(uri: str, day: str) -> dict[str, bytes]:
     return {x.name: x.read_bytes() for x in sorted((Path(uri) / f"as_of={day}").iterdir())}
 
 
-@pytest.mark.parametrize("line", ["Task run 'read as of ", "anchors: loss"])
-def test_a_whole_interpreter_killed_from_outside(demo: Path, cli: CommandLine, one_day: Published, line: str) -> None:
+def test_a_whole_interpreter_killed_from_outside(demo: Path, cli: CommandLine, one_day: Published) -> None:
     day = one_day.days[0]
     command = [sys.executable, "-m", "flows", "rectify", "--config", str(demo / "run.toml"), "--as-of", day]
     environment = {**os.environ, **cli.environment, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
     with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
         for said in process.stderr:
-            if line in said:
+            if "anchors: loss" in said:
                 process.send_signal(signal.SIGKILL)
     assert process.returncode == -signal.SIGKILL
     assert days_of(table_uri(demo)) == []

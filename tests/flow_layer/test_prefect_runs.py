@@ -56,7 +56,11 @@ def test_the_table_is_one_asset(three_days: Published, prefect_server: str) -> N
     key = prefect_tasks.asset_key(PublishConfig(uri=table_uri(three_days.demo)))
     assert key == f"file://{table_uri(three_days.demo)}"
     question = {
-        "filter": {"event": {"prefix": ["prefect.asset.materialization.succeeded"]}, "resource": {"id": [key]}, "occurred": {"since": STARTED}}
+        "filter": {
+            "event": {"prefix": ["prefect.asset.materialization.succeeded"]},
+            "resource": {"id": [key]},
+            "occurred": {"since": STARTED},
+        }
     }
     end = time.monotonic() + 30
     while True:

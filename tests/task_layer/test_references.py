@@ -93,7 +93,13 @@ def test_arrays_are_mapped_and_cannot_be_changed(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "other",
-    [("rows", (Config(), 1)), ("source", (Config(size=4), 1)), ("source", (Config(), 2)), ("source", (Config(),)), ("source", (1, Config()))],
+    [
+        ("rows", (Config(), 1)),
+        ("source", (Config(size=4), 1)),
+        ("source", (Config(), 2)),
+        ("source", (Config(),)),
+        ("source", (1, Config())),
+    ],
 )
 def test_another_kind_config_or_input_is_another_output(tmp_path: Path, other: tuple[str, tuple[Any, ...]]) -> None:
     store = StageStore(tmp_path)
@@ -216,7 +222,10 @@ def test_no_room_is_an_error_and_not_a_dead_process(tmp_path: Path, how: str) ->
         else:
             writer.memmap("rows", (100_000,), np.float64)[:] = 1
 
-    with largest_file(64 * 1024), pytest.raises(StorageError, match=r"^stage source: writing .* failed: .*; free or fix the disk") as caught:
+    with (
+        largest_file(64 * 1024),
+        pytest.raises(StorageError, match=r"^stage source: writing .* failed: .*; free or fix the disk") as caught,
+    ):
         store.once("source", (), build)
     assert "\n" not in str(caught.value)
     assert names(store) == []
@@ -365,7 +374,9 @@ def records(draw: st.DrawFn) -> Any:
     if kind is Affinity:
         neighbours = rng.integers(-1, items, (items, 3), dtype=np.int32)
         scores = np.where(neighbours < 0, -np.inf, 1).astype(np.float32)
-        return Affinity(modality="a_b", neighbours=neighbours, scores=scores, recall=draw(st.just(float("nan")) | st.floats(0, 1)), index="flat")
+        return Affinity(
+            modality="a_b", neighbours=neighbours, scores=scores, recall=draw(st.just(float("nan")) | st.floats(0, 1)), index="flat"
+        )
     if kind is Plan:
         return Plan(
             modality="text",

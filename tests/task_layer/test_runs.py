@@ -114,7 +114,12 @@ def test_the_config_in_a_report_names_no_place() -> None:
 
 @pytest.mark.parametrize(
     ("changed", "key"),
-    [({"folder": "relative"}, "folder"), ({"keep_runs": 0}, "keep_runs"), ({"keep_days": -1.0}, "keep_days"), ({"keep_stages": -1}, "keep_stages")],
+    [
+        ({"folder": "relative"}, "folder"),
+        ({"keep_runs": 0}, "keep_runs"),
+        ({"keep_days": -1.0}, "keep_days"),
+        ({"keep_stages": -1}, "keep_stages"),
+    ],
 )
 def test_settings_are_checked(changed: dict[str, Any], key: str) -> None:
     with pytest.raises(ValueError, match=key):

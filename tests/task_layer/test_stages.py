@@ -126,7 +126,10 @@ def both(*parts: str) -> set[str]:
         (replace(CONFIG, trust=TrustConfig(resamples=21)), {"rectified"} | both("trust")),
         (replace(CONFIG, sinkhorn=SinkhornConfig(method="knopp")), {"rectified"} | both("plan")),
         (replace(CONFIG, affinity=AffinityConfig(num_neighbours=5)), {"rectified"} | both("affinity", "plan")),
-        (replace(CONFIG, anchors=replace(CONFIG.anchors, num_layers=1)), {"anchors", "rectified"} | both("projection", "affinity", "plan", "trust")),
+        (
+            replace(CONFIG, anchors=replace(CONFIG.anchors, num_layers=1)),
+            {"anchors", "rectified"} | both("projection", "affinity", "plan", "trust"),
+        ),
     ],
     ids=["rectify", "trust", "sinkhorn", "affinity", "anchors"],
 )

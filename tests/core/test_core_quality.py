@@ -1,0 +1,85 @@
+"""The gate: every check passes and fails as it should."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from core_samples import normals
+
+from rectifier_core.quality import ModalityMeasures, QualityConfig, judge_quality, measure_modality
+from rectifier_core.records import QualityReport, Status
+
+GOOD = ModalityMeasures(not_finite=0, rectified=10, changed=1, norm_ratio=1.0, marginal_error=0.01, drift=0.99)
+
+
+def judged(measures: ModalityMeasures = GOOD, *, read: int = 12, out: int = 10, quarantined: int = 2) -> QualityReport:
+    return judge_quality(rows_read=read, rows_out=out, rows_quarantined=quarantined, modalities={"image": measures}, config=QualityConfig())
+
+
+def test_a_good_run_passes_every_check() -> None:
+    report = judged()
+    assert report.passed
+    assert len(report.checks) == 6
+    assert all(check.passed for check in report.checks)
+
+
+@pytest.mark.parametrize(
+    ("measures", "name"),
+    [
+        (replace(GOOD, not_finite=1), "not finite"),
+        (replace(GOOD, marginal_error=0.5), "column error"),
+        (replace(GOOD, marginal_error=float("nan")), "column error"),
+        (replace(GOOD, changed=9), "share of rectified items"),
+        (replace(GOOD, norm_ratio=3.0), "length"),
+        (replace(GOOD, norm_ratio=float("inf")), "length"),
+        (replace(GOOD, drift=0.1), "last published"),
+        (replace(GOOD, drift=float("nan")), "last published"),
+    ],
+)
+def test_each_fault_fails_its_own_check_and_the_gate(measures: ModalityMeasures, name: str) -> None:
+    report = judged(measures)
+    assert not report.passed
+    failed = [check.name for check in report.checks if not check.passed]
+    assert len(failed) == 1
+    assert name in failed[0]
+
+
+def test_a_lost_row_fails_the_gate() -> None:
+    report = judged(out=9)
+    assert [(check.value, check.bound) for check in report.checks if not check.passed] == [(11.0, 12.0)]
+
+
+def test_checks_without_a_subject_are_left_out() -> None:
+    names = [x.name for x in judged(replace(GOOD, marginal_error=None, drift=None, rectified=0, changed=0)).checks]
+    assert len(names) == 3
+
+
+def test_measures_of_a_modality_count_by_rows_and_ignore_what_is_missing() -> None:
+    rng = np.random.default_rng(0)
+    original = normals(rng, 50, 4)
+    published = original.copy()
+    status = np.full(50, Status.RECTIFIED.code, np.int8)
+    published[3] = -original[3]
+    published[7, 2] = np.nan
+    published[8] = 0
+    status[8] = Status.MISSING.code
+    found = [measure_modality(original, published, status, QualityConfig(), marginal_error=0.1, drift=None, block_rows=n) for n in (7, 100)]
+    assert found[0].changed == found[1].changed == 1
+    assert found[0].not_finite == found[1].not_finite == 1
+    assert found[0].rectified == 49
+
+
+def test_a_length_outside_the_inputs_range_is_measured_as_a_ratio() -> None:
+    original = np.array([[1.0, 0], [2, 0], [4, 0]], np.float32)
+    status = np.full(3, Status.RECTIFIED.code, np.int8)
+    for factor, wanted in ((1.0, 1.0), (2.0, 2.0), (0.25, 4.0)):
+        found = measure_modality(original, original * np.float32(factor), status, QualityConfig(), marginal_error=None, drift=None)
+        assert found.norm_ratio == pytest.approx(wanted)
+
+
+@pytest.mark.parametrize(("field", "value"), [("max_changed", -1), ("changed_below", 2), ("min_drift_cosine", -2), ("max_norm_ratio", 0.5)])
+def test_bad_bounds_are_named(field: str, value: float) -> None:
+    with pytest.raises(ValueError, match=field):
+        QualityConfig(**{field: value})  # type: ignore[arg-type]

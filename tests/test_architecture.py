@@ -1,0 +1,100 @@
+"""The import rule and the core's purity, read off the syntax trees."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+ROOMS = ("rectifier_core", "tasks", "flows")
+LEAVES = {"records", "seeding", "numerics", "propagation", "crossfit"}
+STAGES = {"anchors", "projection", "affinity", "sinkhorn", "trust", "rectify", "quality"}
+STORAGE = {"pyarrow", "polars", "deltalake", "feast", "duckdb", "boto3"}
+FORBIDDEN = {"pickle", "dill", "joblib", "cloudpickle", "shelve"}
+GLOBAL_RANDOM = {"np.random.seed", "np.random.rand", "np.random.randn", "np.random.choice", "np.random.permutation", "np.random.shuffle"}
+GLOBAL_RANDOM |= {"torch.manual_seed", "random.seed", "random.random", "random.choice", "random.shuffle"}
+
+
+def sources(*rooms: str) -> list[Path]:
+    return sorted(path for room in rooms for path in (ROOT / room).rglob("*.py"))
+
+
+def imports(path: Path) -> Iterator[str]:
+    """Dotted names of everything a file imports, however deep the import stands."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (name.name for name in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert not node.level, f"{path}: relative import"
+            yield from (f"{node.module}.{name.name}" for name in node.names)
+
+
+def called(path: Path) -> Iterator[str]:
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Call):
+            yield ast.unparse(node.func)
+
+
+def tops(path: Path) -> set[str]:
+    return {name.split(".")[0] for name in imports(path)}
+
+
+def of_core(path: Path) -> set[str]:
+    """Which modules of the core a file of the core imports."""
+    return {name.split(".")[1] for name in imports(path) if name.startswith("rectifier_core.")}
+
+
+def test_every_room_is_looked_at() -> None:
+    assert all(len(sources(room)) >= 3 for room in ROOMS)
+    assert {*LEAVES, *STAGES} <= {path.stem for path in (ROOT / "rectifier_core").glob("*.py")}
+
+
+@pytest.mark.parametrize("path", sources(*ROOMS), ids=lambda path: str(path.relative_to(ROOT)))
+def test_imports_point_one_way(path: Path) -> None:
+    room, found = path.relative_to(ROOT).parts[0], tops(path)
+    assert not found & {"tests", "benchmarks", *FORBIDDEN}
+    if room == "rectifier_core":
+        assert not found & {"tasks", "flows", "prefect", "pydantic", *STORAGE}
+    if room == "tasks":
+        assert "flows" not in found
+    if room == "flows":
+        assert not found & {"numpy", "scipy", "torch", "faiss", *STORAGE}
+    if "evaluation" not in path.parts:
+        assert not any(name.startswith("rectifier_core.evaluation") for name in imports(path))
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "rectifier_core").glob("*.py")), ids=lambda path: path.stem)
+def test_a_stage_imports_leaves_only(path: Path) -> None:
+    found = of_core(path)
+    if path.stem in LEAVES:
+        assert found <= LEAVES
+        assert path.stem not in found
+    elif path.stem in STAGES:
+        assert found <= LEAVES
+    else:
+        assert path.stem in {"__init__", "pipeline"}
+
+
+@pytest.mark.parametrize("path", sources("rectifier_core"), ids=lambda path: str(path.relative_to(ROOT)))
+def test_the_core_is_pure(path: Path) -> None:
+    names = set(called(path))
+    assert not names & {"print", "open", "input", *GLOBAL_RANDOM}
+    assert not tops(path) & {"os", "pathlib", "io", "tempfile", "subprocess", "logging", "random", "time"}
+
+
+def test_only_flows_and_tasks_know_prefect_and_only_two_modules_of_tasks_do() -> None:
+    knowing = {path.stem for path in sources("tasks") if "prefect" in tops(path)}
+    assert knowing == {"prefect_tasks", "progress"}
+
+
+def test_no_test_folder_is_named_after_a_room() -> None:
+    assert not {path.name for path in (ROOT / "tests").iterdir()} & set(ROOMS)
+
+
+def test_the_wheel_holds_the_core_alone() -> None:
+    text = (ROOT / "pyproject.toml").read_text()
+    assert 'packages = ["rectifier_core"]' in text
+    assert 'dev-mode-dirs = ["."]' in text
