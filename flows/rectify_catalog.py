@@ -56,7 +56,7 @@ def _known(config: RunConfig, identity: RunIdentity) -> dict[str, Any] | None:
     version, summary = find_published(config.publish, identity), load_summary(config.run, identity.run_id)
     if version is None or summary is None or summary["version"] is None:
         return None
-    return summary | {"version": version.version, "published": False}
+    return summary | {"version": version.version, "published": False, "table": config.publish.uri}
 
 
 def _report(

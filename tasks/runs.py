@@ -139,12 +139,13 @@ def save_summary(settings: RunSettings, summary: Mapping[str, Any]) -> Path:
 
 
 def load_summary(settings: RunSettings, run_id: str) -> dict[str, Any] | None:
-    """A run's summary, None where there is none that can be read."""
+    """A run's summary, None where there is none that can be read; its report is where it lies now, had the folder been moved."""
+    folder = settings.run_folder(run_id)
     try:
-        found: dict[str, Any] = json.loads((settings.run_folder(run_id) / SUMMARY).read_text())
+        found: dict[str, Any] = json.loads((folder / SUMMARY).read_text())
     except (OSError, ValueError):
         return None
-    return found
+    return found | {"report": str(folder / Path(found["report"]).name)} if "report" in found else found
 
 
 def copy_quarantine(source: Ref, folder: Path) -> None:

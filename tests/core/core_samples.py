@@ -64,7 +64,8 @@ def block_log(*, blocks: int, users: int, items: int, seed: int) -> Interactions
     """A checkerboard: every user likes a random half of the items of one block, and nothing else."""
     rng = np.random.default_rng(seed)
     own = np.arange(users)[:, None] % blocks == np.arange(items)[None, :] % blocks
-    return log_of(*np.nonzero(own & (rng.random((users, items)) < 0.5)), users, items)
+    taking, taken = np.nonzero(own & (rng.random((users, items)) < 0.5))
+    return log_of(taking, taken, users, items)
 
 
 def swapped(rng: np.random.Generator, present: Bool, share: float) -> tuple[np.ndarray[tuple[int], np.dtype[np.int64]], Bool]:
@@ -102,7 +103,7 @@ class World:
 
 
 def taste_world(seed: int = 5, *, items: int = 360, users: int = 500, share: float = 0.2) -> World:
-    """Modalities "image" and "Klang α" see taste (``share`` swapped, some missing); "noise" does not. The last four items are never taken."""
+    """Modalities "image" and "Klang α" see taste (``share`` swapped, some missing), "noise" does not. Nobody takes the last four items."""
     rng = np.random.default_rng(seed)
     taste, likes = normals(rng, items, 6), normals(rng, users, 6)
     appeal = likes @ taste.T + rng.gumbel(size=(users, items)) + rng.standard_normal(items)

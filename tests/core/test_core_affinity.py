@@ -23,8 +23,8 @@ def rectangular(seed: int, items: int, width: int = 8) -> Projection:
 
 
 def brute_force(projection: Projection, count: int) -> list[list[int]]:
-    rows, columns = projection.target.any(axis=1), np.flatnonzero(projection.projected.any(axis=1))
-    found = []
+    rows, columns = np.asarray(projection.target.any(axis=1)), np.flatnonzero(projection.projected.any(axis=1))
+    found: list[list[int]] = []
     for row in range(len(rows)):
         if not rows[row] or not len(columns):
             found.append([])
@@ -93,11 +93,33 @@ def test_auto_is_exact_while_that_is_quick_and_ivf_beyond() -> None:
     assert find_neighbours(projection, AffinityConfig(exact_pairs=100), seed=0).index.startswith("ivf")
 
 
-def test_nothing_to_search_is_no_error() -> None:
-    empty = np.zeros((5, 3), np.float32)
-    found = find_neighbours(projection_of(empty, empty), AffinityConfig(), seed=0)
+@pytest.mark.parametrize(("anchors", "features"), [(0, 0), (0, 5), (5, 0)])
+def test_nothing_to_search_is_no_error(anchors: int, features: int) -> None:
+    rng, there = np.random.default_rng(0), np.arange(5)[:, None]
+    projected, target = (np.where(there < count, random_units(rng, 5, 3), np.float32(0)) for count in (features, anchors))
+    found = find_neighbours(projection_of(projected, target), AffinityConfig(), seed=0)
     assert (found.neighbours == -1).all()
+    assert np.isneginf(found.scores).all()
     assert found.index == "none"
+
+
+def test_identical_features_are_all_as_good_whatever_the_block() -> None:
+    """Placeholder images: half the catalog is one row, so the last place is a tie of hundreds; scores and order must still be settled."""
+    rng = np.random.default_rng(3)
+    projected, target = random_units(rng, 300, 16), random_units(rng, 300, 16)
+    projected[rng.random(300) < 0.5] = projected[0]
+    projection = projection_of(projected, target)
+    found = [find_neighbours(projection, AffinityConfig(num_neighbours=30, block_rows=rows), seed=0) for rows in (300, 19, 1)]
+    assert len({(one.neighbours.tobytes(), one.scores.tobytes()) for one in found}) == 1
+    cosine = np.einsum("ij,kj->ik", target, projected)
+    cosine[np.arange(300), np.arange(300)] += 10
+    best = np.take_along_axis(cosine, np.argsort(-cosine, axis=1)[:, :30], axis=1)
+    best[:, 0] -= 10
+    np.testing.assert_allclose(found[0].scores, 10 * -np.sort(-best, axis=1), atol=1e-4)
+    tied = np.diff(found[0].scores, axis=1) == 0
+    assert tied.sum() > 500
+    assert (np.diff(found[0].neighbours, axis=1)[tied] > 0).all()
+    assert all(len(set(row)) == 30 for row in found[0].neighbours.tolist())
 
 
 @pytest.mark.parametrize(("field", "value"), [("num_neighbours", 0), ("temperature", 0.0), ("target_recall", 1.5), ("block_rows", 0)])

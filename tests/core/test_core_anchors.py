@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from scipy.stats import chisquare
 from rectifier_core.anchors import AnchorsConfig, HeldOutRecall, NegativeSampler, PairSet, hold_out, train_anchors
 from rectifier_core.numerics import unit_rows
 from rectifier_core.propagation import layer_mean, normalised_bipartite, symmetric_adjacency
-from rectifier_core.records import Float32, Float64, Interactions
+from rectifier_core.records import Float32, Float64, Int32, Interactions
 from rectifier_core.seeding import generator
 
 CONFIG = AnchorsConfig(embedding_size=8, num_layers=2, epochs=6, learning_rate=0.02)
@@ -68,7 +69,7 @@ def dense_losses(log: Interactions, config: AnchorsConfig, seed: int) -> list[fl
             length = sum((rows**2).sum() for rows in (user[users], item[positives], item[negatives]))
             loss = -torch.log(torch.sigmoid(gap)).mean() + config.weight_decay / 2 * length / len(picked)
             optimiser.zero_grad()
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             optimiser.step()
             total += loss.item() * len(picked)
         losses.append(total / len(order))
@@ -96,7 +97,7 @@ def test_the_output_is_the_layer_mean_over_all_pairs(log: Interactions) -> None:
 
 
 @pytest.mark.parametrize("start", ["spectral", "random"])
-def test_items_taken_by_the_same_users_lie_together(log: Interactions, start: str) -> None:
+def test_items_taken_by_the_same_users_lie_together(log: Interactions, start: Literal["spectral", "random"]) -> None:
     found = train_anchors(log, replace(CONFIG, epochs=15, start=start), seed=0)
     within, across = within_and_across(found.items, 4)
     assert within > across + 0.5
@@ -147,6 +148,23 @@ def test_early_stopping_returns_the_best_epoch(log: Interactions) -> None:
     assert train_anchors(log, replace(config, epochs=best - 1), seed=0).items.tobytes() != found.items.tobytes()
 
 
+@pytest.mark.parametrize(("budget", "steps"), [(1e12, 18), (1.0, 8)])
+def test_an_epoch_on_a_costly_graph_takes_fewer_and_larger_steps(budget: float, steps: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """About 36,000 pairs train: steps of 2,048 while they are cheap, eight steps when each costs more than the epoch may."""
+    log = block_log(blocks=1, users=400, items=200, seed=0)
+    sizes: list[int] = []
+    draw = NegativeSampler.__call__
+
+    def counting(self: NegativeSampler, users: Int32, rng: np.random.Generator) -> Int32:
+        sizes.append(len(users))
+        return draw(self, users, rng)
+
+    monkeypatch.setattr(NegativeSampler, "__call__", counting)
+    config = AnchorsConfig(embedding_size=2, num_layers=1, epochs=1, start="random", epoch_work=budget)
+    train_anchors(log, config, seed=0)
+    assert len(sizes) == steps and sizes[0] == max(2048, -(-sum(sizes) // steps))
+
+
 def test_epochs_that_only_harm_leave_the_start(log: Interactions) -> None:
     config = replace(CONFIG, learning_rate=50.0, patience=2)
     found = train_anchors(log, config, seed=0)
@@ -186,7 +204,7 @@ def test_previous_rows_of_another_shape_are_refused(log: Interactions) -> None:
         ([], [], 0, 2),
     ],
 )
-def test_tiny_logs_train(start: str, users: list[int], items: list[int], num_users: int, num_items: int) -> None:
+def test_tiny_logs_train(start: Literal["spectral", "random"], users: list[int], items: list[int], num_users: int, num_items: int) -> None:
     found = train_anchors(log_of(users, items, num_users, num_items), replace(CONFIG, start=start), seed=0)
     assert found.items.shape == (num_items, 8) and np.isfinite(found.items).all()
     assert set(np.flatnonzero(found.trained)) == set(items)
@@ -265,6 +283,7 @@ def test_with_nothing_held_out_recall_is_nought() -> None:
         ("weight_decay", -0.1),
         ("batch_size", 0),
         ("learning_rate", 0.0),
+        ("epoch_work", 0.0),
         ("held_out", 0.0),
         ("held_out", 1.0),
     ],

@@ -39,22 +39,23 @@ def ridge(features: Float32, targets: Float32, strength: float) -> tuple[Float64
 
 
 @pytest.mark.parametrize("strength", [0.01, 0.3, 30.0])
-@pytest.mark.parametrize("fold", [None, 0, 3])
-def test_the_map_is_centred_ridge_on_the_rows_outside_the_fold(strength: float, fold: int | None) -> None:
+@pytest.mark.parametrize("left_out", [(), (0,), (3,), (3, 1)])
+def test_the_map_is_centred_ridge_on_the_rows_outside_the_folds_left_out(strength: float, left_out: tuple[int, ...]) -> None:
     features, targets, folds = data()
-    outside = np.ones(ROWS, np.bool_) if fold is None else folds != fold
-    found = sums_of(features, targets, folds).solve(strength, fold)
+    outside = np.array([fold not in left_out for fold in folds])
+    found = sums_of(features, targets, folds).solve(strength, *left_out)
     wanted = ridge(features[outside], targets[outside], strength)
     for ours, theirs in zip(found, wanted, strict=True):
         assert ours.dtype == np.float32 and np.allclose(ours, theirs, atol=2e-5 * np.abs(theirs).max())
 
 
-def test_all_folds_at_once_are_the_folds_one_by_one() -> None:
+@pytest.mark.parametrize("left_out", [(), (2,)])
+def test_all_folds_at_once_are_the_folds_one_by_one(left_out: tuple[int, ...]) -> None:
     features, targets, folds = data()
     sums = sums_of(features, targets, folds)
-    maps = sums.solve_folds(0.3)
+    maps = sums.solve_folds(0.3, *left_out)
     for fold in range(FOLDS):
-        weight, feature_mean, target_mean = sums.solve(0.3, fold)
+        weight, feature_mean, target_mean = sums.solve(0.3, *{fold, *left_out})
         assert np.array_equal(maps.weights[fold], weight)
         assert np.array_equal(maps.feature_means[fold], feature_mean)
         assert np.array_equal(maps.target_means[fold], target_mean)
@@ -72,12 +73,22 @@ def test_rows_taken_out_leave_no_trace() -> None:
     assert np.abs(sums.grams).max() < 1e-5 and np.abs(sums.crosses).max() < 1e-5 and not sums.counts.any()
 
 
+def test_what_is_added_to_a_copy_stays_there() -> None:
+    features, targets, folds = data()
+    sums = sums_of(features, targets, folds)
+    before, other = sums.solve(0.3)[0], sums.copy()
+    assert np.array_equal(other.solve(0.3)[0], before)
+    other.add(features[:40], targets[:40], folds[:40], sign=-1.0)
+    assert np.array_equal(sums.solve(0.3)[0], before)
+    assert not np.allclose(other.solve(0.3)[0], before, atol=1e-3)
+
+
 def test_a_large_common_mean_costs_no_precision() -> None:
     """All rows close to one direction, as unnormalised text embeddings are: the spread is a thousandth of the mean."""
     rng = np.random.default_rng(3)
     features = unit_rows(np.float32(1000) * random_units(rng, 1, WIDTH) + normals(rng, ROWS, WIDTH))
     _, targets, folds = data()
-    weight, _, _ = sums_of(features, targets, folds).solve(0.3, None)
+    weight, _, _ = sums_of(features, targets, folds).solve(0.3)
     wanted, _, _ = ridge(features, targets, 0.3)
     assert np.allclose(weight, wanted, atol=5e-3 * np.abs(wanted).max())
 

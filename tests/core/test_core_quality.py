@@ -79,7 +79,16 @@ def test_a_length_outside_the_inputs_range_is_measured_as_a_ratio() -> None:
         assert found.norm_ratio == pytest.approx(wanted)
 
 
+def test_an_input_that_has_a_row_without_length_may_have_one_in_the_output() -> None:
+    original = np.array([[0.0, 0], [2, 0]], np.float32)
+    passed = np.full(2, Status.PASSED_THROUGH.code, np.int8)
+    for published, wanted in ((original, 1.0), (original[::-1].copy(), 1.0), (original * np.float32(3), 3.0)):
+        assert measure_modality(original, published, passed, QualityConfig(), marginal_error=None, drift=None).norm_ratio == wanted
+    vanished = measure_modality(original + 1, original, passed, QualityConfig(), marginal_error=None, drift=None)
+    assert vanished.norm_ratio == np.inf
+
+
 @pytest.mark.parametrize(("field", "value"), [("max_changed", -1), ("changed_below", 2), ("min_drift_cosine", -2), ("max_norm_ratio", 0.5)])
 def test_bad_bounds_are_named(field: str, value: float) -> None:
     with pytest.raises(ValueError, match=field):
-        QualityConfig(**{field: value})  # type: ignore[arg-type]
+        QualityConfig(**{field: value})

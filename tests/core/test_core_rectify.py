@@ -134,8 +134,22 @@ def test_donors_that_cancel_the_own_feature_leave_it_as_it_was() -> None:
     features = np.zeros((ITEMS, 2), np.float32)
     features[0], features[1] = (1, 0), (-1, 0)
     plan = balance(affinity_of([[1]] + [[-1]] * (ITEMS - 1), [[0.0]] + [[-np.inf]] * (ITEMS - 1)), SinkhornConfig())
-    rows, _ = whole(features, features.any(axis=1), plan, RectifyConfig(keep_original=0.5))
+    rows, _ = whole(features, np.asarray(features.any(axis=1)), plan, RectifyConfig(keep_original=0.5))
     assert rows[0].tolist() == [1, 0]
+
+
+def test_donors_without_length_leave_nothing_that_is_not_a_number() -> None:
+    """Item 0 asks a donor of zeros; item 1 lacks the feature and would be imputed from the same donor."""
+    features = np.zeros((ITEMS, 2), np.float32)
+    features[0] = (3, 4)
+    present = np.arange(ITEMS) != 1
+    neighbours = np.full((ITEMS, 1), -1)
+    neighbours[:2] = 2
+    plan = balance(affinity_of(neighbours, np.where(neighbours >= 0, 0.0, -np.inf)), SinkhornConfig())
+    rows, status = whole(features, present, plan, RectifyConfig(keep_original=0.5, impute=True))
+    assert status[:3] == ["rectified", "imputed", "passed_through"]
+    np.testing.assert_allclose(rows[0], (3, 4), rtol=1e-6)
+    assert not rows[1:].any()
 
 
 @pytest.mark.parametrize("keep", [-0.1, 1.1])

@@ -137,7 +137,7 @@ def test_extreme_temperatures_stay_finite(spread: float) -> None:
 
 def test_mixing_beats_plain_scaling_on_a_clustered_graph() -> None:
     affinity = clustered(11)
-    fast, plain = (balance(affinity, SinkhornConfig(method=m, max_iterations=2000)) for m in ("anderson", "knopp"))  # type: ignore[arg-type]
+    fast, plain = (balance(affinity, SinkhornConfig(method=m, max_iterations=2000)) for m in ("anderson", "knopp"))
     assert fast.outcome is BalanceOutcome.CONVERGED
     assert fast.iterations < plain.iterations / 2
     assert (np.diff(plain.marginal_errors[:20]) < 1e-9).all()

@@ -1,7 +1,7 @@
 """One command line in a process of its own, and the point at which that process shall die.
 
-``python -m flows`` spends most of a short run importing. A fork server (``flow_support.CommandLine``) has imported everything once, and each
-run is a fork of it: a process like any other, with its own memory, locks and exit status, and a SIGKILL that nothing can catch.
+``python -m flows`` spends most of a short run importing. A fork server (``flow_support.CommandLine``) has imported everything once, and
+each run is a fork of it: a process like any other, with its own memory, locks and exit status, and a SIGKILL that nothing can catch.
 """
 
 from __future__ import annotations

@@ -4,20 +4,10 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import pytest
 
-from tests.flow_layer.flow_support import CommandLine, last_days
-
-
-class Published(NamedTuple):
-    """A demo with three days published, and the day after them; copy the folder before running anything in it again."""
-
-    demo: Path
-    days: list[str]
-    results: list[dict[str, Any]]
-    tomorrow: str
+from tests.flow_layer.flow_support import CommandLine, Published, last_days
 
 
 @pytest.fixture(scope="session")

@@ -18,7 +18,7 @@ from datetime import date, timedelta
 from multiprocessing import forkserver
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pytest
@@ -30,6 +30,15 @@ from tests.flow_layer.cli_process import Death
 ROOT = Path(__file__).parents[2]
 PATIENCE = 180.0
 SHORT = "\n[anchors]\nepochs = 2\nembedding_size = 16\n\n[trust]\nresamples = 20\n"
+
+
+class Published(NamedTuple):
+    """A demo with three days published, and the day after them; copy the folder before running anything in it again."""
+
+    demo: Path
+    days: list[str]
+    results: list[dict[str, Any]]
+    tomorrow: str
 
 
 @dataclass(frozen=True, slots=True)

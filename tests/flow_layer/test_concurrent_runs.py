@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 from deltalake import DeltaTable
 
-from tests.flow_layer.conftest import Published
-from tests.flow_layer.flow_support import CommandLine, Finished, days_of, rows_of, table_uri
+from tests.flow_layer.flow_support import CommandLine, Finished, Published, days_of, rows_of, table_uri
 
 
 def both(cli: CommandLine, demo: Path, days: list[str]) -> list[Finished]:

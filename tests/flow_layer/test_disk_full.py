@@ -11,8 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.flow_layer.cli_process import Death
-from tests.flow_layer.conftest import Published
-from tests.flow_layer.flow_support import CommandLine, days_of, rows_of, table_uri
+from tests.flow_layer.flow_support import CommandLine, Published, days_of, rows_of, table_uri
 
 KILO = 1024
 PUBLISH = Death("os.rename", r"/\.part-.*\.tmp$")

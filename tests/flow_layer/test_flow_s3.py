@@ -12,8 +12,7 @@ import boto3
 import pytest
 from deltalake import DeltaTable
 
-from tests.flow_layer.conftest import Published
-from tests.flow_layer.flow_support import CommandLine, rows_of, table_uri
+from tests.flow_layer.flow_support import CommandLine, Published, rows_of, table_uri
 
 KEY, SECRET = "AKIAFLOWTESTING", "jalrXUtnFEMIK7MDENGbPxRfiCYEXAMPLEKEY"
 SERVER = """
@@ -86,9 +85,10 @@ def test_everything_in_s3(
     written = [x.read_bytes() for x in sorted((demo / "runs").rglob("*")) if x.is_file()]
     objects = client.list_objects_v2(Bucket="lake", Prefix="shop/warehouse")["Contents"]
     stored = [client.get_object(Bucket="lake", Key=x["Key"])["Body"].read() for x in objects]
-    assert any(b'"run_id":' in x or b"run_id" in x for x in stored)
+    assert any(result["run_id"].encode() in x for x in stored)
     served = [x.read_bytes() for x in sorted(tmp_path_factory.getbasetemp().glob("prefect-server*/*")) if x.is_file()]
     assert any(result["run_id"].encode() in x for x in served), "the server's database was not found"
-    for what, found in (("output", [said]), ("run folder", written), ("table", stored), ("server", served)):
+    home = [x.read_bytes() for x in sorted(Path(os.environ["PREFECT_HOME"]).rglob("*")) if x.is_file()]
+    for what, found in (("output", [said]), ("run folder", written), ("table", stored), ("server", served), ("home", home)):
         for secret in (SECRET, KEY):
             assert not any(secret.encode() in x for x in found), what

@@ -11,14 +11,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from prefect import flow
+from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.states import Failed
 
+from flows.run_config import RunConfig
 from tasks import prefect_tasks
+from tasks.demo_tables import LAST_DAY
 from tasks.errors import GateRefusedError, InputError, StorageError, TableHeldError
 from tasks.publish_config import PublishConfig
 from tasks.storage import StorageUnreachableError
-from tests.flow_layer.conftest import Published
-from tests.flow_layer.flow_support import ROOT, CommandLine, ask_prefect, rows_of, table_uri
+from tests.flow_layer.flow_support import ROOT, CommandLine, Published, ask_prefect, rows_of, table_uri
 
 STARTED = "2000-01-01T00:00:00Z"
 
@@ -103,6 +106,27 @@ def test_only_what_touches_storage_is_tried_again() -> None:
 )
 def test_which_failures_are_tried_again(error: Exception, again: bool) -> None:
     assert prefect_tasks._is_transient(None, None, Failed(data=error)) is again
+
+
+@pytest.mark.parametrize(("catalog", "attempts"), [("s3://bucket/catalog", 3), ("nowhere", 1)])
+def test_a_store_that_does_not_answer_is_asked_again(
+    demo: Path, prefect_server: str, monkeypatch: pytest.MonkeyPatch, catalog: str, attempts: int
+) -> None:
+    # Nothing listens on the discard port.
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", "http://127.0.0.1:9")
+    config = RunConfig.from_toml(demo / "run.toml", [f"source.catalog='{catalog}'"])
+
+    @flow(name="only-read", retries=0)
+    def only_read() -> None:
+        prefect_tasks.read.with_options(retry_delay_seconds=0)(config.source, LAST_DAY, config.run.store)
+
+    with temporary_settings({PREFECT_API_URL: prefect_server}):
+        state = only_read(return_state=True)
+    with pytest.raises(InputError):
+        state.result()
+    question = {"flow_runs": {"id": {"any_": [str(state.state_details.flow_run_id)]}}}
+    (task_run,) = ask_prefect(prefect_server, "task_runs", question)
+    assert task_run["run_count"] == attempts
 
 
 def test_a_run_needs_no_server(demo: Path, one_day: Published, tmp_path: Path) -> None:

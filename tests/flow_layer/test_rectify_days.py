@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from datetime import date
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -18,8 +19,7 @@ from rectifier_core.records import Catalog, Status
 from tasks.references import Ref, StageStore
 from tasks.source import read_source
 from tasks.stages import load_interactions
-from tests.flow_layer.conftest import Published
-from tests.flow_layer.flow_support import CommandLine, days_of, rows_of, table_uri
+from tests.flow_layer.flow_support import CommandLine, Published, days_of, rows_of, table_uri
 
 
 def versions(cli: CommandLine, demo: Path) -> list[int]:
@@ -29,7 +29,7 @@ def versions(cli: CommandLine, demo: Path) -> list[int]:
     return [x["version"] for x in finished.result["versions"]]
 
 
-def stage(result: dict[str, dict[str, dict[str, str]]], name: str) -> Ref:
+def stage(result: dict[str, Any], name: str) -> Ref:
     """One stage output of a finished run."""
     return Ref(**result["stages"][name])
 
@@ -40,10 +40,11 @@ def test_three_days_are_three_partitions_of_the_contracts_table(three_days: Publ
     assert [x["version"] for x in three_days.results] == [0, 1, 2]
     assert all(x["published"] for x in three_days.results)
     frame = pl.scan_delta(uri).collect()
-    columns = [("as_of", pl.Date), ("item_id", pl.String)]
+    columns = {"as_of": pl.Date(), "item_id": pl.String()}
     for m in ("image", "text"):
-        columns += [(m, pl.List(pl.Float32)), (f"{m}_trust", pl.Float32), (f"{m}_status", pl.String)]
-    assert list(frame.schema.items()) == [*columns, ("run_id", pl.String)]
+        columns |= {m: pl.List(pl.Float32), f"{m}_trust": pl.Float32(), f"{m}_status": pl.String()}
+    columns["run_id"] = pl.String()
+    assert list(frame.schema.items()) == list(columns.items())
     assert frame.group_by("as_of").agg(pl.col("run_id").unique()).sort("as_of")["run_id"].to_list() == [
         [x["run_id"]] for x in three_days.results
     ]
@@ -69,7 +70,9 @@ def test_a_repeat_of_a_day_publishes_nothing_and_reuses_everything(published: Pu
         # The newest version: the one that shows this day, whichever commit brought it.
         assert (again["run_id"], again["version"], again["rows"]) == (first["run_id"], 2, first["rows"])
         assert again["modalities"] == first["modalities"]
-        assert Path(again["report"]).name == "report.html"
+        # Where things lie now: the folder was copied since.
+        assert again["report"] == str(published.demo / "runs" / first["run_id"] / "report.html")
+        assert again["table"] == table_uri(published.demo)
     assert versions(cli, published.demo) == before == [2, 1, 0]
     assert sorted(x.name for x in log.iterdir()) == names
 

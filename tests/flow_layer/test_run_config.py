@@ -201,7 +201,7 @@ def test_overrides_add_modalities_and_the_last_one_counts(least: Path) -> None:
 def test_a_config_does_not_change(least: Path) -> None:
     config = RunConfig.from_toml(least)
     with pytest.raises(ValidationError, match="frozen"):
-        config.seed = 3  # type: ignore[misc]
+        config.seed = 3
     with pytest.raises(FrozenInstanceError):
         config.rectify.keep_original = 0.1  # type: ignore[misc]
 

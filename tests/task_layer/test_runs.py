@@ -18,7 +18,7 @@ from rectifier_core.anchors import AnchorsConfig
 from rectifier_core.rectify import RectifyConfig
 from tasks.errors import StorageError, TableHeldError
 from tasks.publish_config import PublishConfig
-from tasks.references import Ref, StageStore
+from tasks.references import Ref, StageStore, StageWriter
 from tasks.runs import (
     RunSettings,
     copy_quarantine,
@@ -168,6 +168,8 @@ def test_a_summary_is_there_whole_or_not_at_all(tmp_path: Path) -> None:
     save_summary(kept, {"run_id": "20240310-aa", "version": 2})
     assert load_summary(kept, "20240310-aa") == {"run_id": "20240310-aa", "version": 2}
     assert [x.name for x in path.parent.iterdir()] == ["summary.json"]
+    save_summary(kept, {"run_id": "20240310-aa", "report": "/before/the/move/report.html"})
+    assert load_summary(kept, "20240310-aa") == {"run_id": "20240310-aa", "report": str(path.with_name("report.html"))}
     path.write_text('{"run_id": ')
     assert load_summary(kept, "20240310-aa") is None
     with pytest.raises(ValueError, match="JSON"):
@@ -229,7 +231,12 @@ def past_run(
     """A run of ``day`` with these ego rows, the last few of them untrained."""
     trained = np.arange(len(ids)) < len(ids) - untrained
     source = kept.store.once("source", (day, version), lambda writer: writer.array("item_ids", ids))
-    anchors = kept.store.once("anchors", (day, version), lambda writer: (writer.array("ego", ego), writer.array("trained", trained))[0])
+
+    def learnt(writer: StageWriter) -> None:
+        writer.array("ego", ego)
+        writer.array("trained", trained)
+
+    anchors = kept.store.once("anchors", (day, version), learnt)
     run_id = f"{day.replace('-', '')}-{version}"
     stages = {"source": ref_values(source), "anchors": ref_values(anchors)}
     save_summary(kept, {"run_id": run_id, "as_of": day, "version": version, "stages": stages})

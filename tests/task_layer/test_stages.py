@@ -23,7 +23,7 @@ from rectifier_core.sinkhorn import SinkhornConfig
 from rectifier_core.trust import TrustConfig
 from tasks import stages
 from tasks.publish_config import PublishConfig
-from tasks.references import Ref, StageStore, load_record
+from tasks.references import Ref, StageStore, StageWriter, load_record
 from tasks.report_inputs import ModalityRefs
 from tasks.source import read_source
 
@@ -186,7 +186,7 @@ def test_the_gate_counts_rows_and_measures_each_modality(chain: Chain, tmp_path:
 
 def test_the_gate_sees_what_is_wrong_with_the_rows(chain: Chain, store: StageStore, tmp_path: Path) -> None:
     def spoil(features: np.ndarray[tuple[int, int], np.dtype[np.float32]]) -> Ref:
-        def build(writer: stages.StageWriter) -> None:
+        def build(writer: StageWriter) -> None:
             for m in chain.matched:
                 writer.array(f"features-{m}", features if m == "image" else chain.rectified.array(f"features-{m}"))
                 writer.array(f"status-{m}", chain.rectified.array(f"status-{m}"))
