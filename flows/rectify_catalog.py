@@ -32,7 +32,7 @@ def rectify_catalog(config: RunConfig, as_of: date) -> dict[str, Any]:
         identity = identify(as_of, source, config.shaping)
         if (known := _known(config, identity)) is not None:
             return known
-        anchors = do.anchors(source, config.anchors, config.seed, store, config.run, as_of)
+        anchors = do.anchors(source, config.anchors, config.seed, store, config.run, config.publish, as_of)
         matched = {m: _match(m, source, anchors, config, store) for m in config.source.modalities}
         rectified = do.rectify(source, matched, config.rectify, store)
         quality = do.judge_quality(source, matched, rectified, config.quality, config.publish, as_of)

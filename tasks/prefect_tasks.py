@@ -60,11 +60,13 @@ def read(config: SourceConfig, as_of: date, store: StageStore) -> Ref:
 
 
 @task(**PLAIN)
-def anchors(source: Ref, config: AnchorsConfig, seed: int, store: StageStore, settings: RunSettings, as_of: date) -> Ref:
+def anchors(
+    source: Ref, config: AnchorsConfig, seed: int, store: StageStore, settings: RunSettings, publish_config: PublishConfig, as_of: date
+) -> Ref:
     """Learn from behaviour where each item belongs."""
     previous, run_id = None, None
     if config.warm_start:
-        previous, run_id = previous_ego(settings, as_of, source.array("item_ids"), config.embedding_size)
+        previous, run_id = previous_ego(settings, publish_config.uri, as_of, source.array("item_ids"), config.embedding_size)
         run_logger().info("anchors start from %s", run_id or f"a {config.start} start: no earlier run is here")
     return stages.anchors_stage(source, config, seed, store, previous=previous, previous_run=run_id, progress=logged_progress())
 

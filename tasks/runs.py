@@ -159,9 +159,11 @@ def copy_quarantine(source: Ref, folder: Path) -> None:
         raise StorageError(f"{target}: quarantined rows cannot be copied: {error.strerror}; fix the disk, then run again") from error
 
 
-def previous_ego(settings: RunSettings, as_of: date, item_ids: np.ndarray[Any, Any], width: int) -> tuple[Float32 | None, str | None]:
-    """The ego rows of the newest earlier published run, by item id, and that run's id; NaN rows for items it did not know."""
-    for summary in _earlier(settings, as_of):
+def previous_ego(
+    settings: RunSettings, table: str, as_of: date, item_ids: np.ndarray[Any, Any], width: int
+) -> tuple[Float32 | None, str | None]:
+    """The ego rows of the newest earlier run published to ``table``, by item id, and that run's id; NaN rows for items it did not know."""
+    for summary in _earlier(settings, table, as_of):
         refs = {name: Ref(**summary["stages"][name]) for name in ("source", "anchors")}
         if not all(ref.file("manifest.json").exists() for ref in refs.values()):
             continue
@@ -177,10 +179,11 @@ def previous_ego(settings: RunSettings, as_of: date, item_ids: np.ndarray[Any, A
     return None, None
 
 
-def _earlier(settings: RunSettings, as_of: date) -> list[dict[str, Any]]:
+def _earlier(settings: RunSettings, table: str, as_of: date) -> list[dict[str, Any]]:
     folders = Path(settings.folder).glob(f"*/{SUMMARY}")
     found = [load_summary(settings, path.parent.name) for path in folders]
-    usable = [x for x in found if x is not None and x.get("version") is not None and x["as_of"] < as_of.isoformat()]
+    published = [x for x in found if x is not None and x.get("version") is not None and x.get("table") == table]
+    usable = [x for x in published if x["as_of"] < as_of.isoformat()]
     return sorted(usable, key=lambda x: (x["as_of"], x["version"]), reverse=True)
 
 

@@ -34,6 +34,7 @@ from tasks.runs import (
 from tasks.source_config import SourceConfig
 
 DAY = date(2024, 3, 10)
+TABLE = "/warehouse/features"
 SOURCE = SourceConfig(
     catalog="/data/catalog", interactions="/data/log", item_column="item_id", user_column="user_id", modalities={"image": "image_embedding"}
 )
@@ -226,7 +227,14 @@ def test_quarantined_rows_are_copied_beside_the_report(tmp_path: Path) -> None:
 
 
 def past_run(
-    kept: RunSettings, day: str, ids: np.ndarray[Any, Any], ego: np.ndarray[Any, Any], *, version: int | None = 0, untrained: int = 0
+    kept: RunSettings,
+    day: str,
+    ids: np.ndarray[Any, Any],
+    ego: np.ndarray[Any, Any],
+    *,
+    version: int | None = 0,
+    untrained: int = 0,
+    table: str = TABLE,
 ) -> str:
     """A run of ``day`` with these ego rows, the last few of them untrained."""
     trained = np.arange(len(ids)) < len(ids) - untrained
@@ -239,7 +247,7 @@ def past_run(
     anchors = kept.store.once("anchors", (day, version), learnt)
     run_id = f"{day.replace('-', '')}-{version}"
     stages = {"source": ref_values(source), "anchors": ref_values(anchors)}
-    save_summary(kept, {"run_id": run_id, "as_of": day, "version": version, "stages": stages})
+    save_summary(kept, {"run_id": run_id, "as_of": day, "version": version, "table": table, "stages": stages})
     return run_id
 
 
@@ -251,7 +259,7 @@ def test_ego_rows_are_found_by_item(tmp_path: Path, text: bool) -> None:
     ego = rng.normal(size=(5, 3)).astype(np.float32)
     run_id = past_run(kept, "2024-03-09", ids, ego, untrained=1)
     wanted = np.array(["item 20", "item 7", "item 400000", "item 40", "item 50"]) if text else np.array([20, 7, 400000, 40, 50])
-    rows, found = previous_ego(kept, DAY, wanted, 3)
+    rows, found = previous_ego(kept, TABLE, DAY, wanted, 3)
     assert found == run_id
     assert rows is not None
     assert rows.dtype == np.float32
@@ -261,30 +269,36 @@ def test_ego_rows_are_found_by_item(tmp_path: Path, text: bool) -> None:
 
 def test_the_newest_earlier_run_that_can_be_read_is_taken(tmp_path: Path) -> None:
     kept, ids = settings(tmp_path), np.arange(3)
-    assert previous_ego(kept, DAY, ids, 2) == (None, None)
+    assert previous_ego(kept, TABLE, DAY, ids, 2) == (None, None)
     runs = {day: past_run(kept, day, ids, np.full((3, 2), number, np.float32)) for number, day in enumerate(("2024-03-07", "2024-03-08"))}
     past_run(kept, "2024-03-10", ids, np.full((3, 2), 8, np.float32))
     past_run(kept, "2024-03-11", ids, np.full((3, 2), 9, np.float32))
     past_run(kept, "2024-03-09", ids, np.full((3, 2), 7, np.float32), version=None)
-    rows, found = previous_ego(kept, DAY, ids, 2)
+    rows, found = previous_ego(kept, TABLE, DAY, ids, 2)
     assert found == runs["2024-03-08"]
     assert rows is not None
     assert (rows == 1).all()
     # The same day in a later version, and then its outputs swept away.
     latest = past_run(kept, "2024-03-08", ids, np.full((3, 2), 5, np.float32), version=4)
-    assert previous_ego(kept, DAY, ids, 2)[1] == latest
+    assert previous_ego(kept, TABLE, DAY, ids, 2)[1] == latest
     newest = load_summary(kept, latest)
     assert newest is not None
     (Path(newest["stages"]["anchors"]["path"]) / "manifest.json").unlink()
-    assert previous_ego(kept, DAY, ids, 2)[1] == runs["2024-03-08"]
-    assert previous_ego(kept, date(2024, 3, 7), ids, 2) == (None, None)
+    assert previous_ego(kept, TABLE, DAY, ids, 2)[1] == runs["2024-03-08"]
+    assert previous_ego(kept, TABLE, date(2024, 3, 7), ids, 2) == (None, None)
 
 
 def test_ego_rows_of_another_width_or_kind_of_id_are_of_no_use(tmp_path: Path) -> None:
     kept = settings(tmp_path)
     past_run(kept, "2024-03-09", np.arange(3), np.zeros((3, 2), np.float32))
-    assert previous_ego(kept, DAY, np.arange(3), 4) == (None, None)
-    assert previous_ego(kept, DAY, np.array(["0", "1"]), 2) == (None, None)
+    assert previous_ego(kept, TABLE, DAY, np.arange(3), 4) == (None, None)
+    assert previous_ego(kept, TABLE, DAY, np.array(["0", "1"]), 2) == (None, None)
+
+
+def test_another_tables_run_in_the_same_folder_is_no_start(tmp_path: Path) -> None:
+    kept = settings(tmp_path)
+    past_run(kept, "2024-03-09", np.arange(3), np.zeros((3, 2), np.float32), table="/warehouse/other")
+    assert previous_ego(kept, TABLE, DAY, np.arange(3), 2) == (None, None)
 
 
 def test_outputs_of_all_runs_lie_in_one_store(tmp_path: Path) -> None:
