@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from rectifier_core.records import Bool, Float32, Float64
+from rectifier_core.records import Float32, Float64
 
 Progress = Callable[[str, int, int], None]
 """Called as ``progress(what, done, total)`` from long loops; the core itself prints nothing."""
@@ -37,8 +37,3 @@ def separation(positive: Float32 | Float64, negative: Float32 | Float64) -> floa
     below = np.searchsorted(ordered, positive, side="left")
     not_above = np.searchsorted(ordered, positive, side="right")
     return float((below + not_above).mean() / (2 * len(negative)))
-
-
-def where_true(mask: Bool) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
-    """Indices of True, int64, ascending."""
-    return np.flatnonzero(mask).astype(np.int64)
