@@ -23,8 +23,9 @@ from rectifier_core.sinkhorn import SinkhornConfig, balance
 from rectifier_core.trust import TrustConfig, judge_trust
 from tasks.drift import drift_since_last
 from tasks.publish_config import PublishConfig
-from tasks.references import Ref, StageStore, StageWriter, load_record, save_record
+from tasks.references import Ref, StageStore, StageWriter
 from tasks.report_inputs import ModalityRefs
+from tasks.saved_records import load_record, save_record
 
 
 def load_interactions(source: Ref) -> Interactions:

@@ -12,8 +12,9 @@ import polars as pl
 
 from rectifier_core.numerics import unit_rows
 from rectifier_core.records import Affinity, Anchors, BalanceOutcome, Check, Float32, Plan, Projection, QualityReport, Status, Trust
-from tasks.references import Ref, StageStore, StageWriter, save_record
+from tasks.references import Ref, StageStore, StageWriter
 from tasks.report import ModalityRefs, Outcome, ReportInputs, StageTiming
+from tasks.saved_records import save_record
 
 WIDTH = 16
 NASTY = "<script>alert(1)</script> & \"quoted\" 'title'"

@@ -12,8 +12,9 @@ from hypothesis.extra import numpy as hnp
 
 from rectifier_core.records import Affinity
 from tasks import report_words as words
-from tasks.references import StageStore, StageWriter, save_record
+from tasks.references import StageStore, StageWriter
 from tasks.report_numbers import Array, concentration, count_codes, curve, histogram, paired_histograms, stream, tidy, top_k_use
+from tasks.saved_records import save_record
 
 COUNTS = hnp.arrays(np.float64, st.integers(1, 400), elements=st.integers(0, 50).map(float))
 SERIES = hnp.arrays(np.float64, st.integers(0, 900), elements=st.floats(-1e6, 1e6))

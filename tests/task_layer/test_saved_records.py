@@ -24,7 +24,8 @@ from rectifier_core.records import (
     Status,
     Trust,
 )
-from tasks.references import StageStore, load_record, save_record
+from tasks.references import StageStore
+from tasks.saved_records import load_record, save_record
 
 
 def floats(*shape: int, nan: bool = False) -> st.SearchStrategy[np.ndarray[Any, Any]]:

@@ -23,8 +23,9 @@ from rectifier_core.sinkhorn import SinkhornConfig
 from rectifier_core.trust import TrustConfig
 from tasks import stages
 from tasks.publish_config import PublishConfig
-from tasks.references import Ref, StageStore, StageWriter, load_record
+from tasks.references import Ref, StageStore, StageWriter
 from tasks.report_inputs import ModalityRefs
+from tasks.saved_records import load_record
 from tasks.source import read_source
 
 DAY = date(2026, 6, 30)

@@ -1,0 +1,45 @@
+"""The core's records as stage outputs: arrays as ``.npy`` files, the rest as JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import fields
+from enum import Enum
+from typing import Any, TypeVar, get_type_hints
+
+import numpy as np
+
+from tasks.references import Ref, StageWriter, plain
+
+Record = TypeVar("Record")
+
+
+def save_record(writer: StageWriter, record: Any) -> None:
+    """Write a core record: arrays as ``<field>.npy``, mappings as ``<field>-<key>.npy``, the rest into ``meta.json``."""
+    meta: dict[str, Any] = {}
+    for part in fields(record):
+        value = getattr(record, part.name)
+        if isinstance(value, np.ndarray):
+            writer.array(part.name, value)
+        elif isinstance(value, Mapping):
+            meta[part.name] = sorted(value)
+            for key, array in value.items():
+                writer.array(f"{part.name}-{key}", array)
+        else:
+            meta[part.name] = plain(value)
+    writer.meta(meta)
+
+
+def load_record(ref: Ref, kind: type[Record]) -> Record:
+    """Read back what ``save_record`` wrote, arrays memory-mapped; the record checks itself as it is built."""
+    meta, values = ref.meta, dict[str, Any]()
+    for name, hint in get_type_hints(kind).items():
+        if ref.file(f"{name}.npy").exists():
+            values[name] = ref.array(name)
+        elif isinstance(meta.get(name), list):
+            values[name] = {key: ref.array(f"{name}-{key}") for key in meta[name]}
+        elif isinstance(hint, type) and issubclass(hint, Enum):
+            values[name] = hint[meta[name]]
+        else:
+            values[name] = float("nan") if hint is float and meta.get(name) is None else meta.get(name)
+    return kind(**values)
