@@ -12,14 +12,12 @@ The warm start continues from the ego rows of a run on 95 % of the pairs and 98 
 
 from __future__ import annotations
 
-import argparse
 import time
-from pathlib import Path
 
 import numpy as np
 
 from benchmarks.detection import auc
-from benchmarks.movielens import load
+from benchmarks.movielens import load_tested, options_parser
 from rectifier_core.anchors import AnchorsConfig, train_anchors
 from rectifier_core.evaluation.metrics import pair_closeness
 from rectifier_core.projection import ProjectionConfig
@@ -41,12 +39,8 @@ def night_before(pairs: Interactions, seed: int) -> Float32:
 
 def main() -> None:
     """Print the table as Markdown."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--seeds", type=int, default=3)
-    options = parser.parse_args()
-    sample = load(options.data, "sparse")
-    assert sample.held_out is not None, "the sparse split has a test part"
+    options = options_parser(__doc__).parse_args()
+    sample, held_out = load_tested(options.data)
     print(f"Command: `python -m benchmarks.anchor_starts --data DIR --seeds {options.seeds}`\n")
     print("| start | epochs to the best | seconds | best recall@20 while training | closeness on test pairs | AUC image | AUC text |")
     print("|---|---|---|---|---|---|---|")
@@ -59,7 +53,7 @@ def main() -> None:
             anchors = train_anchors(sample.training, config, seed=seed, previous=previous)
             seconds = time.perf_counter() - clock
             aucs = [auc(sample.catalog, anchors, m, 0.2, ProjectionConfig(), seed) for m in ("image", "text")]
-            closeness = pair_closeness(anchors.items, sample.training, sample.held_out, seed=seed)
+            closeness = pair_closeness(anchors.items, sample.training, held_out, seed=seed)
             rows.append([float(anchors.recalls.argmax()), seconds, anchors.recalls.max(), closeness, *aucs])
         mean, spread = np.mean(rows, axis=0), np.std(rows, axis=0, ddof=1)
         digits = (0, 1, 4, 4, 3, 3)

@@ -5,14 +5,12 @@ python -m benchmarks.clean_sanity --data DIR [--seeds 3] > benchmarks/results/cl
 
 from __future__ import annotations
 
-import argparse
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 
 from benchmarks.detection import shuffled
-from benchmarks.movielens import Sample, load
+from benchmarks.movielens import Sample, load_tested, options_parser
 from rectifier_core.anchors import AnchorsConfig, train_anchors
 from rectifier_core.evaluation.metrics import pair_closeness
 from rectifier_core.pipeline import PipelineConfig, match_modality
@@ -30,19 +28,15 @@ def rectified(sample: Sample, modality: str, anchors: Anchors, seed: int) -> np.
 
 def main() -> None:
     """Print the table as Markdown."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--seeds", type=int, default=3)
-    options = parser.parse_args()
-    sample = load(options.data, "sparse")
-    assert sample.held_out is not None, "the sparse split has a test part"
+    options = options_parser(__doc__).parse_args()
+    sample, held_out = load_tested(options.data)
     print(f"Command: `python -m benchmarks.clean_sanity --data DIR --seeds {options.seeds}`\n")
     print("| modality | seed | raw | rectified | rectified with shuffled anchors |\n|---|---|---|---|---|")
     for seed in range(options.seeds):
         anchors = train_anchors(sample.training, AnchorsConfig(), seed=seed)
         for modality, raw in sample.catalog.features.items():
             variants = [raw, rectified(sample, modality, anchors, seed), rectified(sample, modality, shuffled(anchors, seed), seed)]
-            values = [pair_closeness(x, sample.training, sample.held_out, seed=seed) for x in variants]
+            values = [pair_closeness(x, sample.training, held_out, seed=seed) for x in variants]
             print(f"| {modality} | {seed} | " + " | ".join(f"{x:.4f}" for x in values) + " |", flush=True)
 
 

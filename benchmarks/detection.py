@@ -5,14 +5,12 @@ python -m benchmarks.detection --data DIR [--seeds 3] [--share 0.2] > benchmarks
 
 from __future__ import annotations
 
-import argparse
 import sys
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 
-from benchmarks.movielens import load
+from benchmarks.movielens import load, options_parser
 from rectifier_core.anchors import AnchorsConfig, train_anchors
 from rectifier_core.evaluation.corruption import swap_features
 from rectifier_core.numerics import separation
@@ -48,9 +46,7 @@ def auc(catalog: Catalog, anchors: Anchors, modality: str, share: float, project
 
 def main() -> None:
     """Print the table as Markdown."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--seeds", type=int, default=3)
+    parser = options_parser(__doc__)
     parser.add_argument("--share", type=float, default=0.2)
     options = parser.parse_args()
     print(f"Command: `python -m benchmarks.detection --data DIR --seeds {options.seeds} --share {options.share}`\n")

@@ -7,16 +7,14 @@ Both start from the same random rows and see the same batches in turn, epoch by 
 
 from __future__ import annotations
 
-import argparse
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import scipy.sparse as sp
 import torch
 
-from benchmarks.movielens import load
+from benchmarks.movielens import load, options_parser
 from rectifier_core.anchors import AnchorsConfig, HeldOutRecall, NegativeSampler, bpr_loss, hold_out
 from rectifier_core.propagation import LayerMean, layer_mean, normalised_bipartite, symmetric_adjacency
 from rectifier_core.records import Interactions
@@ -88,10 +86,8 @@ def compare(pairs: Interactions, config: AnchorsConfig, seed: int) -> list[Learn
 
 def main() -> None:
     """Print the table as Markdown."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--data", type=Path, required=True)
+    parser = options_parser(__doc__)
     parser.add_argument("--split", choices=("sparse", "full"), default="sparse")
-    parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--epochs", type=int, default=40)
     options = parser.parse_args()
     pairs = load(options.data, options.split).training

@@ -5,6 +5,7 @@ The folder (``--data``) holds ``items.parquet``, ``interactions.parquet`` and ``
 
 from __future__ import annotations
 
+import argparse
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -43,3 +44,18 @@ def load(data: Path, split: str) -> Sample:
 
     catalog = Catalog(item_ids=ids, features=features, present={m: np.ones(len(ids), np.bool_) for m in features})
     return Sample(catalog=catalog, training=of("train"), held_out=of("test") if (part == "test").any() else None)
+
+
+def load_tested(data: Path) -> tuple[Sample, Interactions]:
+    """The sparse split with its test pairs, for measures on pairs that no training saw."""
+    sample = load(data, "sparse")
+    assert sample.held_out is not None, "the sparse split has a test part"
+    return sample, sample.held_out
+
+
+def options_parser(description: str | None) -> argparse.ArgumentParser:
+    """The options that every table takes: where the data lies, and how many seeds."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--seeds", type=int, default=3)
+    return parser

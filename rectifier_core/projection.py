@@ -13,7 +13,7 @@ Differs from the paper (``crossfit_ridge`` only):
   mismatched pairs by heart and hides them.
 - The loss is squared error with a ridge penalty, whose strength maximises the out-of-fold alignment over a grid; no truth is asked.
 - Selection is over all items at once, not inside a mini-batch, and made anew for every fold without that fold. It is off by default: with
-  scores out of fold and a heavy ridge it gains nothing at 20 or 40 % swapped (``benchmarks/results/detection.md``).
+  scores out of fold and a heavy ridge it gains nothing at 20 % swapped (``benchmarks/results/detection.md``).
 """
 
 from __future__ import annotations

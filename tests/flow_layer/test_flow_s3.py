@@ -13,17 +13,9 @@ import pytest
 from deltalake import DeltaTable
 
 from tests.flow_layer.flow_support import CommandLine, Published, rows_of, table_uri
+from tests.s3_server import SERVER
 
 KEY, SECRET = "AKIAFLOWTESTING", "jalrXUtnFEMIK7MDENGbPxRfiCYEXAMPLEKEY"
-SERVER = """
-import sys
-from moto.server import ThreadedMotoServer
-server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-server.start()
-print("http://%s:%d" % server.get_host_and_port(), flush=True)
-sys.stdin.read()
-server.stop()
-"""
 
 
 @pytest.fixture

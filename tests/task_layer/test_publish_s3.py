@@ -20,21 +20,11 @@ from tasks.references import Ref
 from tasks.table_files import TableFiles
 from tasks.table_history import list_versions, roll_back
 from tasks.table_sweep import sweep_table
+from tests.s3_server import SERVER
 from tests.task_layer.publish_support import command, identity, make_refs, publish, start
 
 DAYS = ("2024-03-01", "2024-03-02", "2024-03-03")
 SECRET = "wJalrXUtnFEMI/K7MDENG"
-
-
-SERVER = """
-import sys
-from moto.server import ThreadedMotoServer
-server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-server.start()
-print("http://%s:%d" % server.get_host_and_port(), flush=True)
-sys.stdin.read()
-server.stop()
-"""
 
 
 @pytest.fixture(scope="module")
