@@ -1,6 +1,9 @@
-"""Detection AUC of swapped features from the published trust, by split, modality and solver, over seeds; with the shuffled-anchor control.
+"""Detection AUC of swapped features, by split, modality and solver, over seeds; with other modalities as witnesses, and the control.
 
 python -m benchmarks.detection --data DIR [--seeds 3] [--share 0.2] > benchmarks/results/detection.md
+
+The solvers are compared by alignment alone. "behaviour" is the published evidence without other modalities, "witness" with them when only
+the judged modality is damaged, "both damaged" when the witness is as bad as the judged one.
 """
 
 from __future__ import annotations
@@ -10,38 +13,42 @@ from dataclasses import replace
 
 import numpy as np
 
-from benchmarks.movielens import load, options_parser
-from rectifier_core.anchors import AnchorsConfig, train_anchors
-from rectifier_core.evaluation.corruption import swap_features
+from benchmarks.controls import shuffled, swapped
+from benchmarks.movielens import load, options_parser, trained
 from rectifier_core.numerics import separation
-from rectifier_core.pipeline import PipelineConfig, match_modality
-from rectifier_core.projection import ProjectionConfig
-from rectifier_core.records import Anchors, Catalog
-from rectifier_core.seeding import generator
+from rectifier_core.pipeline import PipelineConfig, judge_catalog
+from rectifier_core.projection import ProjectionConfig, fit_projection
+from rectifier_core.records import Anchors, Bool, Catalog, Float32
 
-VARIANTS = {
+SOLVERS = {
     "minibatch, keep 1.0": ProjectionConfig(solver="minibatch", keep_ratio=1.0),
     "minibatch, keep 0.75": ProjectionConfig(solver="minibatch", keep_ratio=0.75),
     "crossfit_ridge, keep 1.0": ProjectionConfig(keep_ratio=1.0),
     "crossfit_ridge, keep 0.75": ProjectionConfig(keep_ratio=0.75),
+    "crossfit_ridge, keep auto": ProjectionConfig(keep_ratio="auto"),
 }
+JUDGED = ("behaviour", "witness", "both damaged", "shuffled anchors")
 
 
-def shuffled(anchors: Anchors, seed: int) -> Anchors:
-    """The control: anchors dealt to other items, so that nothing about behaviour is left."""
-    order = np.flatnonzero(anchors.trained)
-    items = anchors.items.copy()
-    items[order] = items[generator(seed, "control").permutation(order)]
-    return replace(anchors, items=items)
+def told_apart(score: Float32, truth: Bool) -> float:
+    """AUC of the score between untouched and swapped items that were judged; .5 where nothing was."""
+    judged = ~np.isnan(score)
+    return separation(score[judged & ~truth], score[judged & truth]) if judged.any() else 0.5
 
 
-def auc(catalog: Catalog, anchors: Anchors, modality: str, share: float, projection: ProjectionConfig, seed: int) -> float:
-    """AUC of trust between untouched and swapped items that were judged; .5 where nothing could be told."""
-    features, truth = swap_features(catalog.features[modality], catalog.present[modality], share, seed=seed, name=modality)
-    damaged = replace(catalog, features={modality: features}, present={modality: catalog.present[modality]})
-    trust = match_modality(modality, damaged, anchors, PipelineConfig(projection=projection), seed=seed).trust.probability
-    judged = ~np.isnan(trust)
-    return separation(trust[judged & ~truth], trust[judged & truth]) if judged.any() else 0.5
+def measure(catalog: Catalog, anchors: Anchors, modality: str, share: float, seed: int) -> list[float]:
+    """One value a column, for one seed."""
+    damaged, truth = swapped(catalog, {modality: share}, seed)
+    feature, present, wrong = damaged.features[modality], damaged.present[modality], truth[modality]
+    values = [
+        told_apart(fit_projection(modality, feature, present, anchors, solver, seed=seed).alignment, wrong) for solver in SOLVERS.values()
+    ]
+    alone = replace(damaged, features={modality: feature}, present={modality: present})
+    everything = swapped(catalog, dict.fromkeys(catalog.features, share), seed)[0]
+    control = shuffled(anchors, seed)
+    for seen, by in ((alone, anchors), (damaged, anchors), (everything, anchors), (damaged, control)):
+        values.append(told_apart(judge_catalog(seen, by, PipelineConfig(), seed=seed).trusts[modality].probability, wrong))
+    return values
 
 
 def main() -> None:
@@ -49,21 +56,15 @@ def main() -> None:
     parser = options_parser(__doc__)
     parser.add_argument("--share", type=float, default=0.2)
     options = parser.parse_args()
+    columns = (*SOLVERS, *JUDGED)
     print(f"Command: `python -m benchmarks.detection --data DIR --seeds {options.seeds} --share {options.share}`\n")
-    print("| split | modality | " + " | ".join(VARIANTS) + " | default, shuffled anchors |\n|" + "---|" * (len(VARIANTS) + 3))
+    print("| split | modality | " + " | ".join(columns) + " |\n|" + "---|" * (len(columns) + 2))
     for split in ("sparse", "full"):
         sample = load(options.data, split)
-        anchors = [train_anchors(sample.training, AnchorsConfig(), seed=seed) for seed in range(options.seeds)]
+        anchors = [trained(sample, split, seed, options.cache) for seed in range(options.seeds)]
         for modality in sample.catalog.features:
-            cells = []
-            for projection in VARIANTS.values():
-                found = [auc(sample.catalog, anchors[seed], modality, options.share, projection, seed) for seed in range(options.seeds)]
-                cells.append(f"{np.mean(found):.3f} ± {np.std(found, ddof=1):.3f}")
-            control = [
-                auc(sample.catalog, shuffled(anchors[seed], seed), modality, options.share, ProjectionConfig(), seed)
-                for seed in range(options.seeds)
-            ]
-            cells.append(f"{np.mean(control):.3f} ± {np.std(control, ddof=1):.3f}")
+            rows = np.array([measure(sample.catalog, anchors[seed], modality, options.share, seed) for seed in range(options.seeds)])
+            cells = [f"{mean:.3f} ± {spread:.3f}" for mean, spread in zip(rows.mean(axis=0), rows.std(axis=0, ddof=1), strict=True)]
             print(f"| {split} | {modality} | " + " | ".join(cells) + " |", flush=True)
             print(f"{split} {modality} done", file=sys.stderr)
 

@@ -6,14 +6,15 @@ The folder (``--data``) holds ``items.parquet``, ``interactions.parquet`` and ``
 from __future__ import annotations
 
 import argparse
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import numpy as np
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from rectifier_core.records import Catalog, Interactions
+from rectifier_core.anchors import AnchorsConfig, train_anchors
+from rectifier_core.records import Anchors, Catalog, Int32, Interactions
 
 FILES = {"sparse": "interactions_sparse_split.parquet", "full": "interactions.parquet"}
 
@@ -46,6 +47,26 @@ def load(data: Path, split: str) -> Sample:
     return Sample(catalog=catalog, training=of("train"), held_out=of("test") if (part == "test").any() else None)
 
 
+def genre_numbers(data: Path, sample: Sample) -> Int32:
+    """Each item's genres as a number [I]: items with the very same genres have the same one."""
+    items = pq.read_table(data / "items.parquet", columns=["item_id", "genres"])
+    genres = dict(zip(items["item_id"].to_pylist(), items["genres"].to_pylist(), strict=True))
+    return np.unique([str(genres[x]) for x in sample.catalog.item_ids.tolist()], return_inverse=True)[1].astype(np.int32)
+
+
+def trained(sample: Sample, split: str, seed: int, cache: Path | None = None) -> Anchors:
+    """The default anchors of a split; those of the full log take minutes, so ``cache`` keeps them from one table to the next."""
+    file = None if cache is None else cache / f"anchors-{split}-{seed}.npz"
+    if file is not None and file.exists():
+        with np.load(file) as kept:
+            return Anchors(**{x.name: kept[x.name] for x in fields(Anchors)})
+    anchors = train_anchors(sample.training, AnchorsConfig(), seed=seed)
+    if file is not None:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        np.savez(file, **{x.name: getattr(anchors, x.name) for x in fields(Anchors)})
+    return anchors
+
+
 def load_tested(data: Path) -> tuple[Sample, Interactions]:
     """The sparse split with its test pairs, for measures on pairs that no training saw."""
     sample = load(data, "sparse")
@@ -58,4 +79,5 @@ def options_parser(description: str | None) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--cache", type=Path, help="a folder to keep trained anchors in")
     return parser

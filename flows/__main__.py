@@ -41,6 +41,9 @@ def demo(
     interactions: Annotated[int | None, typer.Option(help="How many rows the log gets; 25 a user by default.")] = None,
     seed: Annotated[int, typer.Option(help="The same seed gives the same bytes.")] = 7,
     mismatch: Annotated[list[str] | None, typer.Option(help="Share of a modality to swap among items: image=0.2. May be repeated.")] = None,
+    sequences: Annotated[
+        bool, typer.Option("--sequences", help="Add a video and an audio modality: sequences with planted wrong segments.")
+    ] = False,
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
@@ -52,7 +55,7 @@ def demo(
 
         try:
             rates = dict(DEFAULT_MISMATCH) | dict(_rate(x) for x in mismatch or ())
-            config = DemoConfig(items=items, users=users, interactions=interactions, seed=seed, mismatch=rates)
+            config = DemoConfig(items=items, users=users, interactions=interactions, seed=seed, mismatch=rates, sequences=sequences)
         except ValueError as error:
             raise InputError(f"demo: {error}") from error
         return write_demo(folder, config, _printed_progress())
@@ -90,6 +93,50 @@ def rectify(
         return rectify_catalog(settings, day)
 
     _run(work, as_json, debug, _told)
+
+
+@app.command()
+def audit(
+    config: ConfigFile,
+    as_of: Annotated[str | None, typer.Option("--as-of", help="The day to audit, YYYY-MM-DD; the newest in the data by default.")] = None,
+    fdr: Annotated[float | None, typer.Option("--fdr", help="List suspects while this share of them is innocent; 0.1 by default.")] = None,
+    top: Annotated[int | None, typer.Option("--top", help="List so many, the least trusted, instead.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="Where the findings go; beside the day's report by default.")] = None,
+    labels: Annotated[Path | None, typer.Option("--labels", help="A hand check: CSV or Parquet of item_id, modality, is_mismatch.")] = None,
+    hand_check: Annotated[int, typer.Option("--hand-check", help="Draw so many judged items a modality to look at.")] = 0,
+    overrides: Overrides = None,
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    """Name the items whose features look like another's, and whose; publish nothing."""
+
+    def work() -> dict[str, Any]:
+        for name, value in PREFECT_DEFAULTS.items():
+            os.environ.setdefault(name, value)
+        from flows.run_config import RunConfig
+        from tasks.audit_inputs import AuditOptions
+        from tasks.source import resolve_day
+
+        if fdr is not None and top is not None:
+            raise InputError("--fdr, --top: give one of the two")
+        try:
+            options = AuditOptions(fdr=0.1 if fdr is None else fdr, top=top, labels=labels, hand_check=hand_check)
+        except ValueError as error:
+            raise InputError(str(error)) from error
+        settings = RunConfig.from_toml(config, overrides or ())
+        day = resolve_day(settings.source, _day(as_of))
+        from flows.audit_catalog import audit_catalog
+
+        if not debug:
+            _hide_tracebacks()
+        return audit_catalog(settings, day, options, None if out is None else out.absolute())
+
+    def told(found: dict[str, Any]) -> str:
+        from tasks.audit_words import told_audit
+
+        return told_audit(found)
+
+    _run(work, as_json, debug, told)
 
 
 @app.command()
@@ -182,12 +229,13 @@ def _run(work: Callable[[], dict[str, Any]], as_json: bool, debug: bool, told: C
 
 
 def _told(found: dict[str, Any]) -> str:
-    from tasks.report_words import rate_phrase
+    from tasks.report_words import rate_phrase, stretch_phrase
 
     done = "published" if found["published"] else "nothing new:"
     lines = [f"{found['as_of']}: {done} version {found['version']} of {found['table']}, {found['rows']:,} rows"]
     for name, x in found["modalities"].items():
         rate = f"{rate_phrase(x)} mismatched" if x["identifiable"] else f"nothing can be told: {x['reason']}"
+        rate += f", {stretch_phrase(x)}" if x["identifiable"] and stretch_phrase(x) else ""
         counts = ", ".join(f"{x[status]:,} {status.replace('_', ' ')}" for status in ("rectified", "passed_through", "imputed", "missing"))
         lines.append(f"  {name}: {rate}; {counts}")
     return "\n".join([*lines, f"report: {found['report']}"])

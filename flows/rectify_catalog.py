@@ -8,17 +8,19 @@ from typing import Any, Literal
 
 from prefect import flow
 
+from flows.match_catalog import match_catalog, time_offsets
 from flows.run_config import RunConfig
 from rectifier_core.records import QualityReport, TableVersion
 from tasks import prefect_tasks as do
 from tasks.errors import GateRefusedError
 from tasks.publish import find_published
 from tasks.publish_config import RunIdentity
-from tasks.references import Ref, StageStore
+from tasks.references import Ref
 from tasks.report_inputs import ModalityRefs, ReportInputs, StageTiming
 from tasks.runs import identify, load_summary, open_run, ref_values, save_summary, without_places
 from tasks.stages import modality_facts, quality_values
 from tasks.table_sweep import sweep_table
+from tasks.trend import Trend
 
 
 @flow(name="rectify-catalog", flow_run_name="rectify {as_of}", validate_parameters=False, persist_result=False)
@@ -33,22 +35,16 @@ def rectify_catalog(config: RunConfig, as_of: date) -> dict[str, Any]:
         if (known := _known(config, identity)) is not None:
             return known
         anchors = do.anchors(source, config.anchors, config.seed, store, config.run, config.publish, as_of)
-        matched = {m: _match(m, source, anchors, config, store) for m in config.source.modalities}
-        rectified = do.rectify(source, matched, config.rectify, store)
+        matched = match_catalog(source, anchors, config, store)
+        rectified = do.rectify(source, matched, config.rectify, config.segments, store)
         quality = do.judge_quality(source, matched, rectified, config.quality, config.publish, as_of)
-        facts = {"modalities": modality_facts(source, matched, rectified), "quality": quality_values(quality)}
+        facts = {"modalities": modality_facts(source, matched, rectified, config.segments), "quality": quality_values(quality)}
         version = do.publish(config.publish, identity, source, rectified, facts) if quality.passed else None
-        summary = _report(config, identity, source, anchors, matched, rectified, quality, version)
+        trend = do.keep_trend(config.publish, identity, version, facts)
+        facts["time_offsets"] = time_offsets(source, matched, config, store)
+        summary = _report(config, identity, source, anchors, matched, rectified, quality, version, facts, trend)
         sweep_table(config.publish)
         return summary
-
-
-def _match(modality: str, source: Ref, anchors: Ref, config: RunConfig, store: StageStore) -> ModalityRefs:
-    projection = do.project(modality, source, anchors, config.projection, config.seed, store)
-    affinity = do.match(modality, projection, config.affinity, config.seed, store)
-    plan = do.balance(modality, affinity, config.sinkhorn, store)
-    trust = do.judge_trust(modality, projection, config.trust, config.seed, store)
-    return ModalityRefs(projection=projection, affinity=affinity, plan=plan, trust=trust)
 
 
 def _known(config: RunConfig, identity: RunIdentity) -> dict[str, Any] | None:
@@ -68,9 +64,11 @@ def _report(
     rectified: Ref,
     quality: QualityReport,
     version: TableVersion | None,
+    facts: dict[str, Any],
+    trend: Trend,
 ) -> dict[str, Any]:
     refs = {"source": source, "anchors": anchors, "rectified": rectified}
-    refs |= {f"{part}/{m}": getattr(x, part) for m, x in matched.items() for part in ("projection", "affinity", "plan", "trust")}
+    refs |= {name: ref for m, x in matched.items() for name, ref in x.named(m).items()}
     outcome: Literal["published", "unchanged", "refused"] = (
         "refused" if version is None else "published" if version.published else "unchanged"
     )
@@ -96,7 +94,10 @@ def _report(
                 "code": identity.code_version,
             },
             config=without_places(config.shaping),
+            trend=trend.days,
+            trend_damaged=trend.damaged,
         ),
+        facts,
     )
     if version is None:
         failed = "; ".join(f"{c.name}: {c.value:.4g}, wanted {c.rule} {c.bound:.4g}" for c in quality.checks if not c.passed)
@@ -109,7 +110,8 @@ def _report(
         "published": version.published,
         "report": path,
         "table": config.publish.uri,
-        "modalities": modality_facts(source, matched, rectified),
+        "modalities": facts["modalities"],
+        "time_offsets": facts["time_offsets"],
         "seconds": {name: round(ref.seconds, 3) for name, ref in refs.items()},
         "peak_memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
         "stages": {name: ref_values(ref) for name, ref in refs.items()},

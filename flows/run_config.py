@@ -10,11 +10,15 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from rectifier_core.affinity import AffinityConfig
 from rectifier_core.anchors import AnchorsConfig
+from rectifier_core.copies import CopiesConfig
 from rectifier_core.projection import ProjectionConfig
 from rectifier_core.quality import QualityConfig
 from rectifier_core.rectify import RectifyConfig
+from rectifier_core.segments import SegmentsConfig
 from rectifier_core.sinkhorn import SinkhornConfig
+from rectifier_core.time_offset import TimeOffsetConfig
 from rectifier_core.trust import TrustConfig
+from rectifier_core.witness import WitnessConfig
 from tasks.config_file import read_config
 from tasks.errors import InputError
 from tasks.publish_config import PublishConfig
@@ -32,7 +36,11 @@ class RunConfig(BaseModel):
     publish: PublishConfig
     run: RunSettings
     anchors: AnchorsConfig = AnchorsConfig()
+    segments: SegmentsConfig = SegmentsConfig()
+    time_offset: TimeOffsetConfig = TimeOffsetConfig()
+    copies: CopiesConfig = CopiesConfig()
     projection: ProjectionConfig = ProjectionConfig()
+    witness: WitnessConfig = WitnessConfig()
     affinity: AffinityConfig = AffinityConfig()
     sinkhorn: SinkhornConfig = SinkhornConfig()
     trust: TrustConfig = TrustConfig()
@@ -50,7 +58,8 @@ class RunConfig(BaseModel):
     @property
     def shaping(self) -> dict[str, Any]:
         """The parts that the published rows depend on."""
-        return {name: getattr(self, name) for name in type(self).model_fields if name not in ("publish", "run")}
+        parts = {name: getattr(self, name) for name in type(self).model_fields if name not in ("publish", "run")}
+        return parts | {"sequences": self.publish.sequences}
 
 
 def explain(error: ValidationError) -> str:

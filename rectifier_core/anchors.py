@@ -24,6 +24,7 @@ from rectifier_core.numerics import Progress, silent, unit_rows
 from rectifier_core.propagation import LayerMean, layer_mean, leading_singular_vectors, normalised_bipartite, symmetric_adjacency
 from rectifier_core.records import Anchors, Bool, Float32, Int32, Interactions
 from rectifier_core.seeding import generator
+from rectifier_core.split_half import split_half_reliability
 
 SPECTRAL_SPREAD = 0.3
 """Standard deviation of the spectral start's entries: smaller, and the first epochs of BPR undo the spectrum instead of refining it."""
@@ -93,6 +94,7 @@ def train_anchors(
         items=np.ascontiguousarray(items),
         ego=np.ascontiguousarray(np.where(trained[:, None], ego[num_users:], np.float32(0))),
         trained=trained & (np.abs(items).sum(axis=1) > 0),
+        reliability=split_half_reliability(interactions, config.embedding_size, config.num_layers, generator(seed, "anchors", "halves")),
         losses=np.asarray(losses, dtype=np.float64),
         recalls=np.asarray(recalls, dtype=np.float64),
     )

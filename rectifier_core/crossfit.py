@@ -14,6 +14,7 @@ import scipy.linalg
 
 from rectifier_core.numerics import row_blocks, unit_rows
 from rectifier_core.records import Float32, Int32, Int64
+from rectifier_core.seeding import generator
 
 GRAM_ROUNDING = 4e-6
 """Error of a float32 Gram product as a share of its trace, at its worst (equal rows); no ridge penalty goes below it."""
@@ -89,8 +90,13 @@ class NormalEquations:
         )
 
 
+def item_folds(num_items: int, num_folds: int, seed: int) -> Int32:
+    """The fold of every item [I], the same for every map of a run: a pair of items of one fold was seen by neither's map."""
+    return (generator(seed, "folds").permutation(num_items) % num_folds).astype(np.int32)
+
+
 def out_of_fold(features: Float32, rows: Int64, folds: Int32, maps: FoldMaps, block_rows: int) -> Float32:
-    """Each row projected by the map that never saw it: unit rows [len(rows), A] float32.
+    """Each row projected by the map that never saw it, at its own length: [len(rows), A] float32.
 
     ``features`` [I, D] is read by blocks of ``rows`` (item indices); ``folds`` [len(rows)] names each row's map.
     """
@@ -99,5 +105,5 @@ def out_of_fold(features: Float32, rows: Int64, folds: Int32, maps: FoldMaps, bl
         x, fold = unit_rows(np.asarray(features[rows[block]])), folds[block]
         for f in np.unique(fold):
             inside = fold == f
-            projected[block][inside] = unit_rows((x[inside] - maps.feature_means[f]) @ maps.weights[f])
+            projected[block][inside] = (x[inside] - maps.feature_means[f]) @ maps.weights[f]
     return projected

@@ -8,12 +8,14 @@ import numpy as np
 
 from rectifier_core.affinity import AffinityConfig, find_neighbours
 from rectifier_core.anchors import AnchorsConfig, train_anchors
+from rectifier_core.copies import CopiesConfig, find_copies
 from rectifier_core.numerics import Progress, silent
 from rectifier_core.projection import ProjectionConfig, fit_projection
-from rectifier_core.records import Affinity, Anchors, Catalog, Float32, Interactions, Plan, Projection, Rectified, Trust
+from rectifier_core.records import Affinity, Anchors, Bool, Catalog, Copies, Int32, Interactions, Plan, Projection, Rectified, Trust
 from rectifier_core.rectify import RectifyConfig, decide_status, rectify_rows
 from rectifier_core.sinkhorn import SinkhornConfig, balance
 from rectifier_core.trust import TrustConfig, judge_trust
+from rectifier_core.witness import WitnessConfig, place_by_features, witness_pairs
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,7 +23,9 @@ class PipelineConfig:
     """One frozen config per stage, defaults throughout."""
 
     anchors: AnchorsConfig = field(default_factory=AnchorsConfig)
+    copies: CopiesConfig = field(default_factory=CopiesConfig)
     projection: ProjectionConfig = field(default_factory=ProjectionConfig)
+    witness: WitnessConfig = field(default_factory=WitnessConfig)
     affinity: AffinityConfig = field(default_factory=AffinityConfig)
     sinkhorn: SinkhornConfig = field(default_factory=SinkhornConfig)
     trust: TrustConfig = field(default_factory=TrustConfig)
@@ -29,13 +33,13 @@ class PipelineConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Matched:
-    """Everything found about one modality."""
+class Judged:
+    """What is known of a catalog before anything is changed, by modality; ``witnesses`` by (projected, target)."""
 
-    projection: Projection
-    affinity: Affinity
-    plan: Plan
-    trust: Trust
+    copies: dict[str, Copies]
+    projections: dict[str, Projection]
+    witnesses: dict[tuple[str, str], Projection]
+    trusts: dict[str, Trust]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,20 +47,36 @@ class Outcome:
     """The rectified features and every record on the way to them."""
 
     anchors: Anchors
-    matched: dict[str, Matched]
+    judged: Judged
+    affinities: dict[str, Affinity]
+    plans: dict[str, Plan]
     rectified: Rectified
 
 
-def match_modality(
-    modality: str, catalog: Catalog, anchors: Anchors, config: PipelineConfig, *, seed: int, progress: Progress = silent
-) -> Matched:
-    """Project, search, balance and judge one modality."""
-    projection = fit_projection(
-        modality, catalog.features[modality], catalog.present[modality], anchors, config.projection, seed=seed, progress=progress
-    )
-    affinity = find_neighbours(projection, config.affinity, seed=seed, progress=progress)
-    plan = balance(affinity, config.sinkhorn, progress=progress)
-    return Matched(projection=projection, affinity=affinity, plan=plan, trust=judge_trust(projection, config.trust, seed=seed))
+def judge_catalog(
+    catalog: Catalog,
+    anchors: Anchors,
+    config: PipelineConfig,
+    *,
+    seed: int,
+    category: Int32 | None = None,
+    progress: Progress = silent,
+) -> Judged:
+    """Find copies, project every modality, hold modalities against one another, and say how far each feature can be trusted."""
+    features = catalog.features
+    copies = {m: find_copies(m, x, catalog.present[m], anchors, config.copies, seed=seed, progress=progress) for m, x in features.items()}
+    telling: dict[str, Bool] = {m: catalog.present[m] & ~copies[m].placeholder for m in features}
+    projections = {
+        m: fit_projection(m, x, telling[m], anchors, config.projection, seed=seed, progress=progress) for m, x in features.items()
+    }
+    pairs = witness_pairs({m: x.shape[1] for m, x in features.items()}, config.witness)
+    places = {m: place_by_features(m, features[m], telling[m], config.witness, seed=seed) for m in {target for _, target in pairs}}
+    witnesses = {
+        (m, target): fit_projection(m, features[m], telling[m], places[target], config.projection, seed=seed, progress=progress)
+        for m, target in pairs
+    }
+    trusts = judge_trust(projections, witnesses, anchors, config.trust, seed=seed, category=category)
+    return Judged(copies=copies, projections=projections, witnesses=witnesses, trusts=trusts)
 
 
 def rectify_catalog(
@@ -66,17 +86,26 @@ def rectify_catalog(
     *,
     seed: int = 0,
     anchors: Anchors | None = None,
+    category: Int32 | None = None,
     progress: Progress = silent,
 ) -> Outcome:
-    """Run every stage in memory; ``anchors`` given replaces training (a control, or anchors from elsewhere)."""
+    """Run every stage in memory; ``anchors`` given replaces training (a control, or anchors from elsewhere).
+
+    ``category`` [I] numbers the items' categories, negative where there is none: it widens the rate's interval by mix-ups within one.
+    """
     config = config or PipelineConfig()
     anchors = anchors or train_anchors(interactions, config.anchors, seed=seed, progress=progress)
-    matched = {m: match_modality(m, catalog, anchors, config, seed=seed, progress=progress) for m in catalog.features}
-    status = {m: decide_status(catalog.present[m], x.plan, x.trust, config.rectify) for m, x in matched.items()}
-    everything = slice(0, len(catalog.item_ids))
-    features: dict[str, Float32] = {
-        m: np.ascontiguousarray(rectify_rows(catalog.features[m], everything, status[m], x.plan, config.rectify))
-        for m, x in matched.items()
+    judged = judge_catalog(catalog, anchors, config, seed=seed, category=category, progress=progress)
+    affinities = {m: find_neighbours(x, config.affinity, seed=seed, progress=progress) for m, x in judged.projections.items()}
+    plans = {m: balance(x, config.sinkhorn, progress=progress) for m, x in affinities.items()}
+    status = {
+        m: decide_status(catalog.present[m], plans[m], judged.trusts[m], config.rectify, judged.copies[m].placeholder)
+        for m in catalog.features
     }
-    rectified = Rectified(features=features, status=status, trust={m: x.trust.probability for m, x in matched.items()})
-    return Outcome(anchors=anchors, matched=matched, rectified=rectified)
+    everything = slice(0, len(catalog.item_ids))
+    features = {
+        m: np.ascontiguousarray(rectify_rows(x, everything, status[m], plans[m], judged.trusts[m], config.rectify))
+        for m, x in catalog.features.items()
+    }
+    rectified = Rectified(features=features, status=status, trust={m: x.probability for m, x in judged.trusts.items()})
+    return Outcome(anchors=anchors, judged=judged, affinities=affinities, plans=plans, rectified=rectified)

@@ -24,23 +24,31 @@ from typing import Literal
 import numpy as np
 import torch
 
-from rectifier_core.crossfit import NormalEquations, out_of_fold
+from rectifier_core.crossfit import NormalEquations, item_folds, out_of_fold
+from rectifier_core.evidence import re_pairings
+from rectifier_core.mixture import fit_mixture
 from rectifier_core.numerics import Progress, row_blocks, silent, unit_rows
 from rectifier_core.records import Anchors, Bool, Float32, Int32, Int64, Projection
 from rectifier_core.seeding import generator, torch_generator
+
+LEAST_NULL = 20_000
+"""Re-paired scores at least, so that the null's tails are known well below one in a hundred."""
+MOST_REFITS, AT_REST = 5, 0.01
+"""``keep_ratio = "auto"`` stops when the ratio moves by less than this, or after so many fits."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProjectionConfig:
     """Hyperparameters of the projection.
 
-    ``keep_ratio`` is the share of pairs that selection keeps, reached after ``rounds`` fits (``crossfit_ridge``) or ``ramp`` epochs
+    ``keep_ratio`` is the share of pairs that selection keeps; "auto" takes 1 - (rate + 0.05) from the estimated mismatch rate, fitted and
+    estimated anew until it rests. It is reached after ``rounds`` fits (``crossfit_ridge``) or ``ramp`` epochs
     (``minibatch``). ``folds``, ``rounds`` and ``ridge_grid`` belong to ``crossfit_ridge``; the grid is in units of the mean eigenvalue of
     the centred Gram matrix. ``epochs``, ``ramp``, ``batch_size``, ``learning_rate`` and ``weight_decay`` belong to ``minibatch``.
     """
 
     solver: Literal["crossfit_ridge", "minibatch"] = "crossfit_ridge"
-    keep_ratio: float = 1.0
+    keep_ratio: float | Literal["auto"] = 1.0
     folds: int = 5
     rounds: int = 2
     ridge_grid: tuple[float, ...] = (0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
@@ -52,8 +60,8 @@ class ProjectionConfig:
     block_rows: int = 8192
 
     def __post_init__(self) -> None:
-        if not 0 < self.keep_ratio <= 1:
-            raise ValueError(f"keep_ratio: wanted a share in (0, 1], got {self.keep_ratio}")
+        if self.keep_ratio != "auto" and not (isinstance(self.keep_ratio, float | int) and 0 < self.keep_ratio <= 1):
+            raise ValueError(f'keep_ratio: wanted a share in (0, 1] or "auto", got {self.keep_ratio}')
         for name, least in (("folds", 2), ("rounds", 1), ("epochs", 1), ("ramp", 1), ("batch_size", 1), ("block_rows", 1)):
             if getattr(self, name) < least:
                 raise ValueError(f"{name}: wanted at least {least}, got {getattr(self, name)}")
@@ -72,18 +80,34 @@ def fit_projection(
     pairs = np.flatnonzero(present & anchors.trained)
     if len(pairs) < max(2 * config.folds, 10):
         return _nothing(modality, features, anchors)
-    solve = _crossfit_ridge if config.solver == "crossfit_ridge" else _minibatch
-    fitted = solve(modality, features, pairs, anchors, config, seed, progress)
+    folds = item_folds(len(present), config.folds, seed)
+    keep_ratio = 1.0 if config.keep_ratio == "auto" else config.keep_ratio
+    for _ in range(MOST_REFITS if config.keep_ratio == "auto" else 1):
+        problem = _Problem(modality, features, pairs, folds[pairs], anchors, config, keep_ratio, seed, progress)
+        fitted = _crossfit_ridge(problem) if config.solver == "crossfit_ridge" else _minibatch(problem)
+        found = _scored(problem, fitted, present)
+        wanted = _following_ratio(found, seed)
+        if abs(wanted - keep_ratio) < AT_REST:
+            break
+        keep_ratio = wanted
+    return found
+
+
+def _scored(problem: _Problem, fitted: _Fitted, present: Bool) -> Projection:
+    """The record of a fit: every item with a feature projected, every pair scored."""
+    modality, features, pairs, anchors = problem.modality, problem.features, problem.pairs, problem.anchors
     rest = np.flatnonzero(present & ~anchors.trained)
-    projected = np.zeros(anchors.items.shape, np.float32)
-    projected[pairs] = fitted.projected
-    projected[rest] = _project(features, rest, fitted.weight, fitted.feature_mean, config.block_rows)
+    raw = np.zeros(anchors.items.shape, np.float32)
+    raw[pairs] = fitted.projected
+    raw[rest] = _project(features, rest, fitted.weight, fitted.feature_mean, problem.config.block_rows)
+    projected = unit_rows(raw)
     target = unit_rows(np.asarray(anchors.items - fitted.target_mean, dtype=np.float32))
     target[~anchors.trained] = 0
     alignment = np.full(len(projected), np.nan, np.float32)
     alignment[pairs] = np.einsum("ij,ij->i", projected[pairs], target[pairs])
-    kept = np.zeros(len(projected), np.bool_)
-    kept[pairs] = fitted.kept
+    kept, fold = np.zeros(len(projected), np.bool_), np.full(len(projected), -1, np.int32)
+    kept[pairs], fold[pairs] = fitted.kept, problem.folds
+    moved, put_on = re_pairings(problem.folds, generator(problem.seed, "projection", modality, "null"), least=LEAST_NULL)
     return Projection(
         modality=modality,
         weight=fitted.weight,
@@ -91,22 +115,34 @@ def fit_projection(
         projected=projected,
         target=target,
         alignment=alignment,
-        null_alignment=re_paired(projected[pairs], target[pairs], generator(seed, "projection", modality, "null")),
+        length=np.linalg.norm(raw, axis=1).astype(np.float32),
+        fold=fold,
+        null_alignment=np.einsum("ij,ij->i", projected[pairs[moved]], target[pairs[put_on]]).astype(np.float32),
         kept=kept,
         ridge=fitted.ridge,
     )
 
 
-def re_paired(projected: Float32, target: Float32, rng: np.random.Generator, *, least: int = 20_000) -> Float32:
-    """Alignment of deliberately wrong pairs: the score's law for a mismatched feature.
+def _following_ratio(projection: Projection, seed: int) -> float:
+    """The share to keep that the mismatch rate read off this projection asks for."""
+    scores = projection.alignment[~np.isnan(projection.alignment)].astype(np.float64)
+    rng = generator(seed, "projection", projection.modality, "rate")
+    return max(0.05, 0.95 - fit_mixture(scores, projection.null_alignment.astype(np.float64), resamples=10, rng=rng).rate)
 
-    Each round shifts a random cycle by one, so no row ever meets its own target; rounds repeat until ``least`` scores exist.
-    """
-    scores = []
-    for _ in range(max(1, -(-least // len(projected)))):
-        cycle = rng.permutation(len(projected))
-        scores.append(np.einsum("ij,ij->i", projected[cycle], target[np.roll(cycle, 1)]))
-    return np.concatenate(scores).astype(np.float32)
+
+@dataclass(frozen=True, slots=True)
+class _Problem:
+    """One fit's inputs: ``folds`` [len(pairs)] names the fold of each pair."""
+
+    modality: str
+    features: Float32
+    pairs: Int64
+    folds: Int32
+    anchors: Anchors
+    config: ProjectionConfig
+    keep_ratio: float
+    seed: int
+    progress: Progress
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,10 +155,9 @@ class _Fitted:
     ridge: float | None
 
 
-def _crossfit_ridge(
-    modality: str, features: Float32, pairs: Int64, anchors: Anchors, config: ProjectionConfig, seed: int, progress: Progress
-) -> _Fitted:
-    folds = (generator(seed, "projection", modality, "folds").permutation(len(pairs)) % config.folds).astype(np.int32)
+def _crossfit_ridge(problem: _Problem) -> _Fitted:
+    modality, features, pairs, folds, anchors = problem.modality, problem.features, problem.pairs, problem.folds, problem.anchors
+    config, keep_ratio, progress = problem.config, problem.keep_ratio, problem.progress
     targets = np.ascontiguousarray(anchors.items[pairs])
     origin = _mean_unit_row(features, pairs, config.block_rows)
     sums = NormalEquations(num_folds=config.folds, origin=origin, target_width=targets.shape[1])
@@ -137,17 +172,17 @@ def _crossfit_ridge(
             best, highest, projected = at, aligned, trial
         progress(f"projection of {modality}: out-of-fold alignment {aligned:.4f} at ridge {strength:g}", at + 1, len(grid))
     kept, chosen_strength = everything, grid[best]
-    if config.rounds > 1 and config.keep_ratio < 1:
+    if config.rounds > 1 and keep_ratio < 1:
         near = grid[max(0, best - 1) : best + 2]
         trials = [np.zeros_like(projected) for _ in near]
         for fold in range(config.folds):
-            own = _selected(sums, features, pairs, targets, folds, fold, chosen_strength, config)
+            own = _selected(sums, problem, targets, fold, chosen_strength)
             inside = np.flatnonzero(folds == fold)
             for trial, strength in zip(trials, near, strict=True):
                 weight, feature_mean, _ = own.solve(strength, fold)
                 trial[inside] = _project(features, pairs[inside], weight, feature_mean, config.block_rows)
             progress(f"projection of {modality}: selection for fold", fold + 1, config.folds)
-        chosen = [_keep_best(_aligned(trial, targets, everything), config.keep_ratio) for trial in trials]
+        chosen = [_keep_best(_aligned(trial, targets, everything), keep_ratio) for trial in trials]
         at = int(np.argmax([_aligned(trial, targets, kept)[kept].mean() for trial, kept in zip(trials, chosen, strict=True)]))
         kept, chosen_strength, projected = chosen[at], near[at], trials[at]
         _recount(sums, features, pairs, targets, folds, everything, kept, config.block_rows)
@@ -155,27 +190,19 @@ def _crossfit_ridge(
     return _Fitted(weight=weight, feature_mean=feature_mean, target_mean=target_mean, projected=projected, kept=kept, ridge=chosen_strength)
 
 
-def _selected(
-    sums: NormalEquations,
-    features: Float32,
-    pairs: Int64,
-    targets: Float32,
-    folds: Int32,
-    fold: int,
-    strength: float,
-    config: ProjectionConfig,
-) -> NormalEquations:
+def _selected(sums: NormalEquations, problem: _Problem, targets: Float32, fold: int, strength: float) -> NormalEquations:
     """``sums`` less the pairs that selection drops when it is made without ``fold``.
 
     Were one selection shared by all folds, it would carry each fold's own pairs into the map that is to score them, and features dealt out
     at random would seem aligned.
     """
+    features, pairs, folds, config = problem.features, problem.pairs, problem.folds, problem.config
     own, kept, outside = sums.copy(), np.ones(len(pairs), np.bool_), np.flatnonzero(folds != fold)
     for step in range(1, config.rounds):
         projected = out_of_fold(features, pairs[outside], folds[outside], own.solve_folds(strength, fold), config.block_rows)
         score = _aligned(projected, targets[outside], kept[outside])
         now = np.zeros(len(pairs), np.bool_)
-        now[outside] = _keep_best(score, 1 - (1 - config.keep_ratio) * step / (config.rounds - 1))
+        now[outside] = _keep_best(score, 1 - (1 - problem.keep_ratio) * step / (config.rounds - 1))
         now[folds == fold] = True
         _recount(own, features, pairs, targets, folds, kept, now, config.block_rows)
         kept = now
@@ -186,7 +213,7 @@ def _project(features: Float32, rows: Int64, weight: Float32, feature_mean: Floa
     projected = np.zeros((len(rows), weight.shape[1]), np.float32)
     for block in row_blocks(len(rows), block_rows):
         centred: Float32 = unit_rows(np.asarray(features[rows[block]])) - feature_mean
-        projected[block] = unit_rows(centred @ weight)
+        projected[block] = centred @ weight
     return projected
 
 
@@ -208,7 +235,7 @@ def _recount(
 
 
 def _aligned(projected: Float32, targets: Float32, kept: Bool) -> Float32:
-    score: Float32 = np.einsum("ij,ij->i", projected, unit_rows(targets - targets[kept].mean(axis=0)))
+    score: Float32 = np.einsum("ij,ij->i", unit_rows(projected), unit_rows(targets - targets[kept].mean(axis=0)))
     return score
 
 
@@ -218,16 +245,16 @@ def _keep_best(score: Float32, share: float) -> Bool:
     return kept
 
 
-def _minibatch(
-    modality: str, features: Float32, pairs: Int64, anchors: Anchors, config: ProjectionConfig, seed: int, progress: Progress
-) -> _Fitted:
+def _minibatch(problem: _Problem) -> _Fitted:
+    modality, features, pairs, anchors = problem.modality, problem.features, problem.pairs, problem.anchors
+    config, keep_ratio, seed, progress = problem.config, problem.keep_ratio, problem.seed, problem.progress
     source = torch_generator(seed, "projection", modality, "weight")
     width, size = features.shape[1], anchors.items.shape[1]
     weight = (torch.randn(width, size, generator=source) / np.sqrt(width)).requires_grad_()
     optimiser = torch.optim.Adam([weight], lr=config.learning_rate, weight_decay=config.weight_decay)
     for epoch in range(config.epochs):
         order = generator(seed, "projection", modality, "epoch", epoch).permutation(len(pairs))
-        share = 1 - (1 - config.keep_ratio) * min(1.0, epoch / config.ramp)
+        share = 1 - (1 - keep_ratio) * min(1.0, epoch / config.ramp)
         total = 0.0
         for first in range(0, len(order), config.batch_size):
             rows = np.sort(pairs[order[first : first + config.batch_size]])
@@ -241,15 +268,15 @@ def _minibatch(
     learned = weight.detach().numpy()
     projected = np.zeros((len(pairs), size), np.float32)
     for block in row_blocks(len(pairs), config.block_rows):
-        projected[block] = unit_rows(unit_rows(np.asarray(features[pairs[block]])) @ learned)
-    score = np.einsum("ij,ij->i", projected, anchors.items[pairs])
+        projected[block] = unit_rows(np.asarray(features[pairs[block]])) @ learned
+    score: Float32 = np.einsum("ij,ij->i", unit_rows(projected), anchors.items[pairs])
     zero = np.zeros(width, np.float32)
     return _Fitted(
         weight=learned,
         feature_mean=zero,
         target_mean=np.zeros(size, np.float32),
         projected=projected,
-        kept=_keep_best(score, config.keep_ratio),
+        kept=_keep_best(score, keep_ratio),
         ridge=None,
     )
 
@@ -268,6 +295,8 @@ def _nothing(modality: str, features: Float32, anchors: Anchors) -> Projection:
         projected=np.zeros((num_items, size), np.float32),
         target=np.zeros((num_items, size), np.float32),
         alignment=np.full(num_items, np.nan, np.float32),
+        length=np.zeros(num_items, np.float32),
+        fold=np.full(num_items, -1, np.int32),
         null_alignment=np.zeros(0, np.float32),
         kept=np.zeros(num_items, np.bool_),
         ridge=None,

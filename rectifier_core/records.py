@@ -24,6 +24,8 @@ Bool = NDArray[np.bool_]
 Features = Mapping[str, Float32]
 
 NO_NEIGHBOUR = -1
+NO_LAG = int(np.iinfo(np.int32).min)
+"""Stands for "cannot be told" in ``TimeOffset.item_lags``."""
 
 
 def _check(field: str, array: NDArray[np.generic], shape: tuple[int | None, ...], dtype: DTypeLike) -> None:
@@ -86,13 +88,15 @@ class Interactions:
 class Anchors:
     """Where behaviour places each item: unit rows; ``trained`` is False (and the row zero) for items without interactions.
 
-    ``ego`` are the rows before propagation, from which the next run can start warm. ``losses[e]`` is the mean BPR loss of epoch e;
-    ``recalls[e]`` the held-out Recall@20 before epoch e, the last one after the final epoch.
+    ``reliability[i]`` is the cosine between the item's places as two disjoint halves of the log give them: near 1 where behaviour says the
+    same twice, 0 where untrained. ``ego`` are the rows before propagation, from which the next run can start warm. ``losses[e]`` is the
+    mean BPR loss of epoch e; ``recalls[e]`` the held-out Recall@20 before epoch e, the last one after the final epoch.
     """
 
     items: Float32
     ego: Float32
     trained: Bool
+    reliability: Float32
     losses: Float64
     recalls: Float64
 
@@ -100,6 +104,7 @@ class Anchors:
         _check("items", self.items, (None, None), np.float32)
         _check("ego", self.ego, self.items.shape, np.float32)
         _check("trained", self.trained, (len(self.items),), np.bool_)
+        _check("reliability", self.reliability, (len(self.items),), np.float32)
         _check("losses", self.losses, (None,), np.float64)
         _check("recalls", self.recalls, (None,), np.float64)
         norms = np.linalg.norm(self.items[self.trained], axis=1)
@@ -108,11 +113,40 @@ class Anchors:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Copies:
+    """Groups of items that share one feature, or nearly: placeholders ("no image", mean vectors, boilerplate) among them.
+
+    ``group[i]`` numbers the groups from 0 by falling size, -1 for a feature that no other item shares. ``unlike[g]`` is True where the
+    members have no more to do with one another than items drawn at random, so the feature says nothing about any of them: a placeholder.
+    ``likeness[g]`` is the mean cosine between the members' anchors, NaN where fewer than two have one.
+    """
+
+    modality: str
+    group: Int32
+    unlike: Bool
+    likeness: Float32
+
+    def __post_init__(self) -> None:
+        _check("group", self.group, (None,), np.int32)
+        _check("unlike", self.unlike, (None,), np.bool_)
+        _check("likeness", self.likeness, self.unlike.shape, np.float32)
+        _check_range("group", self.group, len(self.unlike), start=-1)
+
+    @property
+    def placeholder(self) -> Bool:
+        """Which items carry a placeholder: [I] bool."""
+        held: Bool = np.concatenate([self.unlike, [False]])[self.group]
+        return held
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Projection:
     """One modality carried into anchor space by ``unit((feature - feature_mean) @ weight)``.
 
     ``projected`` and ``target`` are unit rows, zero where the item lacks the feature or the anchor respectively; ``alignment[i]`` is their
-    inner product (NaN where either is missing) and ``null_alignment`` the same score for deliberately re-paired items (the law of a
+    inner product (NaN where either is missing), ``length[i]`` that of the row before it was made a unit (how much the feature says),
+    ``fold[i]`` the fold that the map of item i was fitted without (-1 where there is no pair) and ``null_alignment`` the same score for
+    deliberately re-paired items (the law of a
     mismatched feature). ``kept`` marks the pairs that small-loss selection fitted on. With an out-of-fold solver, ``projected[i]`` and
     ``alignment[i]``
     come from a map that never saw item i, and ``weight`` is the map fitted on all kept pairs.
@@ -124,6 +158,8 @@ class Projection:
     projected: Float32
     target: Float32
     alignment: Float32
+    length: Float32
+    fold: Int32
     null_alignment: Float32
     kept: Bool
     ridge: float | None
@@ -134,6 +170,8 @@ class Projection:
         _check("projected", self.projected, (None, self.weight.shape[1]), np.float32)
         _check("target", self.target, self.projected.shape, np.float32)
         _check("alignment", self.alignment, (len(self.projected),), np.float32)
+        _check("length", self.length, self.alignment.shape, np.float32)
+        _check("fold", self.fold, self.alignment.shape, np.int32)
         _check("null_alignment", self.null_alignment, (None,), np.float32)
         _check("kept", self.kept, (len(self.projected),), np.bool_)
 
@@ -206,24 +244,96 @@ class Plan:
 class Trust:
     """How likely each item's own feature is truly its own; NaN where it cannot be told.
 
-    ``mismatch_rate`` with its interval ``[low, high]`` is None where the modality is not ``identifiable``; ``separation`` is the AUC of
-    matched against re-paired alignment that this was judged on, and ``reason`` the judgement in words.
+    ``behaviour`` and ``witness`` are the evidence behind ``probability``: the log of how many times likelier the feature is under its own
+    item than under a random one, by the item's anchor and by its other modalities; NaN where there is no such evidence.
+    ``probability_upper`` is the upper 90 % bound of ``probability``, for lists that must not hold too many innocents.
+    ``mismatch_rate`` with its 95 % interval ``[low, high]`` is None where the modality is not ``identifiable``; ``[low_unlike,
+    high_unlike]`` is the interval if features only ever get mixed up among unlike items; ``separation`` is the AUC of
+    actual against re-paired evidence that this was judged on, and ``reason`` the judgement in words.
     """
 
     modality: str
     probability: Float32
+    probability_upper: Float32
+    behaviour: Float32
+    witness: Float32
     mismatch_rate: float | None
     low: float | None
     high: float | None
+    low_unlike: float | None
+    high_unlike: float | None
     identifiable: bool
     separation: float
     reason: str
 
     def __post_init__(self) -> None:
         _check("probability", self.probability, (None,), np.float32)
+        _check("probability_upper", self.probability_upper, self.probability.shape, np.float32)
+        _check("behaviour", self.behaviour, self.probability.shape, np.float32)
+        _check("witness", self.witness, self.probability.shape, np.float32)
         known = self.probability[~np.isnan(self.probability)]
         if known.size and (known.min() < 0 or known.max() > 1):
             raise ValueError(f"probability: wanted values in [0, 1], got [{known.min()}, {known.max()}]")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Segments:
+    """How likely each segment of a sequence modality goes with its item: one value a segment, sequence by sequence, items in order.
+
+    It is the odd segments of a sequence that this finds. Whether the sequence as a whole is the item's own is what ``Trust`` judges by the
+    pooled feature, and a segment is to be trusted no further than that.
+
+    ``alignment`` is the cosine of a segment with its item's anchor and ``consensus`` that with its item's other segments, NaN where there
+    is no such thing; ``evidence`` is the log of how many times likelier the two are for an item's own segment than for a random one.
+    ``probability`` is NaN where nothing can be told, everywhere when the modality is not ``identifiable``; ``wrong_rate`` is the share of
+    odd segments (None then). ``separation`` is the AUC of actual against re-paired alignment that this was
+    judged on, ``ridge`` the chosen penalty (None: nothing was fitted) and ``reason`` the judgement in words.
+    """
+
+    modality: str
+    alignment: Float32
+    consensus: Float32
+    evidence: Float32
+    probability: Float32
+    wrong_rate: float | None
+    identifiable: bool
+    separation: float
+    ridge: float | None
+    reason: str
+
+    def __post_init__(self) -> None:
+        for name in ("alignment", "consensus", "evidence", "probability"):
+            _check(name, getattr(self, name), self.probability.shape[:1], np.float32)
+        known = self.probability[~np.isnan(self.probability)]
+        if known.size and (known.min() < 0 or known.max() > 1):
+            raise ValueError(f"probability: wanted values in [0, 1], got [{known.min()}, {known.max()}]")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TimeOffset:
+    """By how many segments one sequence modality runs behind another: what ``first`` shows at segment t, ``second`` shows at t + ``lag``.
+
+    ``correlation[k]`` is the held-out correlation at ``lags[k]`` and ``null_correlation`` the same for items paired with another's
+    sequence. ``lag`` is None where not ``identifiable``: no common time course, or no lag that clearly wins. ``support`` is the share of
+    resamples of the items in which the best lag wins. ``item_lags[i]`` is what item i alone says, ``NO_LAG`` where it says nothing.
+    """
+
+    first: str
+    second: str
+    lag: int | None
+    identifiable: bool
+    lags: Int32
+    correlation: Float64
+    null_correlation: Float64
+    support: float
+    item_lags: Int32
+    reason: str
+
+    def __post_init__(self) -> None:
+        _check("lags", self.lags, (None,), np.int32)
+        _check("correlation", self.correlation, self.lags.shape, np.float64)
+        _check("null_correlation", self.null_correlation, (None,), np.float64)
+        _check("item_lags", self.item_lags, (None,), np.int32)
 
 
 class Status(Enum):

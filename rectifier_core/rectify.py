@@ -1,18 +1,20 @@
 """Stage: rectified, each item's feature mixed with what its donors say it should be.
 
 Source: "Towards Trustworthy Multimodal Recommendation", arXiv 2602.00730: e_hat = P e, e_rect = lambda e + (1 - lambda) e_hat; lambda is
-``keep_original`` here, about 0.6 best in the paper at 20 % corruption.
+``keep_original`` here, about 0.6 best in the paper at 20 % corruption, and ``mix = "constant"`` is the paper's mixing.
 
 Differs from the paper:
+- ``mix = "adaptive"``, the default, keeps ``keep_trusted * probability ** sharpness`` of each item's own feature, so that a trusted item
+  hardly moves and a suspect one is replaced, and weighs every donor by its own trust, the item itself not among them.
 - Averaging shrinks rows; each row is scaled back to its input's length, because some recommenders read scale.
 - An item without an anchor, or in a modality where nothing can be told, passes through bit for bit; an item with an anchor and no
-  feature is
-  imputed by e_hat alone when asked, at the mean length of its donors.
+  feature, or with a placeholder for one, is imputed by e_hat alone when asked, at the mean length of its donors.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import scipy.sparse as sp
@@ -24,33 +26,44 @@ from rectifier_core.records import Bool, Float32, Plan, Status, Trust
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RectifyConfig:
-    """``keep_original`` 1 returns the input bit for bit; ``impute`` fills features that are missing where an anchor allows it."""
+    """``keep_original`` belongs to ``mix = "constant"``: 1 returns the input bit for bit. ``keep_trusted`` and ``sharpness`` belong to
+    ``mix = "adaptive"``. ``impute`` fills features that are missing, or placeholders, where an anchor allows it."""
 
+    mix: Literal["adaptive", "constant"] = "adaptive"
     keep_original: float = 0.6
+    keep_trusted: float = 0.97
+    sharpness: float = 2.0
     impute: bool = False
     block_rows: int = 4096
 
     def __post_init__(self) -> None:
-        if not 0 <= self.keep_original <= 1:
-            raise ValueError(f"keep_original: wanted a share in [0, 1], got {self.keep_original}")
+        if self.mix not in ("adaptive", "constant"):
+            raise ValueError(f'mix: wanted "adaptive" or "constant", got {self.mix!r}')
+        for name in ("keep_original", "keep_trusted"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name}: wanted a share in [0, 1], got {getattr(self, name)}")
+        if not self.sharpness > 0:
+            raise ValueError(f"sharpness: wanted above 0, got {self.sharpness}")
         if self.block_rows < 1:
             raise ValueError(f"block_rows: wanted at least 1, got {self.block_rows}")
 
 
-def decide_status(present: Bool, plan: Plan, trust: Trust, config: RectifyConfig) -> NDArray[np.int8]:
-    """What will be done to each item, as ``Status.code`` int8 [I]."""
-    donors = np.diff(plan.indptr) > 0
-    act = donors & trust.identifiable
+def decide_status(present: Bool, plan: Plan, trust: Trust, config: RectifyConfig, placeholder: Bool | None = None) -> NDArray[np.int8]:
+    """What will be done to each item, as ``Status.code`` int8 [I]; ``placeholder`` [I] marks features that say nothing of their item."""
+    own = present if placeholder is None else present & ~placeholder
+    act = (np.diff(plan.indptr) > 0) & trust.identifiable
     status = np.full(len(present), Status.MISSING.code, np.int8)
     status[present] = Status.PASSED_THROUGH.code
-    if config.keep_original < 1:
-        status[present & act] = Status.RECTIFIED.code
+    if config.mix == "adaptive":
+        status[own & act & ~np.isnan(trust.probability)] = Status.RECTIFIED.code
+    elif config.keep_original < 1:
+        status[own & act] = Status.RECTIFIED.code
     if config.impute:
-        status[~present & act] = Status.IMPUTED.code
+        status[~own & act] = Status.IMPUTED.code
     return status
 
 
-def rectify_rows(features: Float32, rows: slice, status: NDArray[np.int8], plan: Plan, config: RectifyConfig) -> Float32:
+def rectify_rows(features: Float32, rows: slice, status: NDArray[np.int8], plan: Plan, trust: Trust, config: RectifyConfig) -> Float32:
     """The published features of ``rows``: [len, D] float32, zeros where the status is MISSING.
 
     ``features`` [I, D] may be a memory map; only the donors of these rows are touched.
@@ -61,16 +74,13 @@ def rectify_rows(features: Float32, rows: slice, status: NDArray[np.int8], plan:
     own[code == Status.MISSING.code] = 0
     if not act.any():
         return own
-    first, last = int(plan.indptr[rows.start]), int(plan.indptr[rows.stop])
-    weights = sp.csr_array(
-        (plan.weights[first:last], plan.indices[first:last], plan.indptr[rows.start : rows.stop + 1] - first), (len(own), len(features))
-    )
+    weights = _donor_weights(plan, rows, trust, config, len(features))
     donated = np.asarray(weights @ features, dtype=np.float32)
-    rectified = code == Status.RECTIFIED.code
-    mixed = np.float32(config.keep_original) * own + np.float32(1 - config.keep_original) * donated
-    length = np.linalg.norm(own, axis=1, keepdims=True)
-    usable = rectified & np.any(mixed != 0, axis=1)
-    own[usable] = (unit_rows(mixed) * length)[usable]
+    mended = (code == Status.RECTIFIED.code) & np.any(donated != 0, axis=1)
+    keep = _kept(trust.probability[rows][mended], config)[:, None]
+    mixed = keep * own[mended] + (1 - keep) * donated[mended]
+    length = np.linalg.norm(own[mended], axis=1, keepdims=True)
+    own[mended] = np.where(np.any(mixed != 0, axis=1, keepdims=True), unit_rows(mixed) * length, own[mended])
     imputed = np.flatnonzero(code == Status.IMPUTED.code)
     if len(imputed):
         used = np.unique(weights[imputed].indices)
@@ -78,3 +88,27 @@ def rectify_rows(features: Float32, rows: slice, status: NDArray[np.int8], plan:
         lengths[used] = np.linalg.norm(features[used], axis=1)
         own[imputed] = unit_rows(donated[imputed]) * (weights[imputed] @ lengths)[:, None]
     return own
+
+
+def _kept(probability: Float32, config: RectifyConfig) -> Float32:
+    """The share of its own feature that each item keeps."""
+    if config.mix == "constant":
+        return np.full(len(probability), config.keep_original, np.float32)
+    kept: Float32 = (config.keep_trusted * probability.astype(np.float64) ** config.sharpness).astype(np.float32)
+    return kept
+
+
+def _donor_weights(plan: Plan, rows: slice, trust: Trust, config: RectifyConfig, num_items: int) -> sp.csr_array:
+    """The plan's rows [len, I]; adaptive: times the donors' trust, without the item itself, each row summing to 1 or empty."""
+    first, last = int(plan.indptr[rows.start]), int(plan.indptr[rows.stop])
+    indptr, indices = plan.indptr[rows.start : rows.stop + 1] - first, plan.indices[first:last]
+    weights = np.array(plan.weights[first:last])
+    if config.mix == "adaptive":
+        # A donor that nothing is known of is as good as the average one.
+        unknown = np.float32(1 - (trust.mismatch_rate or 0.0))
+        believed = trust.probability[indices]
+        weights *= np.where(np.isnan(believed), unknown, believed)
+        weights[indices == np.repeat(np.arange(rows.start, rows.stop), np.diff(indptr))] = 0
+        sums = np.add.reduceat(np.append(weights, np.float32(0)), indptr[:-1]) * (np.diff(indptr) > 0)
+        weights /= np.repeat(np.maximum(sums, np.finfo(np.float32).tiny), np.diff(indptr))
+    return sp.csr_array((weights, indices, indptr), shape=(rows.stop - rows.start, num_items))

@@ -1,127 +1,228 @@
-"""Stage: trust, how likely each item's own feature is truly its own.
+"""Stage: trust, how likely each item's own feature is truly its own, and how many are not, with no labels.
 
-Source: two-component view of DivideMix (Li et al., ICLR 2020) with the corrupted component known by construction: the alignment of
-deliberately
-re-paired items. The rate is the ratio of the two distribution functions over the null's lower half (Blanchard et al., JMLR 2010, mixture
-proportion estimation); the probability is the equal-variance two-class posterior, a logistic curve in the score, hence monotone.
+A feature is held against its item by up to two kinds of witness: behaviour (the projection against the anchor) and the item's other
+modalities (``rectifier_core.witness``). The law of a mismatched feature is known by construction: it is that of features deliberately put
+on other items. So evidence is the log likelihood ratio of a small classifier that tells actual pairs from re-paired ones (noise-contrastive
+estimation), the mismatch rate is the share of the re-paired law in the actual scores, and an item's probability is its posterior
+(``rectifier_core.mixture``).
+
+Source: two components with one known, as in novelty detection (Blanchard et al., JMLR 2010) and DivideMix (Li et al., ICLR 2020).
+
+What re-paired means decides what is counted. Re-paired anywhere, a swap among alike items is nearly invisible, and the rate is that of
+mix-ups among unlike ones. So the interval is stretched by what the same estimate says when features are re-paired among alike items only:
+items that behaviour puts together, and items of one category where the catalog has them. ``low_unlike`` and ``high_unlike`` are the
+interval without that.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 
 import numpy as np
 
+from rectifier_core.evidence import Pairings
+from rectifier_core.mixture import Mixture, fit_mixture
 from rectifier_core.numerics import separation
-from rectifier_core.records import Float32, Float64, Int64, Projection, Trust
-from rectifier_core.seeding import generator
-
-LEVELS = np.linspace(0.05, 0.5, 10)
+from rectifier_core.records import Anchors, Float32, Float64, Int32, Projection, Trust
+from rectifier_core.testimony import Testimony, Voices, Witnesses
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrustConfig:
-    """When to speak at all: at least ``min_items`` judged items and an AUC of matched against re-paired alignment of ``min_separation``.
+    """When to speak at all: at least ``min_items`` judged items and an AUC of actual against re-paired evidence of ``min_separation``.
 
-    The AUC must clear the bound by three standard errors. ``resamples`` bootstrap draws give the 95 % interval of the rate; its lower
-    end is 0 unless the pairs taken for matched separate from the null with an AUC of at least ``sharp_separation``.
+    The AUC must clear the bound by three standard errors. ``null_pairs`` re-paired scores are drawn at least and ``resamples`` bootstrap
+    draws make the interval; alike items are sought in ``alike_groups`` groups by behaviour. Below an AUC of ``min_alike_separation`` among
+    alike items the interval is not stretched: what is not seen cannot be counted, and the reason says so.
     """
 
     min_items: int = 100
     min_separation: float = 0.52
-    sharp_separation: float = 0.9
-    resamples: int = 200
+    null_pairs: int = 20_000
+    resamples: int = 50
+    alike_groups: int = 8
+    min_alike_separation: float = 0.58
 
     def __post_init__(self) -> None:
-        if self.min_items < 2 or self.resamples < 2:
-            raise ValueError(f"min_items, resamples: wanted at least 2, got {self.min_items}, {self.resamples}")
-        for name in ("min_separation", "sharp_separation"):
+        for name, least in (("min_items", 2), ("null_pairs", 1000), ("resamples", 2), ("alike_groups", 1)):
+            if getattr(self, name) < least:
+                raise ValueError(f"{name}: wanted at least {least}, got {getattr(self, name)}")
+        for name in ("min_separation", "min_alike_separation"):
             if not 0.5 <= getattr(self, name) < 1:
                 raise ValueError(f"{name}: wanted an AUC in [0.5, 1), got {getattr(self, name)}")
 
 
-def judge_trust(projection: Projection, config: TrustConfig, *, seed: int) -> Trust:
-    """Rate, interval and per-item probability of one modality from ``projection.alignment`` against ``projection.null_alignment``."""
-    judged = ~np.isnan(projection.alignment)
-    scores, null = projection.alignment[judged].astype(np.float64), projection.null_alignment.astype(np.float64)
-    auc = separation(scores, null)
-    reason = _why_not(len(scores), auc, len(null), config)
-    probability = np.full(len(judged), np.nan, np.float32)
-    if reason is not None:
-        return _trust(projection.modality, probability, None, None, None, False, auc, reason)
-    rate = mismatch_rate(scores, null)
-    low, high = _interval(scores, null, config.resamples, generator(seed, "trust", projection.modality, "bootstrap"))
-    probability[judged] = _posterior(scores, null, rate)
-    said = f"matched pairs align better than re-paired ones (AUC {auc:.3f} over {len(scores)} items)"
-    # The ratio is an upper bound: what overlaps the null may be matched but weakly aligned. Only a well separated rest gives a lower one.
-    rest = (auc - rate / 2) / (1 - rate) if rate < 1 else 0.5
-    if rest < config.sharp_separation:
-        low, said = 0.0, f"{said}, too weakly for a lower bound of the rate"
-    return _trust(projection.modality, probability, rate, float(min(low, rate)), float(max(high, rate)), True, auc, said)
+def judge_trust(
+    projections: Mapping[str, Projection],
+    witnesses: Witnesses,
+    anchors: Anchors,
+    config: TrustConfig,
+    *,
+    seed: int,
+    category: Int32 | None = None,
+) -> dict[str, Trust]:
+    """Rate, interval and per-item probability of every modality of one catalog.
+
+    ``category`` [I] numbers the items' categories, negative where there is none. A modality can be told when its evidence separates and
+    behaviour speaks for it or for one of its witnesses: two modalities that merely disagree do not say which of them is wrong.
+    """
+    cases = {m: Testimony(m, projections, witnesses, anchors, seed) for m in projections}
+    alone = {m: _judge(case, {}, config) for m, case in cases.items()}
+    voices = {m: _voice(case, alone[m]) for m, case in cases.items()}
+    heard = {m for m, x in alone.items() if x.mixture is not None}
+    trusts = {}
+    for m, case in cases.items():
+        others = {partner: voices[partner] for partner in case.partners}
+        found = _judge(case, others, config) if others else alone[m]
+        if found.mixture is None or not heard & {m, *others}:
+            trusts[m] = _cannot_tell(case, alone[m])
+        else:
+            trusts[m] = _told(case, alone[m], found, found.mixture, _among_alike(case, others, category, config))
+    return {m: _without_behaviour(case, trusts, config) for m, case in cases.items()}
 
 
-def mismatch_rate(scores: Float64, null: Float64) -> float:
-    """Share of the null in ``scores``: the mean over the null's lower quantiles of F(t) / F0(t), clipped to [0, 1]."""
-    return float(_rates(_counts(scores, null)[None])[0])
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Verdict:
+    """Evidence of the judged rows; ``mixture`` is None, and ``reason`` says why, where it tells nothing."""
+
+    scores: Float64
+    auc: float
+    mixture: Mixture | None
+    reason: str
 
 
-def _interval(scores: Float64, null: Float64, resamples: int, rng: np.random.Generator) -> tuple[float, float]:
-    """The 95 % bootstrap interval over items: only counts between thresholds matter, and resampling items draws those as a multinomial."""
-    counts = _counts(scores, null)
-    low, high = np.quantile(_rates(rng.multinomial(len(scores), counts / len(scores), size=resamples)), [0.025, 0.975])
-    return float(low), float(high)
-
-
-def _counts(scores: Float64, null: Float64) -> Int64:
-    """Scores up to the first threshold, between the thresholds, and above the last: [len(LEVELS) + 1]."""
-    return np.bincount(np.searchsorted(np.quantile(null, LEVELS), scores, side="left"), minlength=len(LEVELS) + 1).astype(np.int64)
-
-
-def _rates(counts: Int64) -> Float64:
-    below = np.cumsum(counts[:, :-1], axis=1) / counts.sum(axis=1, keepdims=True)
-    rates: Float64 = np.clip((below / LEVELS).mean(axis=1), 0.0, 1.0)
-    return rates
-
-
-def _why_not(count: int, auc: float, null_count: int, config: TrustConfig) -> str | None:
+def _judge(case: Testimony, voices: Voices, config: TrustConfig) -> _Verdict:
+    count = len(case.rows)
     if count < config.min_items:
-        return f"only {count} items have both a feature and an anchor, fewer than min_items = {config.min_items}"
-    error = 3 * float(np.sqrt((1 / count + 1 / null_count) / 12))
-    if not auc - error >= config.min_separation:
-        return (
-            f"matched pairs align no better than re-paired ones: AUC {auc:.3f} with a standard error of {error / 3:.3f} does not clear "
-            f"min_separation = {config.min_separation}"
-        )
-    return None
+        reason = f"only {count} items have both a feature and an anchor, fewer than min_items = {config.min_items}"
+        return _Verdict(scores=np.full(count, np.nan), auc=float("nan"), mixture=None, reason=reason)
+    found = _weigh(case, case.anywhere(config.null_pairs), voices, config, "bootstrap")
+    kinds = " and ".join(["behaviour", *voices])
+    words = f"actual features fit better than re-paired ones (AUC {found.auc:.3f} over {count:,} items), by {kinds}"
+    return found if found.mixture is None else replace(found, reason=words)
 
 
-def _posterior(scores: Float64, null: Float64, rate: float) -> Float32:
-    prior = float(np.clip(rate, 0.01, 0.9))
-    low = float(null.mean())
-    high = (float(scores.mean()) - prior * low) / (1 - prior)
-    spread = max(float(null.var()), np.finfo(np.float64).tiny)
-    logit = np.log((1 - prior) / prior) + max(high - low, 0.0) * (scores - (low + high) / 2) / spread
-    probability: Float32 = (1 / (1 + np.exp(-np.clip(logit, -60, 60)))).astype(np.float32)
-    return probability
+def _weigh(case: Testimony, pairs: Pairings, voices: Voices, config: TrustConfig, *name: str) -> _Verdict:
+    """Actual against the wrong ``pairs``."""
+    scores, null = case.contrast(pairs, voices)
+    auc = separation(scores, null)
+    reason = why_not(len(scores), len(null), auc, config)
+    mixture = None if reason else fit_mixture(scores, null, resamples=config.resamples, rng=case.rng(*name))
+    return _Verdict(scores=scores, auc=auc, mixture=mixture, reason=reason or "")
 
 
-def _trust(
-    modality: str,
-    probability: Float32,
-    rate: float | None,
-    low: float | None,
-    high: float | None,
-    identifiable: bool,
-    auc: float,
-    reason: str,
-) -> Trust:
+def why_not(count: int, null_count: int, auc: float, config: TrustConfig) -> str | None:
+    """Why evidence of this AUC over ``count`` actual and ``null_count`` re-paired scores tells nothing, None where it does."""
+    error = float(np.sqrt((1 / max(1, count) + 1 / max(1, null_count)) / 12))
+    if auc - 3 * error >= config.min_separation:
+        return None
+    return (
+        f"actual features fit no better than re-paired ones: AUC {auc:.3f} with a standard error of {error:.3f} does not clear "
+        f"min_separation = {config.min_separation}"
+    )
+
+
+def _voice(case: Testimony, found: _Verdict) -> Float64:
+    """How far to believe a modality as a witness: its trust by behaviour, NaN where behaviour tells nothing."""
+    voice = np.full(len(case.projection.alignment), np.nan)
+    if found.mixture is not None:
+        voice[case.rows] = found.mixture.probability(found.scores)
+    return voice
+
+
+def _among_alike(case: Testimony, voices: Voices, category: Int32 | None, config: TrustConfig) -> dict[str, Mixture | None]:
+    """The mixture when features are re-paired among alike items only; None where these cannot be told apart."""
+    found = {}
+    for what, pairs in case.alike(config.alike_groups, category, config.null_pairs // 2).items():
+        if len(np.unique(pairs[1])) >= config.min_items:
+            seen = _weigh(case, pairs, voices, config, "alike", what)
+            found[what] = seen.mixture if seen.auc >= config.min_alike_separation else None
+    return found
+
+
+def _told(case: Testimony, alone: _Verdict, found: _Verdict, mixture: Mixture, alike: Mapping[str, Mixture | None]) -> Trust:
+    witness = found.scores - alone.scores if found is not alone else np.full(len(case.rows), np.nan)
+    low, high, reason = mixture.low, mixture.high, found.reason
+    for what, among in alike.items():
+        if among is None:
+            reason += f"; mix-ups among {what} cannot be told and are not counted"
+            continue
+        low, high = min(low, among.low), max(high, among.high)
+        reason += f"; with mix-ups among {what} at most {100 * max(among.high, mixture.high):.0f} %"
     return Trust(
-        modality=modality,
-        probability=probability,
-        mismatch_rate=rate,
+        modality=case.modality,
+        probability=_spread(case, mixture.probability(found.scores)),
+        probability_upper=_spread(case, mixture.probability_upper(found.scores)),
+        behaviour=_spread(case, alone.scores),
+        witness=_spread(case, witness),
+        mismatch_rate=mixture.rate,
         low=low,
         high=high,
-        identifiable=identifiable,
-        separation=auc,
+        low_unlike=mixture.low,
+        high_unlike=mixture.high,
+        identifiable=True,
+        separation=found.auc,
         reason=reason,
     )
+
+
+def _cannot_tell(case: Testimony, alone: _Verdict) -> Trust:
+    nothing = np.full(len(case.projection.alignment), np.nan, np.float32)
+    return Trust(
+        modality=case.modality,
+        probability=nothing,
+        probability_upper=nothing,
+        behaviour=_spread(case, alone.scores),
+        witness=nothing,
+        mismatch_rate=None,
+        low=None,
+        high=None,
+        low_unlike=None,
+        high_unlike=None,
+        identifiable=False,
+        separation=alone.auc,
+        reason=alone.reason or "other modalities disagree with it, and behaviour does not say which of them is wrong",
+    )
+
+
+def _spread(case: Testimony, values: Float64 | Float32) -> Float32:
+    """Values of the judged rows as [I] float32, NaN elsewhere."""
+    spread = np.full(len(case.projection.alignment), np.nan, np.float32)
+    spread[case.rows] = values
+    return spread
+
+
+def _without_behaviour(case: Testimony, trusts: Mapping[str, Trust], config: TrustConfig) -> Trust:
+    """Add the items that have no anchor but another modality that can be told.
+
+    That the two features fit says both are right; that they do not fit leaves open which is wrong, so the blame is shared out by how often
+    either modality errs where behaviour can tell.
+    """
+    trust = trusts[case.modality]
+    if trust.mismatch_rate is None:
+        return trust
+    probability, upper, witness = trust.probability.copy(), trust.probability_upper.copy(), trust.witness.copy()
+    for name, partner in sorted(case.partners.items()):
+        other, between = trusts[name].mismatch_rate, partner.between
+        scores, null = between.alignment.astype(np.float64), between.null_alignment.astype(np.float64)
+        both = ~np.isnan(scores)
+        rows = np.flatnonzero(both & np.isnan(probability))
+        if other is None or not len(rows) or why_not(int(both.sum()), len(null), separation(scores[both], null), config) is not None:
+            continue
+        mixture = fit_mixture(scores[both], null, resamples=config.resamples, rng=case.rng("without behaviour", name))
+        either = 1 - (1 - trust.mismatch_rate) * (1 - other)
+        spared = other * (1 - trust.mismatch_rate) / either if either > 0 else 0.5
+        # How often either errs is better known where behaviour can tell than from the two features' agreement.
+        ratio = _logit(mixture.probability(scores[rows])) - _logit(1 - mixture.rate)
+        bound = _logit(mixture.probability_upper(scores[rows])) - _logit(1 - mixture.rate)
+        fine, at_most = (1 / (1 + np.exp(-(x + _logit(1 - either)))) for x in (ratio, bound))
+        probability[rows], upper[rows] = fine + (1 - fine) * spared, at_most + (1 - at_most) * spared
+        witness[rows] = ratio
+    return replace(trust, probability=probability, probability_upper=upper, witness=witness)
+
+
+def _logit(probability: Float32 | Float64 | float) -> Float64:
+    bounded = np.clip(np.asarray(probability, dtype=np.float64), 1e-6, 1 - 1e-6)
+    logit: Float64 = np.log(bounded) - np.log1p(-bounded)
+    return logit

@@ -9,10 +9,13 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
+
 from rectifier_core.numerics import Progress, silent
-from tasks.demo_config import FEATURE_FAULTS, MODALITIES, ROW_FAULTS, DemoConfig
+from tasks.demo_config import FEATURE_FAULTS, MODALITIES, ROW_FAULTS, SEQUENCES, DemoConfig
 from tasks.demo_model import WIDTHS, DemoWorld, build_world
-from tasks.demo_tables import LAST_DAY, POSITIVE_RATING, write_catalog, write_interactions, write_truth
+from tasks.demo_sequences import Sequences, plant_splices, sequence_summary, write_segment_truth
+from tasks.demo_tables import LAST_DAY, POSITIVE_RATING, item_ids, write_catalog, write_interactions, write_truth
 from tasks.demo_truth import PlantedTruth, plant
 from tasks.errors import InputError, StorageError
 
@@ -90,12 +93,17 @@ def _check_target(folder: Path) -> bool:
 def _write(folder: Path, config: DemoConfig, progress: Progress) -> dict[str, Any]:
     (folder / "truth").mkdir(parents=True)
     world, truth = build_world(config), plant(config)
-    rows = write_catalog(folder / "catalog", world, truth, progress)
+    sequences = {m: Sequences(config, m, world.taste) for m in SEQUENCES} if config.sequences else {}
+    splices = {m: plant_splices(config, m, made) for m, made in sequences.items()}
+    rows = write_catalog(folder / "catalog", world, truth, progress, sequences, splices)
     write_truth(folder / "truth", truth)
     logged = write_interactions(folder / "interactions", world, progress)
     summary = _summary(world, truth, rows, logged)
+    if sequences:
+        write_segment_truth(folder / "truth", splices, item_ids(np.arange(config.items)), sequences)
+        summary["sequences"] = sequence_summary(config, splices, sequences)
     _write_json(folder / SUMMARY, summary)
-    modalities = "\n".join(f'{m} = "{m}_embedding"' for m in MODALITIES)
+    modalities = "\n".join(f'{m} = "{m}_embedding"' for m in (*MODALITIES, *sequences))
     (folder / "run.toml").write_text(_RUN_TOML.format(seed=config.seed, positive=POSITIVE_RATING, modalities=modalities))
     return summary
 
@@ -135,7 +143,11 @@ def _replace(source: Path, folder: Path, summary: dict[str, Any]) -> None:
         if old.exists():
             old.rename(source / f"old-{name}")
         new.rename(old)
-    for path in sorted((source / "truth").iterdir(), key=lambda path: path.name == Path(SUMMARY).name):
+    made = sorted((source / "truth").iterdir(), key=lambda path: path.name == Path(SUMMARY).name)
+    # The old demo may have had sequences where the new one has none.
+    for path in set((folder / "truth").iterdir()) - {folder / "truth" / path.name for path in made}:
+        path.unlink()
+    for path in made:
         path.replace(folder / "truth" / path.name)
 
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 MODALITIES = ("image", "text")
+SEQUENCES = ("video", "audio")
 DEFAULT_MISMATCH: Mapping[str, float] = {"image": 0.2, "text": 0.1}
 DEFAULT_MISSING: Mapping[str, float] = {"image": 0.05, "text": 0.01}
 ROW_FAULTS = ("duplicate_id", "null_id")
@@ -16,6 +17,7 @@ _BROKEN_SHARE = 0.003
 _PLACEHOLDER_SHARE = 0.005
 _LARGEST_RATE = 0.9
 _LARGEST_COUNT = 2**31 - 1
+_LARGEST_OFFSET = 16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,7 +26,9 @@ class DemoConfig:
 
     ``users`` is 1.6 per item when None, ``interactions`` 25 per user. ``mismatch[m]`` is the share of the items that have modality m whose
     feature is another item's, ``missing[m]`` the share of all items with none; a modality that is not named has rate 0.
-    ``interactions`` are spread over ``days`` days. Raises ``ValueError`` naming the key for a value out of range.
+    ``interactions`` are spread over ``days`` days. ``sequences`` adds the modalities of ``SEQUENCES``, a list of segments an item:
+    the share ``spliced`` of the items has a run of segments that belong to another, and what the video shows at segment t is heard at
+    segment t + ``time_offset``. Raises ``ValueError`` naming the key for a value out of range.
     """
 
     items: int = 5000
@@ -34,6 +38,9 @@ class DemoConfig:
     mismatch: Mapping[str, float] = field(default_factory=lambda: dict(DEFAULT_MISMATCH))
     missing: Mapping[str, float] = field(default_factory=lambda: dict(DEFAULT_MISSING))
     days: int = 60
+    sequences: bool = False
+    spliced: float = 0.2
+    time_offset: int = 3
 
     def __post_init__(self) -> None:
         """Check every value, and that what is to be planted fits."""
@@ -49,6 +56,10 @@ class DemoConfig:
                     raise ValueError(f"{key}: the demo has the modalities {' and '.join(MODALITIES)}, not {modality!r}")
                 if not 0 <= rate <= _LARGEST_RATE:
                     raise ValueError(f"{key}.{modality}: wanted a rate from 0 to {_LARGEST_RATE}, got {rate}")
+        if not 0 <= self.spliced <= _LARGEST_RATE:
+            raise ValueError(f"spliced: wanted a share from 0 to {_LARGEST_RATE}, got {self.spliced}")
+        if not -_LARGEST_OFFSET <= self.time_offset <= _LARGEST_OFFSET:
+            raise ValueError(f"time_offset: wanted from {-_LARGEST_OFFSET} to {_LARGEST_OFFSET} segments, got {self.time_offset}")
         for modality in MODALITIES:
             self._check_room(modality)
 

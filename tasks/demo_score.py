@@ -25,7 +25,9 @@ def score_ranking(uri: str, truth: Path, as_of: date | None = None, *, storage_o
     Returns ``{"as_of", "rows", "modalities": {m: {...}}}`` with, for each modality: ``planted`` and ``planted_rate`` (of the items that
     have the feature), ``planted_ranked`` (those with a trust value), ``ranked`` and ``unranked`` (published rows with and without one),
     ``listed`` (length of the list), ``found``, ``placeholders_listed``, ``precision`` (found / listed), ``recall`` (found / planted), and
-    ``auc`` (the chance that a mismatch is trusted less than a matched item). A share with nothing to divide by is None.
+    ``auc`` (the chance that a mismatch is trusted less than a matched item). A share with nothing to divide by is None. Where the demo has
+    sequences that the table shows, ``"sequences": {m: {...}}`` gives ``planted``, ``ranked``, ``listed``, ``found`` and ``auc`` of their
+    segments likewise.
 
     Raises:
         InputError: no table, day, trust column or whole truth; the message names it.
@@ -38,7 +40,45 @@ def score_ranking(uri: str, truth: Path, as_of: date | None = None, *, storage_o
     for m, found in summary["modalities"].items():
         scores[m] = {"planted": len(planted[m]), "planted_rate": found["mismatch_rate"]}
         scores[m] |= _score(published["item_id"], published[f"{m}_trust"], planted[m], _ids(placeholders, m))
-    return {"as_of": day, "rows": published.num_rows, "modalities": scores}
+    result = {"as_of": day, "rows": published.num_rows, "modalities": scores}
+    return result | _score_sequences(uri, truth, summary, date.fromisoformat(day), storage_options)
+
+
+def _score_sequences(
+    uri: str, truth: Path, summary: dict[str, Any], day: date, storage_options: dict[str, str] | None
+) -> dict[str, dict[str, Any]]:
+    if "sequences" not in summary:
+        return {}
+    table, planted = DeltaTable(uri, storage_options=storage_options), _truth_table(truth / "segments.parquet")
+    shown, scores = {field.name for field in table.schema().fields}, {}
+    for m in summary["sequences"]["modalities"]:
+        columns = ["item_id", f"{m}_segment_positions", f"{m}_segment_trust"]
+        if shown.issuperset(columns):
+            rows = table.to_pyarrow_table(filters=[("as_of", "=", day)], columns=columns).combine_chunks()
+            scores[m] = _score_segments(rows, planted.filter(pc.equal(planted["modality"], m)))
+    return {"sequences": scores} if scores else {}
+
+
+def _score_segments(rows: pa.Table, planted: pa.Table) -> dict[str, Any]:
+    ids, positions, trusts = (column.combine_chunks() for column in rows.columns)
+    names = _segment_names(ids.take(pc.list_parent_indices(positions)), pc.list_flatten(positions))
+    wanted = _segment_names(planted["item_id"].combine_chunks(), planted["segment"].combine_chunks())
+    trust = pc.list_flatten(trusts)
+    known = pc.is_valid(trust)
+    doubt = 1 - trust.filter(known).to_numpy().astype(np.float64)
+    wrong = pc.is_in(names, wanted).filter(known).to_numpy(zero_copy_only=False).astype(np.bool_)
+    listed = min(len(wanted), len(wrong))
+    return {
+        "planted": len(wanted),
+        "ranked": len(wrong),
+        "listed": listed,
+        "found": int(wrong[np.argsort(-doubt, kind="stable")[:listed]].sum()),
+        "auc": separation(doubt[wrong], doubt[~wrong]) if wrong.any() and not wrong.all() else None,
+    }
+
+
+def _segment_names(items: pa.Array, positions: pa.Array) -> pa.Array:
+    return pc.binary_join_element_wise(items.cast(pa.string()), positions.cast(pa.string()), "/")
 
 
 def _score(items: pa.ChunkedArray, trust: pa.ChunkedArray, planted: pa.Array, placeholders: pa.Array) -> dict[str, Any]:
@@ -63,7 +103,15 @@ def _score(items: pa.ChunkedArray, trust: pa.ChunkedArray, planted: pa.Array, pl
 
 def describe_score(score: dict[str, Any]) -> str:
     """The result of ``score_ranking`` in words, a line a modality."""
-    return "\n".join(f"{m}: {_describe(found)}" for m, found in score["modalities"].items())
+    lines = [f"{m}: {_describe(found)}" for m, found in score["modalities"].items()]
+    return "\n".join(lines + [f"segments of {m}: {_describe_segments(found)}" for m, found in score.get("sequences", {}).items()])
+
+
+def _describe_segments(found: dict[str, Any]) -> str:
+    if not found["ranked"]:
+        return f"none has a trust value, so none of the {found['planted']:,} planted wrong ones is ranked"
+    words = f"the {found['listed']:,} least trusted hold {found['found']:,} of {found['planted']:,} planted wrong ones"
+    return words if found["auc"] is None else f"{words}, AUC {found['auc']:.2f}".replace(" 0.", " .")
 
 
 def _describe(found: dict[str, Any]) -> str:

@@ -20,6 +20,7 @@ from tasks.demo_config import MODALITIES, ROW_FAULTS, DemoConfig
 from tasks.demo_features import Features
 from tasks.demo_model import CATEGORIES, DemoWorld, Events, draw_events
 from tasks.demo_random import permuted, stream, uniforms
+from tasks.demo_sequences import SEQUENCE_TYPE, Sequences, Splices, sequence_column
 from tasks.demo_truth import PLACEHOLDER, Fault, PlantedTruth
 
 LAST_DAY: Final = date(2026, 6, 30)
@@ -45,18 +46,30 @@ def item_ids(items: Int64, prefix: str = "item") -> pa.Array:
     return pc.binary_join_element_wise(prefix, digits, "-")
 
 
-def write_catalog(folder: Path, world: DemoWorld, truth: PlantedTruth, progress: Progress) -> int:
+def write_catalog(
+    folder: Path,
+    world: DemoWorld,
+    truth: PlantedTruth,
+    progress: Progress,
+    sequences: Mapping[str, Sequences] | None = None,
+    splices: Mapping[str, Splices] | None = None,
+) -> int:
     """Write ``part-*.parquet`` and return the number of rows: all items in order, then the rows that repeat an id or have none."""
+    sequences, splices = sequences or {}, splices or {}
     faults = [fault for fault in truth.faults if fault.kind in ROW_FAULTS]
     rows = np.concatenate([np.arange(world.config.items), np.array([fault.item for fault in faults], dtype=np.int64)])
     nameless = np.concatenate([np.zeros(world.config.items, dtype=np.bool_), np.array([fault.kind == "null_id" for fault in faults])])
     features = {m: Features(world.config.seed, m, world.taste) for m in MODALITIES}
+    schema = pa.schema([*_CATALOG, *(pa.field(f"{m}_embedding", SEQUENCE_TYPE) for m in sequences)])
     folder.mkdir(parents=True)
     for number, part in enumerate(row_blocks(len(rows), CATALOG_FILE_ROWS)):
-        with closing(_writer(folder / f"part-{number:05d}.parquet", _CATALOG, ["category"])) as writer:
+        with closing(_writer(folder / f"part-{number:05d}.parquet", schema, ["category"])) as writer:
             for start in range(part.start, part.stop, CATALOG_GROUP_ROWS):
                 block = slice(start, min(start + CATALOG_GROUP_ROWS, part.stop))
-                writer.write_table(_catalog_rows(rows[block], nameless[block], world, truth, features))
+                table = _catalog_rows(rows[block], nameless[block], world, truth, features)
+                for m, made in sequences.items():
+                    table = table.append_column(schema.field(f"{m}_embedding"), sequence_column(rows[block], made, splices[m]))
+                writer.write_table(table)
                 progress("catalog", block.stop, len(rows))
     return len(rows)
 

@@ -20,12 +20,16 @@ from prefect.cache_policies import NO_CACHE
 
 from rectifier_core.affinity import AffinityConfig
 from rectifier_core.anchors import AnchorsConfig
+from rectifier_core.copies import CopiesConfig
 from rectifier_core.projection import ProjectionConfig
 from rectifier_core.quality import QualityConfig
 from rectifier_core.records import QualityReport, TableVersion
 from rectifier_core.rectify import RectifyConfig
+from rectifier_core.segments import SegmentsConfig
 from rectifier_core.sinkhorn import SinkhornConfig
+from rectifier_core.time_offset import TimeOffsetConfig
 from rectifier_core.trust import TrustConfig
+from rectifier_core.witness import WitnessConfig
 from tasks import stages
 from tasks.errors import RectifierError
 from tasks.progress import logged_progress, run_logger
@@ -35,9 +39,12 @@ from tasks.references import Ref, StageStore
 from tasks.report import write_report
 from tasks.report_inputs import ModalityRefs, ReportInputs
 from tasks.runs import RunSettings, copy_quarantine, previous_ego
+from tasks.segment_stages import offset_facts, segments_stage, time_offset_stage
 from tasks.source import read_source
 from tasks.source_config import SourceConfig
 from tasks.storage import StorageUnreachableError
+from tasks.trend import Trend, find_jumps, read_trend, record_run, trend_entry
+from tasks.trend_events import emit_jumps
 
 
 def _is_transient(_task: Any, _run: Any, state: Any) -> bool:
@@ -71,10 +78,53 @@ def anchors(
     return stages.anchors_stage(source, config, seed, store, previous=previous, previous_run=run_id, progress=logged_progress())
 
 
+@task(task_run_name="judge the segments of {modality}", **PLAIN)
+def judge_segments(modality: str, source: Ref, anchor: Ref, config: SegmentsConfig, seed: int, store: StageStore) -> Ref:
+    """Say which parts of a sequence are its item's own, and pool the others out."""
+    segments = segments_stage(modality, source, anchor, config, seed, store, progress=logged_progress())
+    run_logger().info("segments of %s: %s", modality, segments.meta["reason"])
+    return segments
+
+
+@task(task_run_name="time from {first} to {second}", **PLAIN)
+def recover_offset(
+    first: str, second: str, source: Ref, segments: dict[str, Ref], config: TimeOffsetConfig, doubtful: float, seed: int, store: StageStore
+) -> dict[str, Any]:
+    """Find by how many segments one sequence runs behind another."""
+    offset = time_offset_stage(first, second, source, segments, doubtful, config, seed, store, progress=logged_progress())
+    run_logger().info("time from %s to %s: %s", first, second, offset.meta["reason"])
+    return offset_facts(offset)
+
+
+@task(task_run_name="find copies in {modality}", **PLAIN)
+def find_copies(modality: str, features: Ref, anchor: Ref, config: CopiesConfig, seed: int, store: StageStore) -> Ref:
+    """Find features that many items share."""
+    return stages.copies_stage(modality, features, anchor, config, seed, store, progress=logged_progress())
+
+
 @task(task_run_name="project {modality}", **PLAIN)
-def project(modality: str, source: Ref, anchor: Ref, config: ProjectionConfig, seed: int, store: StageStore) -> Ref:
+def project(modality: str, features: Ref, copies: Ref, anchor: Ref, config: ProjectionConfig, seed: int, store: StageStore) -> Ref:
     """Carry one modality into anchor space."""
-    return stages.projection_stage(modality, source, anchor, config, seed, store, progress=logged_progress())
+    return stages.projection_stage(modality, features, copies, anchor, config, seed, store, progress=logged_progress())
+
+
+@task(task_run_name="hold {modality} against {other}", **PLAIN)
+def witness(
+    modality: str,
+    other: str,
+    features: Mapping[str, Ref],
+    copies: Mapping[str, Ref],
+    config: WitnessConfig,
+    projection: ProjectionConfig,
+    seed: int,
+    store: StageStore,
+) -> Ref:
+    """Carry one modality into the space of another."""
+    places = stages.places_stage(other, features[other], copies[other], config, seed, store)
+    told = logged_progress()
+    return stages.projection_stage(
+        modality, features[modality], copies[modality], places, projection, seed, store, onto=other, progress=told
+    )
 
 
 @task(task_run_name="match {modality}", **PLAIN)
@@ -93,18 +143,27 @@ def balance(modality: str, affinity: Ref, config: SinkhornConfig, store: StageSt
     return plan
 
 
-@task(task_run_name="judge trust in {modality}", **PLAIN)
-def judge_trust(modality: str, projection: Ref, config: TrustConfig, seed: int, store: StageStore) -> Ref:
+@task(**PLAIN)
+def judge_trust(
+    source: Ref,
+    anchor: Ref,
+    projections: Mapping[str, Ref],
+    witnesses: Mapping[tuple[str, str], Ref],
+    config: TrustConfig,
+    seed: int,
+    store: StageStore,
+) -> dict[str, Ref]:
     """Say how far each feature can be trusted."""
-    trust = stages.trust_stage(modality, projection, config, seed, store)
-    run_logger().info("trust in %s: %s", modality, trust.meta["reason"])
-    return trust
+    trusts = stages.trust_stages(source, anchor, projections, witnesses, config, seed, store)
+    for modality, trust in trusts.items():
+        run_logger().info("trust in %s: %s", modality, trust.meta["reason"])
+    return trusts
 
 
 @task(**PLAIN)
-def rectify(source: Ref, matched: Mapping[str, ModalityRefs], config: RectifyConfig, store: StageStore) -> Ref:
+def rectify(source: Ref, matched: Mapping[str, ModalityRefs], config: RectifyConfig, segments: SegmentsConfig, store: StageStore) -> Ref:
     """Mend every modality."""
-    return stages.rectified_stage(source, matched, config, store, progress=logged_progress())
+    return stages.rectified_stage(source, matched, config, segments, store, progress=logged_progress())
 
 
 @task(**IO, **PLAIN)
@@ -143,8 +202,20 @@ def asset_key(config: PublishConfig) -> str:
     return config.uri if config.folder is None else f"file://{quote(config.uri)}"
 
 
+@task(**IO, **PLAIN)
+def keep_trend(config: PublishConfig, identity: RunIdentity, version: TableVersion | None, facts: Mapping[str, Any]) -> Trend:
+    """Record what the run found beside the table, and raise an event where a rate jumped; the last days come back."""
+    outcome = "refused" if version is None else "published" if version.published else "unchanged"
+    entry = trend_entry(identity, outcome, None if version is None else version.version, facts["modalities"], facts["quality"])
+    new = record_run(config, entry)
+    trend = read_trend(config, until=identity.day)
+    if new:
+        emit_jumps(asset_key(config), find_jumps(trend.days, identity.day))
+    return trend
+
+
 @task(**PLAIN)
-def report(folder: Path, inputs: ReportInputs) -> str:
+def report(folder: Path, inputs: ReportInputs, facts: Mapping[str, Any]) -> str:
     """Write the report and its JSON twin, put the quarantined rows beside them, and leave artifacts with Prefect."""
     copy_quarantine(inputs.source, folder)
     path = write_report(folder, inputs)
@@ -153,8 +224,7 @@ def report(folder: Path, inputs: ReportInputs) -> str:
     lines += [f"Run `{inputs.run_id}`, table `{inputs.table_uri}`, report `{path}`.", ""]
     lines += [f"- {'passed' if c.passed else '**FAILED**'}: {c.name}: {c.value:.4g}, {c.rule} {c.bound:.4g}" for c in inputs.quality.checks]
     create_markdown_artifact("\n".join(lines), key="rectify-catalog", description=f"{inputs.as_of} {inputs.outcome}")
-    facts = stages.modality_facts(inputs.source, inputs.modalities, inputs.rectified)
-    rows = [{"modality": m} | found for m, found in facts.items()]
+    rows = [{"modality": m} | found for m, found in facts["modalities"].items()]
     create_table_artifact(rows, key="rectify-catalog-modalities", description=inputs.as_of)
     create_table_artifact([asdict(x) for x in inputs.timings], key="rectify-catalog-stages", description=inputs.as_of)
     return str(path)

@@ -61,13 +61,13 @@ def find_published(config: PublishConfig, identity: RunIdentity) -> TableVersion
 def publish_rectified(
     config: PublishConfig, identity: RunIdentity, source: Ref, rectified: Ref, facts: Mapping[str, object]
 ) -> TableVersion:
-    """Publish the rows of ``rectified`` (features, status, trust) under the ids of ``source`` as the day's partition, in one commit.
+    """Publish the rows of ``rectified`` (features, status, trust, segments) under the ids of ``source`` as the day's partition.
 
     ``facts`` is JSON (no NaN) and goes into the commit with the identity. Call it under the table's lock, after ``find_published`` gave
     None. Raises InputError for rows that cannot join the table, TableHeldError when another process committed first, StorageError when
     writing or the audit failed; nothing is visible then, and the files of the attempt are removed.
     """
-    rows = open_rows(source, rectified, identity.run_id)
+    rows = open_rows(source, rectified, identity.run_id, sequences=config.sequences)
     provenance = _provenance(identity, len(rows), facts)
     table = open_table(config.uri)
     if table is None:

@@ -19,13 +19,16 @@ class PublishConfig:
 
     ``uri`` is an absolute local path or ``s3://bucket/key``. The newest ``keep_snapshots`` days stay visible. Files that
     the table no longer shows are deleted ``vacuum_after_hours`` after they were dropped: so far back can ``rollback`` go. Where publishers
-    on several machines share a table it must exceed the longest publish. Raises ValueError with the key.
+    on several machines share a table it must exceed the longest publish. What runs found is kept beside the table for the newest
+    ``keep_trend`` days. ``sequences`` False publishes of a sequence modality its pooled feature alone. Raises ValueError with the key.
     """
 
     uri: str
     keep_snapshots: int = 30
     vacuum_after_hours: float = 168.0
     rows_per_file: int = 250_000
+    keep_trend: int = 400
+    sequences: bool = True
 
     def __post_init__(self) -> None:
         if not (Path(self.uri).is_absolute() or _REMOTE.fullmatch(self.uri)):
@@ -33,7 +36,7 @@ class PublishConfig:
         if "%" in self.uri:
             # delta-rs reads such a path URL-decoded and looks for the log elsewhere.
             raise ValueError("publish.uri: a path with % cannot hold the table; choose another name")
-        for name in ("keep_snapshots", "rows_per_file"):
+        for name in ("keep_snapshots", "rows_per_file", "keep_trend"):
             if getattr(self, name) < 1:
                 raise ValueError(f"publish.{name}: wanted at least 1, got {getattr(self, name)}")
         if not (math.isfinite(self.vacuum_after_hours) and self.vacuum_after_hours >= 0):

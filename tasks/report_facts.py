@@ -10,9 +10,17 @@ Shape of the twin (``null`` where a number does not exist; shares are ``{count, 
                       without_interactions, without_anchor {count, of}
     quality           passed; checks [{name, value, rule, bound, passed}], as the gate compared them
     anchors           width, epochs, best_epoch, best_recall, loss and recall as {x, y, length}: thinned to at most 200 points
+    trend             days [{as_of, run_id, outcome, version, this}], oldest first; modalities [{name, identifiable, mismatch_rate, low,
+                        high, low_unlike, high_unlike, drift, separation}], each a list of one value a day; gate [{name, rule, bound,
+                        values, least, most, failed {count, of}}]; jumps as tasks.trend.find_jumps gives them; damaged
     modalities        [{name, column, width, items, present, missing, quarantined, status {rectified, passed_through, imputed, missing},
-                        trust, alignment, hubs, balance, index, suspects}], by name:
-      trust           identifiable, mismatch_rate, low, high, separation, reason, judged, histogram {edges, counts, total}, untold
+                        trust, evidence, copies, alignment, hubs, balance, index, suspects}], by name:
+      trust           identifiable, mismatch_rate, low, high, low_unlike, high_unlike, separation, reason, judged,
+                        histogram {edges, counts, total}, untold
+      evidence        of, behaviour, witness, both: judged by the anchor alone, by other modalities alone, by both;
+                        neither {count, reasons [{reason, count}]}
+      copies          present; placeholders and alike {groups, items}; groups [{items, unlike, likeness, examples [{item_id, title,
+                        category}]}], placeholders first, the largest of each kind
       alignment       matched and null as histograms over the same edges, kept {count, of}, ridge
       hubs            raw, row and sinkhorn: {features, max_over_mean, top_features, top_share, gini, never_used, curve {rank, use}} or null
       balance         outcome, meaning, iterations, diagonal_mass, column_error, errors {x, y, length}
@@ -32,9 +40,11 @@ import numpy as np
 
 from rectifier_core.records import BalanceOutcome, Bool, Check, Int64, Status
 from tasks.references import Ref, plain
+from tasks.report_copies import copies_facts, evidence_facts
 from tasks.report_inputs import ReportInputs
 from tasks.report_numbers import Facts, concentration, count_codes, curve, histogram, paired_histograms, stream, tidy, top_k_use
 from tasks.report_suspects import shorten, suspects
+from tasks.report_trend import trend_facts
 from tasks.report_words import banner_sentence, headline, mask_credentials, modality_summary
 
 FORMAT = 1
@@ -48,17 +58,18 @@ def gather_facts(inputs: ReportInputs) -> Facts:
     """
     num_items = len(inputs.source.array("item_ids"))
     interactions = _interactions_per_item(inputs.source, num_items)
-    ranked = suspects(inputs, interactions)
-    modalities = [_modality(name, inputs) | {"suspects": ranked[name]} for name in sorted(inputs.modalities)]
+    ranked, copies, trend = suspects(inputs, interactions), copies_facts(inputs), trend_facts(inputs)
+    modalities = [_modality(name, inputs) | {"copies": copies[name], "suspects": ranked[name]} for name in sorted(inputs.modalities)]
     checks = [_check(check) for check in inputs.quality.checks]
     facts: Facts = _finite(
         {
             "format": FORMAT,
             "run": _run(inputs, checks, num_items),
-            "summaries": [{"modality": fact["name"], "text": modality_summary(fact)} for fact in modalities],
+            "summaries": [{"modality": fact["name"], "text": modality_summary(fact, trend["jumps"])} for fact in modalities],
             "read": _read(inputs.source.meta, interactions, np.array(inputs.anchors.array("trained"))),
             "quality": {"passed": inputs.quality.passed, "checks": checks},
             "anchors": _anchors(inputs.anchors),
+            "trend": trend,
             "modalities": modalities,
             "timings": [{"stage": x.stage, "seconds": tidy(x.seconds), "reused": x.reused} for x in inputs.timings],
             "provenance": mask_credentials(plain(inputs.provenance)),
@@ -151,7 +162,7 @@ def _anchors(anchors: Ref) -> Facts:
 
 def _modality(name: str, inputs: ReportInputs) -> Facts:
     refs, rectified, source = inputs.modalities[name], inputs.rectified, inputs.source
-    meta, present = source.meta, np.array(source.array(f"present-{name}"))
+    meta, present = source.meta, np.array(refs.features.array(f"present-{name}"))
     described, num_items = meta["modalities"][name], len(present)
     codes = count_codes(rectified, f"status-{name}", size=len(Status))
     picked, softmax, rows_with = top_k_use(refs.affinity)
@@ -167,6 +178,7 @@ def _modality(name: str, inputs: ReportInputs) -> Facts:
         "quarantined": _quarantined(meta["counts"]["features_quarantined"].get(name, {}), num_items),
         "status": {status.value: int(codes[status.code]) for status in Status},
         "trust": _trust(refs.trust, np.array(rectified.array(f"trust-{name}"))),
+        "evidence": evidence_facts(name, inputs),
         "alignment": _alignment(refs.projection),
         "hubs": {how: concentration(use[present]) for how, use in uses.items()},
         "balance": {
@@ -193,6 +205,8 @@ def _trust(trust: Ref, published: np.ndarray[Any, Any]) -> Facts:
         "mismatch_rate": tidy(meta["mismatch_rate"]),
         "low": tidy(meta["low"]),
         "high": tidy(meta["high"]),
+        "low_unlike": tidy(meta["low_unlike"]),
+        "high_unlike": tidy(meta["high_unlike"]),
         "separation": tidy(meta["separation"]),
         "reason": shorten(meta["reason"], 300) or "",
         "judged": int((~np.isnan(trust.array("probability"))).sum()),

@@ -130,6 +130,77 @@ def balance(modality: Facts, key: str) -> str:
     return out[0]
 
 
+def trend_rate(trend: Facts, modality: Facts, key: str) -> str:
+    """A modality's rate over the last days with its interval, days that the gate refused marked."""
+    with _axes(key, "day", "mismatch rate, %") as (axes, out):
+        days = _days(trend)
+        rate, low, high = (_percents(modality[name]) for name in ("mismatch_rate", "low", "high"))
+        axes.fill_between(days, low, high, color=BLUE, alpha=0.2, linewidth=0)
+        inner_low, inner_high = (_percents(modality[name]) for name in ("low_unlike", "high_unlike"))
+        told = np.pad(np.isfinite(low), 1)
+        # A band needs two days side by side; a day by itself gets a line.
+        by_itself = told[1:-1] & ~told[:-2] & ~told[2:]
+        axes.vlines(days[by_itself], low[by_itself], high[by_itself], color=BLUE, linewidth=5, alpha=0.25)
+        axes.plot(days, rate, color=BLUE, marker="o", markersize=3, label="estimate and 95 % interval")
+        if np.isfinite(inner_low).any():
+            axes.fill_between(days, inner_low, inner_high, color=BLUE, alpha=0.3, linewidth=0, label="unlike items only")
+        _mark_refused(axes, trend, rate)
+        axes.set_ylim(bottom=0)
+        _date_axis(axes, days)
+        _legend_above(axes)
+    return out[0]
+
+
+def trend_drift(trend: Facts, modality: Facts, key: str) -> str:
+    """A modality's mean cosine to the last published version over the last days, 1 in view."""
+    with _axes(key, "day", "mean cosine") as (axes, out):
+        days, drift = _days(trend), np.array([np.nan if x is None else x for x in modality["drift"]], dtype=float)
+        axes.plot(days, drift, color=GREEN, marker="o", markersize=3, label="published rows against the last published")
+        _mark_refused(axes, trend, drift)
+        _date_axis(axes, days)
+        room = max(0.01, 1 - float(np.nanmin(drift)))
+        axes.set_ylim(1 - 1.15 * room, 1 + 0.05 * room)
+        axes.yaxis.set_major_locator(MaxNLocator(nbins=5, steps=[1, 2, 5, 10]))
+        axes.ticklabel_format(axis="y", useOffset=False)
+        _legend_above(axes)
+    return out[0]
+
+
+def sparkline(values: list[float | None], *, width: int = 132, height: int = 22) -> str:
+    """A line without axes for a cell of a table: one value a day, the last one dotted."""
+    known = [(at, value) for at, value in enumerate(values) if value is not None]
+    low, high = min(value for _, value in known), max(value for _, value in known)
+    step, scale = (width - 8) / max(1, len(values) - 1), (height - 8) / (high - low) if high > low else 0.0
+    points = [(4 + at * step, height - 4 - (value - low) * scale if scale else height / 2) for at, value in known]
+    line = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
+    shape = f'<polyline points="{line}" fill="none" stroke="var({_VARIABLES[BLUE]})" stroke-width="1.4"/>' if len(points) > 1 else ""
+    x, y = points[-1]
+    dot = f'<circle cx="{x:.1f}" cy="{y:.1f}" r="2.4" fill="var({_VARIABLES[BLUE]})"/>'
+    return f'<svg viewBox="0 0 {width} {height}" width="{width}" height="{height}" class="spark" aria-hidden="true">{shape}{dot}</svg>'
+
+
+def _days(trend: Facts) -> np.ndarray:
+    return np.array([day["as_of"] for day in trend["days"]], dtype="datetime64[D]")
+
+
+def _percents(values: list[float | None]) -> np.ndarray:
+    return np.array([np.nan if x is None else 100 * x for x in values], dtype=float)
+
+
+def _mark_refused(axes: Axes, trend: Facts, values: np.ndarray) -> None:
+    refused = np.array([day["outcome"] == "refused" for day in trend["days"]]) & np.isfinite(values)
+    if refused.any():
+        axes.plot(_days(trend)[refused], values[refused], "x", color=ORANGE, markersize=7, markeredgewidth=1.8, label="refused")
+
+
+def _date_axis(axes: Axes, days: np.ndarray) -> None:
+    """Ticks at whole days only, few enough to read."""
+    at = np.unique(np.linspace(0, len(days) - 1, min(len(days), 6)).round().astype(int))
+    axes.set_xticks(days[at], [str(day)[5:] for day in days[at]])
+    hours = max(8, int((days[-1] - days[0]) / np.timedelta64(1, "h")) // 50)
+    axes.set_xlim(days[0] - np.timedelta64(hours, "h"), days[-1] + np.timedelta64(hours, "h"))
+
+
 @contextmanager
 def _axes(key: str, xlabel: str, ylabel: str) -> Iterator[tuple[Axes, list[str]]]:
     """An empty plot; its SVG is appended to the yielded list on leaving."""

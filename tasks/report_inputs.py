@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from rectifier_core.records import QualityReport
@@ -14,12 +14,26 @@ Outcome = Literal["published", "unchanged", "refused"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModalityRefs:
-    """The stage outputs of one modality."""
+    """The stage outputs of one modality.
 
+    ``features`` holds ``features-<m>`` and ``present-<m>``: the source, or of a sequence modality ``segments``, where they are pooled.
+    ``witnesses`` are its projections onto other modalities, by their names.
+    """
+
+    features: Ref
+    copies: Ref
     projection: Ref
     affinity: Ref
     plan: Ref
     trust: Ref
+    segments: Ref | None = None
+    witnesses: Mapping[str, Ref] = field(default_factory=dict)
+
+    def named(self, modality: str) -> dict[str, Ref]:
+        """The stages by their names in a run's summary."""
+        parts = {part: getattr(self, part) for part in ("segments", "copies", "projection", "affinity", "plan", "trust")}
+        named = {f"{part}/{modality}": ref for part, ref in parts.items() if ref is not None}
+        return named | {f"witness/{modality}-{other}": ref for other, ref in self.witnesses.items()}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,6 +51,8 @@ class ReportInputs:
 
     ``table_version`` is the version just published, or the one that already held this run; None if there is none. ``peak_memory_bytes``
     is the run's peak resident memory; ``provenance`` and ``config`` are shown as they are, except values that look like credentials.
+    ``trend`` are the entries of the last days as ``tasks.trend.read_trend`` gives them, oldest first, this run's own among them, and
+    ``trend_damaged`` how many files of it could not be read.
     """
 
     outcome: Outcome
@@ -53,3 +69,5 @@ class ReportInputs:
     peak_memory_bytes: int
     provenance: Mapping[str, str]
     config: Mapping[str, Any]
+    trend: tuple[Mapping[str, Any], ...] = ()
+    trend_damaged: int = 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -50,7 +51,9 @@ def _template() -> Template:
         "rate_phrase": words.rate_phrase,
         "trust": words.trust,
     }
-    environment.globals |= {"share_of": words.share_of, "plan_name": words.plan_name}
+    environment.filters |= {"evidence": words.evidence_phrase, "stretch": words.stretch_phrase}
+    environment.globals |= {name: getattr(words, name) for name in ("share_of", "plan_name", "plural", "jump_phrase")}
+    environment.globals["sparkline"] = lambda values: Markup(figures.sparkline(values))
     return environment.get_template("report.html.j2")
 
 
@@ -61,6 +64,8 @@ def draw_plots(facts: Facts) -> dict[str, str]:
         plots["loss"] = figures.anchor_loss(facts)
     if facts["anchors"]["recall"]["length"] > 1:
         plots["recall"] = figures.anchor_recall(facts)
+    for index, modality in enumerate(facts["trend"]["modalities"] if len(facts["trend"]["days"]) > 1 else ()):
+        plots |= dict(_trend_plots(facts["trend"], modality, f"t{index}"))
     for index, modality in enumerate(facts["modalities"]):
         plots |= {f"m{index}-{name}": plot for name, plot in _modality_plots(modality, f"m{index}")}
     return plots
@@ -74,3 +79,10 @@ def _modality_plots(modality: dict[str, Any], key: str) -> list[tuple[str, str]]
         ("balance", figures.balance, modality["balance"]["errors"]["length"]),
     ]
     return [(name, draw(modality, key)) for name, draw, something in drawn if something]
+
+
+def _trend_plots(trend: Facts, modality: Facts, key: str) -> Iterator[tuple[str, str]]:
+    if any(rate is not None for rate in modality["mismatch_rate"]):
+        yield f"{key}-rate", figures.trend_rate(trend, modality, f"{key}-rate")
+    if any(drift is not None for drift in modality["drift"]):
+        yield f"{key}-drift", figures.trend_drift(trend, modality, f"{key}-drift")

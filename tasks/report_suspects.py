@@ -97,13 +97,14 @@ def suspects(inputs: ReportInputs, interactions: Int64) -> dict[str, list[Facts]
     for name in inputs.modalities:
         trust = np.array(inputs.rectified.array(f"trust-{name}"))
         rows = least_trusted(trust, item_ids, NUM_SUSPECTS)
-        present = np.array(inputs.source.array(f"present-{name}"))
-        centre = mean_unit_row((inputs.source, f"features-{name}"), present)
+        features = inputs.modalities[name].features
+        present = np.array(features.array(f"present-{name}"))
+        centre = mean_unit_row((features, f"features-{name}"), present)
         by_behaviour = nearest_rows((inputs.anchors, "items"), trained, rows)
-        by_feature = nearest_rows((inputs.source, f"features-{name}"), present, rows, centre=centre)
+        by_feature = nearest_rows((features, f"features-{name}"), present, rows, centre=centre)
         chosen[name] = (trust[rows], rows, by_behaviour, by_feature)
     shown = [index for _, rows, behaviour, feature in chosen.values() for index in (rows, behaviour[0].ravel(), feature[0].ravel())]
-    labels = _Labels(inputs.source, np.unique(np.concatenate(shown)) if shown else np.empty(0, np.int64))
+    labels = Labels(inputs.source, np.unique(np.concatenate(shown)) if shown else np.empty(0, np.int64))
     return {
         name: [
             {
@@ -119,7 +120,7 @@ def suspects(inputs: ReportInputs, interactions: Int64) -> dict[str, list[Facts]
     }
 
 
-class _Labels:
+class Labels:
     """Ids, titles and categories of the few items that are shown."""
 
     def __init__(self, source: Ref, rows: Int64) -> None:

@@ -119,22 +119,62 @@ def banner_sentence(outcome: str, num_items: int, checks: Sequence[Mapping[str, 
 
 
 def rate_phrase(trust: Mapping[str, Any]) -> str:
-    """The mismatch rate in words: "about 21 % (16-26 %)", or only its upper end where there is no lower bound."""
-    if trust["low"] == 0:
-        return f"at most {percent(trust['high'])}"
-    low, high = percent(trust["low"]), percent(trust["high"])
-    return f"about {percent(trust['mismatch_rate'])} ({low.removesuffix(_NO_BREAK + '%')}{_DASH}{high})"
+    """The rate of mix-ups among unlike items in words: "about 21 % (16-26 %)", or only its upper end where it may be none."""
+    low, high = (trust["low"], trust["high"]) if trust.get("low_unlike") is None else (trust["low_unlike"], trust["high_unlike"])
+    if low < 0.005:
+        return f"at most {percent(high)}"
+    return f"about {percent(trust['mismatch_rate'])} ({percent(low).removesuffix(_NO_BREAK + '%')}{_DASH}{percent(high)})"
 
 
-def modality_summary(fact: Mapping[str, Any]) -> str:
+def stretch_phrase(trust: Mapping[str, Any]) -> str:
+    """How far mix-ups among alike items may raise the rate, in words; empty where they do not."""
+    high = trust.get("high_unlike")
+    if high is None or trust["high"] < high + 0.005:
+        return ""
+    return f"up to {percent(trust['high'])} counting mix-ups among alike items"
+
+
+def modality_summary(fact: Mapping[str, Any], jumps: Sequence[Mapping[str, Any]] = ()) -> str:
     """One modality's line for the banner, without its name: what looks mismatched and what was done, with denominators."""
-    trust, status = fact["trust"], fact["status"]
+    trust, status, copies = fact["trust"], fact["status"], fact["copies"]
     if trust["identifiable"] and trust["mismatch_rate"] is not None:
         found = f"{rate_phrase(trust)} of {trust['judged']:,} judged items look mismatched"
+        found += f", {stretch_phrase(trust)}" if stretch_phrase(trust) else ""
     else:
         found = f"mismatches cannot be told ({trust['reason'].rstrip('. ')})" if trust["reason"] else "mismatches cannot be told"
     done = ", ".join(f"{status[key]:,} {key.replace('_', ' ')}" for key in ("rectified", "passed_through", "imputed", "missing"))
-    return f"{found}; {done}"
+    said = [found, done]
+    if copies["placeholders"]["groups"]:
+        held = copies["placeholders"]
+        said.append(
+            f"{plural(held['items'], 'item')} of {copies['present']:,} with a feature carry {plural(held['groups'], 'placeholder')}"
+        )
+    said += [f"a jump since {jump['since']}: {jump_phrase(jump)}" for jump in jumps if jump["modality"] == fact["name"]]
+    return "; ".join(said)
+
+
+def plural(value: int, what: str) -> str:
+    """A count with its noun: ``1 item``, ``1,200 items``."""
+    return f"{value:,} {what}{'' if value == 1 else 's'}"
+
+
+def jump_phrase(jump: Mapping[str, Any]) -> str:
+    """A jump of the rate in words: what it was, what it is."""
+    before, now = (
+        rate_phrase(x) if x["identifiable"] and x["low"] is not None else "not to be told" for x in (jump["before"], jump["now"])
+    )
+    return f"{before} then, {now} now"
+
+
+def evidence_phrase(evidence: Mapping[str, Any]) -> str:
+    """What the judged items were judged by, in words: ``1,200 by behaviour and other modalities, 80 by other modalities alone``."""
+    alone = "" if evidence["both"] + evidence["witness"] == 0 else " alone"
+    parts = (
+        ("both", "by behaviour and other modalities"),
+        ("behaviour", f"by behaviour{alone}"),
+        ("witness", "by other modalities alone"),
+    )
+    return ", ".join(f"{evidence[kind]:,} {words}" for kind, words in parts if evidence[kind])
 
 
 def mask_credentials(value: Any) -> Any:

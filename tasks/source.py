@@ -3,12 +3,14 @@
 Files in the output's folder, I items, E pairs, D_m features of modality m:
 
 - ``item_ids.npy`` [I] int64 or fixed-width text; ``features-<m>.npy`` [I, D_m] float32, zeros where absent; ``present-<m>.npy`` [I] bool;
+- of a sequence modality also ``segments-<m>.npy``, ``offsets-<m>.npy`` and ``positions-<m>.npy`` (see ``source_sequences``); its feature is
+  the plain mean of the item's usable segments;
 - ``users.npy``, ``items.npy`` [E] int32, distinct positive pairs sorted by (user, item); a user's code is the rank of its id among all;
   ``times.npy`` [E] int64, seconds since the epoch of the pair's latest event, only with a time column;
 - ``labels.parquet`` item_id and, as configured, title and category as text, in catalog order;
 - ``quarantine-items.parquet`` row_number, item_id, reason; ``quarantine-features.parquet`` item_id, modality, reason;
   ``quarantine-interactions.parquet`` user_id, item_id, event_time, reason;
-- ``meta.json`` as_of, id_type, num_users, num_items, modalities and counts.
+- ``meta.json`` as_of, id_type, num_users, num_items, modalities (with ``segments`` for sequences only) and counts.
 
 Nothing in it depends on where the data lies or how it is cut into files, and the pairs do not depend on the order of the log's rows either.
 """
@@ -86,14 +88,21 @@ def _meta(as_of: date, items: Items, modalities: dict[str, Any], log: Counts, qu
         "interactions_quarantined": quarantined,
         "features_quarantined": {name: found["quarantined"] for name, found in modalities.items()},
     }
+    sequences = {name: found["segments_quarantined"] for name, found in modalities.items() if "segments" in found}
+    if sequences:
+        counts["segments_quarantined"] = sequences
     return {
         "as_of": as_of.isoformat(),
         "id_type": str(items.source_type),
         "num_users": log.num_users,
         "num_items": len(items.ids),
-        "modalities": {name: found | {"quarantined": sum(found["quarantined"].values())} for name, found in modalities.items()},
+        "modalities": {name: _summed(found) for name, found in modalities.items()},
         "counts": counts,
     }
+
+
+def _summed(found: dict[str, Any]) -> dict[str, Any]:
+    return found | {name: sum(found[name].values()) for name in ("quarantined", "segments_quarantined") if name in found}
 
 
 @cache

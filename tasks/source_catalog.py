@@ -17,14 +17,22 @@ from rectifier_core.numerics import Progress, row_blocks
 from rectifier_core.records import Bool, Float32, Int64
 from tasks.errors import InputError
 from tasks.references import StageWriter
-from tasks.source_columns import as_ids, as_text, check_embedding, embeddings, id_family, lengths, plain_type
+from tasks.source_columns import (
+    FEATURE_REASONS,
+    as_ids,
+    as_text,
+    embeddings,
+    judge_features,
+    lengths,
+    segment_lists,
+)
 from tasks.source_config import SourceConfig
 from tasks.source_files import ParquetFiles, batches, open_parquet, stream
 from tasks.source_quarantine import USABLE, ParquetSink, Quarantine, stop_if_too_many
+from tasks.source_schema import ITEM_KEY, check_columns, label_columns, wanted_columns
+from tasks.source_sequences import FIRST_SEGMENT_REASON, SEQUENCE_REASONS, SequenceWriter, judge_sequences, numbers_per_row
 
 ITEM_REASONS = ("null_id", "duplicate_id")
-FEATURE_REASONS = ("nan_or_infinite", "zero_norm", "wrong_width")
-ITEM_KEY = "source.item_column"
 ID_ROWS = 1 << 18
 # Rows of features are read so many at a time that one batch stays near this many bytes as float32.
 FEATURE_BYTES = 1 << 22
@@ -47,7 +55,7 @@ class Items:
 
 @dataclass(slots=True, kw_only=True)
 class _Modality:
-    """One modality while it is being read."""
+    """One modality while it is being read; ``quarantined`` counts items, ``dropped`` the segments of a sequence by reason."""
 
     name: str
     column: str
@@ -55,6 +63,16 @@ class _Modality:
     present: Bool
     missing: int
     quarantined: dict[str, int]
+    dropped: dict[str, int]
+    segments_read: int = 0
+    writer: SequenceWriter | None = None
+
+    def count(self, codes: NDArray[np.int8]) -> None:
+        """Take note of what cannot be used."""
+        for code, number in enumerate(np.bincount(codes, minlength=len(SEQUENCE_REASONS)).tolist()):
+            found = self.quarantined if code < FIRST_SEGMENT_REASON else self.dropped
+            if number or SEQUENCE_REASONS[code] in found:
+                found[SEQUENCE_REASONS[code]] += number
 
 
 def read_catalog(files: ParquetFiles, config: SourceConfig, writer: StageWriter, progress: Progress) -> tuple[Items, dict[str, Any]]:
@@ -62,22 +80,32 @@ def read_catalog(files: ParquetFiles, config: SourceConfig, writer: StageWriter,
 
     Raises InputError for a missing or unusable column, an unreadable file, an empty catalog, or too much in quarantine.
     """
-    items = _read_items(files, config, writer, progress)
+    family, source_type, sequences = check_columns(files, config)
+    items = _read_items(files, config, family, source_type, writer, progress)
     _write_ids(writer, items.ids)
     modalities = [
         _Modality(
             name=name,
             column=column,
-            width=_common_width(files, name, column),
+            width=_common_width(files, name, column, name in sequences),
             present=np.zeros(len(items.ids), dtype=np.bool_),
             missing=0,
-            quarantined=dict.fromkeys(FEATURE_REASONS, 0),
+            quarantined=dict.fromkeys(("zero_norm", "no_usable_segment") if name in sequences else FEATURE_REASONS, 0),
+            dropped=dict.fromkeys(SEQUENCE_REASONS[FIRST_SEGMENT_REASON:], 0) if name in sequences else {},
         )
         for name, column in sorted(config.modalities.items())
     ]
     _read_features(files, config, items, modalities, writer, progress)
     for modality in modalities:
         writer.array(f"present-{modality.name}", modality.present)
+        if modality.writer is not None:
+            stop_if_too_many(
+                f"source.modalities.{modality.name}, the segments in column {modality.column!r} of {files.uri}",
+                modality.dropped,
+                modality.segments_read,
+                config.max_quarantined,
+                "mend the segments",
+            )
         stop_if_too_many(
             f"source.modalities.{modality.name}, the features in column {modality.column!r} of {files.uri}",
             modality.quarantined,
@@ -91,49 +119,19 @@ def read_catalog(files: ParquetFiles, config: SourceConfig, writer: StageWriter,
 
 
 def _summary(modality: _Modality) -> dict[str, Any]:
-    return {
+    found = {
         "column": modality.column,
         "width": modality.width,
         "present": int(modality.present.sum()),
         "missing": modality.missing,
         "quarantined": modality.quarantined,
     }
+    return found if modality.writer is None else found | {"segments": modality.writer.length, "segments_quarantined": modality.dropped}
 
 
-def _wanted(config: SourceConfig) -> dict[str, str]:
-    wanted = {column: f"source.modalities.{name}" for name, column in config.modalities.items()}
-    wanted |= {column: key for _, column, key in _labels(config)}
-    return wanted | {config.item_column: ITEM_KEY}
-
-
-def _labels(config: SourceConfig) -> list[tuple[str, str, str]]:
-    """The configured label columns: name in ``labels.parquet``, name in the catalog, config key."""
-    found = []
-    if config.title_column is not None:
-        found.append(("title", config.title_column, "source.title_column"))
-    if config.category_column is not None:
-        found.append(("category", config.category_column, "source.category_column"))
-    return found
-
-
-def _check_columns(files: ParquetFiles, config: SourceConfig) -> tuple[pa.DataType, pa.DataType]:
-    """The common type of the ids and their type in the files; every file's columns are looked at before any row is read."""
-    families, types = [], []
-    for file in files.files:
-        with open_parquet(files.filesystem, file, _wanted(config)) as parquet:
-            schema = parquet.schema_arrow
-        kind = schema.field(config.item_column).type
-        families.append(id_family(kind, file, f"{ITEM_KEY} {config.item_column!r}"))
-        types.append(plain_type(kind))
-        if families[-1] != families[0]:
-            raise InputError(f"{file.uri}: {ITEM_KEY} {config.item_column!r} is {types[-1]}, but {types[0]} in {files.files[0].uri}")
-        for name, column in config.modalities.items():
-            check_embedding(schema.field(column).type, file, f"source.modalities.{name} {column!r}")
-    return families[0], types[0] if all(x == types[0] for x in types) else families[0]
-
-
-def _read_items(files: ParquetFiles, config: SourceConfig, writer: StageWriter, progress: Progress) -> Items:
-    family, source_type = _check_columns(files, config)
+def _read_items(
+    files: ParquetFiles, config: SourceConfig, family: pa.DataType, source_type: pa.DataType, writer: StageWriter, progress: Progress
+) -> Items:
     wanted = {config.item_column: ITEM_KEY}
     chunks = [
         as_ids(batch.column(0), family, file, f"{ITEM_KEY} {config.item_column!r}")
@@ -169,13 +167,14 @@ def _write_ids(writer: StageWriter, ids: pa.Array) -> None:
     out.flush()
 
 
-def _common_width(files: ParquetFiles, name: str, column: str) -> int:
+def _common_width(files: ParquetFiles, name: str, column: str, sequence: bool) -> int:
     """The most common length of the first embeddings, the larger one of a tie."""
     key, seen = f"source.modalities.{name}", Counter[int]()
+    batch_rows = WIDTH_ROWS if not sequence else min(WIDTH_ROWS, _batch_rows(numbers_per_row(files, {column: key})))
     for file in files.files:
         with open_parquet(files.filesystem, file, {column: key}) as parquet:
-            for batch in batches(parquet, file, [column], WIDTH_ROWS):
-                seen.update(lengths(batch.column(0)).tolist())
+            for batch in batches(parquet, file, [column], batch_rows):
+                seen.update(lengths(segment_lists(batch.column(0))[1] if sequence else batch.column(0)).tolist())
                 if seen.total() - seen[-1] >= WIDTH_SAMPLE:
                     break
         if seen.total() - seen[-1] >= WIDTH_SAMPLE:
@@ -191,15 +190,20 @@ def _read_features(
 ) -> None:
     for modality in modalities:
         writer.memmap(f"features-{modality.name}", (len(items.ids), modality.width), np.float32).flush()
-    labels = _labels(config)
+    sequences = {x.column: f"source.modalities.{x.name}" for x in modalities if x.dropped}
+    labels = label_columns(config)
     label_schema = pa.schema([("item_id", items.source_type), *((name, pa.large_string()) for name, _, _ in labels)])
     bad_schema = pa.schema([("item_id", items.source_type), ("modality", pa.string())])
-    batch_rows = max(1, FEATURE_BYTES // (4 * sum(x.width for x in modalities)))
+    numbers = sum(x.width for x in modalities if not x.dropped) + (numbers_per_row(files, sequences) if sequences else 0)
     start = 0
     with ExitStack() as stack:
         label_sink = stack.enter_context(ParquetSink(writer.folder / "labels.parquet", label_schema))
-        quarantine = stack.enter_context(Quarantine(writer.folder / "quarantine-features.parquet", bad_schema, FEATURE_REASONS))
-        for file, batch in stream(files, _wanted(config), batch_rows, progress, "reading features (bytes)"):
+        quarantine = stack.enter_context(Quarantine(writer.folder / "quarantine-features.parquet", bad_schema, SEQUENCE_REASONS))
+        for modality in modalities:
+            if modality.dropped:
+                opened = SequenceWriter(writer.folder, modality.name, modality.width, len(items.ids))
+                modality.writer = stack.enter_context(opened)
+        for file, batch in stream(files, wanted_columns(config), _batch_rows(numbers), progress, "reading features (bytes)"):
             target = items.target[start : start + batch.num_rows]
             start += batch.num_rows
             if start > len(items.target):
@@ -210,53 +214,67 @@ def _read_features(
             ids = items.ids.slice(first, len(kept)).cast(items.source_type)
             shown = [as_text(rows.column(column), file, f"{key} {column!r}") for _, column, key in labels]
             label_sink.add(pa.table([ids, *shown], schema=label_schema))
-            codes = [_store_features(rows.column(x.column), x, slice(first, first + len(kept)), writer) for x in modalities]
-            _quarantine_features(quarantine, ids, modalities, codes)
+            place = slice(first, first + len(kept))
+            bad = [_store(rows.column(x.column), x, place, writer) for x in modalities]
+            _quarantine_features(quarantine, ids, modalities, bad)
     if start != len(items.target):
         raise InputError(f"{files.uri}: was overwritten while it was being read; run again when nothing writes to it")
 
 
-def _store_features(column: pa.Array, modality: _Modality, rows: slice, writer: StageWriter) -> NDArray[np.int8]:
-    """Write the good features of one batch to their rows, and return a reason's index or ``USABLE`` for each row."""
+def _batch_rows(numbers: int) -> int:
+    return max(1, FEATURE_BYTES // (4 * numbers))
+
+
+def _store(column: pa.Array, modality: _Modality, rows: slice, writer: StageWriter) -> tuple[Int64, NDArray[np.int8]]:
+    """Write what is good of one batch to its rows, and return which rows hold something bad, ascending, and the reason's index."""
+    return _store_sequences(column, modality, rows, writer) if modality.writer else _store_features(column, modality, rows, writer)
+
+
+def _store_features(column: pa.Array, modality: _Modality, rows: slice, writer: StageWriter) -> tuple[Int64, NDArray[np.int8]]:
     given = lengths(column) >= 0
     right, values = embeddings(column, modality.width)
-    good, reasons = _judge_features(values)
+    good, reasons = judge_features(values)
     codes = np.where(given, np.int8(FEATURE_REASONS.index("wrong_width")), np.int8(USABLE))
     codes[right] = reasons
     modality.missing += int((~given).sum())
-    modality.present[rows][right[good]] = True
+    _write_features(writer, modality, rows, right[good], values if good.all() else values[good])
+    bad = np.flatnonzero(codes != USABLE)
+    return bad, codes[bad]
+
+
+def _store_sequences(column: pa.Array, modality: _Modality, rows: slice, writer: StageWriter) -> tuple[Int64, NDArray[np.int8]]:
+    found = judge_sequences(column, modality.width)
+    good = np.flatnonzero(found.counts)
+    modality.missing += int(found.missing.sum())
+    modality.segments_read += found.read
+    if modality.writer is not None:
+        modality.writer.append(rows, found.counts, found.segments, found.positions)
+    _write_features(writer, modality, rows, good, found.features[good])
+    return found.bad_rows, found.bad_codes
+
+
+def _write_features(writer: StageWriter, modality: _Modality, rows: slice, good: Int64, values: Float32) -> None:
+    modality.present[rows][good] = True
     # Mapped anew for each batch: a map kept open would hold every page written so far in this process's memory.
     out = np.load(writer.folder / f"features-{modality.name}.npy", mmap_mode="r+", allow_pickle=False)
-    if len(right) == len(given) and good.all():
+    if len(good) == rows.stop - rows.start:
         out[rows] = values
     else:
-        out[rows][right[good]] = values[good]
-    return codes
+        out[rows][good] = values
 
 
-def _judge_features(values: Float32) -> tuple[Bool, NDArray[np.int8]]:
-    """Which rows [K, D] can be used [K] bool, and the reason's index or ``USABLE`` [K] int8.
-
-    The norm is judged in float32, as everything after works in it: a row whose squares overflow or vanish there is of no use either.
-    """
-    with np.errstate(over="ignore", invalid="ignore"):
-        squares = np.einsum("ij,ij->i", values, values)
-    finite, zero = np.isfinite(squares), squares == 0
-    codes = np.full(len(values), USABLE, dtype=np.int8)
-    codes[zero] = FEATURE_REASONS.index("zero_norm")
-    codes[~finite] = FEATURE_REASONS.index("nan_or_infinite")
-    return finite & ~zero, codes
-
-
-def _quarantine_features(quarantine: Quarantine, ids: pa.Array, modalities: list[_Modality], codes: list[NDArray[np.int8]]) -> None:
-    found = np.stack(codes, axis=1)
-    # Item by item, then modality by modality: the order does not depend on where a batch ends.
-    rows, columns = np.nonzero(found != USABLE)
+def _quarantine_features(
+    quarantine: Quarantine, ids: pa.Array, modalities: list[_Modality], bad: list[tuple[Int64, NDArray[np.int8]]]
+) -> None:
+    for modality, (_, codes) in zip(modalities, bad, strict=True):
+        modality.count(codes)
+    rows = np.concatenate([found for found, _ in bad])
     if not len(rows):
         return
-    reasons = found[rows, columns]
-    for index, modality in enumerate(modalities):
-        for code, reason in enumerate(FEATURE_REASONS):
-            modality.quarantined[reason] += int(((columns == index) & (reasons == code)).sum())
+    columns = np.repeat(np.arange(len(bad)), [len(found) for found, _ in bad])
+    reasons = np.concatenate([codes for _, codes in bad])
+    # Item by item, then modality by modality: the order does not depend on where a batch ends.
+    order = np.lexsort((columns, rows))
+    rows, columns, reasons = rows[order], columns[order], reasons[order]
     names = pa.array([x.name for x in modalities], pa.string())
     quarantine.judge(pa.table({"item_id": ids.take(pa.array(rows)), "modality": names.take(pa.array(columns))}), reasons)

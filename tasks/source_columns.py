@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import date
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from rectifier_core.records import Bool, Float32, Int64
 from tasks.errors import InputError
+from tasks.source_quarantine import USABLE
 from tasks.storage import StoredFile
 
 DAY_SECONDS = 86_400
@@ -21,6 +22,8 @@ UNITS = {"s": 1, "ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}
 # Epoch seconds pass this in the year 5138, epoch milliseconds did in 1973: a larger integer is in a finer unit.
 LARGEST_SECONDS = 100_000_000_000
 INT64 = np.iinfo(np.int64)
+FEATURE_REASONS = ("nan_or_infinite", "zero_norm", "wrong_width")
+_LIST_TESTS = (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list, pa.types.is_list_view, pa.types.is_large_list_view)
 
 
 def plain_type(kind: pa.DataType) -> pa.DataType:
@@ -141,14 +144,20 @@ class Window:
         return chosen
 
 
-def check_embedding(kind: pa.DataType, file: StoredFile, key: str) -> None:
-    """Raises InputError unless the type is a list (plain, large, fixed-size or view) of numbers, or null (a file without any)."""
-    kind = plain_type(kind)
-    if pa.types.is_null(kind):
-        return
-    tests = (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list, pa.types.is_list_view, pa.types.is_large_list_view)
-    if not any(test(kind) for test in tests) or not (pa.types.is_floating(kind.value_type) or pa.types.is_integer(kind.value_type)):
-        raise InputError(f"{file.uri}: {key} is {kind}; an embedding is a list of numbers")
+def embedding_kind(kind: pa.DataType, file: StoredFile, key: str) -> Literal["vector", "sequence"] | None:
+    """Whether the type is a list (plain, large, fixed-size or view) of numbers or a list of such lists; None for null (a file without any).
+
+    Raises InputError if it is anything else.
+    """
+    found = plain_type(kind)
+    if pa.types.is_null(found):
+        return None
+    depth = 0
+    while any(test(found) for test in _LIST_TESTS):
+        depth, found = depth + 1, plain_type(found.value_type)
+    if depth not in (1, 2) or not (pa.types.is_floating(found) or pa.types.is_integer(found)):
+        raise InputError(f"{file.uri}: {key} is {kind}; an embedding is a list of numbers, or a list of such lists for a sequence")
+    return "vector" if depth == 1 else "sequence"
 
 
 def lengths(column: pa.Array) -> Int64:
@@ -172,3 +181,24 @@ def embeddings(column: pa.Array, width: int) -> tuple[Int64, Float32]:
     with np.errstate(over="ignore"):
         values: Float32 = flat.astype(np.float32, copy=False).reshape(-1, width)
     return np.flatnonzero(right).astype(np.int64), values
+
+
+def segment_lists(column: pa.Array) -> tuple[Int64, pa.Array]:
+    """How many segments each row of a sequence column has [N] int64, -1 where it is null, and all of them one after the other."""
+    if pa.types.is_null(column.type):
+        return np.full(len(column), -1, np.int64), pa.array([], pa.list_(pa.float32()))
+    return lengths(column), _lists(column).flatten()
+
+
+def judge_features(values: Float32) -> tuple[Bool, NDArray[np.int8]]:
+    """Which rows [K, D] can be used [K] bool, and the index in ``FEATURE_REASONS`` or ``USABLE`` [K] int8.
+
+    The norm is judged in float32, as everything after works in it: a row whose squares overflow or vanish there is of no use either.
+    """
+    with np.errstate(over="ignore", invalid="ignore"):
+        squares = np.einsum("ij,ij->i", values, values)
+    finite, zero = np.isfinite(squares), squares == 0
+    codes = np.full(len(values), USABLE, dtype=np.int8)
+    codes[zero] = FEATURE_REASONS.index("zero_norm")
+    codes[~finite] = FEATURE_REASONS.index("nan_or_infinite")
+    return finite & ~zero, codes

@@ -30,6 +30,7 @@ class SourceConfig:
     positive: str | None = None
     title_column: str | None = None
     category_column: str | None = None
+    picture_column: str | None = None
     lookback_days: int | None = None
     max_quarantined: float = 0.2
 
@@ -37,7 +38,7 @@ class SourceConfig:
         for name in ("catalog", "interactions", "item_column", "user_column"):
             if not getattr(self, name).strip():
                 raise ValueError(f"{name}: must not be empty")
-        for name in ("time_column", "positive", "title_column", "category_column"):
+        for name in ("time_column", "positive", "title_column", "category_column", "picture_column"):
             value = getattr(self, name)
             if value is not None and not value.strip():
                 raise ValueError(f"{name}: must not be empty; leave it out if there is none")

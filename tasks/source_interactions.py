@@ -16,13 +16,14 @@ from rectifier_core.numerics import Progress
 from rectifier_core.records import Int32, Int64
 from tasks.errors import InputError
 from tasks.references import StageWriter
-from tasks.source_catalog import ITEM_KEY, Items
+from tasks.source_catalog import Items
 from tasks.source_columns import INT64, Window, as_ids, as_seconds, check_time, id_family, is_text, plain_type
 from tasks.source_config import SourceConfig
 from tasks.source_files import ParquetFiles, batches, first_day, open_parquet, stream
 from tasks.source_predicate import KEY as POSITIVE_KEY
 from tasks.source_predicate import Predicate
 from tasks.source_quarantine import USABLE, Quarantine, stop_if_too_many
+from tasks.source_schema import ITEM_KEY
 from tasks.storage import StoredFile, reading
 
 REASONS = ("null_user", "null_item", "null_time", "unknown_item", "event_after_as_of")

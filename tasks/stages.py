@@ -8,24 +8,44 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict
 from datetime import date
+from functools import partial
 from typing import Any
 
 import numpy as np
+import polars as pl
 
 from rectifier_core.affinity import AffinityConfig, find_neighbours
 from rectifier_core.anchors import AnchorsConfig, train_anchors
+from rectifier_core.copies import CopiesConfig, find_copies
 from rectifier_core.numerics import Progress, row_blocks, silent
 from rectifier_core.projection import ProjectionConfig, fit_projection
 from rectifier_core.quality import QualityConfig, judge_quality, measure_modality
-from rectifier_core.records import Affinity, Anchors, BalanceOutcome, Float32, Interactions, Plan, Projection, QualityReport, Status, Trust
+from rectifier_core.records import (
+    Affinity,
+    Anchors,
+    BalanceOutcome,
+    Bool,
+    Copies,
+    Float32,
+    Int32,
+    Interactions,
+    Plan,
+    Projection,
+    QualityReport,
+    Status,
+    Trust,
+)
 from rectifier_core.rectify import RectifyConfig, decide_status, rectify_rows
+from rectifier_core.segments import SegmentsConfig
 from rectifier_core.sinkhorn import SinkhornConfig, balance
 from rectifier_core.trust import TrustConfig, judge_trust
+from rectifier_core.witness import WitnessConfig, place_by_features
 from tasks.drift import drift_since_last
 from tasks.publish_config import PublishConfig
 from tasks.references import Ref, StageStore, StageWriter
 from tasks.report_inputs import ModalityRefs
 from tasks.saved_records import load_record, save_record
+from tasks.segment_stages import segment_facts, write_mended
 
 
 def load_interactions(source: Ref) -> Interactions:
@@ -53,17 +73,55 @@ def anchors_stage(
     return store.once("anchors", (source, config, seed, previous_run), build)
 
 
-def projection_stage(
-    modality: str, source: Ref, anchors: Ref, config: ProjectionConfig, seed: int, store: StageStore, *, progress: Progress = silent
+def copies_stage(
+    modality: str, features: Ref, anchors: Ref, config: CopiesConfig, seed: int, store: StageStore, *, progress: Progress = silent
 ) -> Ref:
-    """One modality carried into anchor space."""
+    """Which features of one modality are copies of one another, and which of those are placeholders."""
 
     def build(writer: StageWriter) -> None:
-        features, present = source.array(f"features-{modality}"), np.asarray(source.array(f"present-{modality}"))
+        rows, present = features.array(f"features-{modality}"), np.asarray(features.array(f"present-{modality}"))
         anchor = load_record(anchors, Anchors)
-        save_record(writer, fit_projection(modality, features, present, anchor, config, seed=seed, progress=progress))
+        save_record(writer, find_copies(modality, rows, present, anchor, config, seed=seed, progress=progress))
 
-    return store.once(f"projection/{modality}", (source, anchors, config, seed), build)
+    return store.once(f"copies/{modality}", (features, anchors, config, seed), build)
+
+
+def telling(modality: str, features: Ref, copies: Ref) -> Bool:
+    """Which items have a feature of this modality that says something of them: [I] bool, placeholders left out."""
+    told: Bool = np.asarray(features.array(f"present-{modality}")) & ~load_record(copies, Copies).placeholder
+    return told
+
+
+def projection_stage(
+    modality: str,
+    features: Ref,
+    copies: Ref,
+    anchors: Ref,
+    config: ProjectionConfig,
+    seed: int,
+    store: StageStore,
+    *,
+    onto: str | None = None,
+    progress: Progress = silent,
+) -> Ref:
+    """One modality carried into anchor space, or into the space of the modality ``onto`` where ``anchors`` are its places."""
+
+    def build(writer: StageWriter) -> None:
+        rows, known = features.array(f"features-{modality}"), telling(modality, features, copies)
+        save_record(writer, fit_projection(modality, rows, known, load_record(anchors, Anchors), config, seed=seed, progress=progress))
+
+    name = f"projection/{modality}" if onto is None else f"witness/{modality}-{onto}"
+    return store.once(name, (features, copies, anchors, config, seed), build)
+
+
+def places_stage(modality: str, features: Ref, copies: Ref, config: WitnessConfig, seed: int, store: StageStore) -> Ref:
+    """Where one modality places each item, for others to be projected onto."""
+
+    def build(writer: StageWriter) -> None:
+        rows, known = features.array(f"features-{modality}"), telling(modality, features, copies)
+        save_record(writer, place_by_features(modality, rows, known, config, seed=seed))
+
+    return store.once(f"places/{modality}", (features, copies, config, seed), build)
 
 
 def affinity_stage(
@@ -86,35 +144,78 @@ def plan_stage(modality: str, affinity: Ref, config: SinkhornConfig, store: Stag
     return store.once(f"plan/{modality}", (affinity, config), build)
 
 
-def trust_stage(modality: str, projection: Ref, config: TrustConfig, seed: int, store: StageStore) -> Ref:
-    """How far each feature can be trusted to be its item's own."""
+def trust_stages(
+    source: Ref,
+    anchors: Ref,
+    projections: Mapping[str, Ref],
+    witnesses: Mapping[tuple[str, str], Ref],
+    config: TrustConfig,
+    seed: int,
+    store: StageStore,
+) -> dict[str, Ref]:
+    """How far each feature can be trusted to be its item's own: an output a modality, all from one judgement."""
+    judged: dict[str, Trust] = {}
 
-    def build(writer: StageWriter) -> None:
-        save_record(writer, judge_trust(load_record(projection, Projection), config, seed=seed))
+    def build(modality: str, writer: StageWriter) -> None:
+        if not judged:
+            own = {m: load_record(ref, Projection) for m, ref in projections.items()}
+            between = {pair: load_record(ref, Projection) for pair, ref in witnesses.items()}
+            anchor = load_record(anchors, Anchors)
+            judged.update(judge_trust(own, between, anchor, config, seed=seed, category=category_numbers(source)))
+        save_record(writer, judged[modality])
 
-    return store.once(f"trust/{modality}", (projection, config, seed), build)
+    named = {f"{a}-{b}": ref for (a, b), ref in witnesses.items()}
+    key = (source, anchors, dict(projections), named, config, seed)
+    return {m: store.once(f"trust/{m}", (*key, m), partial(build, m)) for m in projections}
+
+
+def category_numbers(source: Ref) -> Int32 | None:
+    """Each item's category as a number [I], -1 for none; None where the catalog names no category column."""
+    path = source.file("labels.parquet")
+    if not path.exists() or "category" not in pl.scan_parquet(path).collect_schema().names():
+        return None
+    column = pl.scan_parquet(path).select(pl.col("category")).collect()["category"]
+    return np.ascontiguousarray((column.rank("dense").cast(pl.Int64) - 1).fill_null(-1).to_numpy(), dtype=np.int32)
 
 
 def rectified_stage(
-    source: Ref, matched: Mapping[str, ModalityRefs], config: RectifyConfig, store: StageStore, *, progress: Progress = silent
+    source: Ref,
+    matched: Mapping[str, ModalityRefs],
+    config: RectifyConfig,
+    segments: SegmentsConfig,
+    store: StageStore,
+    *,
+    progress: Progress = silent,
 ) -> Ref:
     """Every modality rectified, written block by block: no copy of the features is held."""
 
     def build(writer: StageWriter) -> None:
         for modality, refs in matched.items():
-            features = source.array(f"features-{modality}")
+            features, present = refs.features.array(f"features-{modality}"), np.asarray(refs.features.array(f"present-{modality}"))
             plan, trust = load_record(refs.plan, Plan), load_record(refs.trust, Trust)
-            status = decide_status(np.asarray(source.array(f"present-{modality}")), plan, trust, config)
+            status = decide_status(present, plan, trust, config, load_record(refs.copies, Copies).placeholder)
             out = writer.memmap(f"features-{modality}", features.shape, np.float32)
             for rows in row_blocks(len(features), config.block_rows):
-                out[rows] = rectify_rows(features, rows, status, plan, config)
+                out[rows] = rectify_rows(features, rows, status, plan, trust, config)
                 progress(f"rectifying {modality}", rows.stop, len(features))
             out.flush()
             writer.array(f"status-{modality}", status)
             writer.array(f"trust-{modality}", trust.probability)
-        writer.meta({"features": list(matched)})
+            if refs.segments is not None:
+                write_mended(
+                    writer,
+                    modality,
+                    source,
+                    refs.segments,
+                    segments,
+                    trust=trust.probability,
+                    features=out,
+                    status=status,
+                    progress=progress,
+                )
+        writer.meta({"features": list(matched), "sequences": [m for m, refs in matched.items() if refs.segments is not None]})
 
-    return store.once("rectified", (source, dict(matched), config), build)
+    return store.once("rectified", (source, dict(matched), config, segments), build)
 
 
 def judge_stage(
@@ -128,7 +229,7 @@ def judge_stage(
         acted = bool(np.isin(status, (Status.RECTIFIED.code, Status.IMPUTED.code)).any())
         judged = acted and plan.outcome is not BalanceOutcome.ROW_ONLY
         measures[modality] = measure_modality(
-            source.array(f"features-{modality}"),
+            refs.features.array(f"features-{modality}"),
             rectified.array(f"features-{modality}"),
             status,
             config,
@@ -144,18 +245,27 @@ def judge_stage(
     )
 
 
-def modality_facts(source: Ref, matched: Mapping[str, ModalityRefs], rectified: Ref) -> dict[str, dict[str, Any]]:
+RATE = ("mismatch_rate", "low", "high", "low_unlike", "high_unlike", "identifiable", "reason", "separation")
+
+
+def modality_facts(source: Ref, matched: Mapping[str, ModalityRefs], rectified: Ref, segments: SegmentsConfig) -> dict[str, dict[str, Any]]:
     """Per modality what was found and done, as JSON: the rate with its interval, and how many items have each status."""
     facts = {}
     for modality, refs in matched.items():
-        trust, codes = refs.trust.meta, np.bincount(np.asarray(rectified.array(f"status-{modality}")), minlength=len(Status))
+        codes = np.bincount(np.asarray(rectified.array(f"status-{modality}")), minlength=len(Status))
+        copies = load_record(refs.copies, Copies)
         facts[modality] = {
-            **{name: trust[name] for name in ("mismatch_rate", "low", "high", "identifiable", "reason", "separation")},
+            **{name: refs.trust.meta[name] for name in RATE},
             **{status.value: int(codes[status.code]) for status in Status},
+            "judged": int((~np.isnan(refs.trust.array("probability"))).sum()),
+            "placeholders": int(copies.placeholder.sum()),
+            "placeholder_groups": int(copies.unlike.sum()),
             "width": source.meta["modalities"][modality]["width"],
             "outcome": refs.plan.meta["outcome"],
             "recall": refs.affinity.meta["recall"],
         }
+        if refs.segments is not None:
+            facts[modality]["sequence"] = segment_facts(modality, source, refs.segments, segments)
     return facts
 
 

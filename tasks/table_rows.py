@@ -20,26 +20,15 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from rectifier_core.numerics import row_blocks
-from rectifier_core.records import Status
 from tasks.errors import InputError, StorageError
 from tasks.references import Ref
+from tasks.table_columns import ModalityRows, SequenceRows, check_shapes, most_bytes, published_columns, published_fields
 from tasks.table_files import FileEntry, TableFiles
 
-_EMBEDDING = pa.list_(pa.field("element", pa.float32()))
 _BLOCK_BYTES = 32 << 20
 _MOST_BLOCK_ROWS = 100_000
 _WIDENED = {"uint8": "int16", "uint16": "int32", "uint32": "int64", "uint64": "int64"}
 _UNUSABLE_NAME = re.compile(r"[ ,;{}()\n\t=]|^$")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ModalityRows:
-    """One modality's memory maps: ``features`` [I, D] float32, ``status`` [I] int8, ``trust`` [I] float32, NaN where it cannot be told."""
-
-    name: str
-    features: np.ndarray[Any, Any]
-    status: np.ndarray[Any, Any]
-    trust: np.ndarray[Any, Any]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,14 +47,18 @@ class PublishedRows:
     def block_rows(self) -> int:
         """How many rows are in memory at once, and in one row group of a file."""
         row_bytes = 64 + sum(4 * x.features.shape[1] for x in self.modalities)
-        return int(max(1, min(_MOST_BLOCK_ROWS, _BLOCK_BYTES // row_bytes)))
+        rows = int(max(1, min(_MOST_BLOCK_ROWS, len(self), _BLOCK_BYTES // row_bytes)))
+        # The longest sequences may lie side by side: no block of them, wherever it starts, is to pass the same bound.
+        while rows > 1 and sum(most_bytes(x.sequence, rows) for x in self.modalities if x.sequence) > _BLOCK_BYTES:
+            rows //= 2
+        return rows
 
     def block(self, rows: slice) -> pa.RecordBatch:
         """The published columns of these rows."""
         ids = pa.array(self.item_ids[rows]).cast(self.schema.field("item_id").type)
         columns = [ids]
         for modality in self.modalities:
-            columns += _modality_columns(modality, rows)
+            columns += published_columns(modality, rows)
         return pa.record_batch([*columns, pa.repeat(self.run_id, len(ids))], schema=self.schema)
 
 
@@ -97,48 +90,50 @@ class WrittenFile:
         )
 
 
-def open_rows(source: Ref, rectified: Ref, run_id: str) -> PublishedRows:
+def open_rows(source: Ref, rectified: Ref, run_id: str, *, sequences: bool = True) -> PublishedRows:
     """The rows to publish, memory-mapped.
+
+    Of each modality m that ``meta["sequences"]`` of ``rectified`` lists, unless ``sequences`` is False, the segments as well:
+    ``segments-<m>`` and ``segment_trust-<m>`` of ``rectified`` with ``offsets-<m>`` and ``positions-<m>`` of ``source``.
 
     Raises InputError for a modality whose name cannot be a column or an id that fits no Delta type, ValueError for arrays that do not fit
     together.
     """
     item_ids = source.array("item_ids")
-    names = [str(x) for x in rectified.meta["features"]]
+    meta = rectified.meta
+    names, segmented = [str(x) for x in meta["features"]], meta.get("sequences", []) if sequences else []
     modalities = tuple(
         ModalityRows(
             name=name,
             features=rectified.array(f"features-{name}"),
             status=rectified.array(f"status-{name}"),
             trust=rectified.array(f"trust-{name}"),
+            sequence=_open_sequence(source, rectified, name) if name in segmented else None,
         )
         for name in names
     )
     for modality in modalities:
-        _check_shapes(modality, len(item_ids))
+        check_shapes(modality, len(item_ids))
     return PublishedRows(
-        item_ids=item_ids, modalities=modalities, run_id=run_id, schema=_schema(names, _id_type(source.meta["id_type"], item_ids))
+        item_ids=item_ids, modalities=modalities, run_id=run_id, schema=_schema(modalities, _id_type(source.meta["id_type"], item_ids))
     )
 
 
-def _check_shapes(modality: ModalityRows, rows: int) -> None:
-    wanted = {"features": (np.float32, 2), "status": (np.int8, 1), "trust": (np.float32, 1)}
-    for field, (dtype, dimensions) in wanted.items():
-        array = getattr(modality, field)
-        if array.dtype != dtype or array.ndim != dimensions or len(array) != rows or not rows:
-            raise ValueError(
-                f"{field}-{modality.name}: wanted {np.dtype(dtype)}, {dimensions} dimensions, {rows} rows; got {array.dtype} {array.shape}"
-            )
+def _open_sequence(source: Ref, rectified: Ref, name: str) -> SequenceRows:
+    return SequenceRows(
+        segments=rectified.array(f"segments-{name}"),
+        trust=rectified.array(f"segment_trust-{name}"),
+        positions=source.array(f"positions-{name}"),
+        offsets=source.array(f"offsets-{name}"),
+    )
 
 
-def _schema(names: list[str], id_type: pa.DataType) -> pa.Schema:
-    fields = [pa.field("item_id", id_type)]
-    for name in names:
-        fields += [pa.field(name, _EMBEDDING), pa.field(f"{name}_trust", pa.float32()), pa.field(f"{name}_status", pa.string())]
-    fields.append(pa.field("run_id", pa.string()))
+def _schema(modalities: tuple[ModalityRows, ...], id_type: pa.DataType) -> pa.Schema:
+    own = {modality.name: published_fields(modality) for modality in modalities}
+    fields = [pa.field("item_id", id_type), *(field for found in own.values() for field in found), pa.field("run_id", pa.string())]
     columns = ["as_of", *(x.name.casefold() for x in fields)]
-    for name in names:
-        if _UNUSABLE_NAME.search(name) or any(columns.count(f"{name}{end}".casefold()) > 1 for end in ("", "_trust", "_status")):
+    for name, found in own.items():
+        if _UNUSABLE_NAME.search(name) or any(columns.count(field.name.casefold()) > 1 for field in found):
             raise InputError(
                 f"source.modalities.{name}: the name cannot be a column of the published table beside the others; rename the modality"
             )
@@ -156,20 +151,9 @@ def _id_type(name: str, item_ids: np.ndarray[Any, Any]) -> pa.DataType:
     return pa.type_for_alias(_WIDENED.get(given, given))
 
 
-def _modality_columns(modality: ModalityRows, rows: slice) -> list[pa.Array]:
-    codes = np.asarray(modality.status[rows])
-    given = codes != Status.MISSING.code
-    features = np.asarray(modality.features[rows])
-    offsets = np.concatenate([[0], np.cumsum(given, dtype=np.int64) * features.shape[1]]).astype(np.int32)
-    values = pa.array((features if given.all() else features[given]).ravel())
-    lists = pa.ListArray.from_arrays(pa.array(offsets), values, type=_EMBEDDING, mask=None if given.all() else pa.array(~given))
-    words = pa.array([x.value for x in Status]).take(pa.array(codes))
-    return [lists, pa.array(np.asarray(modality.trust[rows]), from_pandas=True), words]
-
-
 def write_files(files: TableFiles, rows: PublishedRows, rows_per_file: int, name: Callable[[int], str]) -> Iterator[WrittenFile]:
     """Write every row, ``rows_per_file`` to a file called ``name(index)``; each file is yielded once it is whole and flushed."""
-    small = [x.name for x in rows.schema if x.type != _EMBEDDING]
+    small = [x.name for x in rows.schema if not pa.types.is_list(x.type)]
     for index, part in enumerate(row_blocks(len(rows), rows_per_file)):
         path, least, greatest = name(index), [], []
         with (
@@ -218,13 +202,20 @@ def _fault(files: TableFiles, rows: PublishedRows, file: WrittenFile, ids: Any) 
             return f"reads back with {parquet.metadata.num_rows} rows where {file.rows.stop - file.rows.start} were written"
         for group, block in enumerate(blocks):
             read = parquet.read_row_group(group).combine_chunks().to_batches()[0]
-            for column in rows.schema.names:
-                if rows.schema.field(column).type == _EMBEDDING and not np.isfinite(read.column(column).flatten().to_numpy()).all():
+            for column in (x for modality in rows.modalities for x in modality.vectors):
+                if not np.isfinite(_numbers(read.column(column))).all():
                     return f"holds a value of {column} that is not finite"
             if not read.equals(rows.block(block)):
                 return f"reads back with other values than were written, in rows {block.start} to {block.stop}"
             ids.update("".join(f"{item}\0" for item in read.column("item_id").to_pylist()).encode())
     return None
+
+
+def _numbers(column: pa.Array) -> np.ndarray[Any, Any]:
+    while pa.types.is_list(column.type):
+        column = column.flatten()
+    found: np.ndarray[Any, Any] = column.to_numpy(zero_copy_only=False)
+    return found
 
 
 def _blocks(part: slice, block_rows: int) -> Iterator[slice]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from rectifier_core.numerics import unit_rows
-from rectifier_core.records import Float32, Interactions
+from rectifier_core.records import Bool, Float32, Interactions
 from rectifier_core.seeding import generator
 
 
@@ -25,3 +25,15 @@ def pair_closeness(features: Float32, training: Interactions, held_out: Interact
     own = training.items[order][first[users] + (rng.random(draws) * (first[users + 1] - first[users])).astype(np.int64)]
     near, far = (np.einsum("ij,ij->i", centred[own], centred[held_out.items[at]]) for at in (drawn, other))
     return float((near > far).mean() + 0.5 * (near == far).mean())
+
+
+def calibration_error(probability: Float32, truth: Bool, *, bins: int = 10) -> float:
+    """Expected calibration error: the mean over items of how far their bin's mean ``probability`` [N] lies from its share of ``truth`` [N].
+
+    ``bins`` of equal width (Naeini et al., AAAI 2015); NaN without items.
+    """
+    if not len(probability):
+        return float("nan")
+    at = np.clip((probability * bins).astype(np.int64), 0, bins - 1)
+    said, true = (np.bincount(at, weights=x, minlength=bins) for x in (probability.astype(np.float64), truth.astype(np.float64)))
+    return float(np.abs(said - true).sum() / len(probability))

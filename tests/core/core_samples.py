@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -28,7 +29,7 @@ def log_of(users: ArrayLike, items: ArrayLike, num_users: int, num_items: int) -
 def anchors_of(items: Float32, trained: Bool | None = None) -> Anchors:
     known = np.ones(len(items), np.bool_) if trained is None else trained
     rows = np.where(known[:, None], items, np.float32(0))
-    return Anchors(items=rows, ego=rows, trained=known, losses=np.zeros(0), recalls=np.zeros(0))
+    return Anchors(items=rows, ego=rows, trained=known, reliability=known.astype(np.float32), losses=np.zeros(0), recalls=np.zeros(0))
 
 
 def projection_of(projected: Float32, target: Float32, alignment: Float32 | None = None, null: Float32 | None = None) -> Projection:
@@ -40,6 +41,8 @@ def projection_of(projected: Float32, target: Float32, alignment: Float32 | None
         projected=projected,
         target=target,
         alignment=np.full(rows, np.nan, np.float32) if alignment is None else alignment,
+        length=np.linalg.norm(projected, axis=1).astype(np.float32),
+        fold=(np.arange(rows) % 5).astype(np.int32),
         null_alignment=np.zeros(0, np.float32) if null is None else null,
         kept=np.zeros(rows, np.bool_),
         ridge=None,
@@ -91,6 +94,43 @@ def planted_features(*, items: int, width: int, noise: float, share: float, seed
     features = (units @ normals(rng, size, width) + noise * normals(rng, items, width) + 0.5).astype(np.float32)
     source, wrong = swapped(rng, np.ones(items, np.bool_), share)
     return Planted(anchors=anchors_of(units), features=features[source], wrong=wrong)
+
+
+@dataclass(frozen=True)
+class Scene:
+    """Several modalities of one catalog, each a linear map of the anchors' latent place through noise, and what was planted wrong."""
+
+    catalog: Catalog
+    anchors: Anchors
+    wrong: dict[str, Bool]
+
+
+def planted_scene(
+    seed: int,
+    noise: Mapping[str, float],
+    *,
+    share: float = 0.2,
+    items: int = 500,
+    untrained: int = 0,
+    width: int = 24,
+    anchor_noise: float = 0.3,
+    missing: float = 0.0,
+) -> Scene:
+    """``noise`` per modality stands beside a signal of about unit variance; the last ``untrained`` items have no anchor."""
+    rng = np.random.default_rng(seed)
+    latent = random_units(rng, items, 12)
+    trained = np.arange(items) < items - untrained
+    anchors = anchors_of(unit_rows((latent + anchor_noise / np.sqrt(12) * normals(rng, items, 12)).astype(np.float32)), trained)
+    features: dict[str, Float32] = {}
+    present: dict[str, Bool] = {}
+    wrong: dict[str, Bool] = {}
+    for at, (name, level) in enumerate(noise.items()):
+        there = rng.random(items) >= missing
+        clean = latent @ normals(rng, 12, width + at) + level * normals(rng, items, width + at)
+        source, wrong[name] = swapped(rng, there, share)
+        features[name] = np.ascontiguousarray(np.where(there[:, None], clean[source], 0), dtype=np.float32)
+        present[name] = there
+    return Scene(catalog=Catalog(item_ids=np.arange(items), features=features, present=present), anchors=anchors, wrong=wrong)
 
 
 @dataclass(frozen=True)

@@ -291,3 +291,10 @@ def test_with_nothing_held_out_recall_is_nought() -> None:
 def test_hyperparameters_out_of_range_are_refused_by_name(field: str, value: float) -> None:
     with pytest.raises(ValueError, match=f"{field}: wanted .*, got {value}"):
         AnchorsConfig(**{field: value})  # type: ignore[arg-type]
+
+
+def test_reliability_comes_with_the_anchors_and_is_none_where_nothing_was_learned(log: Interactions) -> None:
+    left = log.items < 70
+    found = train_anchors(log_of(log.users[left], log.items[left], 120, 80), CONFIG, seed=0)
+    assert not found.trained[70:].any() and not found.reliability[70:].any()
+    assert np.median(found.reliability[:70]) > 0.7

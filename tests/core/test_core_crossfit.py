@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from core_samples import normals, random_units
 
-from rectifier_core.crossfit import NormalEquations, out_of_fold
+from rectifier_core.crossfit import NormalEquations, item_folds, out_of_fold
 from rectifier_core.numerics import row_blocks, unit_rows
 from rectifier_core.records import Float32, Float64, Int32
 
@@ -116,4 +116,14 @@ def test_each_row_is_projected_by_the_map_that_never_saw_it(block: int) -> None:
     for at, row in enumerate(rows):
         weight, mean, _ = ridge(features[folds != folds[row]], targets[folds != folds[row]], 0.3)
         wanted = (features[row] - mean) @ weight
-        assert np.allclose(found[at], wanted / np.linalg.norm(wanted), atol=1e-4)
+        assert np.allclose(found[at], wanted, atol=1e-4 * np.abs(wanted).max())
+
+
+@pytest.mark.parametrize(("items", "count"), [(1, 2), (10, 5), (101, 5), (7, 10)])
+def test_folds_are_even_seeded_and_the_same_for_every_map_of_a_run(items: int, count: int) -> None:
+    folds = item_folds(items, count, 3)
+    sizes = np.bincount(folds, minlength=count)
+    assert folds.dtype == np.int32 and len(folds) == items and sizes.max() - sizes.min() <= 1
+    assert np.array_equal(folds, item_folds(items, count, 3))
+    if items > 50:
+        assert not np.array_equal(folds, item_folds(items, count, 4))

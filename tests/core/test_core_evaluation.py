@@ -8,7 +8,7 @@ from core_samples import log_of, normals
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rectifier_core.evaluation.corruption import derangement, swap_features
+from rectifier_core.evaluation.corruption import derangement, shift_blocks, swap_features, swap_within
 from rectifier_core.evaluation.metrics import pair_closeness
 
 
@@ -45,6 +45,57 @@ def test_damage_is_seeded_and_modalities_are_damaged_apart() -> None:
     np.testing.assert_array_equal(first, again)
     assert (first != other).any()
     assert (first != text).any()
+
+
+@given(seed=st.integers(0, 500), share=st.floats(0, 1), most=st.integers(1, 40))
+@settings(max_examples=40, deadline=None)
+def test_swaps_within_groups_stay_there_and_truth_marks_what_changed(seed: int, share: float, most: int) -> None:
+    rng = np.random.default_rng(seed)
+    features, present, groups = normals(rng, 150, 3), rng.random(150) < 0.8, rng.integers(-1, most, 150).astype(np.int32)
+    before = features.copy()
+    swapped, truth = swap_within(features, present, groups, share, seed=seed, name="image")
+    np.testing.assert_array_equal(features, before)
+    np.testing.assert_array_equal((swapped != features).any(axis=1), truth)
+    assert not truth[~present].any()
+    assert truth.sum() <= round(share * present.sum())
+    for group in np.unique(groups):
+        rows = groups == group
+        np.testing.assert_array_equal(np.sort(swapped[rows], axis=0), np.sort(features[rows], axis=0))
+
+
+def test_swaps_within_few_groups_reach_the_share() -> None:
+    rng = np.random.default_rng(0)
+    features, groups = normals(rng, 1000, 3), rng.integers(0, 5, 1000).astype(np.int32)
+    _, truth = swap_within(features, np.ones(1000, np.bool_), groups, 0.3, seed=1, name="image")
+    assert truth.sum() == 300
+    alone = np.arange(1000, dtype=np.int32)
+    assert not swap_within(features, np.ones(1000, np.bool_), alone, 0.3, seed=1, name="image")[1].any()
+
+
+@given(seed=st.integers(0, 500), share=st.floats(0, 0.6), rows=st.integers(0, 400), longest=st.integers(21, 300), most=st.integers(1, 5))
+@settings(max_examples=60, deadline=None)
+def test_shifted_blocks_move_rows_within_blocks_and_truth_marks_what_changed(
+    seed: int, share: float, rows: int, longest: int, most: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    features, present = np.arange(rows, dtype=np.float32)[:, None], rng.random(rows) < 0.9
+    shifted, truth = shift_blocks(features, present, share, seed=seed, name="image", longest=longest, most_shift=most)
+    np.testing.assert_array_equal((shifted != features).any(axis=1), truth)
+    assert not truth[~present].any() and truth.sum() <= round(share * present.sum())
+    np.testing.assert_array_equal(np.sort(shifted[truth], axis=0), features[truth])
+
+
+def test_shifted_blocks_reach_about_the_share_as_a_feed_with_lost_lines_does() -> None:
+    features, present = np.arange(3000, dtype=np.float32)[:, None], np.ones(3000, np.bool_)
+    for seed in range(4):
+        shifted, truth = shift_blocks(features, present, 0.3, seed=seed, name="image")
+        assert truth.mean() == pytest.approx(0.3, abs=0.01)
+        step = np.abs(shifted - features)[truth, 0]
+        assert (step <= 3).mean() > 0.9, "all but a block's end comes from at most three rows away"
+        assert np.diff(np.flatnonzero(np.diff(truth.astype(int), prepend=0) == 1)).min() > 2, "whole blocks, not rows here and there"
+    again, other = (shift_blocks(features, present, 0.3, seed=3, name=m)[1] for m in ("image", "text"))
+    np.testing.assert_array_equal(again, truth)
+    assert (other != truth).any()
 
 
 def test_closeness_tells_features_that_follow_the_users_from_noise() -> None:

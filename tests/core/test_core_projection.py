@@ -9,13 +9,11 @@ import numpy as np
 import pytest
 import torch
 from core_samples import Planted, anchors_of, normals, planted_features, random_units
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from rectifier_core.numerics import separation, unit_rows
-from rectifier_core.projection import ProjectionConfig, fit_projection, re_paired
+from rectifier_core.projection import ProjectionConfig, fit_projection
 from rectifier_core.records import Float32, Projection
-from rectifier_core.seeding import generator, torch_generator
+from rectifier_core.seeding import torch_generator
 
 SELECTING = ProjectionConfig(keep_ratio=0.75, ridge_grid=(0.1, 1.0, 10.0))
 MINIBATCH = ProjectionConfig(solver="minibatch", keep_ratio=0.75, epochs=30, batch_size=128)
@@ -132,7 +130,7 @@ def test_blocks_change_nothing_but_rounding(world: Planted, config: ProjectionCo
 @pytest.mark.parametrize("config", [SELECTING, replace(MINIBATCH, epochs=3)], ids=["crossfit", "minibatch"])
 def test_the_same_seed_gives_the_same_bytes(world: Planted, config: ProjectionConfig) -> None:
     first, again, other = (fit(world, config, seed=seed) for seed in (1, 1, 2))
-    for field in ("weight", "feature_mean", "projected", "target", "alignment", "null_alignment", "kept"):
+    for field in ("weight", "feature_mean", "projected", "target", "alignment", "length", "fold", "null_alignment", "kept"):
         assert getattr(first, field).tobytes() == getattr(again, field).tobytes()
     assert first.alignment.tobytes() != other.alignment.tobytes()
 
@@ -161,8 +159,11 @@ def test_items_that_lack_a_side(world: Planted, config: ProjectionConfig) -> Non
     expected = unit_rows(centred @ found.weight)
     assert np.allclose(found.projected[:10], expected, atol=1e-5)
     assert np.allclose(np.linalg.norm(found.target[10:20], axis=1), 1, atol=1e-5)
-    alone = Planted(anchors=anchors_of(anchors.items[25:]), features=features[25:], wrong=world.wrong[25:])
-    assert np.array_equal(fit(alone, config).alignment, found.alignment[25:])
+    rng = np.random.default_rng(0)
+    others, elsewhere = features.copy(), anchors.items.copy()
+    others[:10], elsewhere[10:20] = 9 * normals(rng, 10, 40), random_units(rng, 10, 12)
+    again = fit_projection("image", others, present, anchors_of(elsewhere, trained), config, seed=0)
+    assert np.array_equal(again.alignment[25:], found.alignment[25:]) and np.array_equal(again.weight, found.weight)
 
 
 def test_alignment_is_the_inner_product_of_the_two_sides(world: Planted) -> None:
@@ -188,13 +189,43 @@ def test_ten_pairs_are_enough() -> None:
     assert not np.isnan(fit(world, SELECTING).alignment).any()
 
 
-@settings(max_examples=40, deadline=None)
-@given(rows=st.integers(2, 30), least=st.integers(1, 90), seed=st.integers(0, 99))
-def test_a_re_paired_item_never_meets_itself(rows: int, least: int, seed: int) -> None:
-    """With one axis an item, a self-pair would score 1 and any other pair 0."""
-    eye = np.eye(rows, dtype=np.float32)
-    scores = re_paired(eye, eye, generator(seed, "test"), least=least)
-    assert not scores.any() and len(scores) == rows * -(-least // rows)
+def test_null_scores_are_of_pairs_that_share_a_fold_and_are_not_their_own(world: Planted) -> None:
+    """Every null score is that of one wrong pair inside a fold, so no map saw either half; none is a pair's own."""
+    found = fit(world, SELECTING)
+    fits = found.projected @ found.target.T
+    allowed = np.equal.outer(found.fold, found.fold) & ~np.eye(len(fits), dtype=np.bool_)
+    nearest = np.sort(fits[allowed])
+    at = np.clip(np.searchsorted(nearest, found.null_alignment), 1, len(nearest) - 1)
+    assert np.minimum(np.abs(nearest[at] - found.null_alignment), np.abs(nearest[at - 1] - found.null_alignment)).max() < 1e-5
+    assert len(found.null_alignment) % 400 == 0
+
+
+def test_fold_and_length_tell_how_an_item_was_scored(world: Planted) -> None:
+    found = fit(world, SELECTING)
+    assert found.fold.dtype == np.int32 and set(found.fold.tolist()) == set(range(5))
+    assert np.bincount(found.fold).max() - np.bincount(found.fold).min() <= 1
+    other = fit(Planted(anchors=world.anchors, features=world.features[:, ::-1].copy(), wrong=world.wrong), SELECTING)
+    assert np.array_equal(other.fold, found.fold), "folds are the items', whatever the features"
+    assert (found.length > 0).all()
+    assert found.length[~world.wrong].mean() == pytest.approx(found.length[world.wrong].mean(), rel=0.1)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3])
+def test_an_automatic_ratio_settles_where_the_mismatch_rate_asks(share: float) -> None:
+    for seed in range(2):
+        world = planted_features(items=600, width=40, noise=1.0, share=share, seed=seed)
+        found = fit(world, replace(SELECTING, keep_ratio="auto"), seed=seed)
+        assert found.kept.mean() == pytest.approx(0.95 - world.wrong.mean(), abs=0.06)
+        fixed = fit(world, replace(SELECTING, keep_ratio=float(found.kept.mean())), seed=seed)
+        assert detection(world, found) == pytest.approx(detection(world, fixed) if share else float("nan"), abs=0.01, nan_ok=True)
+
+
+def test_an_automatic_ratio_works_with_the_papers_solver_and_without_pairs() -> None:
+    world = planted_features(items=400, width=20, noise=0.5, share=0.3, seed=0)
+    found = fit(world, replace(MINIBATCH, keep_ratio="auto", epochs=60))
+    assert 0.55 < found.kept.mean() < 0.8 and detection(world, found) > 0.85
+    nobody = np.zeros(400, np.bool_)
+    assert not fit_projection("image", world.features, nobody, world.anchors, replace(SELECTING, keep_ratio="auto"), seed=0).kept.any()
 
 
 def minibatch_written_out(world: Planted, config: ProjectionConfig) -> Float32:
@@ -203,6 +234,7 @@ def minibatch_written_out(world: Planted, config: ProjectionConfig) -> Float32:
     start = torch.randn(x.shape[1], y.shape[1], generator=torch_generator(0, "projection", "image", "weight")) / np.sqrt(x.shape[1])
     weight = start.double().requires_grad_()
     optimiser = torch.optim.Adam([weight], lr=config.learning_rate, weight_decay=config.weight_decay)
+    assert config.keep_ratio != "auto"
     for epoch in range(config.epochs):
         share = 1 - (1 - config.keep_ratio) * min(1, epoch / config.ramp)
         image = x @ weight
@@ -240,8 +272,9 @@ def test_the_ramp_begins_with_every_pair(world: Planted) -> None:
 @pytest.mark.parametrize(
     ("field", "value", "words"),
     [
-        ("keep_ratio", 0.0, r"keep_ratio: wanted a share in \(0, 1\], got 0.0"),
-        ("keep_ratio", 1.1, r"keep_ratio: wanted a share in \(0, 1\], got 1.1"),
+        ("keep_ratio", 0.0, r'keep_ratio: wanted a share in \(0, 1\] or "auto", got 0.0'),
+        ("keep_ratio", 1.1, r'keep_ratio: wanted a share in \(0, 1\] or "auto", got 1.1'),
+        ("keep_ratio", "automatic", r'keep_ratio: wanted a share in \(0, 1\] or "auto", got automatic'),
         ("folds", 1, "folds: wanted at least 2, got 1"),
         ("rounds", 0, "rounds: wanted at least 1, got 0"),
         ("epochs", 0, "epochs: wanted at least 1, got 0"),

@@ -9,17 +9,21 @@ import numpy as np
 import pytest
 
 from rectifier_core.records import (
+    NO_LAG,
     Affinity,
     Anchors,
     BalanceOutcome,
     Catalog,
     Check,
+    Copies,
     Interactions,
     Plan,
     Projection,
     QualityReport,
     Rectified,
+    Segments,
     Status,
+    TimeOffset,
     Trust,
 )
 
@@ -47,6 +51,7 @@ def good(record: type) -> dict[str, Any]:
             "items": eye,
             "ego": eye * F32(3),
             "trained": np.ones(3, np.bool_),
+            "reliability": np.ones(3, F32),
             "losses": np.zeros(2),
             "recalls": np.zeros(3),
         },
@@ -57,6 +62,8 @@ def good(record: type) -> dict[str, Any]:
             "projected": eye,
             "target": eye,
             "alignment": np.ones(3, F32),
+            "length": np.ones(3, F32),
+            "fold": np.array([0, 1, -1], I32),
             "null_alignment": np.zeros(7, F32),
             "kept": np.ones(3, np.bool_),
             "ridge": 1.0,
@@ -83,11 +90,46 @@ def good(record: type) -> dict[str, Any]:
         Trust: {
             "modality": "image",
             "probability": np.array([0, np.nan, 1], F32),
+            "probability_upper": np.array([0.5, np.nan, 1], F32),
+            "behaviour": np.array([-2, np.nan, 3], F32),
+            "witness": np.full(3, np.nan, F32),
             "mismatch_rate": 0.1,
             "low": 0.0,
             "high": 0.2,
+            "low_unlike": 0.05,
+            "high_unlike": 0.15,
             "identifiable": True,
             "separation": 0.9,
+            "reason": "",
+        },
+        Copies: {
+            "modality": "image",
+            "group": np.array([0, -1, 0], I32),
+            "unlike": np.ones(1, np.bool_),
+            "likeness": np.zeros(1, F32),
+        },
+        Segments: {
+            "modality": "video",
+            "alignment": np.array([0.5, np.nan, 1], F32),
+            "consensus": np.array([0.5, np.nan, 1], F32),
+            "evidence": np.array([0.5, np.nan, 1], F32),
+            "probability": np.array([0.5, np.nan, 1], F32),
+            "wrong_rate": 0.1,
+            "identifiable": True,
+            "separation": 0.9,
+            "ridge": None,
+            "reason": "",
+        },
+        TimeOffset: {
+            "first": "video",
+            "second": "audio",
+            "lag": 1,
+            "identifiable": True,
+            "lags": np.array([-1, 0, 1], I32),
+            "correlation": np.zeros(3),
+            "null_correlation": np.zeros(5),
+            "support": 0.9,
+            "item_lags": np.array([1, NO_LAG, 0], I32),
             "reason": "",
         },
         Rectified: {
@@ -99,7 +141,7 @@ def good(record: type) -> dict[str, Any]:
     return samples[record]
 
 
-RECORDS = [Catalog, Interactions, Anchors, Projection, Affinity, Plan, Trust, Rectified]
+RECORDS = [Catalog, Interactions, Anchors, Copies, Projection, Affinity, Plan, Trust, Segments, TimeOffset, Rectified]
 
 
 @pytest.mark.parametrize("record", RECORDS)
@@ -156,6 +198,22 @@ BROKEN: list[tuple[type, str, Any, str]] = [
     (Trust, "probability", np.zeros(3), "probability: wanted dtype float32, got float64"),
     (Trust, "probability", np.array([0.5, np.nan, 1.5], F32), r"probability: wanted values in \[0, 1\], got \[0.5, 1.5\]"),
     (Trust, "probability", np.array([-0.5, np.nan, 1], F32), r"probability: wanted values in \[0, 1\], got \[-0.5, 1.0\]"),
+    (Anchors, "reliability", np.ones(2, F32), r"reliability: wanted shape \(3,\), got \(2,\)"),
+    (Projection, "length", np.ones(3), "length: wanted dtype float32, got float64"),
+    (Projection, "fold", np.zeros(2, I32), r"fold: wanted shape \(3,\), got \(2,\)"),
+    (Projection, "fold", np.zeros(3, np.int64), "fold: wanted dtype int32, got int64"),
+    (Trust, "probability_upper", np.zeros(2, F32), r"probability_upper: wanted shape \(3,\), got \(2,\)"),
+    (Trust, "behaviour", np.zeros(3), "behaviour: wanted dtype float32, got float64"),
+    (Trust, "witness", np.zeros(4, F32), r"witness: wanted shape \(3,\), got \(4,\)"),
+    (Copies, "group", np.array([0, 1, -1], I32), r"group: wanted values in \[-1, 1\), got \[-1, 1\]"),
+    (Copies, "unlike", np.ones(1, np.int8), "unlike: wanted dtype bool, got int8"),
+    (Copies, "likeness", np.zeros(2, F32), r"likeness: wanted shape \(1,\), got \(2,\)"),
+    (Segments, "alignment", np.zeros(2, F32), r"alignment: wanted shape \(3,\), got \(2,\)"),
+    (Segments, "evidence", np.zeros(3), "evidence: wanted dtype float32, got float64"),
+    (Segments, "probability", np.array([0.5, np.nan, 1.5], F32), r"probability: wanted values in \[0, 1\], got \[0.5, 1.5\]"),
+    (TimeOffset, "lags", np.zeros(3, np.int64), "lags: wanted dtype int32, got int64"),
+    (TimeOffset, "correlation", np.zeros(2), r"correlation: wanted shape \(3,\), got \(2,\)"),
+    (TimeOffset, "item_lags", np.zeros((2, 1), I32), r"item_lags: wanted shape \(None,\), got \(2, 1\)"),
     (Rectified, "features", {"image": np.ones(3, F32)}, r"features\[image\]: wanted shape \(None, None\), got \(3,\)"),
     (Rectified, "status", {"image": np.zeros(2, np.int8)}, r"status\[image\]: wanted shape \(3,\), got \(2,\)"),
     (Rectified, "status", {"image": np.zeros(3, I32)}, r"status\[image\]: wanted dtype int8, got int32"),
@@ -185,6 +243,15 @@ def test_an_untrained_row_need_not_be_a_unit() -> None:
 def test_interactions_may_have_no_times_and_no_rows() -> None:
     empty = Interactions(users=np.zeros(0, I32), items=np.zeros(0, I32), times=None, num_users=0, num_items=0)
     assert empty.times is None and len(empty.users) == 0
+
+
+def test_a_placeholder_is_a_member_of_a_group_that_is_unlike() -> None:
+    values = good(Copies)
+    two = {"group": np.array([0, 1, -1], I32), "unlike": np.array([False, True]), "likeness": np.zeros(2, F32)}
+    assert Copies(**values).placeholder.tolist() == [True, False, True]
+    assert Copies(**{**values, **two}).placeholder.tolist() == [False, True, False]
+    none = {"group": np.full(3, -1, I32), "unlike": np.zeros(0, np.bool_), "likeness": np.zeros(0, F32)}
+    assert Copies(**{**values, **none}).placeholder.tolist() == [False] * 3
 
 
 def test_status_codes_are_those_already_published() -> None:

@@ -1,8 +1,10 @@
-"""Mixing: identity, lengths, statuses, against a dense oracle."""
+"""Mixing, adaptive and constant: identity, lengths, statuses, who gives and who takes, against dense oracles."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -10,6 +12,7 @@ from core_samples import affinity_of, normals
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from rectifier_core.numerics import unit_rows
 from rectifier_core.records import Bool, Float32, Plan, Status, Trust
 from rectifier_core.rectify import RectifyConfig, decide_status, rectify_rows
 from rectifier_core.sinkhorn import SinkhornConfig, balance
@@ -17,17 +20,33 @@ from rectifier_core.sinkhorn import SinkhornConfig, balance
 ITEMS = 40
 
 
-def trust_of(identifiable: bool = True) -> Trust:
+CONSTANT = RectifyConfig(mix="constant")
+MIXES = [CONSTANT, RectifyConfig()]
+
+
+def trust_of(identifiable: bool = True, probability: Float32 | None = None, seed: int = 0) -> Trust:
+    """Probabilities at random, or as given; NaN everywhere where nothing can be told."""
+    nothing = np.full(ITEMS, np.nan, np.float32)
+    given = np.random.default_rng(seed).random(ITEMS).astype(np.float32) if probability is None else probability
     return Trust(
         modality="image",
-        probability=np.full(ITEMS, np.nan, np.float32),
+        probability=given if identifiable else nothing,
+        probability_upper=given if identifiable else nothing,
+        behaviour=nothing,
+        witness=nothing,
         mismatch_rate=0.1 if identifiable else None,
         low=0.0 if identifiable else None,
         high=0.2 if identifiable else None,
+        low_unlike=0.05 if identifiable else None,
+        high_unlike=0.15 if identifiable else None,
         identifiable=identifiable,
         separation=0.8,
         reason="as the test says",
     )
+
+
+def everyone(probability: float) -> Trust:
+    return trust_of(probability=np.full(ITEMS, probability, np.float32))
 
 
 def sample(seed: int = 0) -> tuple[Float32, Bool, Plan]:
@@ -43,17 +62,29 @@ def sample(seed: int = 0) -> tuple[Float32, Bool, Plan]:
     return features, present, balance(affinity_of(neighbours, scores), SinkhornConfig())
 
 
-def whole(features: Float32, present: Bool, plan: Plan, config: RectifyConfig, trust: Trust | None = None) -> tuple[Float32, list[str]]:
-    status = decide_status(present, plan, trust or trust_of(), config)
-    rows = rectify_rows(features, slice(0, ITEMS), status, plan, config)
+def whole(
+    features: Float32,
+    present: Bool,
+    plan: Plan,
+    config: RectifyConfig,
+    trust: Trust | None = None,
+    placeholder: Bool | None = None,
+) -> tuple[Float32, list[str]]:
+    told = trust or trust_of()
+    status = decide_status(present, plan, told, config, placeholder)
+    rows = rectify_rows(features, slice(0, ITEMS), status, plan, told, config)
     return rows, [list(Status)[code].value for code in status]
 
 
-def oracle(features: Float32, present: Bool, plan: Plan, config: RectifyConfig) -> np.ndarray[tuple[int, int], np.dtype[np.float64]]:
+def square(plan: Plan) -> np.ndarray[tuple[int, int], np.dtype[np.float64]]:
     matrix = np.zeros((ITEMS, ITEMS))
     matrix[np.repeat(np.arange(ITEMS), np.diff(plan.indptr)), plan.indices] = plan.weights
-    length = np.linalg.norm(features, axis=1)
-    wanted = features.astype(np.float64)
+    return matrix
+
+
+def oracle(features: Float32, present: Bool, plan: Plan, config: RectifyConfig) -> np.ndarray[tuple[int, int], np.dtype[np.float64]]:
+    """The paper's formula item by item, at the input's lengths."""
+    matrix, length, wanted = square(plan), np.linalg.norm(features, axis=1), features.astype(np.float64)
     for i in np.flatnonzero(matrix.any(axis=1)):
         if present[i]:
             mixed = config.keep_original * features[i] + (1 - config.keep_original) * (matrix[i] @ features)
@@ -64,33 +95,160 @@ def oracle(features: Float32, present: Bool, plan: Plan, config: RectifyConfig) 
     return wanted
 
 
+def adaptive_oracle(
+    features: Float32, present: Bool, plan: Plan, config: RectifyConfig, trust: Trust
+) -> np.ndarray[tuple[int, int], np.dtype[np.float64]]:
+    """Adaptive mixing item by item and donor by donor."""
+    matrix, length, wanted = square(plan), np.linalg.norm(features, axis=1), features.astype(np.float64)
+    assert trust.mismatch_rate is not None
+    for i in range(ITEMS):
+        weights = np.zeros(ITEMS)
+        for j in np.flatnonzero(matrix[i]):
+            believed = trust.probability[j]
+            weights[j] = 0.0 if i == j else matrix[i, j] * (1 - trust.mismatch_rate if np.isnan(believed) else believed)
+        if not weights.any():
+            continue
+        donated = weights / weights.sum() @ features
+        p = float(trust.probability[i])
+        if present[i] and not np.isnan(p):
+            keep = config.keep_trusted * p**config.sharpness
+            mixed = keep * features[i] + (1 - keep) * donated
+            wanted[i] = mixed / np.linalg.norm(mixed) * length[i]
+        elif not present[i] and config.impute:
+            wanted[i] = donated / np.linalg.norm(donated) * (weights / weights.sum() @ length)
+    return wanted
+
+
 @pytest.mark.parametrize("impute", [False, True])
 @pytest.mark.parametrize("keep", [0.0, 0.6, 0.95])
-def test_equals_the_dense_oracle(keep: float, impute: bool) -> None:
+def test_constant_mixing_equals_the_papers_formula(keep: float, impute: bool) -> None:
     features, present, plan = sample()
-    config = RectifyConfig(keep_original=keep, impute=impute)
+    config = RectifyConfig(mix="constant", keep_original=keep, impute=impute)
     rows, _ = whole(features, present, plan, config)
     np.testing.assert_allclose(rows, oracle(features, present, plan, config), rtol=2e-4, atol=1e-4)
 
 
-def test_keeping_everything_returns_the_input_bit_for_bit() -> None:
-    features, present, plan = sample()
-    rows, status = whole(features, present, plan, RectifyConfig(keep_original=1.0))
-    assert rows.tobytes() == features.tobytes()
-    assert set(status) == {"passed_through", "missing"}
+@pytest.mark.parametrize("impute", [False, True])
+@pytest.mark.parametrize(("trusted", "sharpness"), [(0.95, 2.0), (1.0, 0.5), (0.5, 1.0)])
+def test_adaptive_mixing_equals_its_formula(trusted: float, sharpness: float, impute: bool) -> None:
+    features, present, plan = sample(1)
+    config = RectifyConfig(keep_trusted=trusted, sharpness=sharpness, impute=impute)
+    probability = np.random.default_rng(3).random(ITEMS).astype(np.float32)
+    probability[~present] = np.nan
+    probability[::7] = np.nan
+    trust = trust_of(probability=probability)
+    rows, _ = whole(features, present, plan, config, trust)
+    np.testing.assert_allclose(rows, adaptive_oracle(features, present, plan, config, trust), rtol=5e-4, atol=2e-4)
 
 
-def test_where_nothing_can_be_told_features_pass_bit_for_bit() -> None:
+def equal_length(seed: int = 0) -> tuple[Float32, Bool, Plan]:
+    """As ``sample``, with every feature of length 1 and present."""
+    features = unit_rows(normals(np.random.default_rng(seed), ITEMS, 6))
+    neighbours = np.stack([np.random.default_rng(seed + i).permutation(ITEMS)[:5] for i in range(ITEMS)])
+    scores = np.random.default_rng(seed).standard_normal(neighbours.shape)
+    return features, np.ones(ITEMS, np.bool_), balance(affinity_of(neighbours, scores), SinkhornConfig())
+
+
+def test_a_trusted_item_hardly_moves_and_a_suspect_one_keeps_nothing() -> None:
+    features, present, plan = equal_length()
+    for config, least in ((RectifyConfig(), 0.98), (RectifyConfig(keep_trusted=0.99), 0.999)):
+        rows, _ = whole(features, present, plan, config, everyone(1.0))
+        assert np.einsum("ij,ij->i", rows, features).min() > least
+    # At least keep_trusted of the own feature, whatever the donors say: the mixture's length is at most 1.
+    rows, _ = whole(features, present, plan, RectifyConfig(keep_trusted=0.7), everyone(1.0))
+    assert np.einsum("ij,ij->i", rows, features).min() > 0.7 - 0.3
+
+    probability = np.ones(ITEMS, np.float32)
+    probability[:10] = 0
+    trust, other = trust_of(probability=probability), features.copy()
+    other[:10] = unit_rows(normals(np.random.default_rng(9), 10, 6))
+    first, second = (whole(given, present, plan, RectifyConfig(), trust)[0] for given in (features, other))
+    np.testing.assert_allclose(first, second, atol=1e-6)
+    assert np.abs(first[:10] - features[:10]).max() > 0.1
+
+
+@given(seed=st.integers(0, 200), trusted=st.floats(0.5, 1.0))
+@settings(max_examples=20, deadline=None)
+def test_the_more_an_item_is_trusted_the_less_it_moves(seed: int, trusted: float) -> None:
+    features, present, plan = equal_length(seed)
+    config, kept = RectifyConfig(keep_trusted=trusted), []
+    for p in (0.2, 0.5, 0.8, 1.0):
+        rows, _ = whole(features, present, plan, config, everyone(p))
+        kept.append(np.einsum("ij,ij->i", rows, features))
+    assert (np.diff(kept, axis=0) > -1e-5).all()
+
+
+def test_untrusted_donors_and_the_item_itself_give_nothing() -> None:
+    """Item 0 asks itself, an untrusted donor and a trusted one; item 1 only itself and the untrusted one."""
+    features, present = unit_rows(normals(np.random.default_rng(1), ITEMS, 6)), np.ones(ITEMS, np.bool_)
+    neighbours = np.full((ITEMS, 3), -1)
+    neighbours[0], neighbours[1] = (0, 2, 3), (1, 2, -1)
+    plan = balance(affinity_of(neighbours, np.where(neighbours >= 0, 0.0, -np.inf)), SinkhornConfig(balance="row"))
+    probability = np.ones(ITEMS, np.float32)
+    probability[[0, 1, 2]] = 0
+    rows, status = whole(features, present, plan, RectifyConfig(), trust_of(probability=probability))
+    np.testing.assert_allclose(rows[0], features[3], atol=1e-6)
+    assert rows[1].tobytes() == features[1].tobytes(), "nobody believed has anything to give"
+    assert status[:3] == ["rectified", "rectified", "passed_through"]
+    # A donor that nothing is known of is as good as the average one: 0.9 of a certain one here.
+    probability[2] = np.nan
+    rows, _ = whole(features, present, plan, RectifyConfig(), trust_of(probability=probability))
+    np.testing.assert_allclose(rows[0], unit_rows((0.9 * features[2] + features[3])[None])[0], atol=1e-6)
+
+
+@pytest.mark.parametrize("config", [CONSTANT, RectifyConfig(keep_trusted=1.0)], ids=["constant", "adaptive"])
+def test_placeholders_pass_through_or_are_imputed_when_asked(config: RectifyConfig) -> None:
     features, present, plan = sample()
-    rows, status = whole(features, present, plan, RectifyConfig(impute=True), trust_of(identifiable=False))
+    placeholder = present & (np.arange(ITEMS) % 6 == 0)
+    assert placeholder[: ITEMS - 5].sum() > 3
+    rows, status = whole(features, present, plan, config, placeholder=placeholder)
+    assert {x for x, held in zip(status, placeholder, strict=True) if held} == {"passed_through"}
+    assert rows[placeholder].tobytes() == features[placeholder].tobytes()
+    rows, status = whole(features, present, plan, replace(config, impute=True), placeholder=placeholder)
+    anchored = np.arange(ITEMS) < ITEMS - 5
+    assert (np.array(status)[placeholder & anchored] == "imputed").all()
+    assert (np.array(status)[placeholder & ~anchored] == "passed_through").all()
+    # What is imputed owes nothing to the placeholder itself.
+    other = features.copy()
+    own_donors = placeholder & (square(plan)[:, placeholder].sum(axis=1) == 0)
+    other[own_donors] = 7
+    again, _ = whole(other, present, plan, replace(config, impute=True), placeholder=placeholder)
+    clean = own_donors & anchored & (square(plan)[:, own_donors].sum(axis=1) == 0)
+    assert clean.any()
+    np.testing.assert_array_equal(again[clean], rows[clean])
+
+
+def test_an_item_that_cannot_be_judged_passes_bit_for_bit_when_mixing_is_adaptive() -> None:
+    features, present, plan = sample()
+    probability = np.where(np.arange(ITEMS) % 2 == 0, np.float32(0.3), np.float32(np.nan))
+    rows, status = whole(features, present, plan, RectifyConfig(), trust_of(probability=probability))
+    assert rows[1::2].tobytes() == features[1::2].tobytes()
+    assert "rectified" not in status[1::2] and "rectified" in status[::2]
+
+
+@pytest.mark.parametrize("config", [RectifyConfig(mix="constant", keep_original=1.0), RectifyConfig(keep_trusted=1.0)])
+def test_keeping_everything_returns_the_input(config: RectifyConfig) -> None:
+    features, present, plan = sample()
+    rows, status = whole(features, present, plan, config, everyone(1.0))
+    np.testing.assert_allclose(rows, features, rtol=1e-5, atol=1e-5)
+    if config.mix == "constant":
+        assert rows.tobytes() == features.tobytes()
+        assert set(status) == {"passed_through", "missing"}
+
+
+@pytest.mark.parametrize("mix", ["constant", "adaptive"])
+def test_where_nothing_can_be_told_features_pass_bit_for_bit(mix: Literal["constant", "adaptive"]) -> None:
+    features, present, plan = sample()
+    rows, status = whole(features, present, plan, RectifyConfig(mix=mix, impute=True), trust_of(identifiable=False))
     assert rows.tobytes() == features.tobytes()
     assert "imputed" not in status
     assert "rectified" not in status
 
 
-def test_lengths_are_restored_and_items_without_an_anchor_untouched() -> None:
+@pytest.mark.parametrize("config", MIXES, ids=["constant", "adaptive"])
+def test_lengths_are_restored_and_items_without_an_anchor_untouched(config: RectifyConfig) -> None:
     features, present, plan = sample()
-    rows, status = whole(features, present, plan, RectifyConfig())
+    rows, status = whole(features, present, plan, config)
     np.testing.assert_allclose(np.linalg.norm(rows, axis=1)[present], np.linalg.norm(features, axis=1)[present], rtol=1e-5)
     assert rows[-5:].tobytes() == features[-5:].tobytes()
     anchored = np.arange(ITEMS) < ITEMS - 5
@@ -110,14 +268,14 @@ def test_imputing_fills_what_has_an_anchor_and_no_feature() -> None:
     assert not rows[np.array(status) == "missing"].any()
 
 
-@given(block=st.integers(1, ITEMS), seed=st.integers(0, 1000))
-@settings(max_examples=20, deadline=None)
-def test_block_size_changes_no_bit(block: int, seed: int) -> None:
+@given(block=st.integers(1, ITEMS), seed=st.integers(0, 1000), mix=st.sampled_from(["constant", "adaptive"]))
+@settings(max_examples=30, deadline=None)
+def test_block_size_changes_no_bit(block: int, seed: int, mix: Literal["constant", "adaptive"]) -> None:
     features, present, plan = sample(seed)
-    config = RectifyConfig(impute=True)
-    status = decide_status(present, plan, trust_of(), config)
-    parts = [rectify_rows(features, slice(at, min(at + block, ITEMS)), status, plan, config) for at in range(0, ITEMS, block)]
-    assert np.concatenate(parts).tobytes() == rectify_rows(features, slice(0, ITEMS), status, plan, config).tobytes()
+    config, trust = RectifyConfig(mix=mix, impute=True), trust_of(seed=seed)
+    status = decide_status(present, plan, trust, config)
+    parts = [rectify_rows(features, slice(at, min(at + block, ITEMS)), status, plan, trust, config) for at in range(0, ITEMS, block)]
+    assert np.concatenate(parts).tobytes() == rectify_rows(features, slice(0, ITEMS), status, plan, trust, config).tobytes()
 
 
 def test_a_memory_map_is_read_and_never_written(tmp_path: Path) -> None:
@@ -134,7 +292,7 @@ def test_donors_that_cancel_the_own_feature_leave_it_as_it_was() -> None:
     features = np.zeros((ITEMS, 2), np.float32)
     features[0], features[1] = (1, 0), (-1, 0)
     plan = balance(affinity_of([[1]] + [[-1]] * (ITEMS - 1), [[0.0]] + [[-np.inf]] * (ITEMS - 1)), SinkhornConfig())
-    rows, _ = whole(features, np.asarray(features.any(axis=1)), plan, RectifyConfig(keep_original=0.5))
+    rows, _ = whole(features, np.asarray(features.any(axis=1)), plan, RectifyConfig(mix="constant", keep_original=0.5))
     assert rows[0].tolist() == [1, 0]
 
 
@@ -146,13 +304,24 @@ def test_donors_without_length_leave_nothing_that_is_not_a_number() -> None:
     neighbours = np.full((ITEMS, 1), -1)
     neighbours[:2] = 2
     plan = balance(affinity_of(neighbours, np.where(neighbours >= 0, 0.0, -np.inf)), SinkhornConfig())
-    rows, status = whole(features, present, plan, RectifyConfig(keep_original=0.5, impute=True))
+    rows, status = whole(features, present, plan, RectifyConfig(mix="constant", keep_original=0.5, impute=True))
     assert status[:3] == ["rectified", "imputed", "passed_through"]
     np.testing.assert_allclose(rows[0], (3, 4), rtol=1e-6)
     assert not rows[1:].any()
 
 
-@pytest.mark.parametrize("keep", [-0.1, 1.1])
-def test_a_share_outside_the_unit_interval_is_named(keep: float) -> None:
-    with pytest.raises(ValueError, match="keep_original"):
-        RectifyConfig(keep_original=keep)
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("keep_original", -0.1),
+        ("keep_original", 1.1),
+        ("keep_trusted", -0.1),
+        ("keep_trusted", 1.1),
+        ("sharpness", 0.0),
+        ("block_rows", 0),
+        ("mix", "both"),
+    ],
+)
+def test_settings_out_of_range_are_named(field: str, value: object) -> None:
+    with pytest.raises(ValueError, match=f"{field}: wanted"):
+        RectifyConfig(**{field: value})  # type: ignore[arg-type]

@@ -19,6 +19,7 @@ from typing import Any
 from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
 
 PRELOAD = [
+    "flows.audit_catalog",
     "flows.rectify_catalog",
     "tasks.demo_catalog",
     "tasks.demo_score",

@@ -40,8 +40,10 @@ def test_a_server_shows_the_day_the_stages_and_what_was_found(three_days: Publis
     assert (flow_run["name"], flow_run["state"]["type"]) == (f"rectify {day}", "COMPLETED")
     task_runs = ask_prefect(prefect_server, "task_runs", {"flow_runs": {"id": {"any_": [flow_run_id]}}})
     names = {x["name"] for x in task_runs}
-    parts = ("project", "match", "balance", "judge trust in")
-    assert names >= {f"read as of {day}", f"publish {day}"} | {f"{part} {m}" for part in parts for m in ("image", "text")}
+    parts = ("find copies in", "project", "match", "balance")
+    named = {f"read as of {day}", f"publish {day}", "hold text against image"}
+    assert names >= named | {f"{part} {m}" for part in parts for m in ("image", "text")}
+    assert {x.rsplit("-", 1)[0] for x in names - named} >= {"anchors", "judge_trust", "rectify", "judge_quality", "report"}
     assert {x["state"]["type"] for x in task_runs} == {"COMPLETED"}
     artifacts = ask_prefect(prefect_server, "artifacts", {"artifacts": {"flow_run_id": {"any_": [flow_run_id]}}})
     found = {x["key"]: x for x in artifacts}

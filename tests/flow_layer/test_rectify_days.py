@@ -18,7 +18,7 @@ from rectifier_core.pipeline import rectify_catalog as rectify_in_memory
 from rectifier_core.records import Catalog, Status
 from tasks.references import Ref, StageStore
 from tasks.source import read_source
-from tasks.stages import load_interactions
+from tasks.stages import category_numbers, load_interactions
 from tests.flow_layer.flow_support import CommandLine, Published, days_of, rows_of, table_uri
 
 
@@ -154,7 +154,7 @@ def test_a_warm_start_without_an_earlier_run_is_the_configured_one(published: Pu
 
 def test_to_keep_the_original_is_to_publish_the_input_bit_for_bit(published: Published, cli: CommandLine) -> None:
     day = published.days[2]
-    result = cli.published(published.demo, day, "--set", "rectify.keep_original=1.0")
+    result = cli.published(published.demo, day, "--set", "rectify.mix='constant'", "--set", "rectify.keep_original=1.0")
     assert {x["rectified"] + x["imputed"] for x in result["modalities"].values()} == {0}
     catalog = pl.read_parquet(published.demo / "catalog" / "part-00000.parquet").filter(pl.col("item_id").is_not_null())
     given = {row["item_id"]: row for row in reversed(catalog.to_dicts())}
@@ -184,13 +184,19 @@ def test_the_flow_publishes_what_the_stages_give_in_memory(demo: Path, cli: Comm
     )
     stages = PipelineConfig(
         anchors=config.anchors,
+        copies=config.copies,
         projection=config.projection,
+        witness=config.witness,
         affinity=config.affinity,
         sinkhorn=config.sinkhorn,
         trust=config.trust,
         rectify=config.rectify,
     )
-    wanted = rectify_in_memory(catalog, load_interactions(source), stages, seed=config.seed).rectified
+    category = category_numbers(source)
+    assert category is not None
+    outcome = rectify_in_memory(catalog, load_interactions(source), stages, seed=config.seed, category=category)
+    assert outcome.judged.witnesses
+    wanted = outcome.rectified
     order = np.argsort(catalog.item_ids)
     rows = rows_of(table_uri(demo), day)
     assert rows["item_id"].to_pylist() == catalog.item_ids[order].tolist()

@@ -12,11 +12,15 @@ from pydantic import ValidationError
 from flows.run_config import RunConfig
 from rectifier_core.affinity import AffinityConfig
 from rectifier_core.anchors import AnchorsConfig
+from rectifier_core.copies import CopiesConfig
 from rectifier_core.projection import ProjectionConfig
 from rectifier_core.quality import QualityConfig
 from rectifier_core.rectify import RectifyConfig
+from rectifier_core.segments import SegmentsConfig
 from rectifier_core.sinkhorn import SinkhornConfig
+from rectifier_core.time_offset import TimeOffsetConfig
 from rectifier_core.trust import TrustConfig
+from rectifier_core.witness import WitnessConfig
 from tasks.errors import InputError
 
 LEAST = """
@@ -34,7 +38,11 @@ uri = "warehouse/item_features"
 """
 STAGES = {
     "anchors": AnchorsConfig,
+    "segments": SegmentsConfig,
+    "time_offset": TimeOffsetConfig,
+    "copies": CopiesConfig,
     "projection": ProjectionConfig,
+    "witness": WitnessConfig,
     "affinity": AffinityConfig,
     "sinkhorn": SinkhornConfig,
     "trust": TrustConfig,
@@ -66,6 +74,7 @@ def test_everything_but_the_contracts_least_has_a_default(least: Path) -> None:
         assert getattr(config, name) == kind()
     # What the paper gives and the contract promises.
     assert config.rectify.keep_original == 0.6
+    assert config.rectify.mix == "adaptive"
     assert not config.rectify.impute
     assert config.projection.solver == "crossfit_ridge"
     assert config.sinkhorn.balance == "sinkhorn"
@@ -208,5 +217,5 @@ def test_a_config_does_not_change(least: Path) -> None:
 
 def test_what_shapes_the_rows_is_all_but_where_they_go(least: Path) -> None:
     config = RunConfig.from_toml(least)
-    assert set(config.shaping) == {"seed", "source", *STAGES}
+    assert set(config.shaping) == {"seed", "source", "sequences", *STAGES}
     assert asdict(config.shaping["rectify"]) == asdict(RectifyConfig())

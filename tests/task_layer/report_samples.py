@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import date, timedelta
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import polars as pl
+from trend_samples import Rate, entry
 
 from rectifier_core.numerics import unit_rows
-from rectifier_core.records import Affinity, Anchors, BalanceOutcome, Check, Float32, Plan, Projection, QualityReport, Status, Trust
+from rectifier_core.records import Affinity, Anchors, BalanceOutcome, Check, Copies, Float32, Plan, Projection, QualityReport, Status, Trust
 from tasks.references import Ref, StageStore, StageWriter
 from tasks.report import ModalityRefs, Outcome, ReportInputs, StageTiming
 from tasks.saved_records import save_record
@@ -41,19 +43,27 @@ class Run:
         self.labels = labels
 
     def inputs(
-        self, modalities: tuple[str, ...] = ("image", "text"), *, outcome: Outcome = "published", version: int | None = 3
+        self,
+        modalities: tuple[str, ...] = ("image", "text"),
+        *,
+        outcome: Outcome = "published",
+        version: int | None = 3,
+        copies: bool = False,
     ) -> ReportInputs:
-        """References to the stage outputs, built on first use."""
+        """References to the stage outputs, built on first use; with ``copies``, eight items carry a placeholder and three are variants."""
+        source = self._once("source", lambda writer: self._source(writer, modalities), modalities)
         return ReportInputs(
             outcome=outcome,
-            run_id="1998-04-22-7f3a9c1e",
+            run_id="19980422-7f3a9c1e",
             as_of="1998-04-22",
             table_uri="s3://key:hunter2@bucket/features",
             table_version=version,
-            source=self._once("source", lambda writer: self._source(writer, modalities), modalities),
+            source=source,
             anchors=self._record("anchors", self._anchors()),
             modalities={
                 name: ModalityRefs(
+                    features=source,
+                    copies=self._record("copies" if copies else "no copies", self._copies(name, copies)),
                     projection=self._record("projection", self._projection(name)),
                     affinity=self._record("affinity", self._affinity(name)),
                     plan=self._record("plan", self._plan(name)),
@@ -116,7 +126,14 @@ class Run:
         epochs = 300 if self.trained.any() else 0
         recalls = np.append(np.linspace(0.1, 0.3, epochs), 0.25)
         losses = np.linspace(0.7, 0.2, epochs)
-        return Anchors(items=self.anchors, ego=self.anchors, trained=self.trained, losses=losses, recalls=recalls)
+        return Anchors(
+            items=self.anchors,
+            ego=self.anchors,
+            trained=self.trained,
+            reliability=self.trained.astype(np.float32),
+            losses=losses,
+            recalls=recalls,
+        )
 
     def _projection(self, name: str) -> Projection:
         both = self.present & self.trained
@@ -129,6 +146,8 @@ class Run:
             projected=projected,
             target=self.anchors,
             alignment=np.where(both, scores, np.nan).astype(np.float32),
+            length=np.linalg.norm(self.features, axis=1),
+            fold=np.where(both, 0, -1).astype(np.int32),
             null_alignment=(0.3 * self._normal(self.items)[:, 0])[both],
             kept=both,
             ridge=12.5,
@@ -163,13 +182,45 @@ class Run:
         return Trust(
             modality=name,
             probability=self.trust,
+            probability_upper=self.trust,
+            behaviour=self.trust,
+            witness=np.full(self.items, np.nan, np.float32),
             mismatch_rate=rate[0],
             low=rate[1],
             high=rate[2],
+            low_unlike=0.181 if self.identifiable else None,
+            high_unlike=0.231 if self.identifiable else None,
             identifiable=self.identifiable,
             separation=0.83 if self.identifiable else 0.51,
             reason="own pairs stand clear" if self.identifiable else "own pairs look like re-paired ones",
         )
+
+    def _copies(self, name: str, some: bool) -> Copies:
+        group = np.full(self.items, -1, np.int32)
+        there = np.flatnonzero(self.present)
+        if some:
+            group[there[10:18]], group[there[20:23]] = 0, 1
+        unlike, likeness = np.array([True, False])[: 2 * some], np.array([0.013, 0.71], np.float32)[: 2 * some]
+        return Copies(modality=name, group=group, unlike=unlike, likeness=likeness)
+
+
+def trend(days: int, *, run_id: str = "19980422-7f3a9c1e", jump: bool = True) -> tuple[dict[str, Any], ...]:
+    """Entries up to the run's day: the rate of images wanders and at last jumps, that of texts cannot be told at first."""
+    rng = np.random.default_rng(days)
+    entries: list[dict[str, Any]] = []
+    for back in range(days - 1, -1, -1):
+        day = (date(1998, 4, 22) - timedelta(days=back)).isoformat()
+        level = float(0.10 + 0.01 * rng.standard_normal() + (0.12 if jump and not back else 0))
+        image: Rate = (level, level - 0.02, level + 0.03)
+        text: Rate = (0.05, 0.0, 0.08) if back < days // 2 else None
+        outcome = "refused" if back % 9 == 4 else "published"
+        drift = None if back == days - 1 else float(0.97 - 0.02 * rng.random())
+        made = entry(day, {"image": image, "text": text}, outcome=outcome, drift=drift, version=days - back)
+        made["modalities"]["image"] |= {"low_unlike": level - 0.01, "high_unlike": level + 0.01}
+        entries.append(made)
+    if entries:
+        entries[-1]["run_id"] = run_id
+    return tuple(entries)
 
 
 class PageText(HTMLParser):

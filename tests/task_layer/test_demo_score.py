@@ -124,3 +124,25 @@ def test_a_written_demo_can_be_scored(tmp_path: Path) -> None:
     for m, found in score_ranking(str(tmp_path / "table"), truth)["modalities"].items():
         assert found["precision"] == found["recall"] == found["auc"] == 1.0
         assert found["planted"] == {"image": 76, "text": 40}[m]
+
+
+def test_segments_by_hand(tmp_path: Path) -> None:
+    truth = plant(tmp_path / "truth", {"text": "c"})
+    summary = json.loads((truth / "summary.json").read_text())
+    (truth / "summary.json").write_text(json.dumps(summary | {"sequences": {"modalities": {"video": {}, "audio": {}}}}))
+    wrong = {"item_id": ["a", "a", "b", "c"], "modality": ["video", "audio", "video", "video"], "segment": [2, 0, 0, 0]}
+    pq.write_table(pa.table(wrong), truth / "segments.parquet")
+    positions: list[list[int] | None] = [[0, 2], [0, 1], [0]]
+    trust: list[list[float | None] | None] = [[0.9, 0.1], [0.7, 0.6], [None]]
+    columns: dict[str, Any] = {
+        "as_of": pa.array([date(2026, 6, 30)] * 8),
+        "item_id": ITEMS,
+        "text_trust": pa.array([0.5] * 8, pa.float32()),
+    }
+    columns["video_segment_positions"] = pa.array(positions + [None] * 5, pa.list_(pa.int32()))
+    columns["video_segment_trust"] = pa.array(trust + [None] * 5, pa.list_(pa.float32()))
+    write_deltalake(tmp_path / "table", pa.table(columns), partition_by=["as_of"])
+    score = score_ranking(str(tmp_path / "table"), truth)
+    # Ranked: a/2 .1, b/1 .6, b/0 .7, a/0 .9; nothing is known of c/0. Of the pairs only b/0 against b/1 is the wrong way round.
+    assert score["sequences"] == {"video": {"planted": 3, "ranked": 4, "listed": 3, "found": 2, "auc": 3 / 4}}
+    assert describe_score(score).splitlines()[1:] == ["segments of video: the 3 least trusted hold 2 of 3 planted wrong ones, AUC .75"]

@@ -114,7 +114,7 @@ def test_a_digest_is_the_contents_wherever_and_whenever_they_were_written(tmp_pa
 def test_a_reference_counts_in_a_key_by_its_digest_alone(tmp_path: Path) -> None:
     ref = Ref(kind="source", path="/here", digest="d1")
     same = Ref(kind="other", path="/there", digest="d1", seconds=3.0, reused=True)
-    refs, sames = (ModalityRefs(projection=x, affinity=x, plan=x, trust=x) for x in (ref, same))
+    refs, sames = (ModalityRefs(features=x, copies=x, projection=x, affinity=x, plan=x, trust=x) for x in (ref, same))
     assert stage_key("rectified", (ref, {"image": refs})) == stage_key("rectified", (same, {"image": sames}))
     other = replace(refs, trust=replace(ref, digest="d2"))
     assert stage_key("rectified", (ref, {"image": refs})) != stage_key("rectified", (ref, {"image": other}))

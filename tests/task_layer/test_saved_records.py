@@ -13,15 +13,19 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from rectifier_core.records import (
+    NO_LAG,
     Affinity,
     Anchors,
     BalanceOutcome,
     Catalog,
+    Copies,
     Interactions,
     Plan,
     Projection,
     Rectified,
+    Segments,
     Status,
+    TimeOffset,
     Trust,
 )
 from tasks.references import StageStore
@@ -35,13 +39,14 @@ def floats(*shape: int, nan: bool = False) -> st.SearchStrategy[np.ndarray[Any, 
 
 
 MAYBE = st.none() | st.floats(0, 1)
+KINDS = [Catalog, Interactions, Anchors, Copies, Projection, Affinity, Plan, Trust, Segments, TimeOffset, Rectified]
 
 
 @st.composite
 def records(draw: st.DrawFn) -> Any:
     """Any record that passes between stages, NaN and None where they may be."""
     items, width = draw(st.integers(1, 5)), draw(st.integers(1, 4))
-    kind = draw(st.sampled_from([Catalog, Interactions, Anchors, Projection, Affinity, Plan, Trust, Rectified]))
+    kind = draw(st.sampled_from(KINDS))
     rng = np.random.default_rng(draw(st.integers(0, 99)))
     present = rng.random(items) < 0.5
     if kind is Catalog:
@@ -54,7 +59,14 @@ def records(draw: st.DrawFn) -> Any:
     if kind is Anchors:
         raw = rng.normal(size=(items, width))
         unit = (raw / np.linalg.norm(raw, axis=1, keepdims=True)).astype(np.float32)
-        return Anchors(items=unit, ego=unit * 3, trained=np.ones(items, np.bool_), losses=np.array([0.5, np.nan]), recalls=np.zeros(0))
+        return Anchors(
+            items=unit,
+            ego=unit * 3,
+            trained=np.ones(items, np.bool_),
+            reliability=np.ones(items, np.float32),
+            losses=np.array([0.5, np.nan]),
+            recalls=np.zeros(0),
+        )
     if kind is Projection:
         return Projection(
             modality="image",
@@ -63,6 +75,8 @@ def records(draw: st.DrawFn) -> Any:
             projected=draw(floats(items, 2)),
             target=draw(floats(items, 2)),
             alignment=draw(floats(items, nan=True)),
+            length=draw(floats(items)),
+            fold=rng.integers(-1, 5, items, dtype=np.int32),
             null_alignment=draw(floats(7)),
             kept=present,
             ridge=draw(MAYBE),
@@ -90,11 +104,50 @@ def records(draw: st.DrawFn) -> Any:
         return Trust(
             modality="text",
             probability=np.where(present, np.float32(0.5), np.float32(np.nan)),
+            probability_upper=np.where(present, np.float32(0.75), np.float32(np.nan)),
+            behaviour=draw(floats(items, nan=True)),
+            witness=draw(floats(items, nan=True)),
             mismatch_rate=draw(MAYBE),
             low=draw(MAYBE),
             high=draw(MAYBE),
+            low_unlike=draw(MAYBE),
+            high_unlike=draw(MAYBE),
             identifiable=draw(st.booleans()),
             separation=draw(st.just(float("nan")) | st.floats(0, 1)),
+            reason=draw(st.text(st.characters(codec="utf-8"))),
+        )
+    if kind is Copies:
+        groups = draw(st.integers(0, 3))
+        return Copies(
+            modality="image",
+            group=rng.integers(-1, groups, items, dtype=np.int32),
+            unlike=rng.random(groups) < 0.5,
+            likeness=draw(floats(groups, nan=True)),
+        )
+    if kind is Segments:
+        return Segments(
+            modality="video",
+            alignment=draw(floats(items, nan=True)),
+            consensus=draw(floats(items, nan=True)),
+            evidence=draw(floats(items, nan=True)),
+            probability=np.where(present, np.float32(0.5), np.float32(np.nan)),
+            wrong_rate=draw(MAYBE),
+            identifiable=draw(st.booleans()),
+            separation=draw(st.just(float("nan")) | st.floats(0, 1)),
+            ridge=draw(MAYBE),
+            reason=draw(st.text(st.characters(codec="utf-8"))),
+        )
+    if kind is TimeOffset:
+        return TimeOffset(
+            first="video",
+            second="audio",
+            lag=draw(st.none() | st.integers(-3, 3)),
+            identifiable=draw(st.booleans()),
+            lags=np.arange(-width, width + 1, dtype=np.int32),
+            correlation=np.append(np.nan, rng.random(2 * width)),
+            null_correlation=rng.random(7),
+            support=draw(st.floats(0, 1)),
+            item_lags=np.where(present, np.int32(2), np.int32(NO_LAG)),
             reason=draw(st.text(st.characters(codec="utf-8"))),
         )
     status = np.full(items, Status.IMPUTED.code, np.int8)
@@ -118,7 +171,7 @@ def assert_same(found: Any, wanted: Any) -> None:
         assert type(found) is type(wanted)
 
 
-@settings(deadline=None, max_examples=50)
+@settings(deadline=None, max_examples=70)
 @given(records())
 def test_every_record_comes_back_as_it_was(tmp_path_factory: pytest.TempPathFactory, record: Any) -> None:
     store = StageStore(tmp_path_factory.mktemp("records"))

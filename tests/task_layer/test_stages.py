@@ -9,18 +9,22 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import polars as pl
 import pytest
 
 from flows.run_config import RunConfig
 from rectifier_core.affinity import AffinityConfig
 from rectifier_core.anchors import AnchorsConfig
+from rectifier_core.copies import CopiesConfig
 from rectifier_core.pipeline import PipelineConfig, rectify_catalog
 from rectifier_core.projection import ProjectionConfig
 from rectifier_core.quality import QualityConfig
-from rectifier_core.records import Affinity, Anchors, BalanceOutcome, Catalog, Plan, Projection, QualityReport, Status, Trust
+from rectifier_core.records import Affinity, Anchors, BalanceOutcome, Catalog, Copies, Plan, Projection, QualityReport, Status, Trust
 from rectifier_core.rectify import RectifyConfig
+from rectifier_core.segments import SegmentsConfig
 from rectifier_core.sinkhorn import SinkhornConfig
 from rectifier_core.trust import TrustConfig
+from rectifier_core.witness import WitnessConfig, witness_pairs
 from tasks import stages
 from tasks.publish_config import PublishConfig
 from tasks.references import Ref, StageStore, StageWriter
@@ -49,21 +53,37 @@ class Chain(NamedTuple):
     def rebuilt(self) -> set[str]:
         """The stages that were built rather than found."""
         refs = {"anchors": self.anchors, "rectified": self.rectified}
-        refs |= {f"{part}/{m}": getattr(x, part) for m, x in self.matched.items() for part in ("projection", "affinity", "plan", "trust")}
+        refs |= {name: ref for m, x in self.matched.items() for name, ref in x.named(m).items()}
         return {name for name, ref in refs.items() if not ref.reused}
 
 
 def run(store: StageStore, source: Ref, config: PipelineConfig = CONFIG, seed: int = SEED) -> Chain:
     """Every stage in turn, as the flow calls them."""
     anchors = stages.anchors_stage(source, config.anchors, seed, store)
-    matched = {}
+    copies, projections, plans, affinities = {}, {}, {}, {}
     for m in ("image", "text"):
-        projection = stages.projection_stage(m, source, anchors, config.projection, seed, store)
-        affinity = stages.affinity_stage(m, projection, config.affinity, seed, store)
-        plan = stages.plan_stage(m, affinity, config.sinkhorn, store)
-        trust = stages.trust_stage(m, projection, config.trust, seed, store)
-        matched[m] = ModalityRefs(projection=projection, affinity=affinity, plan=plan, trust=trust)
-    return Chain(source, anchors, matched, stages.rectified_stage(source, matched, config.rectify, store))
+        copies[m] = stages.copies_stage(m, source, anchors, config.copies, seed, store)
+        projections[m] = stages.projection_stage(m, source, copies[m], anchors, config.projection, seed, store)
+        affinities[m] = stages.affinity_stage(m, projections[m], config.affinity, seed, store)
+        plans[m] = stages.plan_stage(m, affinities[m], config.sinkhorn, store)
+    witnesses = {}
+    for a, b in witness_pairs({m: source.meta["modalities"][m]["width"] for m in copies}, config.witness):
+        places = stages.places_stage(b, source, copies[b], config.witness, seed, store)
+        witnesses[a, b] = stages.projection_stage(a, source, copies[a], places, config.projection, seed, store, onto=b)
+    trusts = stages.trust_stages(source, anchors, projections, witnesses, config.trust, seed, store)
+    matched = {
+        m: ModalityRefs(
+            features=source,
+            copies=copies[m],
+            projection=projections[m],
+            affinity=affinities[m],
+            plan=plans[m],
+            trust=trusts[m],
+            witnesses={other: ref for (own, other), ref in witnesses.items() if own == m},
+        )
+        for m in copies
+    }
+    return Chain(source, anchors, matched, stages.rectified_stage(source, matched, config.rectify, SegmentsConfig(), store))
 
 
 @pytest.fixture(scope="module")
@@ -93,19 +113,26 @@ def catalog_of(source: Ref) -> Catalog:
 
 
 def test_the_stages_give_what_the_core_gives_in_memory(chain: Chain) -> None:
-    wanted = rectify_catalog(catalog_of(chain.source), stages.load_interactions(chain.source), CONFIG, seed=SEED)
+    category = stages.category_numbers(chain.source)
+    assert category is not None
+    wanted = rectify_catalog(catalog_of(chain.source), stages.load_interactions(chain.source), CONFIG, seed=SEED, category=category)
     np.testing.assert_allclose(load_record(chain.anchors, Anchors).items, wanted.anchors.items, atol=1e-6)
     for m, refs in chain.matched.items():
-        record = wanted.matched[m]
-        np.testing.assert_allclose(load_record(refs.projection, Projection).projected, record.projection.projected, atol=1e-5)
-        assert (load_record(refs.affinity, Affinity).neighbours != record.affinity.neighbours).mean() < 1e-3
-        plan = load_record(refs.plan, Plan)
-        assert plan.outcome is record.plan.outcome
-        np.testing.assert_allclose(plan.column_sums, record.plan.column_sums, atol=1e-3)
-        np.testing.assert_allclose(load_record(refs.trust, Trust).probability, record.trust.probability, atol=1e-5)
+        np.testing.assert_array_equal(load_record(refs.copies, Copies).group, wanted.judged.copies[m].group)
+        np.testing.assert_allclose(load_record(refs.projection, Projection).projected, wanted.judged.projections[m].projected, atol=1e-5)
+        for other, between in refs.witnesses.items():
+            np.testing.assert_allclose(load_record(between, Projection).target, wanted.judged.witnesses[m, other].target, atol=1e-5)
+        assert (load_record(refs.affinity, Affinity).neighbours != wanted.affinities[m].neighbours).mean() < 1e-3
+        plan, trust = load_record(refs.plan, Plan), load_record(refs.trust, Trust)
+        assert plan.outcome is wanted.plans[m].outcome
+        np.testing.assert_allclose(plan.column_sums, wanted.plans[m].column_sums, atol=1e-3)
+        np.testing.assert_allclose(trust.probability, wanted.judged.trusts[m].probability, atol=1e-5)
+        assert (trust.low, trust.high) == pytest.approx((wanted.judged.trusts[m].low, wanted.judged.trusts[m].high), abs=1e-5)
+        assert "one category" in trust.reason
         np.testing.assert_array_equal(chain.rectified.array(f"status-{m}"), wanted.rectified.status[m])
         np.testing.assert_allclose(chain.rectified.array(f"features-{m}"), wanted.rectified.features[m], atol=1e-5)
         np.testing.assert_array_equal(chain.rectified.array(f"trust-{m}"), load_record(refs.trust, Trust).probability)
+    assert len([ref for x in chain.matched.values() for ref in x.witnesses.values()]) == len(wanted.judged.witnesses) == 1
     assert {int(x) for m in chain.matched for x in chain.rectified.array(f"status-{m}")} >= {Status.RECTIFIED.code, Status.IMPUTED.code}
 
 
@@ -113,6 +140,9 @@ def test_the_same_again_reuses_everything(chain: Chain, store: StageStore) -> No
     again = run(store, chain.source)
     assert again == chain
     assert again.rebuilt == set()
+
+
+WITNESS = "witness/text-image"
 
 
 def both(*parts: str) -> set[str]:
@@ -123,35 +153,39 @@ def both(*parts: str) -> set[str]:
 @pytest.mark.parametrize(
     ("changed", "rebuilt"),
     [
-        (replace(CONFIG, rectify=RectifyConfig(keep_original=0.3)), {"rectified"}),
+        (replace(CONFIG, rectify=RectifyConfig(keep_trusted=0.3)), {"rectified"}),
         (replace(CONFIG, trust=TrustConfig(resamples=21)), {"rectified"} | both("trust")),
         (replace(CONFIG, sinkhorn=SinkhornConfig(method="knopp")), {"rectified"} | both("plan")),
         (replace(CONFIG, affinity=AffinityConfig(num_neighbours=5)), {"rectified"} | both("affinity", "plan")),
         (
             replace(CONFIG, anchors=replace(CONFIG.anchors, num_layers=1)),
-            {"anchors", "rectified"} | both("projection", "affinity", "plan", "trust"),
+            # What is found to be a copy is the same, and what lies between two modalities is no business of the anchors.
+            {"anchors", "rectified"} | both("copies", "projection", "affinity", "plan", "trust"),
         ),
+        (replace(CONFIG, witness=WitnessConfig(components=8)), {"rectified", WITNESS} | both("trust")),
+        (replace(CONFIG, witness=WitnessConfig(enabled=False)), {"rectified"} | both("trust")),
+        (replace(CONFIG, copies=CopiesConfig(threshold=0.998)), both("copies")),
     ],
-    ids=["rectify", "trust", "sinkhorn", "affinity", "anchors"],
+    ids=["rectify", "trust", "sinkhorn", "affinity", "anchors", "witness", "no witness", "copies"],
 )
 def test_a_changed_config_rebuilds_what_depends_on_it(chain: Chain, store: StageStore, changed: PipelineConfig, rebuilt: set[str]) -> None:
     assert run(store, chain.source, changed).rebuilt == rebuilt
 
 
 def test_a_changed_seed_rebuilds_what_draws(chain: Chain, store: StageStore) -> None:
-    assert run(store, chain.source, seed=SEED + 1).rebuilt >= {"anchors", *both("projection", "affinity", "trust")}
+    assert run(store, chain.source, seed=SEED + 1).rebuilt >= {"anchors", *both("copies", "projection", "affinity", "trust"), WITNESS}
 
 
 def test_the_rows_do_not_depend_on_the_block_they_are_mended_in(chain: Chain, store: StageStore) -> None:
-    blocks = stages.rectified_stage(chain.source, chain.matched, replace(CONFIG.rectify, block_rows=37), store)
+    blocks = stages.rectified_stage(chain.source, chain.matched, replace(CONFIG.rectify, block_rows=37), SegmentsConfig(), store)
     assert blocks.path != chain.rectified.path
     assert blocks.digest == chain.rectified.digest
 
 
 def test_progress_ends_where_the_rows_end(chain: Chain, store: StageStore) -> None:
     told: list[tuple[str, int, int]] = []
-    config = replace(CONFIG.rectify, keep_original=0.11, block_rows=150)
-    stages.rectified_stage(chain.source, chain.matched, config, store, progress=lambda *x: told.append(x))
+    config = replace(CONFIG.rectify, keep_trusted=0.11, block_rows=150)
+    stages.rectified_stage(chain.source, chain.matched, config, SegmentsConfig(), store, progress=lambda *x: told.append(x))
     assert told == [(f"rectifying {m}", done, 400) for m in ("image", "text") for done in (150, 300, 400)]
 
 
@@ -204,12 +238,14 @@ def test_the_gate_sees_what_is_wrong_with_the_rows(chain: Chain, store: StageSto
 
 
 def test_what_was_found_is_json_with_every_item_counted(chain: Chain) -> None:
-    facts = stages.modality_facts(chain.source, chain.matched, chain.rectified)
+    facts = stages.modality_facts(chain.source, chain.matched, chain.rectified, SegmentsConfig())
     assert json.loads(json.dumps(facts, allow_nan=False)) == facts
     for m, found in facts.items():
         assert sum(found[x.value] for x in Status) == 400
         assert found["identifiable"]
-        assert 0 <= found["low"] <= found["mismatch_rate"] <= found["high"] <= 1
+        assert 0 <= found["low"] <= found["low_unlike"] <= found["mismatch_rate"] <= found["high_unlike"] <= found["high"] <= 1
+        assert found["judged"] == int((~np.isnan(chain.rectified.array(f"trust-{m}"))).sum())
+        assert (found["placeholders"] > 0) == (found["placeholder_groups"] > 0)
         assert found["width"] == chain.source.array(f"features-{m}").shape[1]
         assert found["outcome"] in BalanceOutcome.__members__
         assert found["recall"] == 1.0
@@ -217,7 +253,7 @@ def test_what_was_found_is_json_with_every_item_counted(chain: Chain) -> None:
 
 def test_where_nothing_can_be_told_the_features_pass_through(chain: Chain, store: StageStore, tmp_path: Path) -> None:
     silent = run(store, chain.source, replace(CONFIG, trust=TrustConfig(min_items=10_000)))
-    for m, found in stages.modality_facts(silent.source, silent.matched, silent.rectified).items():
+    for m, found in stages.modality_facts(silent.source, silent.matched, silent.rectified, SegmentsConfig()).items():
         assert (found["identifiable"], found["mismatch_rate"], found["low"], found["high"]) == (False, None, None, None)
         assert "min_items" in found["reason"]
         assert found["rectified"] + found["imputed"] == 0
@@ -238,7 +274,30 @@ def test_hubs_left_on_purpose_are_not_held_against_a_plan(chain: Chain, store: S
 
 def test_the_papers_solver_runs_through_the_same_stages(chain: Chain, store: StageStore) -> None:
     config = replace(CONFIG, projection=ProjectionConfig(solver="minibatch"))
-    assert run(store, chain.source, config).rebuilt == {"rectified"} | both("projection", "affinity", "plan", "trust")
+    assert run(store, chain.source, config).rebuilt == {"rectified", WITNESS} | both("projection", "affinity", "plan", "trust")
+
+
+def test_the_category_is_numbered_and_none_is_no_category(chain: Chain, store: StageStore) -> None:
+    found = stages.category_numbers(chain.source)
+    assert found is not None
+    named = pl.read_parquet(chain.source.file("labels.parquet"))["category"].to_list()
+    for number in np.unique(found[found >= 0]):
+        assert len({x for x, given in zip(named, found, strict=True) if given == number}) == 1
+    assert len(np.unique(found[found >= 0])) == len({x for x in named if x is not None})
+    assert {x for x, given in zip(named, found, strict=True) if given < 0} <= {None}
+
+    def source(frame: pl.DataFrame | None) -> Ref:
+        def build(writer: StageWriter) -> None:
+            if frame is not None:
+                frame.write_parquet(writer.folder / "labels.parquet")
+            writer.meta({})
+
+        return store.once("labels", (repr(frame),), build)
+
+    assert stages.category_numbers(source(None)) is None
+    assert stages.category_numbers(source(pl.DataFrame({"title": ["a"]}))) is None
+    given = stages.category_numbers(source(pl.DataFrame({"category": ["b", None, "a", "b"]})))
+    assert given is not None and given.dtype == np.int32 and given.tolist() == [1, -1, 0, 1]
 
 
 def test_checks_as_json(chain: Chain, tmp_path: Path) -> None:

@@ -1,0 +1,42 @@
+"""The audit: read, learn and match as a night does, then name the suspects; nothing is published."""
+
+from __future__ import annotations
+
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+from prefect import flow, task
+from prefect.cache_policies import NO_CACHE
+
+from flows.match_catalog import match_catalog
+from flows.run_config import RunConfig
+from tasks import prefect_tasks as do
+from tasks.audit import write_audit
+from tasks.audit_inputs import AuditInputs, AuditOptions
+from tasks.runs import identify
+
+
+@task(name="audit", cache_policy=NO_CACHE, persist_result=False)
+def audit(folder: Path, inputs: AuditInputs, options: AuditOptions) -> dict[str, Any]:
+    """Write the findings."""
+    return write_audit(folder, inputs, options)
+
+
+@flow(name="audit-catalog", flow_run_name="audit {as_of}", validate_parameters=False, persist_result=False)
+def audit_catalog(config: RunConfig, as_of: date, options: AuditOptions, out: Path | None = None) -> dict[str, Any]:
+    """Audit one day into ``out`` (by default beside the day's report) and return the counts.
+
+    It shares the stage outputs of a night that ran before it, and runs beside one: it holds the stage store, not the table. Raises
+    InputError or StorageError, each with one line for the user.
+    """
+    with config.run.store.in_use():
+        store = config.run.store
+        source = do.read(config.source, as_of, store)
+        run_id = identify(as_of, source, config.shaping).run_id
+        anchors = do.anchors(source, config.anchors, config.seed, store, config.run, config.publish, as_of)
+        matched = match_catalog(source, anchors, config, store)
+        folder = out or config.run.run_folder(run_id) / "audit"
+        inputs = AuditInputs(run_id=run_id, as_of=as_of.isoformat(), seed=config.seed, source=source, anchors=anchors, modalities=matched)
+        found: dict[str, Any] = audit(folder, inputs, options)
+        return found
