@@ -26,10 +26,11 @@ import pyarrow.parquet as pq
 from rectifier_core.anchors import AnchorsConfig
 from rectifier_core.numerics import separation, unit_rows
 from rectifier_core.projection import ProjectionConfig, fit_projection
-from rectifier_core.records import NO_LAG, Anchors, Bool, Float32, Int64, Segments
+from rectifier_core.records import Anchors, Bool, Float32, Int64
 from rectifier_core.seeding import generator
 from rectifier_core.segment_pooling import pool_segments
 from rectifier_core.segments import SegmentsConfig, judge_segments
+from rectifier_core.sequence_records import NO_LAG, Segments
 from rectifier_core.time_offset import TimeOffsetConfig, Track, recover_time_offset
 from tasks.demo_catalog import DemoConfig, write_demo
 from tasks.references import Ref, StageStore

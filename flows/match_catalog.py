@@ -21,10 +21,9 @@ def match_catalog(source: Ref, anchors: Ref, config: RunConfig, store: StageStor
     copies = {m: do.find_copies(m, features[m], anchors, config.copies, seed, store) for m in modalities}
     projections = {m: do.project(m, features[m], copies[m], anchors, config.projection, seed, store) for m in modalities}
     widths = {m: source.meta["modalities"][m]["width"] for m in modalities}
-    witnesses = {
-        (a, b): do.witness(a, b, features, copies, config.witness, config.projection, seed, store)
-        for a, b in witness_pairs(widths, config.witness)
-    }
+    pairs = witness_pairs(widths, config.witness)
+    places = {m: do.place(m, features[m], copies[m], config.witness, seed, store) for m in sorted({onto for _, onto in pairs})}
+    witnesses = {(a, b): do.witness(a, b, features[a], copies[a], places[b], config.projection, seed, store) for a, b in pairs}
     affinities = {m: do.match(m, projections[m], config.affinity, seed, store) for m in modalities}
     plans = {m: do.balance(m, affinities[m], config.sinkhorn, store) for m in modalities}
     trusts = do.judge_trust(source, anchors, projections, witnesses, config.trust, seed, store)
@@ -37,6 +36,7 @@ def match_catalog(source: Ref, anchors: Ref, config: RunConfig, store: StageStor
             affinity=affinities[m],
             plan=plans[m],
             trust=trusts[m],
+            places=places.get(m),
             witnesses={other: ref for (own, other), ref in witnesses.items() if own == m},
         )
         for m in modalities

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import resource
+from dataclasses import dataclass
 from datetime import date
 from typing import Any, Literal
 
@@ -42,7 +43,20 @@ def rectify_catalog(config: RunConfig, as_of: date) -> dict[str, Any]:
         version = do.publish(config.publish, identity, source, rectified, facts) if quality.passed else None
         trend = do.keep_trend(config.publish, identity, version, facts)
         facts["time_offsets"] = time_offsets(source, matched, config, store)
-        summary = _report(config, identity, source, anchors, matched, rectified, quality, version, facts, trend)
+        summary = _report(
+            _Night(
+                config=config,
+                identity=identity,
+                source=source,
+                anchors=anchors,
+                matched=matched,
+                rectified=rectified,
+                quality=quality,
+                version=version,
+                facts=facts,
+                trend=trend,
+            )
+        )
         sweep_table(config.publish)
         return summary
 
@@ -55,66 +69,81 @@ def _known(config: RunConfig, identity: RunIdentity) -> dict[str, Any] | None:
     return summary | {"version": version.version, "published": False, "table": config.publish.uri}
 
 
-def _report(
-    config: RunConfig,
-    identity: RunIdentity,
-    source: Ref,
-    anchors: Ref,
-    matched: dict[str, ModalityRefs],
-    rectified: Ref,
-    quality: QualityReport,
-    version: TableVersion | None,
-    facts: dict[str, Any],
-    trend: Trend,
-) -> dict[str, Any]:
-    refs = {"source": source, "anchors": anchors, "rectified": rectified}
-    refs |= {name: ref for m, x in matched.items() for name, ref in x.named(m).items()}
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Night:
+    """What a run has made by the time it reports; ``version`` is None where the gate refused."""
+
+    config: RunConfig
+    identity: RunIdentity
+    source: Ref
+    anchors: Ref
+    matched: dict[str, ModalityRefs]
+    rectified: Ref
+    quality: QualityReport
+    version: TableVersion | None
+    facts: dict[str, Any]
+    trend: Trend
+
+    @property
+    def stages(self) -> dict[str, Ref]:
+        """Every stage output by its name."""
+        refs = {"source": self.source, "anchors": self.anchors, "rectified": self.rectified}
+        return refs | {name: ref for m, x in self.matched.items() for name, ref in x.named(m).items()}
+
+
+def _report(night: _Night) -> dict[str, Any]:
+    """Write the report and return the run's summary; raises GateRefusedError, which names the report, where nothing was published."""
+    path = do.report(night.config.run.run_folder(night.identity.run_id), _report_inputs(night), night.facts)
+    if night.version is None:
+        failed = "; ".join(f"{c.name}: {c.value:.4g}, wanted {c.rule} {c.bound:.4g}" for c in night.quality.checks if not c.passed)
+        raise GateRefusedError(f"{night.identity.day}: the quality gate refused, nothing was published: {failed}; see {path}")
+    summary = {
+        "run_id": night.identity.run_id,
+        "as_of": night.identity.day,
+        "version": night.version.version,
+        "rows": night.version.rows,
+        "published": night.version.published,
+        "report": path,
+        "table": night.config.publish.uri,
+        "modalities": night.facts["modalities"],
+        "time_offsets": night.facts["time_offsets"],
+        "seconds": {name: round(ref.seconds, 3) for name, ref in night.stages.items()},
+        "peak_memory_bytes": _peak_memory_bytes(),
+        "stages": {name: ref_values(ref) for name, ref in night.stages.items()},
+    }
+    save_summary(night.config.run, summary)
+    return summary
+
+
+def _report_inputs(night: _Night) -> ReportInputs:
+    identity, version = night.identity, night.version
     outcome: Literal["published", "unchanged", "refused"] = (
         "refused" if version is None else "published" if version.published else "unchanged"
     )
-    path = do.report(
-        config.run.run_folder(identity.run_id),
-        ReportInputs(
-            outcome=outcome,
-            run_id=identity.run_id,
-            as_of=identity.day,
-            table_uri=config.publish.uri,
-            table_version=None if version is None else version.version,
-            source=source,
-            anchors=anchors,
-            modalities=matched,
-            rectified=rectified,
-            quality=quality,
-            timings=tuple(StageTiming(stage=name, seconds=ref.seconds, reused=ref.reused) for name, ref in refs.items()),
-            peak_memory_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
-            provenance={
-                "digest": identity.digest,
-                "config": identity.config_digest,
-                "inputs": identity.inputs_digest,
-                "code": identity.code_version,
-            },
-            config=without_places(config.shaping),
-            trend=trend.days,
-            trend_damaged=trend.damaged,
-        ),
-        facts,
+    return ReportInputs(
+        outcome=outcome,
+        run_id=identity.run_id,
+        as_of=identity.day,
+        table_uri=night.config.publish.uri,
+        table_version=None if version is None else version.version,
+        source=night.source,
+        anchors=night.anchors,
+        modalities=night.matched,
+        rectified=night.rectified,
+        quality=night.quality,
+        timings=tuple(StageTiming(stage=name, seconds=ref.seconds, reused=ref.reused) for name, ref in night.stages.items()),
+        peak_memory_bytes=_peak_memory_bytes(),
+        provenance={
+            "digest": identity.digest,
+            "config": identity.config_digest,
+            "inputs": identity.inputs_digest,
+            "code": identity.code_version,
+        },
+        config=without_places(night.config.shaping),
+        trend=night.trend.days,
+        trend_damaged=night.trend.damaged,
     )
-    if version is None:
-        failed = "; ".join(f"{c.name}: {c.value:.4g}, wanted {c.rule} {c.bound:.4g}" for c in quality.checks if not c.passed)
-        raise GateRefusedError(f"{identity.day}: the quality gate refused, nothing was published: {failed}; see {path}")
-    summary = {
-        "run_id": identity.run_id,
-        "as_of": identity.day,
-        "version": version.version,
-        "rows": version.rows,
-        "published": version.published,
-        "report": path,
-        "table": config.publish.uri,
-        "modalities": facts["modalities"],
-        "time_offsets": facts["time_offsets"],
-        "seconds": {name: round(ref.seconds, 3) for name, ref in refs.items()},
-        "peak_memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
-        "stages": {name: ref_values(ref) for name, ref in refs.items()},
-    }
-    save_summary(config.run, summary)
-    return summary
+
+
+def _peak_memory_bytes() -> int:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

@@ -43,7 +43,8 @@ def re_pairings(groups: Int32, rng: np.random.Generator, *, least: int) -> Pairi
 
 
 def contrast(actual: Float64, folds: Int32, wrong: Float64, wrong_folds: tuple[Int32, Int32]) -> tuple[Float64, Float64]:
-    """Log likelihood ratio of actual against re-paired for every row of both kinds, from classifiers that saw neither fold of the row.
+    """Log likelihood ratio of actual against re-paired for every row of both kinds, from classifiers that never saw it: each was fitted
+    without its fold, and without the wrong pairs that touch it.
 
     ``actual`` [N, F] with ``folds`` [N]; ``wrong`` [M, F] with the folds of the feature and of the item [M]. Returns [N] and [M].
     """

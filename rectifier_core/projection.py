@@ -86,7 +86,7 @@ def fit_projection(
         problem = _Problem(modality, features, pairs, folds[pairs], anchors, config, keep_ratio, seed, progress)
         fitted = _crossfit_ridge(problem) if config.solver == "crossfit_ridge" else _minibatch(problem)
         found = _scored(problem, fitted, present)
-        wanted = _following_ratio(found, seed)
+        wanted = _following_ratio(found, seed) if config.keep_ratio == "auto" else keep_ratio
         if abs(wanted - keep_ratio) < AT_REST:
             break
         keep_ratio = wanted

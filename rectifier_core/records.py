@@ -24,11 +24,10 @@ Bool = NDArray[np.bool_]
 Features = Mapping[str, Float32]
 
 NO_NEIGHBOUR = -1
-NO_LAG = int(np.iinfo(np.int32).min)
-"""Stands for "cannot be told" in ``TimeOffset.item_lags``."""
 
 
-def _check(field: str, array: NDArray[np.generic], shape: tuple[int | None, ...], dtype: DTypeLike) -> None:
+def check_array(field: str, array: NDArray[np.generic], shape: tuple[int | None, ...], dtype: DTypeLike) -> None:
+    """Raise ValueError, naming the field, unless the array has this dtype and shape (None: any length) and is C-contiguous."""
     wanted = np.dtype(dtype)
     if array.dtype != wanted:
         raise ValueError(f"{field}: wanted dtype {wanted}, got {array.dtype}")
@@ -38,7 +37,8 @@ def _check(field: str, array: NDArray[np.generic], shape: tuple[int | None, ...]
         raise ValueError(f"{field}: wanted a C-contiguous array, got strides {array.strides} for shape {array.shape}")
 
 
-def _check_range(field: str, array: Int32, stop: int, *, start: int = 0) -> None:
+def check_range(field: str, array: Int32, stop: int, *, start: int = 0) -> None:
+    """Raise ValueError, naming the field, unless all values lie in [start, stop)."""
     if array.size and (int(array.min()) < start or int(array.max()) >= stop):
         raise ValueError(f"{field}: wanted values in [{start}, {stop}), got [{array.min()}, {array.max()}]")
 
@@ -61,8 +61,8 @@ class Catalog:
             raise ValueError(f"item_ids: wanted one dimension, got shape {self.item_ids.shape}")
         _check_modalities("present", self.features, self.present)
         for name, feature in self.features.items():
-            _check(f"features[{name}]", feature, (len(self.item_ids), None), np.float32)
-            _check(f"present[{name}]", self.present[name], (len(self.item_ids),), np.bool_)
+            check_array(f"features[{name}]", feature, (len(self.item_ids), None), np.float32)
+            check_array(f"present[{name}]", self.present[name], (len(self.item_ids),), np.bool_)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,12 +76,12 @@ class Interactions:
     num_items: int
 
     def __post_init__(self) -> None:
-        _check("users", self.users, (None,), np.int32)
-        _check("items", self.items, (len(self.users),), np.int32)
+        check_array("users", self.users, (None,), np.int32)
+        check_array("items", self.items, (len(self.users),), np.int32)
         if self.times is not None:
-            _check("times", self.times, (len(self.users),), np.int64)
-        _check_range("users", self.users, self.num_users)
-        _check_range("items", self.items, self.num_items)
+            check_array("times", self.times, (len(self.users),), np.int64)
+        check_range("users", self.users, self.num_users)
+        check_range("items", self.items, self.num_items)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,12 +101,12 @@ class Anchors:
     recalls: Float64
 
     def __post_init__(self) -> None:
-        _check("items", self.items, (None, None), np.float32)
-        _check("ego", self.ego, self.items.shape, np.float32)
-        _check("trained", self.trained, (len(self.items),), np.bool_)
-        _check("reliability", self.reliability, (len(self.items),), np.float32)
-        _check("losses", self.losses, (None,), np.float64)
-        _check("recalls", self.recalls, (None,), np.float64)
+        check_array("items", self.items, (None, None), np.float32)
+        check_array("ego", self.ego, self.items.shape, np.float32)
+        check_array("trained", self.trained, (len(self.items),), np.bool_)
+        check_array("reliability", self.reliability, (len(self.items),), np.float32)
+        check_array("losses", self.losses, (None,), np.float64)
+        check_array("recalls", self.recalls, (None,), np.float64)
         norms = np.linalg.norm(self.items[self.trained], axis=1)
         if norms.size and not np.allclose(norms, 1.0, atol=1e-3):
             raise ValueError(f"items: wanted unit rows where trained, got norms in [{norms.min():.4f}, {norms.max():.4f}]")
@@ -127,10 +127,10 @@ class Copies:
     likeness: Float32
 
     def __post_init__(self) -> None:
-        _check("group", self.group, (None,), np.int32)
-        _check("unlike", self.unlike, (None,), np.bool_)
-        _check("likeness", self.likeness, self.unlike.shape, np.float32)
-        _check_range("group", self.group, len(self.unlike), start=-1)
+        check_array("group", self.group, (None,), np.int32)
+        check_array("unlike", self.unlike, (None,), np.bool_)
+        check_array("likeness", self.likeness, self.unlike.shape, np.float32)
+        check_range("group", self.group, len(self.unlike), start=-1)
 
     @property
     def placeholder(self) -> Bool:
@@ -165,15 +165,15 @@ class Projection:
     ridge: float | None
 
     def __post_init__(self) -> None:
-        _check("weight", self.weight, (None, None), np.float32)
-        _check("feature_mean", self.feature_mean, (self.weight.shape[0],), np.float32)
-        _check("projected", self.projected, (None, self.weight.shape[1]), np.float32)
-        _check("target", self.target, self.projected.shape, np.float32)
-        _check("alignment", self.alignment, (len(self.projected),), np.float32)
-        _check("length", self.length, self.alignment.shape, np.float32)
-        _check("fold", self.fold, self.alignment.shape, np.int32)
-        _check("null_alignment", self.null_alignment, (None,), np.float32)
-        _check("kept", self.kept, (len(self.projected),), np.bool_)
+        check_array("weight", self.weight, (None, None), np.float32)
+        check_array("feature_mean", self.feature_mean, (self.weight.shape[0],), np.float32)
+        check_array("projected", self.projected, (None, self.weight.shape[1]), np.float32)
+        check_array("target", self.target, self.projected.shape, np.float32)
+        check_array("alignment", self.alignment, (len(self.projected),), np.float32)
+        check_array("length", self.length, self.alignment.shape, np.float32)
+        check_array("fold", self.fold, self.alignment.shape, np.int32)
+        check_array("null_alignment", self.null_alignment, (None,), np.float32)
+        check_array("kept", self.kept, (len(self.projected),), np.bool_)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -191,9 +191,9 @@ class Affinity:
     index: str
 
     def __post_init__(self) -> None:
-        _check("neighbours", self.neighbours, (None, None), np.int32)
-        _check("scores", self.scores, self.neighbours.shape, np.float32)
-        _check_range("neighbours", self.neighbours, len(self.neighbours), start=NO_NEIGHBOUR)
+        check_array("neighbours", self.neighbours, (None, None), np.int32)
+        check_array("scores", self.scores, self.neighbours.shape, np.float32)
+        check_range("neighbours", self.neighbours, len(self.neighbours), start=NO_NEIGHBOUR)
 
 
 class BalanceOutcome(Enum):
@@ -230,14 +230,14 @@ class Plan:
     outcome: BalanceOutcome
 
     def __post_init__(self) -> None:
-        _check("indptr", self.indptr, (None,), np.int64)
+        check_array("indptr", self.indptr, (None,), np.int64)
         if not len(self.indptr):
             raise ValueError(f"indptr: wanted at least one value, got shape {self.indptr.shape}")
-        _check("indices", self.indices, (int(self.indptr[-1]),), np.int32)
-        _check("weights", self.weights, self.indices.shape, np.float32)
-        _check("marginal_errors", self.marginal_errors, (None,), np.float64)
-        _check("column_sums", self.column_sums, (len(self.indptr) - 1,), np.float32)
-        _check_range("indices", self.indices, len(self.indptr) - 1)
+        check_array("indices", self.indices, (int(self.indptr[-1]),), np.int32)
+        check_array("weights", self.weights, self.indices.shape, np.float32)
+        check_array("marginal_errors", self.marginal_errors, (None,), np.float64)
+        check_array("column_sums", self.column_sums, (len(self.indptr) - 1,), np.float32)
+        check_range("indices", self.indices, len(self.indptr) - 1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -267,73 +267,13 @@ class Trust:
     reason: str
 
     def __post_init__(self) -> None:
-        _check("probability", self.probability, (None,), np.float32)
-        _check("probability_upper", self.probability_upper, self.probability.shape, np.float32)
-        _check("behaviour", self.behaviour, self.probability.shape, np.float32)
-        _check("witness", self.witness, self.probability.shape, np.float32)
+        check_array("probability", self.probability, (None,), np.float32)
+        check_array("probability_upper", self.probability_upper, self.probability.shape, np.float32)
+        check_array("behaviour", self.behaviour, self.probability.shape, np.float32)
+        check_array("witness", self.witness, self.probability.shape, np.float32)
         known = self.probability[~np.isnan(self.probability)]
         if known.size and (known.min() < 0 or known.max() > 1):
             raise ValueError(f"probability: wanted values in [0, 1], got [{known.min()}, {known.max()}]")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Segments:
-    """How likely each segment of a sequence modality goes with its item: one value a segment, sequence by sequence, items in order.
-
-    It is the odd segments of a sequence that this finds. Whether the sequence as a whole is the item's own is what ``Trust`` judges by the
-    pooled feature, and a segment is to be trusted no further than that.
-
-    ``alignment`` is the cosine of a segment with its item's anchor and ``consensus`` that with its item's other segments, NaN where there
-    is no such thing; ``evidence`` is the log of how many times likelier the two are for an item's own segment than for a random one.
-    ``probability`` is NaN where nothing can be told, everywhere when the modality is not ``identifiable``; ``wrong_rate`` is the share of
-    odd segments (None then). ``separation`` is the AUC of actual against re-paired alignment that this was
-    judged on, ``ridge`` the chosen penalty (None: nothing was fitted) and ``reason`` the judgement in words.
-    """
-
-    modality: str
-    alignment: Float32
-    consensus: Float32
-    evidence: Float32
-    probability: Float32
-    wrong_rate: float | None
-    identifiable: bool
-    separation: float
-    ridge: float | None
-    reason: str
-
-    def __post_init__(self) -> None:
-        for name in ("alignment", "consensus", "evidence", "probability"):
-            _check(name, getattr(self, name), self.probability.shape[:1], np.float32)
-        known = self.probability[~np.isnan(self.probability)]
-        if known.size and (known.min() < 0 or known.max() > 1):
-            raise ValueError(f"probability: wanted values in [0, 1], got [{known.min()}, {known.max()}]")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TimeOffset:
-    """By how many segments one sequence modality runs behind another: what ``first`` shows at segment t, ``second`` shows at t + ``lag``.
-
-    ``correlation[k]`` is the held-out correlation at ``lags[k]`` and ``null_correlation`` the same for items paired with another's
-    sequence. ``lag`` is None where not ``identifiable``: no common time course, or no lag that clearly wins. ``support`` is the share of
-    resamples of the items in which the best lag wins. ``item_lags[i]`` is what item i alone says, ``NO_LAG`` where it says nothing.
-    """
-
-    first: str
-    second: str
-    lag: int | None
-    identifiable: bool
-    lags: Int32
-    correlation: Float64
-    null_correlation: Float64
-    support: float
-    item_lags: Int32
-    reason: str
-
-    def __post_init__(self) -> None:
-        _check("lags", self.lags, (None,), np.int32)
-        _check("correlation", self.correlation, self.lags.shape, np.float64)
-        _check("null_correlation", self.null_correlation, (None,), np.float64)
-        _check("item_lags", self.item_lags, (None,), np.int32)
 
 
 class Status(Enum):
@@ -362,9 +302,9 @@ class Rectified:
         _check_modalities("status", self.features, self.status)
         _check_modalities("trust", self.features, self.trust)
         for name, feature in self.features.items():
-            _check(f"features[{name}]", feature, (None, None), np.float32)
-            _check(f"status[{name}]", self.status[name], (len(feature),), np.int8)
-            _check(f"trust[{name}]", self.trust[name], (len(feature),), np.float32)
+            check_array(f"features[{name}]", feature, (None, None), np.float32)
+            check_array(f"status[{name}]", self.status[name], (len(feature),), np.int8)
+            check_array(f"trust[{name}]", self.trust[name], (len(feature),), np.float32)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,8 +2,8 @@
 leaf of trust.
 
 By behaviour: the cosine of the projected feature and the anchor, how reliable the anchor is (two halves of the log), how much the feature
-says (the length of its projection), and their products. By other modalities: how well the two features fit each other, as it stands and
-weighed by how far the other modality is itself believed.
+says (the length of its projection), their products, and the cosine again with the leading axes of behaviour weighing less. By other
+modalities: how well the two features fit each other, as it stands and weighed by how far the other modality is itself believed.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import faiss
 import numpy as np
 
 from rectifier_core.evidence import Pairings, contrast, re_pairings
+from rectifier_core.numerics import unit_rows
 from rectifier_core.records import Anchors, Bool, Float32, Float64, Int32, Int64, Projection
 from rectifier_core.seeding import derive_seed, generator
 
@@ -35,6 +36,7 @@ class Testimony:
         self._reliability = reliability - (reliability[self.rows].mean() if len(self.rows) else 0.0)
         lengths = np.log(np.maximum(self.projection.length.astype(np.float64), 1e-12))
         self._length = lengths - (lengths[self.rows].mean() if len(self.rows) else 0.0)
+        self._even = _evened(self.projection, self.rows)
         self.partners = {
             (b if a == modality else a): Partner(x, projecting=a == modality) for (a, b), x in witnesses.items() if modality in (a, b)
         }
@@ -70,7 +72,8 @@ class Testimony:
         """The evidence for each feature put on each item: [N, F]."""
         fit = _inner(self.projection.projected, features, self.projection.target, items)
         reliability, length = self._reliability[items], self._length[features]
-        columns = [fit, fit * reliability, reliability, fit * length, length]
+        even = _inner(self._even[0], features, self._even[1], items)
+        columns = [fit, fit * reliability, reliability, fit * length, length, even]
         agreeing = believed = weight = np.zeros(len(items))
         partners = [(voices[m], x) for m, x in self.partners.items() if m in voices]
         for voice, partner in partners:
@@ -101,6 +104,18 @@ class Partner:
         )
         fit = _inner(seen, features, placed, items) if self.projecting else _inner(placed, features, seen, items)
         return fit, there
+
+
+def _evened(projection: Projection, rows: Int64) -> tuple[Float32, Float32]:
+    """Projected features and anchors with the anchors' spectrum half evened out, unit rows both.
+
+    The leading axes of behaviour (what is popular, the broadest tastes) crowd out the finer ones in a cosine. How much they should weigh
+    differs from catalog to catalog, so the classifier gets both.
+    """
+    spread, axes = np.linalg.eigh(projection.target[rows].T.astype(np.float64) @ projection.target[rows] / max(1, len(rows)))
+    scale = np.maximum(spread / max(float(spread[-1]), 1e-12), 1e-4) ** -0.25
+    turn = (axes * scale).astype(np.float32)
+    return unit_rows(projection.projected @ turn), unit_rows(projection.target @ turn)
 
 
 def _inner(left: Float32, left_rows: Int64, right: Float32, right_rows: Int64, *, block: int = 1 << 16) -> Float64:

@@ -108,23 +108,19 @@ def project(modality: str, features: Ref, copies: Ref, anchor: Ref, config: Proj
     return stages.projection_stage(modality, features, copies, anchor, config, seed, store, progress=logged_progress())
 
 
+@task(task_run_name="place items by {modality}", **PLAIN)
+def place(modality: str, features: Ref, copies: Ref, config: WitnessConfig, seed: int, store: StageStore) -> Ref:
+    """Say where one modality places each item."""
+    return stages.places_stage(modality, features, copies, config, seed, store)
+
+
 @task(task_run_name="hold {modality} against {other}", **PLAIN)
 def witness(
-    modality: str,
-    other: str,
-    features: Mapping[str, Ref],
-    copies: Mapping[str, Ref],
-    config: WitnessConfig,
-    projection: ProjectionConfig,
-    seed: int,
-    store: StageStore,
+    modality: str, other: str, features: Ref, copies: Ref, places: Ref, config: ProjectionConfig, seed: int, store: StageStore
 ) -> Ref:
     """Carry one modality into the space of another."""
-    places = stages.places_stage(other, features[other], copies[other], config, seed, store)
     told = logged_progress()
-    return stages.projection_stage(
-        modality, features[modality], copies[modality], places, projection, seed, store, onto=other, progress=told
-    )
+    return stages.projection_stage(modality, features, copies, places, config, seed, store, onto=other, progress=told)
 
 
 @task(task_run_name="match {modality}", **PLAIN)

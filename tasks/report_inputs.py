@@ -17,7 +17,7 @@ class ModalityRefs:
     """The stage outputs of one modality.
 
     ``features`` holds ``features-<m>`` and ``present-<m>``: the source, or of a sequence modality ``segments``, where they are pooled.
-    ``witnesses`` are its projections onto other modalities, by their names.
+    ``witnesses`` are its projections onto other modalities, by their names; ``places`` what others were projected onto.
     """
 
     features: Ref
@@ -27,11 +27,12 @@ class ModalityRefs:
     plan: Ref
     trust: Ref
     segments: Ref | None = None
+    places: Ref | None = None
     witnesses: Mapping[str, Ref] = field(default_factory=dict)
 
     def named(self, modality: str) -> dict[str, Ref]:
         """The stages by their names in a run's summary."""
-        parts = {part: getattr(self, part) for part in ("segments", "copies", "projection", "affinity", "plan", "trust")}
+        parts = {part: getattr(self, part) for part in ("segments", "copies", "places", "projection", "affinity", "plan", "trust")}
         named = {f"{part}/{modality}": ref for part, ref in parts.items() if ref is not None}
         return named | {f"witness/{modality}-{other}": ref for other, ref in self.witnesses.items()}
 

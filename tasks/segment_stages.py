@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 
 from rectifier_core.consensus import item_blocks
 from rectifier_core.numerics import Progress, silent
-from rectifier_core.records import NO_LAG, Anchors, Bool, Float32, Segments, Status, TimeOffset
+from rectifier_core.records import Anchors, Bool, Float32, Status
 from rectifier_core.segment_pooling import mend_segments, pool_segments
 from rectifier_core.segments import SegmentsConfig, judge_segments
+from rectifier_core.sequence_records import NO_LAG, Segments, TimeOffset
 from rectifier_core.time_offset import TimeOffsetConfig, Track, recover_time_offset
 from tasks.references import Ref, StageStore, StageWriter
 from tasks.saved_records import load_record, save_record

@@ -12,6 +12,7 @@ ROOT = Path(__file__).parents[1]
 ROOMS = ("rectifier_core", "tasks", "flows")
 LEAVES = {
     "records",
+    "sequence_records",
     "seeding",
     "numerics",
     "propagation",

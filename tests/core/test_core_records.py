@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 
 from rectifier_core.records import (
-    NO_LAG,
     Affinity,
     Anchors,
     BalanceOutcome,
@@ -21,11 +20,10 @@ from rectifier_core.records import (
     Projection,
     QualityReport,
     Rectified,
-    Segments,
     Status,
-    TimeOffset,
     Trust,
 )
+from rectifier_core.sequence_records import NO_LAG, Segments, TimeOffset
 
 F32, I32 = np.float32, np.int32
 

@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from rectifier_core.records import (
-    NO_LAG,
     Affinity,
     Anchors,
     BalanceOutcome,
@@ -23,11 +22,10 @@ from rectifier_core.records import (
     Plan,
     Projection,
     Rectified,
-    Segments,
     Status,
-    TimeOffset,
     Trust,
 )
+from rectifier_core.sequence_records import NO_LAG, Segments, TimeOffset
 from tasks.references import StageStore
 from tasks.saved_records import load_record, save_record
 

@@ -14,8 +14,9 @@ import pytest
 
 from rectifier_core.anchors import AnchorsConfig
 from rectifier_core.numerics import separation
-from rectifier_core.records import NO_LAG, Bool, Segments, Status, TimeOffset
+from rectifier_core.records import Bool, Status
 from rectifier_core.segments import SegmentsConfig
+from rectifier_core.sequence_records import NO_LAG, Segments, TimeOffset
 from rectifier_core.time_offset import TimeOffsetConfig
 from tasks.demo_catalog import DemoConfig, write_demo
 from tasks.publish import PublishConfig
