@@ -13,16 +13,18 @@ import numpy as np
 from rectifier_core.numerics import row_blocks
 from rectifier_core.records import Check, Float32, QualityReport, Status
 
+TRUSTED = 0.9
+"""From this trust on an item is one that rectification must leave about as it is."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QualityConfig:
     """Bounds of the gate.
 
-    ``max_marginal_error``: mean relative column error of a plan. ``changed_below`` and ``max_changed``: at most this share of the
-    rectified items may have a
-    cosine to their input below that. ``min_drift_cosine``: mean cosine to the last published version. ``max_norm_ratio``: how far a
-    published
-    row's length may lie outside the range of the input's.
+    ``max_marginal_error``: mean relative column error of a plan. ``changed_below`` and ``max_changed``: at most this share of the trusted
+    items may have a cosine to their input below that (suspect ones are meant to change, however many they are). ``min_drift_cosine``:
+    mean cosine to the last published version. ``max_norm_ratio``: how far a published row's length may lie outside the range of the
+    input's.
     """
 
     max_marginal_error: float = 0.25
@@ -44,10 +46,13 @@ class QualityConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModalityMeasures:
-    """What the gate needs to know of one modality; ``drift`` is None where no earlier version has items in common."""
+    """What the gate needs to know of one modality: ``changed`` of the ``trusted`` items changed.
+
+    ``drift`` is None where no earlier version has items in common.
+    """
 
     not_finite: int
-    rectified: int
+    trusted: int
     changed: int
     norm_ratio: float
     marginal_error: float | None
@@ -58,18 +63,20 @@ def measure_modality(
     original: Float32,
     published: Float32,
     status: np.ndarray[tuple[int], np.dtype[np.int8]],
+    trust: Float32,
     config: QualityConfig,
     *,
     marginal_error: float | None,
     drift: float | None,
     block_rows: int = 8192,
 ) -> ModalityMeasures:
-    """Compare what would be published with what came in; ``original`` and ``published`` [I, D] may be memory maps.
+    """Compare what would be published with what came in; ``original`` and ``published`` [I, D] may be memory maps;
+    ``trust`` [I] is NaN where nothing is known.
 
     ``norm_ratio`` is 1 when every published length lies within the input's range, else how many times outside it the worst one is.
     """
     given = ~np.isin(status, (Status.MISSING.code, Status.IMPUTED.code))
-    not_finite = changed = 0
+    not_finite = changed = trusted = 0
     low, high, least, most = np.inf, 0.0, np.inf, 0.0
     for rows in row_blocks(len(status), block_rows):
         before, after, code = np.asarray(original[rows]), np.asarray(published[rows]), status[rows]
@@ -80,13 +87,14 @@ def measure_modality(
             low, high = min(low, float(lengths[there].min())), max(high, float(lengths[there].max()))
         if given[rows].any():
             least, most = min(least, float(inputs[given[rows]].min())), max(most, float(inputs[given[rows]].max()))
-        at = code == Status.RECTIFIED.code
+        at = (code == Status.RECTIFIED.code) & (trust[rows] >= TRUSTED)
+        trusted += int(at.sum())
         cosine = np.einsum("ij,ij->i", before[at], after[at]) / np.maximum(lengths[at] * inputs[at], np.finfo(np.float32).tiny)
         changed += int((cosine < config.changed_below).sum())
     ratio = max(1.0, _times(least, low), _times(high, most)) if np.isfinite(least) and np.isfinite(low) else 1.0
     return ModalityMeasures(
         not_finite=not_finite,
-        rectified=int((status == Status.RECTIFIED.code).sum()),
+        trusted=trusted,
         changed=changed,
         norm_ratio=float(ratio),
         marginal_error=marginal_error,
@@ -109,9 +117,9 @@ def judge_quality(
         checks.append(_check(f"{name}: rows with a value that is not finite", found.not_finite, "at most", 0))
         if found.marginal_error is not None:
             checks.append(_check(f"{name}: mean column error of the plan", found.marginal_error, "at most", config.max_marginal_error))
-        if found.rectified:
-            label = f"{name}: share of rectified items with a cosine to their input below {config.changed_below:g}"
-            checks.append(_check(label, found.changed / found.rectified, "at most", config.max_changed))
+        if found.trusted:
+            label = f"{name}: share of trusted items with a cosine to their input below {config.changed_below:g}"
+            checks.append(_check(label, found.changed / found.trusted, "at most", config.max_changed))
         checks.append(_check(f"{name}: length outside the input's range, times", found.norm_ratio, "at most", config.max_norm_ratio))
         if found.drift is not None:
             checks.append(_check(f"{name}: mean cosine to the last published version", found.drift, "at least", config.min_drift_cosine))

@@ -232,6 +232,7 @@ def judge_stage(
             refs.features.array(f"features-{modality}"),
             rectified.array(f"features-{modality}"),
             status,
+            rectified.array(f"trust-{modality}"),
             config,
             marginal_error=plan.column_error if judged else None,
             drift=drifts[modality],

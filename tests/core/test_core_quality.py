@@ -11,7 +11,7 @@ from core_samples import normals
 from rectifier_core.quality import ModalityMeasures, QualityConfig, judge_quality, measure_modality
 from rectifier_core.records import QualityReport, Status
 
-GOOD = ModalityMeasures(not_finite=0, rectified=10, changed=1, norm_ratio=1.0, marginal_error=0.01, drift=0.99)
+GOOD = ModalityMeasures(not_finite=0, trusted=10, changed=1, norm_ratio=1.0, marginal_error=0.01, drift=0.99)
 
 
 def judged(measures: ModalityMeasures = GOOD, *, read: int = 12, out: int = 10, quarantined: int = 2) -> QualityReport:
@@ -31,7 +31,7 @@ def test_a_good_run_passes_every_check() -> None:
         (replace(GOOD, not_finite=1), "not finite"),
         (replace(GOOD, marginal_error=0.5), "column error"),
         (replace(GOOD, marginal_error=float("nan")), "column error"),
-        (replace(GOOD, changed=9), "share of rectified items"),
+        (replace(GOOD, changed=9), "share of trusted items"),
         (replace(GOOD, norm_ratio=3.0), "length"),
         (replace(GOOD, norm_ratio=float("inf")), "length"),
         (replace(GOOD, drift=0.1), "last published"),
@@ -52,7 +52,7 @@ def test_a_lost_row_fails_the_gate() -> None:
 
 
 def test_checks_without_a_subject_are_left_out() -> None:
-    names = [x.name for x in judged(replace(GOOD, marginal_error=None, drift=None, rectified=0, changed=0)).checks]
+    names = [x.name for x in judged(replace(GOOD, marginal_error=None, drift=None, trusted=0, changed=0)).checks]
     assert len(names) == 3
 
 
@@ -61,30 +61,38 @@ def test_measures_of_a_modality_count_by_rows_and_ignore_what_is_missing() -> No
     original = normals(rng, 50, 4)
     published = original.copy()
     status = np.full(50, Status.RECTIFIED.code, np.int8)
+    trust = np.ones(50, np.float32)
+    trust[40:49], trust[49] = 0.2, np.nan
     published[3] = -original[3]
+    published[41] = -original[41]
     published[7, 2] = np.nan
     published[8] = 0
     status[8] = Status.MISSING.code
-    found = [measure_modality(original, published, status, QualityConfig(), marginal_error=0.1, drift=None, block_rows=n) for n in (7, 100)]
+    found = [
+        measure_modality(original, published, status, trust, QualityConfig(), marginal_error=0.1, drift=None, block_rows=n)
+        for n in (7, 100)
+    ]
     assert found[0].changed == found[1].changed == 1
     assert found[0].not_finite == found[1].not_finite == 1
-    assert found[0].rectified == 49
+    assert found[0].trusted == 39
 
 
 def test_a_length_outside_the_inputs_range_is_measured_as_a_ratio() -> None:
     original = np.array([[1.0, 0], [2, 0], [4, 0]], np.float32)
     status = np.full(3, Status.RECTIFIED.code, np.int8)
     for factor, wanted in ((1.0, 1.0), (2.0, 2.0), (0.25, 4.0)):
-        found = measure_modality(original, original * np.float32(factor), status, QualityConfig(), marginal_error=None, drift=None)
+        found = measure_modality(
+            original, original * np.float32(factor), status, np.ones(3, np.float32), QualityConfig(), marginal_error=None, drift=None
+        )
         assert found.norm_ratio == pytest.approx(wanted)
 
 
 def test_an_input_that_has_a_row_without_length_may_have_one_in_the_output() -> None:
     original = np.array([[0.0, 0], [2, 0]], np.float32)
-    passed = np.full(2, Status.PASSED_THROUGH.code, np.int8)
+    passed, trust = np.full(2, Status.PASSED_THROUGH.code, np.int8), np.ones(2, np.float32)
     for published, wanted in ((original, 1.0), (original[::-1].copy(), 1.0), (original * np.float32(3), 3.0)):
-        assert measure_modality(original, published, passed, QualityConfig(), marginal_error=None, drift=None).norm_ratio == wanted
-    vanished = measure_modality(original + 1, original, passed, QualityConfig(), marginal_error=None, drift=None)
+        assert measure_modality(original, published, passed, trust, QualityConfig(), marginal_error=None, drift=None).norm_ratio == wanted
+    vanished = measure_modality(original + 1, original, passed, trust, QualityConfig(), marginal_error=None, drift=None)
     assert vanished.norm_ratio == np.inf
 
 

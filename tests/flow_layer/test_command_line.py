@@ -168,7 +168,7 @@ def test_a_refusing_gate_publishes_nothing_and_says_why(published: Published, cl
     refuse = ("--set", "quality.max_changed=0.0", "--set", "quality.changed_below=1.0")
     finished = cli.rectify(published.demo, day, *refuse)
     assert finished.code == 3, finished.err
-    assert f"error: {day}: the quality gate refused, nothing was published: image: share of rectified items" in finished.error
+    assert f"error: {day}: the quality gate refused, nothing was published: image: share of trusted items" in finished.error
     assert finished.out == ""
     assert days_of(uri) == published.days
     report = Path(finished.error.split("; see ")[1])

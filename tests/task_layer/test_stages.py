@@ -224,7 +224,8 @@ def test_the_gate_sees_what_is_wrong_with_the_rows(chain: Chain, store: StageSto
         def build(writer: StageWriter) -> None:
             for m in chain.matched:
                 writer.array(f"features-{m}", features if m == "image" else chain.rectified.array(f"features-{m}"))
-                writer.array(f"status-{m}", chain.rectified.array(f"status-{m}"))
+                for part in ("status", "trust"):
+                    writer.array(f"{part}-{m}", chain.rectified.array(f"{part}-{m}"))
             writer.meta(chain.rectified.meta)
 
         return store.once("spoiled", (str(features.sum()),), build)
