@@ -229,7 +229,7 @@ def _run(work: Callable[[], dict[str, Any]], as_json: bool, debug: bool, told: C
 
 
 def _told(found: dict[str, Any]) -> str:
-    from tasks.report_words import rate_phrase, stretch_phrase
+    from tasks.report_words import offset_phrase, rate_phrase, sequence_phrase, stretch_phrase
 
     done = "published" if found["published"] else "nothing new:"
     lines = [f"{found['as_of']}: {done} version {found['version']} of {found['table']}, {found['rows']:,} rows"]
@@ -238,6 +238,9 @@ def _told(found: dict[str, Any]) -> str:
         rate += f", {stretch_phrase(x)}" if x["identifiable"] and stretch_phrase(x) else ""
         counts = ", ".join(f"{x[status]:,} {status.replace('_', ' ')}" for status in ("rectified", "passed_through", "imputed", "missing"))
         lines.append(f"  {name}: {rate}; {counts}")
+        if "sequence" in x:
+            lines.append(f"    {sequence_phrase(x['sequence'])}")
+    lines += [f"  {offset_phrase(x)}" for x in found["time_offsets"]]
     return "\n".join([*lines, f"report: {found['report']}"])
 
 

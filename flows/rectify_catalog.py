@@ -140,6 +140,8 @@ def _report_inputs(night: _Night) -> ReportInputs:
             "code": identity.code_version,
         },
         config=without_places(night.config.shaping),
+        sequences={m: found["sequence"] for m, found in night.facts["modalities"].items() if "sequence" in found},
+        time_offsets=tuple(night.facts["time_offsets"]),
         trend=night.trend.days,
         trend_damaged=night.trend.damaged,
     )

@@ -14,9 +14,10 @@ Shape of the twin (``null`` where a number does not exist; shares are ``{count, 
                         high, low_unlike, high_unlike, drift, separation}], each a list of one value a day; gate [{name, rule, bound,
                         values, least, most, failed {count, of}}]; jumps as tasks.trend.find_jumps gives them; damaged
     modalities        [{name, column, width, items, present, missing, quarantined, status {rectified, passed_through, imputed, missing},
-                        trust, evidence, copies, alignment, hubs, balance, index, suspects}], by name:
+                        sequence, trust, evidence, copies, alignment, hubs, balance, index, suspects}], by name:
       trust           identifiable, mismatch_rate, low, high, low_unlike, high_unlike, separation, reason, judged,
                         histogram {edges, counts, total}, untold
+      sequence        of a sequence modality what segment_facts states, else null
       evidence        of, behaviour, witness, both: judged by the anchor alone, by other modalities alone, by both;
                         neither {count, reasons [{reason, count}]}
       copies          present; placeholders and alike {groups, items}; groups [{items, unlike, likeness, examples [{item_id, title,
@@ -27,6 +28,7 @@ Shape of the twin (``null`` where a number does not exist; shares are ``{count, 
       index           name, recall, num_neighbours, rows
       suspects        [{item_id, title, category, trust, interactions, nearest_by_behaviour, nearest_by_feature}], worst first;
                         the nearest as [{item_id, title, similarity}], best first
+    time_offsets      how sequence modalities lie in time to one another, a sentence each
     timings           [{stage, seconds, reused}]
     provenance, config  as given, values that look like credentials masked
 """
@@ -45,7 +47,7 @@ from tasks.report_inputs import ReportInputs
 from tasks.report_numbers import Facts, concentration, count_codes, curve, histogram, paired_histograms, stream, tidy, top_k_use
 from tasks.report_suspects import shorten, suspects
 from tasks.report_trend import trend_facts
-from tasks.report_words import banner_sentence, headline, mask_credentials, modality_summary
+from tasks.report_words import banner_sentence, headline, mask_credentials, modality_summary, offset_phrase
 
 FORMAT = 1
 TRUST_BINS = 25
@@ -71,6 +73,7 @@ def gather_facts(inputs: ReportInputs) -> Facts:
             "anchors": _anchors(inputs.anchors),
             "trend": trend,
             "modalities": modalities,
+            "time_offsets": [offset_phrase(offset) for offset in inputs.time_offsets],
             "timings": [{"stage": x.stage, "seconds": tidy(x.seconds), "reused": x.reused} for x in inputs.timings],
             "provenance": mask_credentials(plain(inputs.provenance)),
             "config": mask_credentials(plain(inputs.config)),
@@ -170,6 +173,7 @@ def _modality(name: str, inputs: ReportInputs) -> Facts:
     uses = {"raw": picked, "row": softmax, "sinkhorn": np.array(refs.plan.array("column_sums"))}
     return {
         "name": name,
+        "sequence": plain(inputs.sequences.get(name)),
         "column": described["column"],
         "width": described["width"],
         "items": num_items,

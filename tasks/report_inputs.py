@@ -52,6 +52,7 @@ class ReportInputs:
 
     ``table_version`` is the version just published, or the one that already held this run; None if there is none. ``peak_memory_bytes``
     is the run's peak resident memory; ``provenance`` and ``config`` are shown as they are, except values that look like credentials.
+    ``sequences`` and ``time_offsets`` are what was found in sequence modalities, as ``tasks.segment_stages`` states it.
     ``trend`` are the entries of the last days as ``tasks.trend.read_trend`` gives them, oldest first, this run's own among them, and
     ``trend_damaged`` how many files of it could not be read.
     """
@@ -70,5 +71,7 @@ class ReportInputs:
     peak_memory_bytes: int
     provenance: Mapping[str, str]
     config: Mapping[str, Any]
+    sequences: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    time_offsets: tuple[Mapping[str, Any], ...] = ()
     trend: tuple[Mapping[str, Any], ...] = ()
     trend_damaged: int = 0

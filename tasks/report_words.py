@@ -134,6 +134,27 @@ def stretch_phrase(trust: Mapping[str, Any]) -> str:
     return f"up to {percent(trust['high'])} counting mix-ups among alike items"
 
 
+def sequence_phrase(sequence: Mapping[str, Any]) -> str:
+    """What was found in a modality's sequences, in words, with denominators."""
+    if not sequence["identifiable"]:
+        return f"its {sequence['segments']:,} segments cannot be told apart ({sequence['reason'].rstrip('. ')})"
+    return (
+        f"{sequence['segments_doubtful']:,} of its {sequence['segments']:,} segments are doubtful, in "
+        f"{plural(sequence['items_with_doubtful'], 'item')}"
+    )
+
+
+def offset_phrase(offset: Mapping[str, Any]) -> str:
+    """How two sequence modalities lie in time, in words."""
+    first, second, lag = offset["first"], offset["second"], offset["lag"]
+    if not offset["identifiable"]:
+        return f"{first} and {second}: no time between them can be told ({offset['reason'].rstrip('. ')})"
+    if lag == 0:
+        return f"{first} and {second} run in step"
+    behind, ahead = (second, first) if lag > 0 else (first, second)
+    return f"{behind} runs {plural(abs(lag), 'segment')} behind {ahead}"
+
+
 def modality_summary(fact: Mapping[str, Any], jumps: Sequence[Mapping[str, Any]] = ()) -> str:
     """One modality's line for the banner, without its name: what looks mismatched and what was done, with denominators."""
     trust, status, copies = fact["trust"], fact["status"], fact["copies"]
@@ -149,6 +170,8 @@ def modality_summary(fact: Mapping[str, Any], jumps: Sequence[Mapping[str, Any]]
         said.append(
             f"{plural(held['items'], 'item')} of {copies['present']:,} with a feature carry {plural(held['groups'], 'placeholder')}"
         )
+    if fact.get("sequence"):
+        said.append(sequence_phrase(fact["sequence"]))
     said += [f"a jump since {jump['since']}: {jump_phrase(jump)}" for jump in jumps if jump["modality"] == fact["name"]]
     return "; ".join(said)
 

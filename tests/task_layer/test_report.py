@@ -212,3 +212,22 @@ def test_unwritable_folder_is_a_storage_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(StorageError, match=r"report: writing .*report\.json failed"):
         write_report(tmp_path / "file" / "out", Run(tmp_path).inputs(("image",)))
+
+
+def test_sequences_and_the_time_between_them_are_said(tmp_path: Path) -> None:
+    odd = {"segments": 900, "segments_doubtful": 40, "items_with_doubtful": 1, "identifiable": True, "reason": "they stand clear"}
+    lags = [
+        {"first": "audio", "second": "image", "lag": lag, "identifiable": lag is not None, "reason": "no common time course."}
+        for lag in (-3, 1, 0, None)
+    ]
+    inputs = replace(Run(tmp_path).inputs(), sequences={"image": odd}, time_offsets=tuple(lags))
+    page, twin, text = _written(tmp_path / "out", inputs)
+    assert render_page(twin) == page
+    assert "40 of its 900 segments are doubtful, in 1 item" in text
+    assert [x["sequence"] for x in twin["modalities"] if x["name"] == "image"] == [odd]
+    wanted = ["audio runs 3 segments behind image", "image runs 1 segment behind audio", "audio and image run in step"]
+    assert twin["time_offsets"] == [*wanted, "audio and image: no time between them can be told (no common time course)"]
+    assert all(line in text for line in twin["time_offsets"])
+    untold = {**odd, "identifiable": False}
+    told = _written(tmp_path / "other", replace(inputs, sequences={"image": untold}, time_offsets=()))[2]
+    assert "its 900 segments cannot be told apart (they stand clear)" in told
