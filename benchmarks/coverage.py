@@ -1,4 +1,5 @@
-"""Does the rate's interval hold the truth? Trials with planted rates from 0 to .4: swapped at random, within a genre, in shifted blocks.
+"""Does the rate's interval hold the truth? Trials with planted rates from 0 to .4: swapped at random, within a genre, in shifted
+blocks, and whole rows (all modalities of an item together).
 
 python -m benchmarks.coverage --data DIR [--trials 200] [--first 0] > benchmarks/results/coverage.md
 """
@@ -17,15 +18,16 @@ from rectifier_core.pipeline import PipelineConfig, judge_catalog
 from rectifier_core.records import Anchors, Bool, Float32, Int32, Trust
 from rectifier_core.seeding import generator
 
-KINDS = ("random", "genre", "block")
+KINDS = ("random", "genre", "block", "row")
 SPLITS = ("full", "sparse")
 
 
 def damage(sample: Sample, modality: str, kind: str, share: float, genres: Int32, seed: int) -> tuple[Float32, Bool]:
     """The modality's features with about ``share`` mixed up in the way ``kind``, and which rows were."""
     features, present = sample.catalog.features[modality], sample.catalog.present[modality]
-    if kind == "random":
-        return swap_features(features, present, share, seed=seed, name=modality)
+    if kind in ("random", "row"):
+        # Under one name both modalities draw the same rows.
+        return swap_features(features, present, share, seed=seed, name=modality if kind == "random" else kind)
     if kind == "genre":
         return swap_within(features, present, genres, share, seed=seed, name=modality)
     return shift_blocks(features, present, share, seed=seed, name=modality)
@@ -34,6 +36,8 @@ def damage(sample: Sample, modality: str, kind: str, share: float, genres: Int32
 def trial(sample: Sample, anchors: Anchors, genres: Int32, kind: str, seed: int) -> list[tuple[str, float, Trust]]:
     """Both modalities damaged at rates of their own: (modality, true rate among judged items, what was found)."""
     rates = generator(seed, "coverage").uniform(0, 0.4, 2)
+    if kind == "row":
+        rates[:] = rates[0]
     damaged = {m: damage(sample, m, kind, float(share), genres, seed) for m, share in zip(sample.catalog.features, rates, strict=True)}
     catalog = replace(sample.catalog, features={m: x[0] for m, x in damaged.items()})
     trusts = judge_catalog(catalog, anchors, PipelineConfig(), seed=seed, category=genres).trusts
@@ -52,7 +56,7 @@ def main() -> None:
     found = defaultdict(list)
     # A trial damages both modalities, so half as many give ``--trials`` intervals.
     for number in range(options.first, options.first + options.trials // 2):
-        split, kind = SPLITS[number % 2], KINDS[number // 2 % 3]
+        split, kind = SPLITS[number % 2], KINDS[number // 2 % len(KINDS)]
         for modality, truth, trust in trial(samples[split], anchors[split, number % options.seeds], genres[split], kind, number):
             if trust.mismatch_rate is None or trust.low is None or trust.high is None:
                 found[kind, split, modality].append((False, False, np.nan, np.nan, np.nan))

@@ -16,7 +16,7 @@ interval without that.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -65,21 +65,26 @@ def judge_trust(
     """Rate, interval and per-item probability of every modality of one catalog.
 
     ``category`` [I] numbers the items' categories, negative where there is none. A modality can be told when its evidence separates and
-    behaviour speaks for it or for one of its witnesses: two modalities that merely disagree do not say which of them is wrong.
+    behaviour speaks for it or for one of its witnesses: two modalities that merely disagree do not say which of them is wrong. Where whole
+    rows are another item's, features fit each other all the same: witnesses that are wrong together are not heard.
     """
     cases = {m: Testimony(m, projections, witnesses, anchors, seed) for m in projections}
     alone = {m: _judge(case, {}, config) for m, case in cases.items()}
     voices = {m: _voice(case, alone[m]) for m, case in cases.items()}
     heard = {m for m, x in alone.items() if x.mixture is not None}
+    together = {m: _judge(case, {x: voices[x] for x in case.partners}, config) if case.partners else alone[m] for m, case in cases.items()}
+    biased = {m for m in cases if _wrong_together(alone[m], together[m])}
     trusts = {}
     for m, case in cases.items():
-        others = {partner: voices[partner] for partner in case.partners}
-        found = _judge(case, others, config) if others else alone[m]
+        others = {x: voices[x] for x in case.partners if not biased & {m, x}}
+        found = together[m] if len(others) == len(case.partners) else _judge(case, others, config) if others else alone[m]
         if found.mixture is None or not heard & {m, *others}:
             trusts[m] = _cannot_tell(case, alone[m])
-        else:
-            trusts[m] = _told(case, alone[m], found, found.mixture, _among_alike(case, others, category, config))
-    return {m: _without_behaviour(case, trusts, config) for m, case in cases.items()}
+            continue
+        trust = _told(case, alone[m], found, found.mixture, _among_alike(case, others, category, config))
+        unheard = " and ".join(sorted(case.partners.keys() - others.keys()))
+        trusts[m] = replace(trust, reason=f"{trust.reason}; {unheard} not heard, being wrong together with it") if unheard else trust
+    return {m: _without_behaviour(case, trusts, biased, config) for m, case in cases.items()}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,6 +128,14 @@ def why_not(count: int, null_count: int, auc: float, config: TrustConfig) -> str
     )
 
 
+def _wrong_together(alone: _Verdict, together: _Verdict) -> bool:
+    """Whether behaviour finds far more mismatches than all witnesses do: rows that moved as a whole, whose features still fit each other.
+
+    Such witnesses would clear each other of what both are guilty of.
+    """
+    return alone.mixture is not None and together.mixture is not None and alone.mixture.low > together.mixture.high
+
+
 def _voice(case: Testimony, found: _Verdict) -> Float64:
     """How far to believe a modality as a witness: its trust by behaviour, NaN where behaviour tells nothing."""
     voice = np.full(len(case.projection.alignment), np.nan)
@@ -143,13 +156,16 @@ def _among_alike(case: Testimony, voices: Voices, category: Int32 | None, config
 
 def _told(case: Testimony, alone: _Verdict, found: _Verdict, mixture: Mixture, alike: Mapping[str, Mixture | None]) -> Trust:
     witness = found.scores - alone.scores if found is not alone else np.full(len(case.rows), np.nan)
-    low, high, reason = mixture.low, mixture.high, found.reason
+    # What behaviour says by itself lies inside too: witnesses that are wrong along with the feature hide some of what is wrong.
+    by_behaviour = mixture.rate if alone.mixture is None else alone.mixture.rate
+    low_unlike, high_unlike = min(mixture.low, by_behaviour), max(mixture.high, by_behaviour)
+    low, high, reason = low_unlike, high_unlike, found.reason
     for what, among in alike.items():
         if among is None:
             reason += f"; mix-ups among {what} cannot be told and are not counted"
             continue
         low, high = min(low, among.low), max(high, among.high)
-        reason += f"; with mix-ups among {what} at most {100 * max(among.high, mixture.high):.0f} %"
+        reason += f"; with mix-ups among {what} at most {100 * max(among.high, high_unlike):.0f} %"
     return Trust(
         modality=case.modality,
         probability=_spread(case, mixture.probability(found.scores)),
@@ -159,8 +175,8 @@ def _told(case: Testimony, alone: _Verdict, found: _Verdict, mixture: Mixture, a
         mismatch_rate=mixture.rate,
         low=low,
         high=high,
-        low_unlike=mixture.low,
-        high_unlike=mixture.high,
+        low_unlike=low_unlike,
+        high_unlike=high_unlike,
         identifiable=True,
         separation=found.auc,
         reason=reason,
@@ -193,8 +209,8 @@ def _spread(case: Testimony, values: Float64 | Float32) -> Float32:
     return spread
 
 
-def _without_behaviour(case: Testimony, trusts: Mapping[str, Trust], config: TrustConfig) -> Trust:
-    """Add the items that have no anchor but another modality that can be told.
+def _without_behaviour(case: Testimony, trusts: Mapping[str, Trust], biased: Set[str], config: TrustConfig) -> Trust:
+    """Add the items that have no anchor but another modality that can be told, and that is not wrong together with this one.
 
     That the two features fit says both are right; that they do not fit leaves open which is wrong, so the blame is shared out by how often
     either modality errs where behaviour can tell.
@@ -208,7 +224,12 @@ def _without_behaviour(case: Testimony, trusts: Mapping[str, Trust], config: Tru
         scores, null = between.alignment.astype(np.float64), between.null_alignment.astype(np.float64)
         both = ~np.isnan(scores)
         rows = np.flatnonzero(both & np.isnan(probability))
-        if other is None or not len(rows) or why_not(int(both.sum()), len(null), separation(scores[both], null), config) is not None:
+        if (
+            biased & {case.modality, name}
+            or other is None
+            or not len(rows)
+            or why_not(int(both.sum()), len(null), separation(scores[both], null), config) is not None
+        ):
             continue
         mixture = fit_mixture(scores[both], null, resamples=config.resamples, rng=case.rng("without behaviour", name))
         either = 1 - (1 - trust.mismatch_rate) * (1 - other)

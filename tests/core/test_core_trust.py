@@ -168,6 +168,22 @@ def test_with_anchors_dealt_at_random_nothing_is_told_though_the_modalities_agre
             assert not trust.identifiable and trust.mismatch_rate is None and np.isnan(trust.probability).all() and trust.reason
 
 
+def test_rows_that_moved_as_a_whole_are_not_cleared_by_one_another() -> None:
+    for seed in range(3):
+        scene = planted_scene(seed, TWO, share=0.0, items=800)
+        moved = np.random.default_rng(seed).permutation(800)[:160]
+        rows = np.arange(800)
+        rows[moved] = np.roll(moved, 1)
+        features = {m: np.ascontiguousarray(x[rows]) for m, x in scene.catalog.features.items()}
+        wrong = dict.fromkeys(features, rows != np.arange(800))
+        whole = replace(scene, catalog=replace(scene.catalog, features=features), wrong=wrong)
+        for trust in judge(whole, seed=seed).trusts.values():
+            assert trust.low is not None and trust.high is not None
+            assert trust.low <= 0.2 <= trust.high
+            assert "not heard" in trust.reason
+            assert detection(whole, trust) > 0.85
+
+
 def test_items_without_an_anchor_are_judged_by_the_other_modality_where_both_can_be_told() -> None:
     scene = planted_scene(4, TWO, items=600, untrained=100)
     cold = np.arange(600) >= 500
