@@ -1,10 +1,10 @@
 """Two-component mixture with one component known: how much of the null is in the scores, and how likely each score is not from it; a leaf.
 
 Source: the binormal model of an ROC curve (Dorfman and Alf, J. Math. Psychol. 1969): some monotone transform makes both laws normal. The
-null
-is known by construction, so its own quantiles are that transform, and the matched law is N(shift, spread) in them. Only counts between null
-quantiles enter, so any monotone transform of the score gives the same answer. The interval is a bagged posterior (Buehlmann, 2014; Huggins
-and Miller, 2023): the posterior averaged over bootstrap resamples, wide enough to survive a matched law that is not quite normal.
+null is known by construction, so its own quantiles are that transform, and the matched law is N(shift, spread) in them. Only counts
+between null quantiles enter, so any monotone transform of the score gives the same answer. The interval is a bagged posterior (Buehlmann,
+2014; Huggins and Miller, 2023): the posterior averaged over bootstrap resamples, wide enough to survive a matched law that is not quite
+normal.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from functools import cache
 import numpy as np
 from scipy.special import ndtr, ndtri
 
+from rectifier_core.numerics import logit
 from rectifier_core.records import Float32, Float64, Int64
 
 TAIL = (0.0, 0.002, 0.005, 0.01, 0.02, 0.035, 0.05, 0.075)
@@ -119,13 +120,7 @@ def _own(posterior: Float64) -> tuple[Float64, Float64]:
     order = np.argsort(share, axis=0)
     reached = np.cumsum(weight[order], axis=0) >= 0.9
     upper = np.take_along_axis(share, order, axis=0)[reached.argmax(axis=0), np.arange(share.shape[1])]
-    return _logit(np.maximum.accumulate(weight @ share)), _logit(np.maximum.accumulate(upper))
-
-
-def _logit(share: Float64) -> Float64:
-    bounded = np.clip(share, 1e-6, 1 - 1e-6)
-    logit: Float64 = np.log(bounded) - np.log1p(-bounded)
-    return logit
+    return logit(np.maximum.accumulate(weight @ share)), logit(np.maximum.accumulate(upper))
 
 
 def _rising(knots: Float64) -> Float64:
@@ -138,7 +133,7 @@ def _rising(knots: Float64) -> Float64:
 def _curve(scores: Float64, knots: Float64, logits: Float64) -> Float32:
     """The logistic of ``logits`` between the knots, going on as steeply as inside beyond them."""
     spread = max(float(knots[-1] - knots[0]), 1e-12)
-    logit = np.interp(scores, knots, logits) + (scores - np.clip(scores, knots[0], knots[-1])) * (np.ptp(logits) / spread)
-    tilted = logit + 1e-3 * (scores - knots[0]) / spread
+    log_odds = np.interp(scores, knots, logits) + (scores - np.clip(scores, knots[0], knots[-1])) * (np.ptp(logits) / spread)
+    tilted = log_odds + 1e-3 * (scores - knots[0]) / spread
     probability: Float32 = (1 / (1 + np.exp(-np.clip(tilted, -60, 60)))).astype(np.float32)
     return probability

@@ -37,3 +37,10 @@ def separation(positive: Float32 | Float64, negative: Float32 | Float64) -> floa
     below = np.searchsorted(ordered, positive, side="left")
     not_above = np.searchsorted(ordered, positive, side="right")
     return float((below + not_above).mean() / (2 * len(negative)))
+
+
+def logit(probability: Float32 | Float64 | float) -> Float64:
+    """Log odds, with probabilities held within 1e-6 of 0 and 1."""
+    held = np.clip(np.asarray(probability, dtype=np.float64), 1e-6, 1 - 1e-6)
+    odds: Float64 = np.log(held) - np.log1p(-held)
+    return odds

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import optimize, stats
 
-from rectifier_core.numerics import separation
+from rectifier_core.numerics import logit, separation
 from rectifier_core.records import Bool, Float32, Float64, Int64
 
 SHIFT_SPREAD = 1.0
@@ -99,7 +99,7 @@ def recalibrate(probability: Float32, rows: Int64, is_mismatch: Bool) -> Recalib
     if not judged.any():
         return None
     p, own = probability[rows[judged]].astype(np.float64), ~is_mismatch[judged]
-    at, covariance = _fit(_logit(p), own)
+    at, covariance = _fit(logit(p), own)
     shift, slope = float(at[0]), float(np.exp(at[1]))
     everyone = np.flatnonzero(~np.isnan(probability))
     rate, error = _rate(probability[everyone].astype(np.float64), at, covariance)
@@ -119,20 +119,20 @@ def recalibrate(probability: Float32, rows: Int64, is_mismatch: Bool) -> Recalib
     )
 
 
-def _fit(logit: Float64, own: Bool) -> tuple[Float64, Float64]:
+def _fit(log_odds: Float64, own: Bool) -> tuple[Float64, Float64]:
     """The most likely (shift, log slope) given the labels and the prior, and their covariance there."""
     sign = np.where(own, -1.0, 1.0)
 
     def loss(at: Float64) -> float:
-        wrong = np.logaddexp(0.0, sign * (at[0] + np.exp(at[1]) * logit)).sum()
+        wrong = np.logaddexp(0.0, sign * (at[0] + np.exp(at[1]) * log_odds)).sum()
         return float(wrong + 0.5 * (at[0] / SHIFT_SPREAD) ** 2 + 0.5 * (at[1] / SLOPE_SPREAD) ** 2)
 
     found = optimize.minimize(loss, np.zeros(2), method="L-BFGS-B", bounds=[(-10.0, 10.0), (-3.0, 3.0)])
     at: Float64 = found.x
     slope = np.exp(at[1])
-    p = 1 / (1 + np.exp(-(at[0] + slope * logit)))
+    p = 1 / (1 + np.exp(-(at[0] + slope * log_odds)))
     curvature = p * (1 - p)
-    directions = np.stack([np.ones_like(logit), slope * logit])
+    directions = np.stack([np.ones_like(log_odds), slope * log_odds])
     information = (directions * curvature) @ directions.T + np.diag([SHIFT_SPREAD**-2, SLOPE_SPREAD**-2])
     return at, np.linalg.inv(information)
 
@@ -145,14 +145,8 @@ def _rate(p: Float64, at: Float64, covariance: Float64) -> tuple[float, float]:
     return centre, float(np.sqrt(slopes @ covariance @ slopes))
 
 
-def _logit(p: Float64) -> Float64:
-    held = np.clip(p, LIMIT, 1 - LIMIT)
-    logit: Float64 = np.log(held / (1 - held))
-    return logit
-
-
 def _moved64(p: Float64, at: Float64) -> Float64:
-    moved: Float64 = 1 / (1 + np.exp(-(at[0] + np.exp(at[1]) * _logit(p))))
+    moved: Float64 = 1 / (1 + np.exp(-(at[0] + np.exp(at[1]) * logit(p))))
     return moved
 
 

@@ -178,8 +178,7 @@ def _accumulated(
 def _best_ridge(sequences: _Sequences, sums: NormalEquations, anchors: Anchors, config: SegmentsConfig, seed: int, modality: str) -> float:
     """The strength at which a sample of segments aligns best out of fold."""
     rows = np.flatnonzero(sequences.anchored)
-    if len(rows) > config.sample:
-        rows = np.sort(generator(seed, "segments", modality, "ridge").choice(rows, config.sample, replace=False))
+    rows = rows[_sample(len(rows), config.sample, generator(seed, "segments", modality, "ridge"))]
     item = sequences.item[rows]
     aligned = []
     for strength in config.ridge_grid:
@@ -194,9 +193,7 @@ def _stand_ins(sequences: _Sequences, modality: str, config: SegmentsConfig, see
     cycle = rng.permutation(np.flatnonzero(counts > 0))
     other = np.zeros(len(counts), np.int64)
     other[cycle] = np.roll(cycle, 1)
-    places = np.arange(len(sequences.item))
-    if len(places) > config.sample:
-        places = np.sort(rng.choice(places, config.sample, replace=False))
+    places = _sample(len(sequences.item), config.sample, rng)
     source = other[sequences.item[places]]
     donors = sequences.offsets[source] + (rng.random(len(places)) * counts[source]).astype(np.int64)
     return _StandIns(places=places, donors=donors, anchor=np.full(len(places), np.nan))

@@ -23,7 +23,7 @@ import numpy as np
 
 from rectifier_core.evidence import Pairings
 from rectifier_core.mixture import Mixture, fit_mixture
-from rectifier_core.numerics import separation
+from rectifier_core.numerics import logit, separation
 from rectifier_core.records import Anchors, Float32, Float64, Int32, Projection, Trust
 from rectifier_core.testimony import Testimony, Voices, Witnesses
 
@@ -235,15 +235,9 @@ def _without_behaviour(case: Testimony, trusts: Mapping[str, Trust], biased: Set
         either = 1 - (1 - trust.mismatch_rate) * (1 - other)
         spared = other * (1 - trust.mismatch_rate) / either if either > 0 else 0.5
         # How often either errs is better known where behaviour can tell than from the two features' agreement.
-        ratio = _logit(mixture.probability(scores[rows])) - _logit(1 - mixture.rate)
-        bound = _logit(mixture.probability_upper(scores[rows])) - _logit(1 - mixture.rate)
-        fine, at_most = (1 / (1 + np.exp(-(x + _logit(1 - either)))) for x in (ratio, bound))
+        ratio = logit(mixture.probability(scores[rows])) - logit(1 - mixture.rate)
+        bound = logit(mixture.probability_upper(scores[rows])) - logit(1 - mixture.rate)
+        fine, at_most = (1 / (1 + np.exp(-(x + logit(1 - either)))) for x in (ratio, bound))
         probability[rows], upper[rows] = fine + (1 - fine) * spared, at_most + (1 - at_most) * spared
         witness[rows] = ratio
     return replace(trust, probability=probability, probability_upper=upper, witness=witness)
-
-
-def _logit(probability: Float32 | Float64 | float) -> Float64:
-    bounded = np.clip(np.asarray(probability, dtype=np.float64), 1e-6, 1 - 1e-6)
-    logit: Float64 = np.log(bounded) - np.log1p(-bounded)
-    return logit

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from functools import cache
-from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
+from jinja2 import Template
 
-from tasks import report_words as words
+from tasks.page_templates import page_environment
 
-FOLDER = Path(__file__).parent / "templates"
 FIRST_CARDS = 12
 
 
@@ -21,17 +19,4 @@ def render_audit(facts: dict[str, Any]) -> str:
 
 @cache
 def _template() -> Template:
-    environment = Environment(
-        loader=FileSystemLoader(FOLDER), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters |= {
-        "count": words.count,
-        "percent": words.percent,
-        "number": words.number,
-        "fixed": words.fixed,
-        "trust": words.trust,
-        "rate_phrase": words.rate_phrase,
-        "stretch": words.stretch_phrase,
-    }
-    environment.globals |= {"share_of": words.share_of}
-    return environment.get_template("audit.html.j2")
+    return page_environment().get_template("audit.html.j2")

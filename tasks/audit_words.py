@@ -51,11 +51,6 @@ class Catalog:
         found = self._columns[name].gather(np.maximum(rows, 0)).to_list()
         return [value if row >= 0 else None for value, row in zip(found, rows.tolist(), strict=True)]
 
-    def item_ids(self, rows: Int64) -> list[Any]:
-        """The ids of the rows, without those of row -1."""
-        found: list[Any] = self.ids[rows[rows >= 0]].tolist()
-        return found
-
     def names(self, rows: Int64) -> list[str]:
         """What a reader knows the rows by, titles else ids, without those of row -1."""
         kept = rows[rows >= 0]

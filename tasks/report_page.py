@@ -5,17 +5,16 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from functools import cache
-from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
+from jinja2 import Template
 from markupsafe import Markup
 
 from tasks import report_figures as figures
 from tasks import report_words as words
+from tasks.page_templates import page_environment
 from tasks.report_numbers import Facts
 
-FOLDER = Path(__file__).parent / "templates"
 FIRST_SUSPECTS = 10
 
 
@@ -37,22 +36,9 @@ def render_page(facts: Facts, plots: dict[str, str] | None = None) -> str:
 
 @cache
 def _template() -> Template:
-    environment = Environment(
-        loader=FileSystemLoader(FOLDER), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters |= {
-        "count": words.count,
-        "percent": words.percent,
-        "number": words.number,
-        "duration": words.duration,
-        "size": words.size,
-        "fixed": words.fixed,
-        "compared": words.compared,
-        "rate_phrase": words.rate_phrase,
-        "trust": words.trust,
-    }
-    environment.filters |= {"evidence": words.evidence_phrase, "stretch": words.stretch_phrase}
-    environment.globals |= {name: getattr(words, name) for name in ("share_of", "plan_name", "plural", "jump_phrase")}
+    environment = page_environment()
+    environment.filters |= {"duration": words.duration, "size": words.size, "compared": words.compared, "evidence": words.evidence_phrase}
+    environment.globals |= {name: getattr(words, name) for name in ("plan_name", "plural", "jump_phrase")}
     environment.globals["sparkline"] = lambda values: Markup(figures.sparkline(values))
     return environment.get_template("report.html.j2")
 
