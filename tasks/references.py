@@ -19,14 +19,13 @@ from collections.abc import Callable, Container, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from enum import Enum
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.lib.format import open_memmap
 
-import rectifier_core
+from tasks.code_version import code_digest
 from tasks.errors import StorageError
 
 MANIFEST = "manifest.json"
@@ -228,16 +227,6 @@ def plain(value: Any) -> Any:
     if value is None or isinstance(value, (str, int, float, bool)):
         return value
     return str(value)
-
-
-@cache
-def code_digest() -> str:
-    """A digest of every source file of ``rectifier_core``: another version of the core is another output."""
-    root = Path(rectifier_core.__file__).parent
-    state = hashlib.blake2b(digest_size=12)
-    for path in sorted(root.rglob("*.py")):
-        state.update(str(path.relative_to(root)).encode() + b"\0" + path.read_bytes() + b"\0")
-    return state.hexdigest()
 
 
 def fsync(path: Path) -> None:

@@ -25,9 +25,10 @@ import numpy as np
 
 import rectifier_core
 from rectifier_core.records import Float32
+from tasks.code_version import code_digest
 from tasks.errors import StorageError
 from tasks.publish_config import PublishConfig, RunIdentity
-from tasks.references import Ref, StageStore, code_digest, fsync, plain
+from tasks.references import Ref, StageStore, fsync, plain
 from tasks.source_config import SourceConfig
 from tasks.table_lock import table_lock
 
