@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
+
 import numpy as np
+import scipy.sparse as sp
 
 from rectifier_core.numerics import unit_rows
-from rectifier_core.records import Bool, Float32, Interactions
+from rectifier_core.records import Bool, Float32, Float64, Int32, Int64, Interactions
 from rectifier_core.seeding import generator
 
 
@@ -37,3 +41,75 @@ def calibration_error(probability: Float32, truth: Bool, *, bins: int = 10) -> f
     at = np.clip((probability * bins).astype(np.int64), 0, bins - 1)
     said, true = (np.bincount(at, weights=x, minlength=bins) for x in (probability.astype(np.float64), truth.astype(np.float64)))
     return float(np.abs(said - true).sum() / len(probability))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UserRanking:
+    """Per user [N] float64 and by depth k: ``recall[k]`` and ``ndcg[k]``; users without a held-out item are NaN."""
+
+    recall: Mapping[int, Float64]
+    ndcg: Mapping[int, Float64]
+
+
+def per_user_ranking(ranked: Int32, users: Int32, held_out: Interactions, *, depths: tuple[int, ...] = (10, 20)) -> UserRanking:
+    """Recall@k, hits over the user's held-out items, and NDCG@k with binary gain 1 / log2(rank + 1), the ideal over min(held out, k).
+
+    ``ranked`` [N, K] are item numbers, best first (-1: none), of ``users`` [N].
+    """
+    matrix = _pair_matrix(held_out)
+    hits = _hits(ranked, users, matrix)
+    wanted = np.asarray(matrix.sum(axis=1), dtype=np.float64).ravel()[users]
+    wanted[wanted == 0] = np.nan
+    gain = 1 / np.log2(np.arange(2, ranked.shape[1] + 2))
+    ideal = np.cumsum(gain)
+    recall, ndcg = {}, {}
+    for k in depths:
+        recall[k] = hits[:, :k].sum(axis=1) / wanted
+        best = ideal[np.nan_to_num(np.minimum(wanted, min(k, len(ideal))), nan=1).astype(np.int64) - 1]
+        ndcg[k] = np.where(np.isnan(wanted), np.nan, (hits[:, :k] * gain[:k]).sum(axis=1) / best)
+    return UserRanking(recall=recall, ndcg=ndcg)
+
+
+def group_recall(ranked: Int32, users: Int32, held_out: Interactions, groups: Int32, *, depth: int = 20) -> dict[int, float]:
+    """By group of ``groups`` [I] (negative: none): the share of the held-out pairs with an item of it that are among the first ``depth``.
+
+    Only pairs of ``users`` [N] count; a group without any is left out.
+    """
+    listed = sp.csr_array(
+        (
+            np.ones((ranked[:, :depth] >= 0).sum(), np.float32),
+            (np.repeat(users, (ranked[:, :depth] >= 0).sum(axis=1)), ranked[:, :depth][ranked[:, :depth] >= 0]),
+        ),
+        shape=(held_out.num_users, held_out.num_items),
+    )
+    wanted = _pair_matrix(held_out)
+    judged = np.isin(np.arange(held_out.num_users), users)
+    pairs, found = wanted.tocoo(), (wanted * listed).tocoo()
+    there, hit = (np.bincount(groups[x.col[judged[x.row] & (groups[x.col] >= 0)]]) for x in (pairs, found))
+    hit = np.pad(hit, (0, len(there) - len(hit)))
+    return {int(g): float(hit[g] / there[g]) for g in np.flatnonzero(there)}
+
+
+def item_coverage(ranked: Int32, num_items: int, *, depth: int = 20) -> float:
+    """The share of the catalog that is in at least one user's first ``depth``."""
+    return len(np.setdiff1d(ranked[:, :depth], [-1])) / num_items
+
+
+def _pair_matrix(pairs: Interactions) -> sp.csr_array:
+    matrix = sp.csr_array((np.ones(len(pairs.users), np.float32), (pairs.users, pairs.items)), shape=(pairs.num_users, pairs.num_items))
+    matrix.sum_duplicates()
+    matrix.data[:] = 1.0
+    return matrix
+
+
+def _hits(ranked: Int32, users: Int32, held_out: sp.csr_array) -> Int64:
+    """1 where the entry of ``ranked`` [N, K] is held out for its user."""
+    keys = held_out.tocoo()
+    width = held_out.shape[1]
+    pairs = np.sort(keys.row.astype(np.int64) * width + keys.col)
+    asked = users[:, None].astype(np.int64) * width + ranked
+    if not len(pairs):
+        return np.zeros(ranked.shape, np.int64)
+    at = np.minimum(np.searchsorted(pairs, asked), len(pairs) - 1)
+    hit: Int64 = ((pairs[at] == asked) & (ranked >= 0)).astype(np.int64)
+    return hit

@@ -1,0 +1,130 @@
+"""What MGCN and SMORE share: free embeddings gated by content, carried over item graphs, fused beside LightGCN, and a contrastive loss.
+
+For every view x (one a modality; SMORE adds one more) an item's free embedding is multiplied by a gate that reads its content and
+propagated over the view's item graph, Z_x[items] = S_x^n e_x; a user's side is the normalised mean of what the user took,
+Z_x[users] = R~ Z_x[items]. The views are fused row by row into ``side``; a row is scored as content + side, with content = LightGCN's
+readout of the free embeddings. Loss: BPR + weight_decay * half-L2 of the scored rows + contrast_weight * (InfoNCE(side, content) over the
+batch's positives + the same over its users).
+
+Because the fusion is row by row, it is worked out at the distinct rows of a batch alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+
+from rectifier_core.evaluation.backbones.batch_rows import BatchRows, layer_mean_at, product_at
+from rectifier_core.evaluation.backbones.contrast import info_nce
+from rectifier_core.evaluation.backbones.protocol import Backbone, Batch, TrainingSet
+from rectifier_core.evaluation.item_graph import as_matrix, nearest_items, normalised_by_rows
+from rectifier_core.evaluation.sparse_product import SparseOperator
+from rectifier_core.propagation import normalised_bipartite, symmetric_adjacency
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SideViewConfig:
+    """Hyperparameters that both have; ``num_layers`` on the interaction graph, ``num_item_layers`` on the item graphs.
+
+    ``neighbours_of`` replaces ``num_neighbours`` for the modalities it names.
+    """
+
+    embedding_size: int = 64
+    num_layers: int = 2
+    num_item_layers: int = 1
+    num_neighbours: int = 10
+    neighbours_of: Mapping[str, int] | None = None
+    weight_decay: float = 1e-4
+    contrast_weight: float = 0.01
+    temperature: float = 0.2
+
+    def __post_init__(self) -> None:
+        for name in ("embedding_size", "num_layers", "num_neighbours"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}: wanted at least 1, got {getattr(self, name)}")
+        for name in ("num_item_layers", "weight_decay", "contrast_weight"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name}: wanted at least 0, got {getattr(self, name)}")
+        for modality, count in (self.neighbours_of or {}).items():
+            if count < 1:
+                raise ValueError(f"neighbours_of[{modality}]: wanted at least 1, got {count}")
+        if not self.temperature >= 0.05:
+            raise ValueError(f"temperature: wanted at least 0.05, got {self.temperature}")
+
+    def neighbours(self, modality: str) -> int:
+        """How many neighbours an item has in this modality's graph, itself included."""
+        return (self.neighbours_of or {}).get(modality, self.num_neighbours)
+
+
+class SideViewBackbone(Backbone):
+    """A recommender of this family. ``modalities`` are in sorted order; with none, it is LightGCN (no side, no contrast).
+
+    Feature tables start at the features handed in and are trained, as are the maps from them to ``embedding_size``.
+    """
+
+    def __init__(self, data: TrainingSet, config: SideViewConfig, *, seed: int) -> None:
+        super().__init__(seed)
+        self.config = config
+        self.num_users, num_items, size = data.known.num_users, data.known.num_items, config.embedding_size
+        self.modalities = tuple(sorted(data.features))
+        graph = normalised_bipartite(data.graph.users, data.graph.items, self.num_users, num_items)
+        self._adjacency = SparseOperator(symmetric_adjacency(graph), symmetric=True)
+        self._users_from_items = SparseOperator(graph)
+        self.user_embedding = self.embedding(self.num_users, size)
+        self.item_embedding = self.embedding(num_items, size)
+        self.features = torch.nn.ParameterList(torch.from_numpy(data.filled(m).copy()) for m in self.modalities)
+        self.maps = torch.nn.ModuleList(self.linear(data.features[m].shape[1], size) for m in self.modalities)
+        self._item_graphs = [
+            normalised_by_rows(as_matrix(*nearest_items(data.features[m], data.present[m], config.neighbours(m)))) for m in self.modalities
+        ]
+
+    def item_views(self) -> list[torch.Tensor]:
+        """The item side of every view, propagated: each [I, A]."""
+        raise NotImplementedError
+
+    def fuse(self, content: torch.Tensor, views: torch.Tensor, *, training: bool) -> torch.Tensor:
+        """Side [N, A] of rows whose content is [N, A] and whose views are [N, X, A]; dropout only where ``training``."""
+        raise NotImplementedError
+
+    def propagated(self, operator: SparseOperator, items: torch.Tensor) -> torch.Tensor:
+        """``items`` [I, A] carried over an item graph, ``num_item_layers`` times."""
+        for _ in range(self.config.num_item_layers):
+            items = operator(items)
+        return items
+
+    def mapped(self) -> list[torch.Tensor]:
+        """The content of every modality, carried to [I, A]."""
+        return [to_size(feature) for to_size, feature in zip(self.maps, self.features, strict=True)]
+
+    def loss(self, batch: Batch) -> torch.Tensor:
+        """The loss of a batch (module docstring)."""
+        rows = BatchRows.of(batch)
+        content, side = self._content_and_side(rows, training=self.training)
+        if side is None:
+            return rows.ranking_loss(content, self.config.weight_decay)
+        loss = rows.ranking_loss(content + side, self.config.weight_decay)
+        count = len(rows.users)
+        taken = rows.positive_counts.nonzero().squeeze(1)
+        of_items = (side.index_select(0, taken + count), content.index_select(0, taken + count), rows.positive_counts[taken])
+        of_users = (side[:count], content[:count], rows.user_counts)
+        contrast = info_nce(*of_items, self.config.temperature) + info_nce(*of_users, self.config.temperature)
+        return loss + self.config.contrast_weight * contrast
+
+    def represent(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Content plus side, for users [U, A] and items [I, A]."""
+        content, side = self._content_and_side(None, training=False)
+        final = content if side is None else content + side
+        return final[: self.num_users], final[self.num_users :]
+
+    def _content_and_side(self, rows: BatchRows | None, *, training: bool) -> tuple[torch.Tensor, torch.Tensor | None]:
+        ego = torch.cat([self.user_embedding, self.item_embedding])
+        stacked = None if rows is None else rows.stacked(self.num_users)
+        content = layer_mean_at(self._adjacency, ego, self.config.num_layers, stacked)
+        if not self.modalities:
+            return content, None
+        items = torch.cat(self.item_views(), dim=1)
+        users = product_at(self._users_from_items, None if rows is None else rows.users, items)
+        views = torch.cat([users, items if rows is None else items.index_select(0, rows.items)])
+        return content, self.fuse(content, views.view(len(views), -1, self.config.embedding_size), training=training)
