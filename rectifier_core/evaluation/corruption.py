@@ -1,11 +1,63 @@
-"""Known damage: features mixed up among items, from the pristine array, seeded, the damaged set returned as truth."""
+"""Known damage to features: always from the pristine array, seeded, the damaged set returned as truth.
+
+``damage_catalog`` is the one entry point; the functions below it damage one modality each. The random stream is named by kind and modality,
+so modalities are damaged independently under one seed. Every share starts from the arrays as given, so shares never accumulate.
+
+Segments: where an item is one vector there is no sequence to swap a part of, so "segments" swaps a contiguous slice of the columns, as when
+an embedding is glued together from parts (fields, crops, windows) and one part comes from another item. Sequences themselves, in the layout
+that ``tasks.source_sequences`` describes, are damaged by ``swap_runs``; their pooled features follow as the means.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Literal, get_args
+
 import numpy as np
 
-from rectifier_core.records import Bool, Float32, Int32, Int64
+from rectifier_core.records import Bool, Catalog, Float32, Int32, Int64
 from rectifier_core.seeding import generator
+
+DamageKind = Literal["swap", "within", "noise", "scale", "drop", "segments"]
+DAMAGE_KINDS: tuple[DamageKind, ...] = get_args(DamageKind)
+NOISE_LEVEL = 1.0
+"""Standard deviation of added noise, in units of each column's own over the present rows: as much noise as there is signal."""
+SCALE_FACTORS = (0.1, 10.0)
+"""What a row of the wrong scale is multiplied by, one or the other at even odds."""
+PORTION = 0.5
+"""The contiguous part of a row's columns, or of a sequence's segments, that segment damage replaces."""
+
+
+def damage_catalog(
+    catalog: Catalog, kind: DamageKind, shares: Mapping[str, float], *, seed: int, category: Int32 | None = None
+) -> tuple[Catalog, dict[str, Bool]]:
+    """``catalog`` with ``shares[m]`` of the present rows of modality m damaged, and which rows {m: [I]} were; the others are left alone.
+
+    ``category`` [I] is what "within" keeps swaps inside; the other kinds do not read it.
+    """
+    if kind not in DAMAGE_KINDS:
+        raise ValueError(f"kind: wanted one of {', '.join(DAMAGE_KINDS)}, got {kind!r}")
+    unknown = sorted(set(shares) - set(catalog.features))
+    if unknown:
+        raise ValueError(f"shares: wanted modalities among {sorted(catalog.features)}, got {unknown}")
+    for name, share in shares.items():
+        if not 0 <= share <= 1:
+            raise ValueError(f"shares[{name}]: wanted a share in [0, 1], got {share}")
+    if kind == "within" and (category is None or category.shape != catalog.item_ids.shape):
+        raise ValueError(
+            f"category: wanted one number an item ({len(catalog.item_ids)}), got {None if category is None else category.shape}"
+        )
+    features, present = dict(catalog.features), dict(catalog.present)
+    truth = {name: np.zeros(len(catalog.item_ids), np.bool_) for name in features}
+    for name, share in shares.items():
+        given, there = features[name], present[name]
+        if kind == "drop":
+            features[name], present[name], truth[name] = drop_features(given, there, share, seed=seed, name=name)
+        elif kind == "within" and category is not None:
+            features[name], truth[name] = swap_within(given, there, category, share, seed=seed, name=name)
+        elif kind != "within":
+            features[name], truth[name] = _ONE_MODALITY[kind](given, there, share, seed=seed, name=name)
+    return Catalog(item_ids=catalog.item_ids, features=features, present=present), truth
 
 
 def derangement(count: int, rng: np.random.Generator) -> Int64:
@@ -69,3 +121,85 @@ def shift_blocks(
             truth[block] = True
             left -= length
     return shifted, truth
+
+
+def add_noise(features: Float32, present: Bool, share: float, *, seed: int, name: str, level: float = NOISE_LEVEL) -> tuple[Float32, Bool]:
+    """``share`` of the present rows with Gaussian noise added, ``level`` times each column's standard deviation over the present rows."""
+    rng = generator(seed, "corruption", "noise", name)
+    noisy, chosen, truth = _chosen(features, present, share, rng)
+    if len(chosen):
+        spread = level * features[present].std(axis=0, dtype=np.float64)
+        noisy[chosen] += (spread * rng.standard_normal((len(chosen), features.shape[1]))).astype(np.float32)
+    return noisy, truth
+
+
+def wrong_scale(
+    features: Float32, present: Bool, share: float, *, seed: int, name: str, factors: tuple[float, ...] = SCALE_FACTORS
+) -> tuple[Float32, Bool]:
+    """``share`` of the present rows multiplied by one of ``factors`` each: the direction is right, the length is not."""
+    rng = generator(seed, "corruption", "scale", name)
+    scaled, chosen, truth = _chosen(features, present, share, rng)
+    scaled[chosen] *= rng.choice(np.asarray(factors, np.float32), len(chosen))[:, None]
+    return scaled, truth
+
+
+def drop_features(features: Float32, present: Bool, share: float, *, seed: int, name: str) -> tuple[Float32, Bool, Bool]:
+    """``share`` of the present rows gone: zeros, the new ``present`` [I] and which rows [I] went."""
+    dropped, chosen, truth = _chosen(features, present, share, generator(seed, "corruption", "drop", name))
+    dropped[chosen] = 0
+    return dropped, present & ~truth, truth
+
+
+def swap_slices(features: Float32, present: Bool, share: float, *, seed: int, name: str, portion: float = PORTION) -> tuple[Float32, Bool]:
+    """``share`` of the present rows, each with a contiguous ``portion`` of its columns, anywhere, taken from another of them."""
+    rng = generator(seed, "corruption", "segments", name)
+    swapped, chosen, truth = _chosen(features, present, share, rng, at_least=2)
+    width = features.shape[1]
+    length = _part(width, portion)
+    if len(chosen) and length:
+        start = rng.integers(0, width - length + 1, len(chosen))
+        columns = start[:, None] + np.arange(length)
+        donors = chosen[derangement(len(chosen), rng)]
+        swapped[chosen[:, None], columns] = features[donors[:, None], columns]
+        return swapped, truth
+    return swapped, np.zeros_like(truth)
+
+
+def swap_runs(segments: Float32, offsets: Int64, share: float, *, seed: int, name: str, portion: float = PORTION) -> tuple[Float32, Bool]:
+    """Sequences [S, D] with a contiguous ``portion`` of the segments of ``share`` of the items taken from another item's, and which were.
+
+    Item i owns the rows ``offsets[i]`` up to ``offsets[i + 1]``; only items of at least two segments are damaged. A donor shorter than the
+    run is played again from its start. The truth is per segment: [S].
+    """
+    rng = generator(seed, "corruption", "runs", name)
+    counts = np.diff(offsets)
+    candidates = np.flatnonzero(counts >= 2)
+    count = round(share * len(candidates))
+    swapped, truth = segments.copy(), np.zeros(len(segments), np.bool_)
+    if count < 2:
+        return swapped, truth
+    chosen = rng.choice(candidates, count, replace=False)
+    for item, donor in zip(chosen, chosen[derangement(count, rng)], strict=True):
+        length = _part(int(counts[item]), portion)
+        first = int(offsets[item]) + int(rng.integers(0, counts[item] - length + 1))
+        swapped[first : first + length] = segments[offsets[donor] + np.arange(length) % counts[donor]]
+        truth[first : first + length] = True
+    return swapped, truth
+
+
+def _chosen(features: Float32, present: Bool, share: float, rng: np.random.Generator, *, at_least: int = 1) -> tuple[Float32, Int64, Bool]:
+    """A copy of the features, the rows to damage (none when fewer than ``at_least``), and the same as a mask."""
+    candidates = np.flatnonzero(present)
+    count = round(share * len(candidates))
+    chosen = rng.choice(candidates, count if count >= at_least else 0, replace=False)
+    truth = np.zeros(len(features), np.bool_)
+    truth[chosen] = True
+    return features.copy(), chosen, truth
+
+
+def _part(whole: int, portion: float) -> int:
+    """How much of ``whole`` a portion is: never nothing and never everything, where that can be."""
+    return min(max(1, round(portion * whole)), whole - 1)
+
+
+_ONE_MODALITY = {"swap": swap_features, "noise": add_noise, "scale": wrong_scale, "segments": swap_slices}

@@ -1,0 +1,197 @@
+"""Alignment-aware editing: how far the prior of a log can be trusted, and the strengths of pruning and completion that this allows.
+
+Sources: the second open question of arXiv 2602.00730 (editing whose strength follows the prior); split-half reliability (Spearman, 1910);
+the one-standard-error rule (Breiman et al., "Classification and Regression Trees", 1984). Nothing but the training pairs is read.
+
+1. Likelihood: the chance that a prior scores a pair it never saw above an absent pair of the same degrees (``separation``).
+2. Stability: how well two half-data fits agree where items lie, beyond what degrees alone bring about (``stability``).
+3. ``trust`` = sqrt((2 separation - 1) * stability), 0 where either is at chance. No strength exceeds it: noise lowers both, and an editor
+   that trusts a prior fitted on noise repeats the noise.
+4. Of the strengths left, each is tried on slices of the training pairs: edit the rest, fit the prior on what results, rank the slice.
+   The smallest within one standard error of the best gain is taken if the best gain is more than ``errors`` standard errors above zero;
+   otherwise nothing is edited. Pruning and completion are judged apart.
+
+Pruning goes by out-of-fold scores on centred unit rows: a prior that saw a pair finds it likely, and an uncentred score finds unpopular
+items unlikely, so that dropping by it takes the long tail instead of the noise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal, get_args
+
+import numpy as np
+import torch
+
+from rectifier_core.evaluation.backbones.lightgcn import LightGCNConfig
+from rectifier_core.evaluation.edge_prior import (
+    SPECTRAL,
+    Prior,
+    PriorConfig,
+    degree_matched_pairs,
+    fit_prior,
+    fold_numbers,
+    out_of_fold_scores,
+    subset,
+)
+from rectifier_core.evaluation.edges import EditConfig, EditedPairs, EditTarget, edit_edges
+from rectifier_core.evaluation.metrics import per_user_ranking
+from rectifier_core.evaluation.ranking import rank_items
+from rectifier_core.numerics import separation
+from rectifier_core.records import Float32, Float64, Interactions, check_array
+from rectifier_core.seeding import derive_seed, generator
+from rectifier_core.split_half import split_half_reliability
+
+Operation = Literal["pruning", "completion"]
+OPERATIONS: tuple[Operation, ...] = get_args(Operation)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AlignmentConfig:
+    """``prior`` is what is fitted many times to judge by; ``slices`` of a fifth of the pairs each are ranked under every ratio."""
+
+    prior: PriorConfig = field(default_factory=lambda: SPECTRAL)
+    folds: int = 5
+    slices: int = 3
+    ratios: tuple[float, ...] = (0.05, 0.1, 0.2)
+    errors: float = 2.0
+
+    def __post_init__(self) -> None:
+        if self.folds < 2:
+            raise ValueError(f"folds: wanted at least 2, got {self.folds}")
+        if not 1 <= self.slices <= 5:
+            raise ValueError(f"slices: wanted 1 to 5, got {self.slices}")
+        if not self.ratios or min(self.ratios) <= 0 or max(self.ratios) >= 1 or sorted(set(self.ratios)) != list(self.ratios):
+            raise ValueError(f"ratios: wanted rising values in (0, 1), got {self.ratios}")
+        if self.errors < 0:
+            raise ValueError(f"errors: wanted at least 0, got {self.errors}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gain:
+    """What a strength did to the held-out Recall@20 of training slices: the mean over users, and its standard error."""
+
+    mean: float
+    error: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Alignment:
+    """How far a log's prior can be trusted, and the strengths that follow.
+
+    ``scores`` [E] are the out-of-fold scores that pruning goes by. ``gains[operation][ratio]`` is what was measured; ratios beyond
+    ``trust`` were not tried.
+    """
+
+    separation: float
+    stability: float
+    trust: float
+    pruning: float
+    completion: float
+    scores: Float32
+    gains: Mapping[Operation, Mapping[float, Gain]]
+    reason: str
+
+    def __post_init__(self) -> None:
+        check_array("scores", self.scores, (None,), np.float32)
+
+
+def assess_alignment(training: Interactions, config: AlignmentConfig, *, seed: int) -> Alignment:
+    """Judge the prior of these pairs and set both strengths; deterministic in ``seed``."""
+    judged = out_of_fold_scores(training, config.prior, config.folds, seed=seed)
+    told = separation(*(x[~np.isnan(x)] for x in (judged.scores, judged.null)))
+    stability = stability_of_halves(training, config.prior.model, seed=seed)
+    trust = trust_in_prior(told, stability)
+    tried = tuple(x for x in config.ratios if x <= trust)
+    gains = _gains(training, config, tried, seed)
+    pruning, completion = (choose_strength(gains[x], config.errors) for x in OPERATIONS)
+    if not tried:
+        reason = f"trust {trust:.2f} is below the smallest ratio, {config.ratios[0]}: nothing is edited"
+    else:
+        reason = "; ".join(
+            f"{name} at {ratio}, the smallest strength within one error of the best" if ratio else f"no {name}: no strength clearly gains"
+            for name, ratio in zip(OPERATIONS, (pruning, completion), strict=True)
+        )
+    return Alignment(
+        separation=told,
+        stability=stability,
+        trust=trust,
+        pruning=pruning,
+        completion=completion,
+        scores=judged.scores,
+        gains=gains,
+        reason=reason,
+    )
+
+
+def edit_by_alignment(training: Interactions, prior: Prior, alignment: Alignment, target: EditTarget = "train") -> EditedPairs:
+    """Edit at the strengths that the alignment allows; at none, the training pairs themselves.
+
+    ``target`` is "train" unless said otherwise: a pair that is not learned is still propagated over, so a wrong guess costs less.
+    """
+    config = EditConfig(completion=alignment.completion, pruning=alignment.pruning, target=target)
+    return edit_edges(training, config, prior, scores=alignment.scores)
+
+
+def trust_in_prior(told: float, stability: float) -> float:
+    """The geometric mean of 2 ``told`` - 1 and ``stability``, in [0, 1]; 0 where either is at chance or cannot be told."""
+    above = max(0.0, np.nan_to_num(2 * told - 1)) * max(0.0, np.nan_to_num(stability))
+    return float(np.sqrt(min(1.0, above)))
+
+
+def stability_of_halves(training: Interactions, model: LightGCNConfig, *, seed: int) -> float:
+    """How well two halves of the pairs agree where the items of the pairs lie, beyond what their degrees alone bring about: at most 1.
+
+    (r - r0) / (1 - r0) for the mean split-half reliability r of the log and r0 of degree-matched pairs in its place. Whether halves agree
+    on single pairs cannot be asked of a sparse log: a pair that one half has the other lacks, and their scores go apart.
+    """
+    users, items = degree_matched_pairs(training, generator(seed, "alignment", "null"))
+    null = Interactions(users=users, items=items, times=None, num_users=training.num_users, num_items=training.num_items)
+    agreed, by_degree = (
+        float(split_half_reliability(x, model.embedding_size, model.num_layers, generator(seed, "alignment", "halves"))[x.items].mean())
+        for x in (training, null)
+    )
+    return (agreed - by_degree) / max(1 - by_degree, 1e-6)
+
+
+def choose_strength(gains: Mapping[float, Gain], errors: float) -> float:
+    """The smallest ratio within one standard error of the best gain; 0 unless that gain is above ``errors`` of its standard errors."""
+    if not gains:
+        return 0.0
+    best = max(gains.values(), key=lambda x: x.mean)
+    if not best.mean > errors * best.error:
+        return 0.0
+    return min(ratio for ratio, gain in gains.items() if gain.mean >= best.mean - best.error)
+
+
+def _gains(training: Interactions, config: AlignmentConfig, ratios: tuple[float, ...], seed: int) -> dict[Operation, dict[float, Gain]]:
+    """Per operation and ratio: the paired difference to no editing, over the users of all slices."""
+    slices = fold_numbers(training, 5, generator(seed, "alignment", "slices"))
+    differences: dict[tuple[Operation, float], list[Float64]] = {}
+    for number in range(config.slices if ratios else 0):
+        rest, held_out = subset(training, slices != number), subset(training, slices == number)
+        if not len(rest.users) or not len(held_out.users):
+            continue
+        inner = derive_seed(seed, "slice", number)
+        prior = fit_prior(rest, config.prior, seed=inner)
+        judged = out_of_fold_scores(rest, config.prior, config.folds, seed=inner)
+        before = _recall(prior, rest, held_out)
+        for ratio in ratios:
+            for operation in OPERATIONS:
+                strength = EditConfig(pruning=ratio) if operation == "pruning" else EditConfig(completion=ratio)
+                edited = edit_edges(rest, strength, prior, scores=judged.scores)
+                after = _recall(fit_prior(edited.graph, config.prior, seed=inner), rest, held_out)
+                differences.setdefault((operation, ratio), []).append(after - before)
+    gains: dict[Operation, dict[float, Gain]] = {operation: {} for operation in OPERATIONS}
+    for (operation, ratio), found in differences.items():
+        every = np.concatenate(found)
+        gains[operation][ratio] = Gain(mean=float(every.mean()), error=float(every.std() / np.sqrt(max(1, len(every)))))
+    return gains
+
+
+def _recall(prior: Prior, known: Interactions, held_out: Interactions) -> Float64:
+    """Recall@20 per user with a pair in both, known pairs masked."""
+    users = np.intersect1d(held_out.users, known.users).astype(np.int32)
+    ranked = rank_items(torch.from_numpy(prior.users), torch.from_numpy(prior.items), users, known)
+    return per_user_ranking(ranked, users, held_out).recall[20]

@@ -1,0 +1,157 @@
+"""What behaviour alone says about a user-item pair: the LightGCN prior that edges are edited by, and its scores of pairs it never saw.
+
+Sources: "Towards Trustworthy Multimodal Recommendation", arXiv 2602.00730, on edge editing (the prior is a LightGCN on the training pairs);
+the configuration model (Newman, SIAM Review 2003) for pairs that match the log in both degrees and nothing else.
+
+Differs from the paper:
+- The fit starts at the leading singular vectors of the normalised adjacency, as the anchors do, and stops early on a slice of the training
+  pairs; validation and test pairs are never asked for.
+- ``training = None`` stays at that start: a spectral embedding, layer-averaged. It tells injected pairs apart nearly as well as the
+  trained one on the sparse MovieLens-1M split (AUC .63 to .64 against .65) at a thirtieth of the cost, so what needs many fits (folds,
+  slices) uses it, as ``split_half`` does.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+
+from rectifier_core.anchors import SPECTRAL_SPREAD, PairSet, hold_out
+from rectifier_core.evaluation.backbones.lightgcn import LightGCN, LightGCNConfig
+from rectifier_core.evaluation.backbones.protocol import TrainingConfig, TrainingSet
+from rectifier_core.evaluation.training import fit
+from rectifier_core.numerics import unit_rows
+from rectifier_core.propagation import layer_mean, leading_singular_vectors, normalised_bipartite, symmetric_adjacency
+from rectifier_core.records import Bool, Float32, Int32, Int64, Interactions, check_array
+from rectifier_core.seeding import derive_seed, generator
+
+QUICK = TrainingConfig(learning_rate=5e-3, batch_size=4096, epochs=30, patience=2, evaluate_every=3)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PriorConfig:
+    """The model of the prior, how it is trained (None: not beyond its spectral start), and the slice that early stopping watches."""
+
+    model: LightGCNConfig = field(default_factory=LightGCNConfig)
+    training: TrainingConfig | None = QUICK
+    held_out: float = 0.1
+
+    def __post_init__(self) -> None:
+        if not 0 < self.held_out < 1:
+            raise ValueError(f"held_out: wanted a share in (0, 1), got {self.held_out}")
+
+
+SPECTRAL = PriorConfig(model=LightGCNConfig(embedding_size=32), training=None)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prior:
+    """Final representations of users [U, A] and items [I, A], float32."""
+
+    users: Float32
+    items: Float32
+
+    def __post_init__(self) -> None:
+        check_array("users", self.users, (None, None), np.float32)
+        check_array("items", self.items, (None, self.users.shape[1]), np.float32)
+
+    def scores(self, users: Int32, items: Int32) -> Float32:
+        """Inner products of pairs [N]: how a recommender ranks them, popular items first."""
+        product: Float32 = np.einsum("ij,ij->i", self.users[users], self.items[items])
+        return product
+
+    def matched(self) -> Prior:
+        """Centred unit rows, so that ``scores`` are cosines that neither a user's activity nor an item's popularity raises by itself."""
+        users, items = (unit_rows(x - x.mean(axis=0)) for x in (self.users, self.items))
+        return Prior(users=users, items=items)
+
+
+def fit_prior(training: Interactions, config: PriorConfig, *, seed: int) -> Prior:
+    """The prior of these pairs: its gradient never saw the held-out slice, its final propagation runs over all of them."""
+    whole = normalised_bipartite(training.users, training.items, training.num_users, training.num_items)
+    layers = config.model.num_layers
+    if config.training is None:
+        ego = _spectral_start(training, config, seed)
+    else:
+        seen, watched = hold_out(training, config.held_out, generator(seed, "edge prior", "hold-out"))
+        data = TrainingSet.plain(seen, {}, {})
+        model = LightGCN(data, config.model, seed=seed)
+        start = torch.from_numpy(_spectral_start(seen, config, seed))
+        with torch.no_grad():
+            model.user_embedding.copy_(start[: training.num_users])
+            model.item_embedding.copy_(start[training.num_users :])
+        fit(model, data, watched, config.training, seed=derive_seed(seed, "edge prior"))
+        ego = torch.cat([model.user_embedding, model.item_embedding]).detach().numpy()
+    final = layer_mean(symmetric_adjacency(whole), np.ascontiguousarray(ego), layers)
+    return Prior(users=final[: training.num_users].copy(), items=final[training.num_users :].copy())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OutOfFold:
+    """Matched scores by a prior that was fitted without the pair: of every pair [E], NaN where its user or item has no other pair to judge
+    by, and of as many absent pairs that match them in both degrees, ``null`` [E], by the same priors."""
+
+    scores: Float32
+    null: Float32
+
+
+def out_of_fold_scores(training: Interactions, config: PriorConfig, folds: int, *, seed: int) -> OutOfFold:
+    """Score every pair of the log by the fold's prior that never saw it: one that did has propagated over it and finds it likely."""
+    fold = fold_numbers(training, folds, generator(seed, "edge prior", "folds"))
+    scores, null = np.full((2, len(fold)), np.nan, np.float32)
+    users, items = degree_matched_pairs(training, generator(seed, "edge prior", "null"))
+    for number in np.unique(fold):
+        rest = subset(training, fold != number)
+        prior = fit_prior(rest, config, seed=derive_seed(seed, "fold", int(number))).matched()
+        for at, user, item in ((scores, training.users, training.items), (null, users, items)):
+            judged = (fold == number) & _occur(rest, user, item)
+            at[judged] = prior.scores(user[judged], item[judged])
+    return OutOfFold(scores=scores, null=null)
+
+
+def fold_numbers(pairs: Interactions, folds: int, rng: np.random.Generator) -> Int64:
+    """A fold for every pair [E], as even as can be; repeats of a pair share theirs."""
+    number = pair_numbers(pairs)
+    chosen: Int64 = rng.permutation(int(number.max(initial=-1)) + 1)[number] % folds
+    return chosen
+
+
+def pair_numbers(pairs: Interactions) -> Int64:
+    """Different pairs numbered from 0: [E]."""
+    numbers: Int64 = np.unique(pairs.users.astype(np.int64) * pairs.num_items + pairs.items, return_inverse=True)[1]
+    return numbers
+
+
+def degree_matched_pairs(training: Interactions, rng: np.random.Generator) -> tuple[Int32, Int32]:
+    """One absent pair per pair of ``training``: the same user, the item of a random other pair, so both degrees are matched.
+
+    Who took nearly everything keeps a pair of the log after 20 tries.
+    """
+    known = PairSet(training)
+    users, items = training.users, training.items[rng.integers(len(training.items), size=len(training.items))]
+    pending = np.flatnonzero(known.contains(users, items))
+    for _ in range(20):
+        items[pending] = training.items[rng.integers(len(training.items), size=len(pending))]
+        pending = pending[known.contains(users[pending], items[pending])]
+    return users, items
+
+
+def subset(pairs: Interactions, chosen: Bool) -> Interactions:
+    """The chosen pairs, without times."""
+    users, items = pairs.users[chosen], pairs.items[chosen]
+    return Interactions(users=users, items=items, times=None, num_users=pairs.num_users, num_items=pairs.num_items)
+
+
+def _spectral_start(training: Interactions, config: PriorConfig, seed: int) -> Float32:
+    graph = normalised_bipartite(training.users, training.items, training.num_users, training.num_items)
+    u, s, v = leading_singular_vectors(graph, config.model.embedding_size, generator(seed, "edge prior", "start"))
+    ego = np.concatenate([u, v]) * s
+    return (ego * (SPECTRAL_SPREAD / (float(ego.std()) or 1.0))).astype(np.float32)
+
+
+def _occur(log: Interactions, users: Int32, items: Int32) -> Bool:
+    """Which pairs [N] have a user and an item that both occur in ``log``."""
+    both: Bool = (np.bincount(log.users, minlength=log.num_users) > 0)[users] & (np.bincount(log.items, minlength=log.num_items) > 0)[items]
+    return both
