@@ -77,7 +77,7 @@ def rectify_rows(features: Float32, rows: slice, status: NDArray[np.int8], plan:
     weights = _donor_weights(plan, rows, trust, config, len(features))
     donated = np.asarray(weights @ features, dtype=np.float32)
     mended = (code == Status.RECTIFIED.code) & np.any(donated != 0, axis=1)
-    keep = _kept(trust.probability[rows][mended], config)[:, None]
+    keep = kept_share(trust.probability[rows][mended], config)[:, None]
     mixed = keep * own[mended] + (1 - keep) * donated[mended]
     length = np.linalg.norm(own[mended], axis=1, keepdims=True)
     own[mended] = np.where(np.any(mixed != 0, axis=1, keepdims=True), unit_rows(mixed) * length, own[mended])
@@ -90,8 +90,8 @@ def rectify_rows(features: Float32, rows: slice, status: NDArray[np.int8], plan:
     return own
 
 
-def _kept(probability: Float32, config: RectifyConfig) -> Float32:
-    """The share of its own feature that each item keeps."""
+def kept_share(probability: Float32, config: RectifyConfig) -> Float32:
+    """The share of its own feature that each item keeps, by its trust: [N] -> [N] float32."""
     if config.mix == "constant":
         return np.full(len(probability), config.keep_original, np.float32)
     kept: Float32 = (config.keep_trusted * probability.astype(np.float64) ** config.sharpness).astype(np.float32)

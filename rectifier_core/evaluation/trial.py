@@ -1,0 +1,96 @@
+"""One trial: a recommender trained on one training set, ranked against the test pairs, and measured."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from rectifier_core.evaluation.backbones import BACKBONES, build
+from rectifier_core.evaluation.backbones.protocol import TrainingConfig, TrainingSet
+from rectifier_core.evaluation.metrics import group_recall, item_coverage, pair_closeness, per_user_ranking
+from rectifier_core.evaluation.ranking import rank_items
+from rectifier_core.evaluation.splits import Split
+from rectifier_core.evaluation.training import History, fit
+from rectifier_core.numerics import Progress, silent
+from rectifier_core.records import Bool, Float32, Int32, Interactions
+
+DEPTHS = (10, 20)
+USER_SEGMENTS = ("few", "some", "many")
+ITEM_BANDS = ("tail", "middle", "head")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trial:
+    """What a trial gave: ``metrics`` by name, and for ``users`` [N] the ``per_user`` values [N] that paired tests need."""
+
+    metrics: Mapping[str, float]
+    users: Int32
+    per_user: Mapping[str, Float32]
+    history: History
+
+
+def run_trial(
+    backbone: str,
+    data: TrainingSet,
+    split: Split,
+    *,
+    seed: int,
+    model: Any = None,
+    training: TrainingConfig | None = None,
+    truth: Mapping[str, Bool] | None = None,
+    progress: Progress = silent,
+) -> Trial:
+    """Train ``backbone`` on ``data`` with early stopping on ``split.validation`` and measure it on ``split.test``.
+
+    ``model`` and ``training`` replace the backbone's default configs; ``truth[m]`` [I] marks items whose feature was damaged, for recall on
+    touched and untouched items. Known pairs are masked, validation pairs are not (they compete, as in MMRec). Users without a known
+    pair are left out. Raises ValueError for an unknown backbone, or when nobody can be tested.
+    """
+    recommender = build(backbone, data, seed=seed, config=model)
+    history = fit(recommender, data, split.validation, training or BACKBONES[backbone].training, seed=seed, progress=progress)
+    users = np.intersect1d(split.test.users, data.known.users).astype(np.int32)
+    if not len(users):
+        raise ValueError("split: no user has both a training and a test pair")
+    represented = recommender.represent()
+    ranked = rank_items(*represented, users, data.known, depth=max(DEPTHS))
+    found = per_user_ranking(ranked, users, split.test, depths=DEPTHS)
+    per_user = {f"{name}@{k}": x[k].astype(np.float32) for name, x in (("recall", found.recall), ("ndcg", found.ndcg)) for k in DEPTHS}
+    metrics = {name: float(x.astype(np.float64).mean()) for name, x in per_user.items()}
+    metrics["coverage@20"] = item_coverage(ranked, data.known.num_items)
+    metrics |= _by_users(users, per_user["recall@20"], data.known)
+    metrics |= _by_items(ranked, users, split.test, data.known, truth)
+    for m, feature in data.features.items():
+        metrics[f"closeness_{m}"] = pair_closeness(feature, data.known, split.test, seed=seed, draws=10_000)
+    return Trial(metrics=metrics, users=users, per_user=per_user, history=history)
+
+
+def _by_users(users: Int32, recall: Float32, known: Interactions) -> dict[str, float]:
+    """Recall@20 of the users with the fewest, some and the most known pairs: thirds of the users."""
+    degree = np.bincount(known.users, minlength=known.num_users)[users]
+    order = np.argsort(degree, kind="stable")
+    thirds = np.array_split(order, len(USER_SEGMENTS))
+    return {f"recall@20_users_{name}": float(recall[rows].mean()) for name, rows in zip(USER_SEGMENTS, thirds, strict=True) if len(rows)}
+
+
+def _by_items(ranked: Int32, users: Int32, test: Interactions, known: Interactions, truth: Mapping[str, Bool] | None) -> dict[str, float]:
+    """Recall@20 of test pairs by how often their item is known (thirds of the known pairs), and of damaged and undamaged items."""
+    bands = group_recall(ranked, users, test, popularity_bands(known))
+    found = {f"recall@20_items_{ITEM_BANDS[g]}": value for g, value in bands.items()}
+    if truth:
+        touched = np.logical_or.reduce(list(truth.values())).astype(np.int32)
+        sides = group_recall(ranked, users, test, touched)
+        found |= {f"recall@20_{'touched' if g else 'untouched'}": value for g, value in sides.items()}
+    return found
+
+
+def popularity_bands(known: Interactions) -> Int32:
+    """0 tail, 1 middle, 2 head [I]: from the least known item up, each band holding a third of the known pairs."""
+    degree = np.bincount(known.items, minlength=known.num_items)
+    order = np.argsort(degree, kind="stable")
+    below = np.cumsum(degree[order]) - degree[order]
+    bands = np.zeros(known.num_items, np.int32)
+    bands[order] = np.minimum(3 * below // max(1, degree.sum()), 2)
+    return bands

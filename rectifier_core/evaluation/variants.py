@@ -1,0 +1,144 @@
+"""What a recommender may be handed in place of the raw features: the rectified ones, and the controls that they must beat.
+
+- ``rectified``: the pipeline as configured.
+- ``shuffled_anchors``: the same matching with anchors dealt to other items, acting on everybody at the rectification's mean strength. What
+  it gains is smoothing, not correspondence.
+- ``smoothed``: every feature mixed at that strength with the mean of its nearest features of the same modality.
+- ``smoothed_by_anchors``: the same, the neighbours taken by anchor, so that behaviour smooths and nothing is judged or matched.
+- ``anchors_appended``: the raw feature with the item's anchor behind it, at equal length: behaviour handed over without any mending.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Literal, get_args
+
+import numpy as np
+
+from rectifier_core.affinity import find_neighbours
+from rectifier_core.evaluation.item_graph import as_matrix, nearest_items
+from rectifier_core.numerics import unit_rows
+from rectifier_core.pipeline import Outcome, PipelineConfig, rectify_catalog
+from rectifier_core.projection import fit_projection
+from rectifier_core.records import Anchors, Bool, Catalog, Features, Float32, Int32, Interactions, Plan, Status
+from rectifier_core.rectify import RectifyConfig, decide_status, kept_share, rectify_rows
+from rectifier_core.seeding import generator
+from rectifier_core.sinkhorn import balance
+
+VariantName = Literal["raw", "rectified", "shuffled_anchors", "smoothed", "smoothed_by_anchors", "anchors_appended"]
+VARIANTS: tuple[str, ...] = get_args(VariantName)
+HUB_SHARE = 0.01
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Variant:
+    """Features to train on, and what is known of how they were made: by name, such as ``strength_image`` or ``mismatch_rate_text``."""
+
+    features: Features
+    present: Mapping[str, Bool]
+    facts: Mapping[str, float]
+
+
+def make_features(
+    name: str,
+    catalog: Catalog,
+    training: Interactions,
+    anchors: Anchors,
+    config: PipelineConfig,
+    *,
+    seed: int,
+    category: Int32 | None = None,
+) -> Variant:
+    """The features of one variant; ``anchors`` must come from training pairs alone. Raises ValueError for a name not in ``VARIANTS``."""
+    if name not in VARIANTS:
+        raise ValueError(f"variant: wanted one of {', '.join(VARIANTS)}, got {name!r}")
+    if name == "raw":
+        return Variant(features=catalog.features, present=catalog.present, facts={})
+    if name == "anchors_appended":
+        appended = {m: _append(x, catalog.present[m], anchors) for m, x in catalog.features.items()}
+        return Variant(features=appended, present=catalog.present, facts={})
+    outcome = rectify_catalog(catalog, training, config, seed=seed, anchors=anchors, category=category)
+    facts = _facts(outcome, config.rectify)
+    if name == "rectified":
+        there = {m: status != Status.MISSING.code for m, status in outcome.rectified.status.items()}
+        return Variant(features=outcome.rectified.features, present=there, facts=facts)
+    strength = {m: facts[f"strength_{m}"] for m in catalog.features}
+    if name == "shuffled_anchors":
+        controlled = _by_shuffled_anchors(catalog, anchors, outcome, config, strength, seed)
+    else:
+        controlled = {m: _smoothed(name, m, catalog, anchors, config, strength[m]) for m in catalog.features}
+    return Variant(features=controlled, present=catalog.present, facts={f"strength_{m}": x for m, x in strength.items()})
+
+
+def _facts(outcome: Outcome, config: RectifyConfig) -> dict[str, float]:
+    """Per modality: the mean share of a feature that its donors replace, the estimated rate, and how uneven the donors' use is."""
+    facts: dict[str, float] = {}
+    for m, plan in outcome.plans.items():
+        trust = outcome.judged.trusts[m]
+        mended = outcome.rectified.status[m] == Status.RECTIFIED.code
+        kept = kept_share(trust.probability[mended], config)
+        facts[f"strength_{m}"] = float(1 - np.nan_to_num(kept, nan=1.0).mean()) if mended.any() else 0.0
+        facts[f"rectified_share_{m}"] = float(mended.mean())
+        facts[f"mismatch_rate_{m}"] = float("nan") if trust.mismatch_rate is None else float(trust.mismatch_rate)
+        facts |= {f"{name}_{m}": value for name, value in hub_statistics(plan).items()}
+    return facts
+
+
+def hub_statistics(plan: Plan) -> dict[str, float]:
+    """How unevenly donors are used: the most used one's share relative to an even one, and the mass of the most used 1 %."""
+    used = np.sort(plan.column_sums[np.unique(plan.indices)].astype(np.float64))[::-1]
+    if not len(used) or used.sum() == 0:
+        return {"hub_largest": float("nan"), "hub_mass": float("nan")}
+    top = max(1, round(HUB_SHARE * len(used)))
+    return {"hub_largest": float(used[0] / used.mean()), "hub_mass": float(used[:top].sum() / used.sum())}
+
+
+def _append(features: Float32, present: Bool, anchors: Anchors) -> Float32:
+    length = float(np.linalg.norm(features[present], axis=1).mean()) if present.any() else 1.0
+    appended = np.concatenate([features, anchors.items * np.float32(length)], axis=1)
+    appended[~present] = 0
+    return np.ascontiguousarray(appended)
+
+
+def shuffle_anchors(anchors: Anchors, seed: int) -> Anchors:
+    """Anchors dealt to other items, so that nothing about behaviour is left."""
+    order = np.flatnonzero(anchors.trained)
+    items = anchors.items.copy()
+    items[order] = items[generator(seed, "control").permutation(order)]
+    return replace(anchors, items=items)
+
+
+def _by_shuffled_anchors(
+    catalog: Catalog, anchors: Anchors, outcome: Outcome, config: PipelineConfig, strength: Mapping[str, float], seed: int
+) -> dict[str, Float32]:
+    """Matching as configured, on shuffled anchors; the gate that would stop it is held open."""
+    control, made = shuffle_anchors(anchors, seed), {}
+    for m, features in catalog.features.items():
+        copies, trust = outcome.judged.copies[m], replace(outcome.judged.trusts[m], identifiable=True)
+        projection = fit_projection(m, features, catalog.present[m] & ~copies.placeholder, control, config.projection, seed=seed)
+        plan = balance(find_neighbours(projection, config.affinity, seed=seed), config.sinkhorn)
+        mixing = RectifyConfig(mix="constant", keep_original=1 - strength[m])
+        status = decide_status(catalog.present[m], plan, trust, mixing, copies.placeholder)
+        made[m] = np.ascontiguousarray(rectify_rows(features, slice(0, len(features)), status, plan, trust, mixing))
+    return made
+
+
+def _smoothed(name: str, modality: str, catalog: Catalog, anchors: Anchors, config: PipelineConfig, strength: float) -> Float32:
+    """Features mixed with the mean of their neighbours' and scaled back to their length, so that only direction is smoothed."""
+    features, present = catalog.features[modality], catalog.present[modality]
+    places = anchors.items if name == "smoothed_by_anchors" else _centred(features, present)
+    neighbours, _ = nearest_items(places, present, config.affinity.num_neighbours + 1)
+    neighbours[neighbours == np.arange(len(features))[:, None]] = -1
+    graph = as_matrix(neighbours, np.ones(neighbours.shape, np.float32))
+    donors = unit_rows(np.asarray(graph @ unit_rows(features), dtype=np.float32))
+    mixed = (1 - strength) * unit_rows(features) + strength * donors
+    length = np.linalg.norm(features, axis=1, keepdims=True)
+    changed = np.any(donors != 0, axis=1) & present
+    return np.ascontiguousarray(np.where(changed[:, None], unit_rows(mixed.astype(np.float32)) * length, features), dtype=np.float32)
+
+
+def _centred(features: Float32, present: Bool) -> Float32:
+    if not present.any():
+        return features
+    return np.ascontiguousarray(np.where(present[:, None], features - features[present].mean(axis=0), 0), dtype=np.float32)
