@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import resource
 from dataclasses import dataclass
 from datetime import date
 from typing import Any, Literal
@@ -19,6 +18,7 @@ from tasks.publish_config import RunIdentity
 from tasks.references import Ref
 from tasks.report_inputs import ModalityRefs, ReportInputs, StageTiming
 from tasks.runs import identify, load_summary, open_run, ref_values, save_summary, without_places
+from tasks.shadow_stage import peak_memory_bytes, shadow_config
 from tasks.stages import modality_facts, quality_values
 from tasks.table_sweep import sweep_table
 from tasks.trend import Trend
@@ -30,6 +30,7 @@ def rectify_catalog(config: RunConfig, as_of: date) -> dict[str, Any]:
 
     Raises InputError, GateRefusedError, TableHeldError or StorageError, each with one line for the user.
     """
+    shadowing = shadow_config(config.evaluation)
     with open_run(config.run, config.publish, as_of) as store:
         source = do.read(config.source, as_of, store)
         identity = identify(as_of, source, config.shaping)
@@ -38,8 +39,13 @@ def rectify_catalog(config: RunConfig, as_of: date) -> dict[str, Any]:
         anchors = do.anchors(source, config.anchors, config.seed, store, config.run, config.publish, as_of)
         matched = match_catalog(source, anchors, config, store)
         rectified = do.rectify(source, matched, config.rectify, config.segments, store)
-        quality = do.judge_quality(source, matched, rectified, config.quality, config.publish, as_of)
-        facts = {"modalities": modality_facts(source, matched, rectified, config.segments), "quality": quality_values(quality)}
+        shadow, shadow_found = do.shadow(source, shadowing, config.pipeline, config.seed, store) if shadowing else (None, None)
+        quality = do.judge_quality(source, matched, rectified, config.quality, config.publish, as_of, shadow)
+        facts: dict[str, Any] = {
+            "modalities": modality_facts(source, matched, rectified, config.segments),
+            "quality": quality_values(quality),
+        }
+        facts |= {} if shadow_found is None else {"shadow": shadow_found}
         version = do.publish(config.publish, identity, source, rectified, facts) if quality.passed else None
         trend = do.keep_trend(config.publish, identity, version, facts)
         facts["time_offsets"] = time_offsets(source, matched, config, store)
@@ -51,6 +57,7 @@ def rectify_catalog(config: RunConfig, as_of: date) -> dict[str, Any]:
                 anchors=anchors,
                 matched=matched,
                 rectified=rectified,
+                shadow=shadow,
                 quality=quality,
                 version=version,
                 facts=facts,
@@ -79,6 +86,7 @@ class _Night:
     anchors: Ref
     matched: dict[str, ModalityRefs]
     rectified: Ref
+    shadow: Ref | None
     quality: QualityReport
     version: TableVersion | None
     facts: dict[str, Any]
@@ -88,6 +96,7 @@ class _Night:
     def stages(self) -> dict[str, Ref]:
         """Every stage output by its name."""
         refs = {"source": self.source, "anchors": self.anchors, "rectified": self.rectified}
+        refs |= {} if self.shadow is None else {"shadow": self.shadow}
         return refs | {name: ref for m, x in self.matched.items() for name, ref in x.named(m).items()}
 
 
@@ -108,9 +117,11 @@ def _report(night: _Night) -> dict[str, Any]:
         "modalities": night.facts["modalities"],
         "time_offsets": night.facts["time_offsets"],
         "seconds": {name: round(ref.seconds, 3) for name, ref in night.stages.items()},
-        "peak_memory_bytes": _peak_memory_bytes(),
+        "peak_memory_bytes": peak_memory_bytes(),
         "stages": {name: ref_values(ref) for name, ref in night.stages.items()},
     }
+    if "shadow" in night.facts:
+        summary["shadow"] = night.facts["shadow"]
     save_summary(night.config.run, summary)
     return summary
 
@@ -132,7 +143,7 @@ def _report_inputs(night: _Night) -> ReportInputs:
         rectified=night.rectified,
         quality=night.quality,
         timings=tuple(StageTiming(stage=name, seconds=ref.seconds, reused=ref.reused) for name, ref in night.stages.items()),
-        peak_memory_bytes=_peak_memory_bytes(),
+        peak_memory_bytes=peak_memory_bytes(),
         provenance={
             "digest": identity.digest,
             "config": identity.config_digest,
@@ -142,10 +153,7 @@ def _report_inputs(night: _Night) -> ReportInputs:
         config=without_places(night.config.shaping),
         sequences={m: found["sequence"] for m, found in night.facts["modalities"].items() if "sequence" in found},
         time_offsets=tuple(night.facts["time_offsets"]),
+        shadow=night.facts.get("shadow"),
         trend=night.trend.days,
         trend_damaged=night.trend.damaged,
     )
-
-
-def _peak_memory_bytes() -> int:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

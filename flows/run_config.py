@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from rectifier_core.affinity import AffinityConfig
 from rectifier_core.anchors import AnchorsConfig
 from rectifier_core.copies import CopiesConfig
+from rectifier_core.pipeline import PipelineConfig
 from rectifier_core.projection import ProjectionConfig
 from rectifier_core.quality import QualityConfig
 from rectifier_core.rectify import RectifyConfig
@@ -21,6 +23,7 @@ from rectifier_core.trust import TrustConfig
 from rectifier_core.witness import WitnessConfig
 from tasks.config_file import read_config
 from tasks.errors import InputError
+from tasks.evaluation_config import EvaluationConfig
 from tasks.publish_config import PublishConfig
 from tasks.runs import RunSettings
 from tasks.source_config import SourceConfig
@@ -46,6 +49,7 @@ class RunConfig(BaseModel):
     trust: TrustConfig = TrustConfig()
     rectify: RectifyConfig = RectifyConfig()
     quality: QualityConfig = QualityConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
 
     @classmethod
     def from_toml(cls, path: Path, overrides: Iterable[str] = ()) -> RunConfig:
@@ -56,10 +60,15 @@ class RunConfig(BaseModel):
             raise InputError(f"{path}: {explain(error)}") from error
 
     @property
+    def pipeline(self) -> PipelineConfig:
+        """The stages from anchors to rectified features, as the core chains them in memory."""
+        return PipelineConfig(**{part.name: getattr(self, part.name) for part in fields(PipelineConfig)})
+
+    @property
     def shaping(self) -> dict[str, Any]:
-        """The parts that the published rows depend on."""
-        parts = {name: getattr(self, name) for name in type(self).model_fields if name not in ("publish", "run")}
-        return parts | {"sequences": self.publish.sequences}
+        """The parts that the published rows depend on; of the evaluation only its shadow, which may refuse them."""
+        parts = {name: getattr(self, name) for name in type(self).model_fields if name not in ("publish", "run", "evaluation")}
+        return parts | self.evaluation.shadow_parts | {"sequences": self.publish.sequences}
 
 
 def explain(error: ValidationError) -> str:

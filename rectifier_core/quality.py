@@ -59,6 +59,16 @@ class ModalityMeasures:
     drift: float | None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShadowMeasure:
+    """What the shadow evaluation says to the gate: the ``highest`` change of Recall@20, relative to that with raw features, that is still
+    believable, and the loss that is let pass."""
+
+    backbone: str
+    highest: float
+    tolerance: float
+
+
 def measure_modality(
     original: Float32,
     published: Float32,
@@ -109,7 +119,13 @@ def _times(longer: float, shorter: float) -> float:
 
 
 def judge_quality(
-    *, rows_read: int, rows_out: int, rows_quarantined: int, modalities: Mapping[str, ModalityMeasures], config: QualityConfig
+    *,
+    rows_read: int,
+    rows_out: int,
+    rows_quarantined: int,
+    modalities: Mapping[str, ModalityMeasures],
+    config: QualityConfig,
+    shadow: ShadowMeasure | None = None,
 ) -> QualityReport:
     """Every check of the gate, in a fixed order; a value that is not a number fails."""
     checks = [_check("rows in = rows out + quarantined", rows_out + rows_quarantined, "equal to", rows_read)]
@@ -123,6 +139,9 @@ def judge_quality(
         checks.append(_check(f"{name}: length outside the input's range, times", found.norm_ratio, "at most", config.max_norm_ratio))
         if found.drift is not None:
             checks.append(_check(f"{name}: mean cosine to the last published version", found.drift, "at least", config.min_drift_cosine))
+    if shadow is not None:
+        label = f"shadow {shadow.backbone}: change of Recall@20 by rectification, relative, upper end of its interval"
+        checks.append(_check(label, shadow.highest, "at least", -shadow.tolerance))
     return QualityReport(checks=tuple(checks))
 
 

@@ -21,6 +21,7 @@ from prefect.cache_policies import NO_CACHE
 from rectifier_core.affinity import AffinityConfig
 from rectifier_core.anchors import AnchorsConfig
 from rectifier_core.copies import CopiesConfig
+from rectifier_core.pipeline import PipelineConfig
 from rectifier_core.projection import ProjectionConfig
 from rectifier_core.quality import QualityConfig
 from rectifier_core.records import QualityReport, TableVersion
@@ -38,8 +39,10 @@ from tasks.publish_config import PublishConfig, RunIdentity
 from tasks.references import Ref, StageStore
 from tasks.report import write_report
 from tasks.report_inputs import ModalityRefs, ReportInputs
+from tasks.report_words import shadow_phrase
 from tasks.runs import RunSettings, copy_quarantine, previous_ego
 from tasks.segment_stages import offset_facts, segments_stage, time_offset_stage
+from tasks.shadow_stage import ShadowConfig, peak_memory_bytes, shadow_facts, shadow_measure, shadow_stage
 from tasks.source import read_source
 from tasks.source_config import SourceConfig
 from tasks.storage import StorageUnreachableError
@@ -162,12 +165,28 @@ def rectify(source: Ref, matched: Mapping[str, ModalityRefs], config: RectifyCon
     return stages.rectified_stage(source, matched, config, segments, store, progress=logged_progress())
 
 
+@task(**PLAIN)
+def shadow(source: Ref, config: ShadowConfig, pipeline: PipelineConfig, seed: int, store: StageStore) -> tuple[Ref, dict[str, Any]]:
+    """Train a recommender on raw and on rectified features, and say whether it does worse, and what saying it cost."""
+    before = peak_memory_bytes()
+    output = shadow_stage(source, config, pipeline, seed, store, progress=logged_progress())
+    found = shadow_facts(output, (before, peak_memory_bytes()))
+    run_logger().info("%s", shadow_phrase(found))
+    return output, found
+
+
 @task(**IO, **PLAIN)
 def judge_quality(
-    source: Ref, matched: Mapping[str, ModalityRefs], rectified: Ref, config: QualityConfig, publish_config: PublishConfig, as_of: date
+    source: Ref,
+    matched: Mapping[str, ModalityRefs],
+    rectified: Ref,
+    config: QualityConfig,
+    publish_config: PublishConfig,
+    as_of: date,
+    shadow: Ref | None = None,
 ) -> QualityReport:
     """Check what is about to be published."""
-    report = stages.judge_stage(source, matched, rectified, config, publish_config, as_of)
+    report = stages.judge_stage(source, matched, rectified, config, publish_config, as_of, shadow=shadow_measure(shadow))
     for check in report.checks:
         level = run_logger().info if check.passed else run_logger().error
         level("gate: %s: %.4g, %s %.4g: %s", check.name, check.value, check.rule, check.bound, "passed" if check.passed else "FAILED")

@@ -9,6 +9,7 @@ Shape of the twin (``null`` where a number does not exist; shares are ``{count, 
                       interactions {rows, used, not_positive, repeats_merged, quarantined, users}
                       without_interactions, without_anchor {count, of}
     quality           passed; checks [{name, value, rule, bound, passed}], as the gate compared them
+    shadow            where a shadow evaluation was run, else null: sentence, cost, metrics [{name, raw, rectified}], not_worse
     anchors           width, epochs, best_epoch, best_recall, loss and recall as {x, y, length}: thinned to at most 200 points
     trend             days [{as_of, run_id, outcome, version, this}], oldest first; modalities [{name, identifiable, mismatch_rate, low,
                         high, low_unlike, high_unlike, drift, separation}], each a list of one value a day; gate [{name, rule, bound,
@@ -36,6 +37,7 @@ Shape of the twin (``null`` where a number does not exist; shares are ``{count, 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -47,7 +49,15 @@ from tasks.report_inputs import ReportInputs
 from tasks.report_numbers import Facts, concentration, count_codes, curve, histogram, paired_histograms, stream, tidy, top_k_use
 from tasks.report_suspects import shorten, suspects
 from tasks.report_trend import trend_facts
-from tasks.report_words import banner_sentence, headline, mask_credentials, modality_summary, offset_phrase
+from tasks.report_words import (
+    banner_sentence,
+    headline,
+    mask_credentials,
+    modality_summary,
+    offset_phrase,
+    shadow_cost,
+    shadow_phrase,
+)
 
 FORMAT = 1
 TRUST_BINS = 25
@@ -70,6 +80,7 @@ def gather_facts(inputs: ReportInputs) -> Facts:
             "summaries": [{"modality": fact["name"], "text": modality_summary(fact, trend["jumps"])} for fact in modalities],
             "read": _read(inputs.source.meta, interactions, np.array(inputs.anchors.array("trained"))),
             "quality": {"passed": inputs.quality.passed, "checks": checks},
+            "shadow": None if inputs.shadow is None else _shadow(inputs.shadow),
             "anchors": _anchors(inputs.anchors),
             "trend": trend,
             "modalities": modalities,
@@ -148,6 +159,11 @@ def _read(meta: dict[str, Any], interactions: Int64, trained: Bool) -> Facts:
         "without_interactions": {"count": int((interactions == 0).sum()), "of": items},
         "without_anchor": {"count": int((~trained).sum()), "of": items},
     }
+
+
+def _shadow(found: Mapping[str, Any]) -> Facts:
+    metrics = [{"name": name, "raw": tidy(raw), "rectified": tidy(found["rectified"][name])} for name, raw in found["raw"].items()]
+    return {"sentence": shadow_phrase(found), "cost": shadow_cost(found), "metrics": metrics, "not_worse": found["not_worse"]}
 
 
 def _anchors(anchors: Ref) -> Facts:

@@ -53,6 +53,7 @@ class ReportInputs:
     ``table_version`` is the version just published, or the one that already held this run; None if there is none. ``peak_memory_bytes``
     is the run's peak resident memory; ``provenance`` and ``config`` are shown as they are, except values that look like credentials.
     ``sequences`` and ``time_offsets`` are what was found in sequence modalities, as ``tasks.segment_stages`` states it.
+    ``shadow`` is what ``tasks.shadow_stage.shadow_facts`` states, where a shadow evaluation was run.
     ``trend`` are the entries of the last days as ``tasks.trend.read_trend`` gives them, oldest first, this run's own among them, and
     ``trend_damaged`` how many files of it could not be read.
     """
@@ -75,3 +76,4 @@ class ReportInputs:
     time_offsets: tuple[Mapping[str, Any], ...] = ()
     trend: tuple[Mapping[str, Any], ...] = ()
     trend_damaged: int = 0
+    shadow: Mapping[str, Any] | None = None

@@ -155,6 +155,30 @@ def offset_phrase(offset: Mapping[str, Any]) -> str:
     return f"{behind} runs {plural(abs(lag), 'segment')} behind {ahead}"
 
 
+def shadow_phrase(found: Mapping[str, Any]) -> str:
+    """What the shadow evaluation found, in words."""
+    used = "" if found["interactions"] == found["interactions_of"] else f", a sample of {found['interactions_of']:,}"
+    where = f"shadow {found['backbone']}, {plural(found['interactions'], 'pair')} of the log{used}"
+    if found["high"] is None:
+        return f"{where}: not judged, {found['reason']}"
+    how = "the last of them in time" if found["split"] == "time" else f"some of them at random ({found['split_reason']})"
+    change, low, high = (f"{100 * x:+.1f}".replace("-", "\u2212") for x in (found["change"], found["low"], found["high"]))
+    raw, rectified = (number(found[side]["recall@20"]) for side in ("raw", "rectified"))
+    verdict = "not worse beyond noise" if found["not_worse"] else "worse beyond noise"
+    return (
+        f"{where}, tested on {how} for {plural(found['users'], 'user')}: Recall@20 {raw} with raw features, {rectified} with rectified "
+        f"ones, a change of {change}{_NO_BREAK}% ({low} to {high}{_NO_BREAK}%): {verdict}"
+    )
+
+
+def shadow_cost(found: Mapping[str, Any]) -> str:
+    """What the shadow evaluation cost, in words."""
+    trained = f"{plural(found['epochs'], 'epoch')} in {plural(found['seeds'], 'training')} a side, and one more matching"
+    took = "nothing: it was there from an earlier run" if found["reused"] else duration(found["seconds"])
+    grown = f"peak memory of the run {size(found['peak_memory_before'])} before it, {size(found['peak_memory_after'])} after"
+    return f"{took} ({trained}); {grown}"
+
+
 def modality_summary(fact: Mapping[str, Any], jumps: Sequence[Mapping[str, Any]] = ()) -> str:
     """One modality's line for the banner, without its name: what looks mismatched and what was done, with denominators."""
     trust, status, copies = fact["trust"], fact["status"], fact["copies"]

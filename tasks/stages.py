@@ -19,7 +19,7 @@ from rectifier_core.anchors import AnchorsConfig, train_anchors
 from rectifier_core.copies import CopiesConfig, find_copies
 from rectifier_core.numerics import Progress, row_blocks, silent
 from rectifier_core.projection import ProjectionConfig, fit_projection
-from rectifier_core.quality import QualityConfig, judge_quality, measure_modality
+from rectifier_core.quality import QualityConfig, ShadowMeasure, judge_quality, measure_modality
 from rectifier_core.records import (
     Affinity,
     Anchors,
@@ -219,9 +219,16 @@ def rectified_stage(
 
 
 def judge_stage(
-    source: Ref, matched: Mapping[str, ModalityRefs], rectified: Ref, config: QualityConfig, publish: PublishConfig, as_of: date
+    source: Ref,
+    matched: Mapping[str, ModalityRefs],
+    rectified: Ref,
+    config: QualityConfig,
+    publish: PublishConfig,
+    as_of: date,
+    *,
+    shadow: ShadowMeasure | None = None,
 ) -> QualityReport:
-    """The quality gate over what is about to be published."""
+    """The quality gate over what is about to be published, and over what the shadow evaluation says of it where there was one."""
     counts, drifts = source.meta["counts"], drift_since_last(publish, as_of, source, rectified)
     measures = {}
     for modality, refs in matched.items():
@@ -243,6 +250,7 @@ def judge_stage(
         rows_quarantined=sum(counts["items_quarantined"].values()),
         modalities=measures,
         config=config,
+        shadow=shadow,
     )
 
 

@@ -1,0 +1,258 @@
+"""The shadow evaluation: does a recommender do worse with rectified features than with raw ones, beyond noise?
+
+The log is divided in time, as a model in use meets it: the last part is tested on, the part before it stops the training. One backbone is
+trained on each kind of feature with the same starts, batches and negatives, and Recall@20 is compared user by user.
+
+- What is rectified here is not what is published. Anchors that saw the test pairs would flatter the rectified side, so anchors, matching
+  and mixing are run again on the training part alone. The verdict is on the method with this config on this catalog and log; that the
+  published rows are what the method made is for the gate's other checks.
+- It is not worse as long as the upper end of the interval of the relative change stays above ``-tolerance``. Users and trainings both
+  differ by chance, and both are resampled: with few trainings nearly all of them must agree that there is harm.
+- A log without times, or that leaves too few users to test after a cut in time, is divided per user at random instead.
+- A log beyond ``max_interactions`` is judged on whole users drawn at random, and on the items that they touched: sparser than the log, so
+  that less is rectified there than will be published.
+- Items that are new in the test part have no anchor and pass through.
+- Trainings that stop early stop at different places by chance, which is most of what two trainings differ by. Here all run equally long at
+  a learning rate that falls to almost nothing, and the epoch that is best in validation is kept: half the noise at the same price.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from rectifier_core.anchors import train_anchors
+from rectifier_core.evaluation.backbones import BACKBONES
+from rectifier_core.evaluation.backbones.protocol import TrainingConfig, TrainingSet
+from rectifier_core.evaluation.significance import relative_change
+from rectifier_core.evaluation.splits import Split, split_time, split_users
+from rectifier_core.evaluation.trial import Trial, run_trial
+from rectifier_core.evaluation.variants import make_features
+from rectifier_core.numerics import Progress, silent
+from rectifier_core.pipeline import PipelineConfig
+from rectifier_core.records import Bool, Catalog, Features, Int32, Int64, Interactions
+from rectifier_core.seeding import derive_seed, generator
+
+MEASURE = "recall@20"
+METRICS = ("recall@10", "recall@20", "ndcg@10", "ndcg@20", "coverage@20")
+FEWEST_USERS = 100
+"""With fewer users to test nothing is judged: an interval over so few says little, and is too narrow."""
+RESAMPLES = 2000
+FEWEST_STEPS, FEWEST_EPOCHS = 1000, 20
+"""How long a training runs at least; a model comes to rest within it on small logs and on large ones."""
+LEARNING_RATE = 4e-3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShadowConfig:
+    """``seeds`` trainings of ``backbone`` a side. ``tolerance`` is the relative loss of Recall@20 that is let pass.
+
+    ``model`` and ``training`` replace the backbone's default config and ``shadow_training``.
+    """
+
+    backbone: str = "vbpr"
+    model: Any = None
+    training: TrainingConfig | None = None
+    seeds: int = 3
+    tolerance: float = 0.01
+    max_interactions: int = 200_000
+
+    def __post_init__(self) -> None:
+        if self.backbone not in BACKBONES:
+            raise ValueError(f"backbone: wanted one of {', '.join(BACKBONES)}, got {self.backbone!r}")
+        for name in ("seeds", "max_interactions"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}: wanted at least 1, got {getattr(self, name)}")
+        if not 0 <= self.tolerance < 1:
+            raise ValueError(f"tolerance: wanted a share in [0, 1), got {self.tolerance}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShadowResult:
+    """What the shadow evaluation found.
+
+    ``split`` is "time" or "users", ``split_reason`` why not time. ``raw`` and ``rectified`` are means over the trainings. ``change`` is
+    that of Recall@20, relative to raw, with its 95 % interval; None where nothing could be judged, for which ``reason`` says why.
+    ``interactions`` and ``items`` were used, of ``interactions_of`` in the log. ``epochs`` were trained in all.
+    """
+
+    backbone: str
+    seeds: int
+    tolerance: float
+    split: str
+    split_reason: str
+    interactions: int
+    interactions_of: int
+    items: int
+    users: int
+    epochs: int
+    raw: Mapping[str, float]
+    rectified: Mapping[str, float]
+    change: float | None
+    low: float | None
+    high: float | None
+    reason: str
+
+    @property
+    def not_worse(self) -> bool | None:
+        """The verdict; None where nothing could be judged."""
+        return None if self.high is None else self.high >= -self.tolerance
+
+
+class World(NamedTuple):
+    """The part of a catalog and its log that is judged."""
+
+    catalog: Catalog
+    interactions: Interactions
+    category: Int32 | None
+
+
+class _Divided(NamedTuple):
+    split: Split
+    how: str
+    reason: str
+
+
+def evaluate_shadow(
+    catalog: Catalog,
+    interactions: Interactions,
+    config: ShadowConfig,
+    pipeline: PipelineConfig,
+    *,
+    seed: int,
+    category: Int32 | None = None,
+    progress: Progress = silent,
+) -> ShadowResult:
+    """Judge rectification with the ``pipeline`` config on this catalog and log.
+
+    ``catalog`` may hold memory maps: only the rows that are judged are copied. ``category`` [I] as in ``pipeline.rectify_catalog``.
+    """
+    world = bounded(catalog, interactions, category, config.max_interactions, seed=seed)
+    divided = _divide(world.interactions, seed)
+    users = _tested(divided.split)
+    raws: list[Trial] = []
+    mended: list[Trial] = []
+    change, reason = None, f"only {users} users can be tested, and at least {FEWEST_USERS} are needed"
+    if users >= FEWEST_USERS:
+        raws, mended = _trials(world, divided.split, config, pipeline, seed, progress)
+        values = (np.stack([trial.per_user[MEASURE] for trial in trials]) for trials in (mended, raws))
+        # On two or three trainings Student's interval would let nearly any loss pass; a false alarm costs less than a night of harm.
+        change, reason = relative_change(*values, seed=derive_seed(seed, "shadow"), resamples=RESAMPLES, student=False), ""
+        if not math.isfinite(change.high):
+            change, reason = None, f"nothing was recommended rightly with the raw features ({MEASURE} is 0)"
+    return ShadowResult(
+        backbone=config.backbone,
+        seeds=config.seeds,
+        tolerance=config.tolerance,
+        split=divided.how,
+        split_reason=divided.reason,
+        interactions=len(world.interactions.users),
+        interactions_of=len(interactions.users),
+        items=world.interactions.num_items,
+        users=users,
+        epochs=sum(len(trial.history.losses) for trial in (raws if mended is raws else raws + mended)),
+        raw=_means(raws),
+        rectified=_means(mended),
+        change=None if change is None else change.mean,
+        low=None if change is None else change.low,
+        high=None if change is None else change.high,
+        reason=reason,
+    )
+
+
+def shadow_training(backbone: str, pairs: int) -> TrainingConfig:
+    """The training that the shadow runs on so many pairs: equally long for all, the learning rate falling a hundredfold on the way."""
+    own = BACKBONES[backbone].training
+    epochs = max(FEWEST_EPOCHS, math.ceil(FEWEST_STEPS / math.ceil(max(1, pairs) / own.batch_size)))
+    every = max(1, epochs // FEWEST_EPOCHS)
+    return replace(own, learning_rate=LEARNING_RATE, decay=0.01, decay_epochs=epochs, epochs=epochs, evaluate_every=every, patience=epochs)
+
+
+def bounded(catalog: Catalog, interactions: Interactions, category: Int32 | None, most: int, *, seed: int) -> World:
+    """The whole, or whole users drawn at random with at most ``most`` pairs between them and the items they touched, numbered anew.
+
+    A catalog of more than ``most`` items is cut to the touched ones as well. The features are copies either way.
+    """
+    count = np.bincount(interactions.users, minlength=interactions.num_users)
+    order = generator(seed, "shadow", "sample").permutation(interactions.num_users)
+    taken = np.zeros(interactions.num_users, np.bool_)
+    taken[order[: max(1, int(np.searchsorted(np.cumsum(count[order]), most, side="right")))]] = True
+    pairs = taken[interactions.users]
+    rows = np.arange(interactions.num_items)
+    if not pairs.all() or interactions.num_items > most:
+        rows = np.unique(interactions.items[pairs]).astype(np.int64)
+    return World(
+        catalog=Catalog(
+            item_ids=catalog.item_ids[rows],
+            features={m: np.ascontiguousarray(x[rows]) for m, x in catalog.features.items()},
+            present={m: np.ascontiguousarray(x[rows]) for m, x in catalog.present.items()},
+        ),
+        interactions=_renumbered(interactions, pairs, taken, rows),
+        category=None if category is None else category[rows],
+    )
+
+
+def _renumbered(whole: Interactions, pairs: Bool, users: Bool, items: Int64) -> Interactions:
+    item_number = np.zeros(whole.num_items, np.int32)
+    item_number[items] = np.arange(len(items))
+    user_number = (np.cumsum(users) - 1).astype(np.int32)
+    return Interactions(
+        users=user_number[whole.users[pairs]],
+        items=item_number[whole.items[pairs]],
+        times=None if whole.times is None else whole.times[pairs],
+        num_users=int(users.sum()),
+        num_items=len(items),
+    )
+
+
+def _divide(interactions: Interactions, seed: int) -> _Divided:
+    reason = "the log has no times"
+    if interactions.times is not None:
+        try:
+            split = split_time(interactions)
+        except ValueError:
+            reason = "the log's times are too few to cut it in time"
+        else:
+            if _tested(split) >= FEWEST_USERS:
+                return _Divided(split, "time", "")
+            reason = f"a cut in time leaves {_tested(split)} users to test"
+    return _Divided(split_users(interactions, seed=derive_seed(seed, "shadow")), "users", reason)
+
+
+def _tested(split: Split) -> int:
+    """How many users can be tested; none if none can say when to stop."""
+    return len(np.unique(split.test.users)) if len(split.validation.users) else 0
+
+
+def _trials(
+    world: World,
+    split: Split,
+    config: ShadowConfig,
+    pipeline: PipelineConfig,
+    seed: int,
+    progress: Progress,
+) -> tuple[list[Trial], list[Trial]]:
+    """A trial a seed with raw and one with rectified features; the same one where rectification changed nothing."""
+    anchors = train_anchors(split.training, pipeline.anchors, seed=seed, progress=progress)
+    made = make_features("rectified", world.catalog, split.training, anchors, pipeline, seed=seed, category=world.category)
+    schedule = config.training or shadow_training(config.backbone, len(split.training.users))
+    same = all(np.array_equal(made.features[m], x) for m, x in world.catalog.features.items())
+
+    def trial(features: Features, present: Mapping[str, Bool], number: int, name: str) -> Trial:
+        def told(what: str, done: int, total: int) -> None:
+            progress(f"shadow, {name} features, training {number + 1} of {config.seeds}: {what}", done, total)
+
+        data = TrainingSet.plain(split.training, features, present)
+        own = derive_seed(seed, "shadow", number)
+        return run_trial(config.backbone, data, split, seed=own, model=config.model, training=schedule, progress=told)
+
+    raws = [trial(world.catalog.features, world.catalog.present, number, "raw") for number in range(config.seeds)]
+    return raws, raws if same else [trial(made.features, made.present, number, "rectified") for number in range(config.seeds)]
+
+
+def _means(trials: list[Trial]) -> dict[str, float]:
+    return {name: float(np.mean([trial.metrics[name] for trial in trials])) for name in METRICS} if trials else {}
