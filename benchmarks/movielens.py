@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from rectifier_core.anchors import AnchorsConfig, train_anchors
+from rectifier_core.evaluation.splits import Split
 from rectifier_core.records import Anchors, Catalog, Int32, Interactions
 
 FILES = {"sparse": "interactions_sparse_split.parquet", "full": "interactions.parquet"}
@@ -21,10 +22,11 @@ FILES = {"sparse": "interactions_sparse_split.parquet", "full": "interactions.pa
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sample:
-    """A catalog with its training pairs; ``held_out`` is the test part where the split has one."""
+    """A catalog with its training pairs; ``validation`` and ``held_out``, the test part, where the split has them."""
 
     catalog: Catalog
     training: Interactions
+    validation: Interactions | None
     held_out: Interactions | None
 
 
@@ -39,12 +41,16 @@ def load(data: Path, split: str) -> Sample:
     names, user = np.unique(np.asarray(pairs["user_id"].to_pylist()), return_inverse=True)
     part = np.asarray(pairs["split"].to_pylist()) if "split" in pairs.column_names else np.full(len(item), "train")
 
-    def of(which: str) -> Interactions:
+    def of(which: str) -> Interactions | None:
         at = part == which
+        if not at.any():
+            return None
         return Interactions(users=user[at].astype(np.int32), items=item[at], times=None, num_users=len(names), num_items=len(ids))
 
     catalog = Catalog(item_ids=ids, features=features, present={m: np.ones(len(ids), np.bool_) for m in features})
-    return Sample(catalog=catalog, training=of("train"), held_out=of("test") if (part == "test").any() else None)
+    training = of("train")
+    assert training is not None, "a split has training pairs"
+    return Sample(catalog=catalog, training=training, validation=of("valid"), held_out=of("test"))
 
 
 def genre_numbers(data: Path, sample: Sample) -> Int32:
@@ -72,6 +78,13 @@ def load_tested(data: Path) -> tuple[Sample, Interactions]:
     sample = load(data, "sparse")
     assert sample.held_out is not None, "the sparse split has a test part"
     return sample, sample.held_out
+
+
+def load_split(data: Path) -> Split:
+    """The sparse split's three parts."""
+    sample, test = load_tested(data)
+    assert sample.validation is not None, "the sparse split has a validation part"
+    return Split(training=sample.training, validation=sample.validation, test=test)
 
 
 def options_parser(description: str | None) -> argparse.ArgumentParser:

@@ -79,8 +79,7 @@ def rectify(
     """Publish the rectified features of one day."""
 
     def work() -> dict[str, Any]:
-        for name, value in PREFECT_DEFAULTS.items():
-            os.environ.setdefault(name, value)
+        _set_prefect_defaults()
         from flows.run_config import RunConfig
         from tasks.source import resolve_day
 
@@ -92,7 +91,7 @@ def rectify(
             _hide_tracebacks()
         return rectify_catalog(settings, day)
 
-    _run(work, as_json, debug, _told)
+    _run(work, as_json, debug, _told_by("told_rectify"))
 
 
 @app.command()
@@ -111,8 +110,7 @@ def audit(
     """Name the items whose features look like another's, and whose; publish nothing."""
 
     def work() -> dict[str, Any]:
-        for name, value in PREFECT_DEFAULTS.items():
-            os.environ.setdefault(name, value)
+        _set_prefect_defaults()
         from flows.run_config import RunConfig
         from tasks.audit_inputs import AuditOptions
         from tasks.source import resolve_day
@@ -140,6 +138,39 @@ def audit(
 
 
 @app.command()
+def evaluate(
+    config: ConfigFile,
+    backbones: Annotated[str | None, typer.Option("--backbones", help="Recommenders to train: vbpr,freedom. All six by default.")] = None,
+    modality: Annotated[str | None, typer.Option("--modality", help="What to damage: all, or one modality; several by commas.")] = None,
+    corruption: Annotated[str | None, typer.Option("--corruption", help="Shares of features to damage: 0,0.2,0.4.")] = None,
+    seeds: Annotated[int | None, typer.Option("--seeds", help="How many seeds; 5 by default.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="Where results and report go; beside the runs by default.")] = None,
+    as_of: Annotated[str | None, typer.Option("--as-of", help="The day to evaluate, YYYY-MM-DD; the newest by default.")] = None,
+    overrides: Overrides = None,
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    """Train recommenders on raw and on rectified features, and say what rectification is worth to them."""
+    options = {"backbones": backbones, "modality": modality, "corruption": corruption, "seeds": seeds, "out": out}
+    failed: list[str] = []
+
+    def work() -> dict[str, Any]:
+        _set_prefect_defaults()
+        from flows.evaluate_command import evaluate_day, failed_told
+
+        if not debug:
+            _hide_tracebacks()
+        found = evaluate_day(config, overrides or (), _day(as_of), options)
+        failed.extend(failed_told(found))
+        return found
+
+    _run(work, as_json, debug, _told_by("told_evaluation"))
+    if failed:
+        print(f"error: {failed[0]}", file=sys.stderr)
+        raise typer.Exit(1)
+
+
+@app.command()
 def versions(config: ConfigFile, overrides: Overrides = None, as_json: AsJson = False, debug: Debug = False) -> None:
     """List the versions of the published table, newest first."""
 
@@ -149,15 +180,7 @@ def versions(config: ConfigFile, overrides: Overrides = None, as_json: AsJson = 
 
         return {"versions": list_versions(RunConfig.from_toml(config, overrides or ()).publish)}
 
-    def told(found: dict[str, Any]) -> str:
-        lines = [f"{'version':>7}  {'committed (UTC)':19}  {'operation':9}  {'as_of':10}  {'rows':>9}  run"]
-        for x in found["versions"]:
-            version, when = ("*" if x["current"] else " ") + str(x["version"]), x["timestamp"][:19]
-            rows = f"{x['rows']:,}" if x["rows"] is not None else "-"
-            lines.append(f"{version:>7}  {when}  {x['operation']:9}  {x['as_of'] or '-':10}  {rows:>9}  {x['run_id'] or '-'}")
-        return "\n".join(lines)
-
-    _run(work, as_json, debug, told)
+    _run(work, as_json, debug, _told_by("told_versions"))
 
 
 @app.command()
@@ -228,20 +251,15 @@ def _run(work: Callable[[], dict[str, Any]], as_json: bool, debug: bool, told: C
         print(json.dumps(found, allow_nan=False, default=str))
 
 
-def _told(found: dict[str, Any]) -> str:
-    from tasks.report_words import offset_phrase, rate_phrase, sequence_phrase, stretch_phrase
+def _told_by(name: str) -> Callable[[dict[str, Any]], str]:
+    """A function of ``flows.told``, which is loaded when there is something to say."""
 
-    done = "published" if found["published"] else "nothing new:"
-    lines = [f"{found['as_of']}: {done} version {found['version']} of {found['table']}, {found['rows']:,} rows"]
-    for name, x in found["modalities"].items():
-        rate = f"{rate_phrase(x)} mismatched" if x["identifiable"] else f"nothing can be told: {x['reason']}"
-        rate += f", {stretch_phrase(x)}" if x["identifiable"] and stretch_phrase(x) else ""
-        counts = ", ".join(f"{x[status]:,} {status.replace('_', ' ')}" for status in ("rectified", "passed_through", "imputed", "missing"))
-        lines.append(f"  {name}: {rate}; {counts}")
-        if "sequence" in x:
-            lines.append(f"    {sequence_phrase(x['sequence'])}")
-    lines += [f"  {offset_phrase(x)}" for x in found["time_offsets"]]
-    return "\n".join([*lines, f"report: {found['report']}"])
+    def told(found: dict[str, Any]) -> str:
+        from flows import told as words
+
+        return str(getattr(words, name)(found))
+
+    return told
 
 
 def _rate(text: str) -> tuple[str, float]:
@@ -265,6 +283,12 @@ def _printed_progress() -> Callable[[str, int, int], None]:
             print(f"{what}: {done:,} of {total:,}", file=sys.stderr)
 
     return report
+
+
+def _set_prefect_defaults() -> None:
+    """What the user's environment does not say; to be called before anything of Prefect is imported."""
+    for name, value in PREFECT_DEFAULTS.items():
+        os.environ.setdefault(name, value)
 
 
 def _hide_tracebacks() -> None:

@@ -10,7 +10,14 @@ from typing import Any
 
 from tasks.errors import InputError
 
-PATHS = (("source", "catalog"), ("source", "interactions"), ("publish", "uri"), ("run", "folder"))
+PATHS = (
+    ("source", "catalog"),
+    ("source", "interactions"),
+    ("publish", "uri"),
+    ("run", "folder"),
+    ("evaluation", "out"),
+    ("evaluation", "evidence"),
+)
 DEFAULT_FOLDER = "runs"
 
 

@@ -26,7 +26,7 @@ INK, GRID, BLUE, ORANGE, GREEN, GREY = "#010101", "#020202", "#030303", "#040404
 _VARIABLES = {INK: "--ink-2", GRID: "--line", BLUE: "--blue", ORANGE: "--orange", GREEN: "--green", GREY: "--grey"}
 _SIZE = (5.4, 2.75)
 _FRAME = (0.118, 0.155, 0.855, 0.75)
-_STYLE = {
+STYLE = {
     "svg.fonttype": "none",
     "svg.hashsalt": "report",
     "font.family": "DejaVu Sans",
@@ -204,7 +204,7 @@ def _date_axis(axes: Axes, days: np.ndarray) -> None:
 @contextmanager
 def _axes(key: str, xlabel: str, ylabel: str) -> Iterator[tuple[Axes, list[str]]]:
     """An empty plot; its SVG is appended to the yielded list on leaving."""
-    with style.context(["default", _STYLE]):
+    with style.context(["default", STYLE]):
         figure = Figure(figsize=_SIZE)
         axes = figure.add_axes(_FRAME)
         axes.set(xlabel=xlabel, ylabel=ylabel)
@@ -213,7 +213,7 @@ def _axes(key: str, xlabel: str, ylabel: str) -> Iterator[tuple[Axes, list[str]]
         yield axes, out
         stream = io.StringIO()
         figure.savefig(stream, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
-        out.append(_inline(stream.getvalue(), key))
+        out.append(inline_svg(stream.getvalue(), key))
 
 
 def _short(value: float) -> str:
@@ -243,7 +243,7 @@ def _plain_log(axes: Axes) -> None:
             axis.set_major_formatter(FuncFormatter(lambda value, _: _short(value)))
 
 
-def _inline(svg: str, key: str) -> str:
+def inline_svg(svg: str, key: str) -> str:
     """A whole SVG document as an element of the page: no prolog, no namespaces, ids unique to ``key``, colours by variable."""
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>\s*|<style[^>]*>.*?</style>", "", svg, flags=re.DOTALL)

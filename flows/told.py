@@ -1,0 +1,39 @@
+"""What commands say of what they did, in words; ``--json`` gives the same as values."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from tasks.report_words import offset_phrase, rate_phrase, sequence_phrase, stretch_phrase
+
+
+def told_rectify(found: Mapping[str, Any]) -> str:
+    """What a night published, and what it found."""
+    done = "published" if found["published"] else "nothing new:"
+    lines = [f"{found['as_of']}: {done} version {found['version']} of {found['table']}, {found['rows']:,} rows"]
+    for name, x in found["modalities"].items():
+        rate = f"{rate_phrase(x)} mismatched" if x["identifiable"] else f"nothing can be told: {x['reason']}"
+        rate += f", {stretch_phrase(x)}" if x["identifiable"] and stretch_phrase(x) else ""
+        counts = ", ".join(f"{x[status]:,} {status.replace('_', ' ')}" for status in ("rectified", "passed_through", "imputed", "missing"))
+        lines.append(f"  {name}: {rate}; {counts}")
+        if "sequence" in x:
+            lines.append(f"    {sequence_phrase(x['sequence'])}")
+    lines += [f"  {offset_phrase(x)}" for x in found["time_offsets"]]
+    return "\n".join([*lines, f"report: {found['report']}"])
+
+
+def told_versions(found: Mapping[str, Any]) -> str:
+    """The versions of a table, newest first."""
+    lines = [f"{'version':>7}  {'committed (UTC)':19}  {'operation':9}  {'as_of':10}  {'rows':>9}  run"]
+    for x in found["versions"]:
+        version, when = ("*" if x["current"] else " ") + str(x["version"]), x["timestamp"][:19]
+        rows = f"{x['rows']:,}" if x["rows"] is not None else "-"
+        lines.append(f"{version:>7}  {when}  {x['operation']:9}  {x['as_of'] or '-':10}  {rows:>9}  {x['run_id'] or '-'}")
+    return "\n".join(lines)
+
+
+def told_evaluation(found: Mapping[str, Any]) -> str:
+    """What was done, in words."""
+    lines = [f"{found['cells']:,} cells, {found['reused']:,} of them from before; results: {found['results']}"]
+    return "\n".join(lines + ([f"report: {found['report']}"] if found["report"] else []))
