@@ -28,7 +28,7 @@ from rectifier_core.evaluation.splits import Split
 from rectifier_core.evaluation.training import fit
 from rectifier_core.records import Interactions
 
-MODEL = LightGCNConfig()
+MODEL = LightGCNConfig(weight_decay=1e-4)
 TRAINING = TrainingConfig(learning_rate=5e-3, batch_size=2048, patience=10, epochs=200)
 
 

@@ -41,6 +41,8 @@ def main(folder: str, settings: str, out: str) -> None:
     trainer.fit(train, valid, saved=True, show_progress=False)
     kept = torch.load(trainer.saved_model_file, weights_only=False, map_location="cpu")
     model.load_state_dict(kept["state_dict"])
+    # What it ranked with last is kept until the next training step.
+    model.restore_user_e = model.restore_item_e = None
     model.eval()
     with torch.no_grad():
         users, items = (x.numpy() for x in model.forward())
