@@ -7,7 +7,7 @@ BIN    := $(VENV)/bin
 RUNS   := $(BIN)/python -m flows
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test test-slow lint lock clean
+.PHONY: help install run test test-slow lint lock evidence clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -52,6 +52,12 @@ lock: ## write constraints.txt from a fresh resolution of pyproject.toml
 	.lock/bin/python -m pip install --quiet "$(TORCH)" ".[app,test]" $(PINS)
 	.lock/bin/python -m pip freeze --all --exclude catalog-rectifier | sed -E 's/\+cpu$$//; s/^([A-Za-z0-9_.-]+) @ .*//' | grep -v '^setuptools==' | grep . > constraints.txt
 	rm -rf .lock
+
+GRIDS ?= stress controls modalities kinds settings editing demo
+
+evidence: $(STAMP) ## run the grids of docs/evidence (hours; GRIDS="stress controls" for some)
+	test -d .evidence/demo/catalog || $(RUNS) demo .evidence/demo --items 3000 --users 5000 --interactions 60000 --mismatch image=0 --mismatch text=0
+	for grid in $(GRIDS); do $(RUNS) evaluate --config docs/evidence/$$grid.toml || exit; done
 
 clean: ## remove the virtual environment and the demo
 	rm -rf $(VENV) $(DEMO) .lock .pytest_cache .mypy_cache .ruff_cache .hypothesis
