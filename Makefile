@@ -53,7 +53,7 @@ lock: ## write constraints.txt from a fresh resolution of pyproject.toml
 	.lock/bin/python -m pip freeze --all --exclude catalog-rectifier | sed -E 's/\+cpu$$//; s/^([A-Za-z0-9_.-]+) @ .*//' | grep -v '^setuptools==' | grep . > constraints.txt
 	rm -rf .lock
 
-GRIDS ?= stress controls modalities kinds settings editing demo
+GRIDS ?= stress curve controls modalities kinds settings editing together demo
 
 evidence: $(STAMP) ## run the grids of docs/evidence (hours; GRIDS="stress controls" for some)
 	test -d .evidence/demo/catalog || $(RUNS) demo .evidence/demo --items 3000 --users 5000 --interactions 60000 --mismatch image=0 --mismatch text=0

@@ -16,10 +16,10 @@ import time
 
 import numpy as np
 
-from benchmarks.controls import swapped
 from benchmarks.detection import told_apart
 from benchmarks.movielens import Sample, load_tested, options_parser
 from rectifier_core.anchors import AnchorsConfig, train_anchors
+from rectifier_core.evaluation.corruption import damage_catalog
 from rectifier_core.evaluation.metrics import pair_closeness
 from rectifier_core.projection import ProjectionConfig, fit_projection
 from rectifier_core.records import Anchors, Float32, Interactions
@@ -40,7 +40,7 @@ def night_before(pairs: Interactions, seed: int) -> Float32:
 
 def aligned(sample: Sample, anchors: Anchors, modality: str, seed: int) -> float:
     """Detection AUC of the alignment alone with 20 % of one modality swapped."""
-    catalog, wrong = swapped(sample.catalog, {modality: 0.2}, seed)
+    catalog, wrong = damage_catalog(sample.catalog, "swap", {modality: 0.2}, seed=seed)
     features, present = catalog.features[modality], catalog.present[modality]
     return told_apart(fit_projection(modality, features, present, anchors, ProjectionConfig(), seed=seed).alignment, wrong[modality])
 

@@ -13,8 +13,9 @@ from dataclasses import replace
 
 import numpy as np
 
-from benchmarks.controls import shuffled, swapped
 from benchmarks.movielens import load, options_parser, trained
+from rectifier_core.evaluation.corruption import damage_catalog
+from rectifier_core.evaluation.variants import shuffle_anchors
 from rectifier_core.numerics import separation
 from rectifier_core.pipeline import PipelineConfig, judge_catalog
 from rectifier_core.projection import ProjectionConfig, fit_projection
@@ -38,14 +39,14 @@ def told_apart(score: Float32, truth: Bool) -> float:
 
 def measure(catalog: Catalog, anchors: Anchors, modality: str, share: float, seed: int) -> list[float]:
     """One value a column, for one seed."""
-    damaged, truth = swapped(catalog, {modality: share}, seed)
+    damaged, truth = damage_catalog(catalog, "swap", {modality: share}, seed=seed)
     feature, present, wrong = damaged.features[modality], damaged.present[modality], truth[modality]
     values = [
         told_apart(fit_projection(modality, feature, present, anchors, solver, seed=seed).alignment, wrong) for solver in SOLVERS.values()
     ]
     alone = replace(damaged, features={modality: feature}, present={modality: present})
-    everything = swapped(catalog, dict.fromkeys(catalog.features, share), seed)[0]
-    control = shuffled(anchors, seed)
+    everything = damage_catalog(catalog, "swap", dict.fromkeys(catalog.features, share), seed=seed)[0]
+    control = shuffle_anchors(anchors, seed)
     for seen, by in ((alone, anchors), (damaged, anchors), (everything, anchors), (damaged, control)):
         values.append(told_apart(judge_catalog(seen, by, PipelineConfig(), seed=seed).trusts[modality].probability, wrong))
     return values

@@ -14,10 +14,11 @@ from dataclasses import replace
 
 import numpy as np
 
-from benchmarks.controls import shuffled, swapped
 from benchmarks.movielens import Sample, load_tested, options_parser, trained
 from rectifier_core.affinity import find_neighbours
+from rectifier_core.evaluation.corruption import damage_catalog
 from rectifier_core.evaluation.metrics import pair_closeness
+from rectifier_core.evaluation.variants import shuffle_anchors
 from rectifier_core.numerics import unit_rows
 from rectifier_core.pipeline import Judged, PipelineConfig, judge_catalog
 from rectifier_core.projection import ProjectionConfig, fit_projection
@@ -44,7 +45,7 @@ def mended(
 
 def variants(catalog: Catalog, anchors: Anchors, share: float, seed: int) -> Mapping[str, tuple[list[Float32], Float32]]:
     """Per modality its features by column, and the trust of the adaptive one."""
-    judged, control = judge_catalog(catalog, anchors, PipelineConfig(), seed=seed), shuffled(anchors, seed)
+    judged, control = judge_catalog(catalog, anchors, PipelineConfig(), seed=seed), shuffle_anchors(anchors, seed)
     # The paper is told the rate: its keep ratio drops it and .05 more.
     paper = ProjectionConfig(solver="minibatch", keep_ratio=1 - (share + 0.05))
     found = {}
@@ -77,7 +78,7 @@ def main() -> None:
     for share in SHARES:
         for seed in range(options.seeds):
             anchors = trained(sample, "sparse", seed, options.cache)
-            catalog = swapped(sample.catalog, dict.fromkeys(sample.catalog.features, share), seed)[0]
+            catalog = damage_catalog(sample.catalog, "swap", dict.fromkeys(sample.catalog.features, share), seed=seed)[0]
             for m, (made, trust) in variants(catalog, anchors, share, seed).items():
                 values = [pair_closeness(x, sample.training, held_out, seed=seed) for x in (sample.catalog.features[m], *made)]
                 cells = " | ".join(f"{x:.4f}" for x in values)

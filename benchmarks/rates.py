@@ -13,9 +13,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from benchmarks.controls import swapped
 from benchmarks.movielens import Sample, load, options_parser, trained
-from rectifier_core.evaluation.corruption import swap_features
+from rectifier_core.evaluation.corruption import damage_catalog, swap_features
 from rectifier_core.evaluation.metrics import calibration_error
 from rectifier_core.pipeline import PipelineConfig, judge_catalog
 from rectifier_core.records import Anchors, Bool, Trust
@@ -82,7 +81,9 @@ def main() -> None:
         found: dict[tuple[str, float], list[list[float]]] = {}
         for share in SHARES:
             for seed in range(seeds[split]):
-                catalog, wrong = swapped(samples[split].catalog, dict.fromkeys(samples[split].catalog.features, share), seed)
+                catalog, wrong = damage_catalog(
+                    samples[split].catalog, "swap", dict.fromkeys(samples[split].catalog.features, share), seed=seed
+                )
                 trusts = judge_catalog(catalog, anchors[split, seed % 3], PipelineConfig(), seed=seed).trusts
                 for m, trust in trusts.items():
                     found.setdefault((m, share), []).append(values(trust, wrong[m]))

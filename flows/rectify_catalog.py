@@ -17,8 +17,8 @@ from tasks.publish import find_published
 from tasks.publish_config import RunIdentity
 from tasks.references import Ref
 from tasks.report_inputs import ModalityRefs, ReportInputs, StageTiming
-from tasks.runs import identify, load_summary, open_run, ref_values, save_summary, without_places
-from tasks.shadow_stage import peak_memory_bytes, shadow_config
+from tasks.runs import identify, load_summary, open_run, peak_memory_bytes, ref_values, save_summary, without_places
+from tasks.shadow_stage import shadow_config
 from tasks.stages import modality_facts, quality_values
 from tasks.table_sweep import sweep_table
 from tasks.trend import Trend

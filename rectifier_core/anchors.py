@@ -129,6 +129,11 @@ def _starting_point(graph: sp.csr_array, config: AnchorsConfig, seed: int, previ
         return np.concatenate([users, items]).astype(np.float32)
     if config.start == "random":
         return rng.normal(0.0, 0.1, (num_users + num_items, width)).astype(np.float32)
+    return spectral_start(graph, width, rng)
+
+
+def spectral_start(graph: sp.csr_array, width: int, rng: np.random.Generator) -> Float32:
+    """Ego rows [U + I, width] at the leading singular vectors of a normalised ``graph`` [U, I], entries spread by ``SPECTRAL_SPREAD``."""
     u, s, v = leading_singular_vectors(graph, width, rng)
     ego = np.concatenate([u, v]) * s
     spread = float(ego.std()) or 1.0

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 
 import polars as pl
 
-from tasks.errors import StorageError
-from tasks.references import TEMPORARY, fsync
+from tasks.whole_file import write_whole
 
 # A cell that starts so is a formula to a spreadsheet; an apostrophe before it makes it text.
 FORMULA = ("=", "+", "-", "@", "\t", "\r")
@@ -52,18 +50,5 @@ def write_text(path: Path, text: str) -> None:
 
 
 def whole(path: Path, write: Callable[[Path], object]) -> None:
-    """Let ``write`` fill a temporary file, flush it and give it its name. Raises StorageError naming the file."""
-    temporary = path.with_name(f"{TEMPORARY}{path.name}-{os.getpid()}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            write(temporary)
-            fsync(temporary)
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
-    except (OSError, pl.exceptions.ComputeError) as error:
-        said = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        raise StorageError(
-            f"audit: writing {path} failed: {said}; free or fix the disk, or choose another --out, then run again"
-        ) from error
+    """Let ``write`` fill a file that is there whole or not at all. Raises StorageError naming the file."""
+    write_whole(path, write, failed="audit: writing {path} failed: {why}; free or fix the disk, or choose another --out, then run again")

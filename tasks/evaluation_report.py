@@ -6,21 +6,19 @@ The page is rendered from the twin's own text, so the two cannot differ. ``tasks
 from __future__ import annotations
 
 import json
-import os
 from functools import cache
 from pathlib import Path
 
 from jinja2 import Template
 from markupsafe import Markup
 
-from tasks.errors import StorageError
 from tasks.evaluation_facts import gather_evaluation
 from tasks.evaluation_figures import Drawing, drawings
 from tasks.evaluation_panels import DOCUMENT, PAGE, is_narrow, png, svg
 from tasks.evaluation_tables import Table, markdown, starred, tables
 from tasks.page_templates import page_environment
-from tasks.references import TEMPORARY, fsync
 from tasks.report_numbers import Facts
+from tasks.whole_file import write_whole
 
 HTML, TWIN, MARKDOWN = "evaluation.html", "evaluation.json", "evaluation.md"
 _SHOWN_WITH = {
@@ -128,15 +126,5 @@ def _template() -> Template:
 
 
 def _write(path: Path, content: bytes) -> None:
-    temporary = path.with_name(f"{TEMPORARY}{path.name}-{os.getpid()}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            temporary.write_bytes(content)
-            fsync(temporary)
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
-        fsync(path.parent)
-    except OSError as error:
-        raise StorageError(f"evaluation: writing {path} failed: {error.strerror or error}; free or fix the disk, then run again") from error
+    failed = "evaluation: writing {path} failed: {why}; free or fix the disk, then run again"
+    write_whole(path, lambda temporary: temporary.write_bytes(content), failed=failed)

@@ -7,7 +7,6 @@ in ``timings.parquet``, with what else differs from run to run in ``summary.json
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,11 +14,11 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from tasks.errors import StorageError
 from tasks.evaluation_arrays import facts_of
 from tasks.evaluation_grid import Cell, Grid
 from tasks.evaluation_stages import TIMING
-from tasks.references import Ref, fsync, plain
+from tasks.references import Ref, plain
+from tasks.whole_file import write_whole
 
 RESULTS, PER_USER, TIMINGS, SUMMARY = "results.parquet", "per_user.parquet", "timings.parquet", "summary.json"
 PER_USER_METRICS = ("recall@20", "ndcg@20")
@@ -93,13 +92,4 @@ def _user_rows(name: str, ref: Ref, schema: pa.Schema) -> pa.Table:
 
 
 def _write(path: Path, write: Callable[[Path], Any]) -> None:
-    """A file that is there whole or not at all."""
-    temporary = path.with_name(f".tmp-{path.name}-{os.getpid()}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write(temporary)
-        fsync(temporary)
-        temporary.rename(path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise StorageError(f"{path}: cannot be written: {error.strerror or error}; fix the disk, then run again") from error
+    write_whole(path, write, failed="{path}: cannot be written: {why}; fix the disk, then run again")

@@ -215,36 +215,35 @@ def _facts_of_variants(facts: Facts) -> Table:
     """What the features themselves say, which no backbone has a part in: closeness of held-out pairs, strengths, hubs."""
     conditions = facts["conditions"]
     names = _names(conditions, lambda name: name.startswith(_PREFIXES))
-    rows: dict[tuple[str, ...], tuple[str, ...]] = {}
-    for x in conditions:
-        key = (_damage_of(x), variant_name(x["variant"]))
-        if key not in rows and any(name in x["metrics"] for name in names):
-            rows[key] = tuple(mean_sd(x["metrics"].get(name)) for name in names)
     return Table(
         key="features",
         title="The features themselves",
         note="Closeness is how often a held-out item lies nearer to its user's items than another one does; 0.5 is chance.",
         head=("damage", "features", *(name.replace("_", " ") for name in names)),
-        rows=tuple((*key, *values) for key, values in rows.items()),
+        rows=_first_said([((_damage_of(x), variant_name(x["variant"])), x["metrics"]) for x in conditions], names),
         words=2,
     )
+
+
+def _first_said(found: Sequence[tuple[tuple[str, ...], Facts]], names: Sequence[str]) -> tuple[tuple[str, ...], ...]:
+    """A row a key: what the first of its conditions says of ``names``, where it says anything."""
+    rows: dict[tuple[str, ...], tuple[str, ...]] = {}
+    for key, metrics in found:
+        if key not in rows and any(name in metrics for name in names):
+            rows[key] = tuple(mean_sd(metrics.get(name)) for name in names)
+    return tuple((*key, *values) for key, values in rows.items())
 
 
 def _facts_of_edits(facts: Facts) -> Table:
     """How strong each editing was and what its strength was set from."""
     edited = [x for x in facts["conditions"] if x["editing"]]
     names = _names(edited, lambda name: name.startswith(_EDIT))
-    rows: dict[tuple[str, ...], tuple[str, ...]] = {}
-    for x in edited:
-        key = (noise_phrase(x), editing_name(x["editing"]))
-        if key not in rows and any(name in x["metrics"] for name in names):
-            rows[key] = tuple(mean_sd(x["metrics"].get(name)) for name in names)
     return Table(
         key="edits",
         title="The editings themselves",
         note="",
         head=("interactions", "editing", *(name.removeprefix(_EDIT).replace("_", " ") for name in names)),
-        rows=tuple((*key, *values) for key, values in rows.items()),
+        rows=_first_said([((noise_phrase(x), editing_name(x["editing"])), x["metrics"]) for x in edited], names),
         words=2,
     )
 

@@ -40,9 +40,9 @@ from tasks.references import Ref, StageStore
 from tasks.report import write_report
 from tasks.report_inputs import ModalityRefs, ReportInputs
 from tasks.report_words import shadow_phrase
-from tasks.runs import RunSettings, copy_quarantine, previous_ego
+from tasks.runs import RunSettings, copy_quarantine, peak_memory_bytes, previous_ego
 from tasks.segment_stages import offset_facts, segments_stage, time_offset_stage
-from tasks.shadow_stage import ShadowConfig, peak_memory_bytes, shadow_facts, shadow_measure, shadow_stage
+from tasks.shadow_stage import ShadowConfig, shadow_facts, shadow_measure, shadow_stage
 from tasks.source import read_source
 from tasks.source_config import SourceConfig
 from tasks.storage import StorageUnreachableError

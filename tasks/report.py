@@ -7,15 +7,13 @@ The page is rendered from the twin's own text, so the two cannot differ. ``tasks
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 
-from tasks.errors import StorageError
-from tasks.references import TEMPORARY, fsync
 from tasks.report_facts import gather_facts
 from tasks.report_inputs import ModalityRefs, Outcome, ReportInputs, StageTiming
 from tasks.report_numbers import Facts
 from tasks.report_page import draw_plots, render_page
+from tasks.whole_file import write_whole
 
 __all__ = ["MAX_BYTES", "ModalityRefs", "Outcome", "ReportInputs", "StageTiming", "write_report"]
 
@@ -29,8 +27,8 @@ def write_report(folder: Path, inputs: ReportInputs) -> Path:
     written, and OSError or KeyError if a stage output lacks a file or a field.
     """
     text, page = _compose(gather_facts(inputs))
-    _replace(folder / "report.json", text)
-    _replace(folder / "report.html", page)
+    _write(folder / "report.json", text)
+    _write(folder / "report.html", page)
     return folder / "report.html"
 
 
@@ -47,16 +45,6 @@ def _compose(facts: Facts) -> tuple[str, str]:
             del modality["suspects"][longest:]
 
 
-def _replace(path: Path, text: str) -> None:
-    temporary = path.with_name(f"{TEMPORARY}{path.name}-{os.getpid()}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            temporary.write_text(text, encoding="utf-8")
-            fsync(temporary)
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
-        fsync(path.parent)
-    except OSError as error:
-        raise StorageError(f"report: writing {path} failed: {error.strerror or error}; free or fix the disk, then run again") from error
+def _write(path: Path, text: str) -> None:
+    failed = "report: writing {path} failed: {why}; free or fix the disk, then run again"
+    write_whole(path, lambda temporary: temporary.write_text(text, encoding="utf-8"), failed=failed)

@@ -6,7 +6,6 @@ of its segments, raw and rectified: which segments are doubtful was judged with 
 
 from __future__ import annotations
 
-import resource
 from dataclasses import replace
 from typing import Any
 
@@ -25,7 +24,7 @@ from tasks.evaluation_grid import WITHOUT_FEATURES, configured
 from tasks.references import Ref, StageStore, StageWriter, plain
 from tasks.stages import category_numbers, load_interactions
 
-__all__ = ["ShadowConfig", "peak_memory_bytes", "shadow_config", "shadow_facts", "shadow_measure", "shadow_stage"]
+__all__ = ["ShadowConfig", "shadow_config", "shadow_facts", "shadow_measure", "shadow_stage"]
 
 
 def shadow_config(config: EvaluationConfig) -> ShadowConfig | None:
@@ -81,11 +80,6 @@ def shadow_facts(shadow: Ref, peak_memory: tuple[int, int]) -> dict[str, Any]:
     """What was found and what it cost, as JSON; ``peak_memory`` are the run's peaks in bytes before and after it."""
     before, after = peak_memory
     return shadow.meta | {"seconds": shadow.seconds, "reused": shadow.reused, "peak_memory_before": before, "peak_memory_after": after}
-
-
-def peak_memory_bytes() -> int:
-    """The most memory that this process has held so far."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def _timed_interactions(source: Ref) -> Interactions:

@@ -33,11 +33,11 @@ from rectifier_core.evaluation.edge_prior import (
     fit_prior,
     fold_numbers,
     out_of_fold_scores,
-    subset,
 )
 from rectifier_core.evaluation.edges import EditConfig, EditedPairs, EditTarget, edit_edges
 from rectifier_core.evaluation.metrics import per_user_ranking
 from rectifier_core.evaluation.ranking import rank_items
+from rectifier_core.evaluation.splits import subset
 from rectifier_core.numerics import separation
 from rectifier_core.records import Float32, Float64, Interactions, check_array
 from rectifier_core.seeding import derive_seed, generator
@@ -53,7 +53,7 @@ class AlignmentConfig:
 
     prior: PriorConfig = field(default_factory=lambda: SPECTRAL)
     folds: int = 5
-    slices: int = 3
+    slices: int = 5
     ratios: tuple[float, ...] = (0.05, 0.1, 0.2)
     errors: float = 2.0
 

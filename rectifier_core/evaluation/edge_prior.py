@@ -18,12 +18,13 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
-from rectifier_core.anchors import SPECTRAL_SPREAD, PairSet, hold_out
+from rectifier_core.anchors import PairSet, hold_out, spectral_start
 from rectifier_core.evaluation.backbones.lightgcn import LightGCN, LightGCNConfig
 from rectifier_core.evaluation.backbones.protocol import TrainingConfig, TrainingSet
+from rectifier_core.evaluation.splits import subset
 from rectifier_core.evaluation.training import fit
 from rectifier_core.numerics import unit_rows
-from rectifier_core.propagation import layer_mean, leading_singular_vectors, normalised_bipartite, symmetric_adjacency
+from rectifier_core.propagation import layer_mean, normalised_bipartite, symmetric_adjacency
 from rectifier_core.records import Bool, Float32, Int32, Int64, Interactions, check_array
 from rectifier_core.seeding import derive_seed, generator
 
@@ -138,17 +139,9 @@ def degree_matched_pairs(training: Interactions, rng: np.random.Generator) -> tu
     return users, items
 
 
-def subset(pairs: Interactions, chosen: Bool) -> Interactions:
-    """The chosen pairs, without times."""
-    users, items = pairs.users[chosen], pairs.items[chosen]
-    return Interactions(users=users, items=items, times=None, num_users=pairs.num_users, num_items=pairs.num_items)
-
-
 def _spectral_start(training: Interactions, config: PriorConfig, seed: int) -> Float32:
     graph = normalised_bipartite(training.users, training.items, training.num_users, training.num_items)
-    u, s, v = leading_singular_vectors(graph, config.model.embedding_size, generator(seed, "edge prior", "start"))
-    ego = np.concatenate([u, v]) * s
-    return (ego * (SPECTRAL_SPREAD / (float(ego.std()) or 1.0))).astype(np.float32)
+    return spectral_start(graph, config.model.embedding_size, generator(seed, "edge prior", "start"))
 
 
 def _occur(log: Interactions, users: Int32, items: Int32) -> Bool:

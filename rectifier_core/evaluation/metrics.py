@@ -8,8 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 import scipy.sparse as sp
 
+from rectifier_core.anchors import PairSet
 from rectifier_core.numerics import unit_rows
-from rectifier_core.records import Bool, Float32, Float64, Int32, Int64, Interactions
+from rectifier_core.records import Bool, Float32, Float64, Int32, Interactions
 from rectifier_core.seeding import generator
 
 
@@ -57,7 +58,7 @@ def per_user_ranking(ranked: Int32, users: Int32, held_out: Interactions, *, dep
     ``ranked`` [N, K] are item numbers, best first (-1: none), of ``users`` [N].
     """
     matrix = _pair_matrix(held_out)
-    hits = _hits(ranked, users, matrix)
+    hits = PairSet(held_out).contains(users[:, None], ranked) & (ranked >= 0)
     wanted = np.asarray(matrix.sum(axis=1), dtype=np.float64).ravel()[users]
     wanted[wanted == 0] = np.nan
     gain = 1 / np.log2(np.arange(2, ranked.shape[1] + 2))
@@ -100,16 +101,3 @@ def _pair_matrix(pairs: Interactions) -> sp.csr_array:
     matrix.sum_duplicates()
     matrix.data[:] = 1.0
     return matrix
-
-
-def _hits(ranked: Int32, users: Int32, held_out: sp.csr_array) -> Int64:
-    """1 where the entry of ``ranked`` [N, K] is held out for its user."""
-    keys = held_out.tocoo()
-    width = held_out.shape[1]
-    pairs = np.sort(keys.row.astype(np.int64) * width + keys.col)
-    asked = users[:, None].astype(np.int64) * width + ranked
-    if not len(pairs):
-        return np.zeros(ranked.shape, np.int64)
-    at = np.minimum(np.searchsorted(pairs, asked), len(pairs) - 1)
-    hit: Int64 = ((pairs[at] == asked) & (ranked >= 0)).astype(np.int64)
-    return hit

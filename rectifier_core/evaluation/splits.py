@@ -37,6 +37,14 @@ class Split:
             raise ValueError(f"split: wanted the same users and items in all parts, got (users, items) of {sorted(sizes)}")
 
 
+def subset(pairs: Interactions, chosen: Bool) -> Interactions:
+    """The chosen pairs [E], in their order, with their times where there are any."""
+    times = None if pairs.times is None else pairs.times[chosen]
+    return Interactions(
+        users=pairs.users[chosen], items=pairs.items[chosen], times=times, num_users=pairs.num_users, num_items=pairs.num_items
+    )
+
+
 def split_users(interactions: Interactions, *, seed: int, validation: float = 0.1, test: float = 0.1) -> Split:
     """Hold out pairs of every user at random: floor((validation + test) n) of a user's n pairs, the smaller half for validation.
 
@@ -106,15 +114,7 @@ def _cut(times: Int64, wanted: int) -> int:
 
 def _split(whole: Interactions, validation: Bool, test: Bool, training: Bool | None = None) -> Split:
     chosen = ~(validation | test) if training is None else training
-    return Split(training=_part(whole, chosen), validation=_part(whole, validation), test=_part(whole, test))
-
-
-def _part(whole: Interactions, chosen: Bool) -> Interactions:
-    """The chosen pairs, in the order of the whole."""
-    times = None if whole.times is None else whole.times[chosen]
-    return Interactions(
-        users=whole.users[chosen], items=whole.items[chosen], times=times, num_users=whole.num_users, num_items=whole.num_items
-    )
+    return Split(training=subset(whole, chosen), validation=subset(whole, validation), test=subset(whole, test))
 
 
 def _check_shares(validation: float, test: float) -> None:

@@ -29,7 +29,6 @@ from rectifier_core.evaluation.edge_prior import (
     fit_prior,
     fold_numbers,
     out_of_fold_scores,
-    subset,
 )
 from rectifier_core.evaluation.edges import (
     EDIT_TARGETS,
@@ -44,6 +43,7 @@ from rectifier_core.evaluation.edges import (
 from rectifier_core.evaluation.interaction_noise import inject_clicks
 from rectifier_core.evaluation.metrics import per_user_ranking
 from rectifier_core.evaluation.ranking import rank_items
+from rectifier_core.evaluation.splits import subset
 from rectifier_core.numerics import separation
 from rectifier_core.records import Float64, Interactions
 
