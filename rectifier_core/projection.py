@@ -33,6 +33,8 @@ from rectifier_core.seeding import generator, torch_generator
 
 LEAST_NULL = 20_000
 """Re-paired scores at least, so that the null's tails are known well below one in a hundred."""
+STRENGTH_SAMPLE = 100_000
+"""The ridge strength is chosen on so many pairs: every one of the grid would be another pass over all features."""
 MOST_REFITS, AT_REST = 5, 0.01
 """``keep_ratio = "auto"`` stops when the ratio moves by less than this, or after so many fits."""
 
@@ -164,14 +166,15 @@ def _crossfit_ridge(problem: _Problem) -> _Fitted:
     everything = np.ones(len(pairs), np.bool_)
     _recount(sums, features, pairs, targets, folds, ~everything, everything, config.block_rows)
     grid = config.ridge_grid
-    best, highest, projected = 0, -np.inf, np.zeros_like(targets)
+    best, highest, judged = 0, -np.inf, _judges_of_strength(problem)
     for at, strength in enumerate(grid):
-        trial = out_of_fold(features, pairs, folds, sums.solve_folds(strength), config.block_rows)
-        aligned = float(_aligned(trial, targets, everything).mean())
+        trial = out_of_fold(features, pairs[judged], folds[judged], sums.solve_folds(strength), config.block_rows)
+        aligned = float(_aligned(trial, targets[judged], everything[judged]).mean())
         if aligned > highest:
-            best, highest, projected = at, aligned, trial
+            best, highest = at, aligned
         progress(f"projection of {modality}: out-of-fold alignment {aligned:.4f} at ridge {strength:g}", at + 1, len(grid))
     kept, chosen_strength = everything, grid[best]
+    projected = out_of_fold(features, pairs, folds, sums.solve_folds(chosen_strength), config.block_rows)
     if config.rounds > 1 and keep_ratio < 1:
         near = grid[max(0, best - 1) : best + 2]
         trials = [np.zeros_like(projected) for _ in near]
@@ -188,6 +191,15 @@ def _crossfit_ridge(problem: _Problem) -> _Fitted:
         _recount(sums, features, pairs, targets, folds, everything, kept, config.block_rows)
     weight, feature_mean, target_mean = sums.solve(chosen_strength)
     return _Fitted(weight=weight, feature_mean=feature_mean, target_mean=target_mean, projected=projected, kept=kept, ridge=chosen_strength)
+
+
+def _judges_of_strength(problem: _Problem) -> Int64:
+    """Positions in ``pairs``, ascending, of those that the strength is chosen by: all, or a sample whose mean is known to a thousandth."""
+    count = len(problem.pairs)
+    if count <= STRENGTH_SAMPLE:
+        return np.arange(count)
+    rng = generator(problem.seed, "projection", problem.modality, "strength")
+    return np.sort(rng.choice(count, STRENGTH_SAMPLE, replace=False))
 
 
 def _selected(sums: NormalEquations, problem: _Problem, targets: Float32, fold: int, strength: float) -> NormalEquations:

@@ -13,15 +13,19 @@ Differs from the paper:
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
-from rectifier_core.numerics import unit_rows
+from rectifier_core.numerics import row_blocks, unit_rows
 from rectifier_core.records import Bool, Float32, Plan, Status, Trust
+
+MOST_DONATED = 64 << 20
+"""Bytes of donors' features that are gathered at a time."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,7 +70,7 @@ def decide_status(present: Bool, plan: Plan, trust: Trust, config: RectifyConfig
 def rectify_rows(features: Float32, rows: slice, status: NDArray[np.int8], plan: Plan, trust: Trust, config: RectifyConfig) -> Float32:
     """The published features of ``rows``: [len, D] float32, zeros where the status is MISSING.
 
-    ``features`` [I, D] may be a memory map; only the donors of these rows are touched.
+    ``features`` [I, D] may be a memory map; only the donors of these rows are read, ``MOST_DONATED`` bytes of them at a time.
     """
     own = np.array(features[rows], dtype=np.float32)
     code = status[rows]
@@ -75,7 +79,7 @@ def rectify_rows(features: Float32, rows: slice, status: NDArray[np.int8], plan:
     if not act.any():
         return own
     weights = _donor_weights(plan, rows, trust, config, len(features))
-    donated = np.asarray(weights @ features, dtype=np.float32)
+    donated = _donated(weights, features)
     mended = (code == Status.RECTIFIED.code) & np.any(donated != 0, axis=1)
     keep = kept_share(trust.probability[rows][mended], config)[:, None]
     mixed = keep * own[mended] + (1 - keep) * donated[mended]
@@ -85,9 +89,31 @@ def rectify_rows(features: Float32, rows: slice, status: NDArray[np.int8], plan:
     if len(imputed):
         used = np.unique(weights[imputed].indices)
         lengths = np.zeros(len(features), np.float32)
-        lengths[used] = np.linalg.norm(features[used], axis=1)
+        for block in row_blocks(len(used), max(1, MOST_DONATED // (4 * features.shape[1]))):
+            lengths[used[block]] = np.linalg.norm(features[used[block]], axis=1)
         own[imputed] = unit_rows(donated[imputed]) * (weights[imputed] @ lengths)[:, None]
     return own
+
+
+def _donated(weights: sp.csr_array, features: Float32) -> Float32:
+    """``weights`` [N, I] times ``features`` [I, D]: [N, D] float32, a few rows' donors in memory at a time."""
+    width = features.shape[1]
+    donated = np.zeros((weights.shape[0], width), np.float32)
+    most = max(1, MOST_DONATED // (4 * width))
+    for start, stop in _runs(weights.indptr, most):
+        part = weights[start:stop]
+        used, at = np.unique(part.indices, return_inverse=True)
+        donated[start:stop] = sp.csr_array((part.data, at, part.indptr), (stop - start, len(used))) @ np.asarray(features[used])
+    return donated
+
+
+def _runs(indptr: NDArray[np.integer[Any]], most: int) -> Iterator[tuple[int, int]]:
+    """Runs of whole rows of at most ``most`` entries, or of one row that has more."""
+    start, rows = 0, len(indptr) - 1
+    while start < rows:
+        stop = max(start + 1, int(np.searchsorted(indptr, indptr[start] + most, side="right")) - 1)
+        yield start, stop
+        start = stop
 
 
 def kept_share(probability: Float32, config: RectifyConfig) -> Float32:

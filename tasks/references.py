@@ -23,10 +23,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.lib.format import open_memmap
 
 from tasks.code_version import code_digest
 from tasks.errors import StorageError
+from tasks.mapped import create_mapped, open_mapped
 
 MANIFEST = "manifest.json"
 TEMPORARY = ".tmp-"
@@ -51,9 +51,8 @@ class Ref:
         return Path(self.path) / name
 
     def array(self, name: str) -> np.ndarray[Any, Any]:
-        """A read-only memory map of ``<name>.npy``."""
-        mapped: np.ndarray[Any, Any] = np.load(self.file(f"{name}.npy"), mmap_mode="r", allow_pickle=False)
-        return mapped
+        """A read-only memory map of ``<name>.npy``, whose blocks are copies."""
+        return open_mapped(self.file(f"{name}.npy"))
 
     @property
     def meta(self) -> dict[str, Any]:
@@ -82,7 +81,7 @@ class StageWriter:
     def memmap(self, name: str, shape: tuple[int, ...], dtype: Any) -> np.memmap[Any, Any]:
         """A writable ``<name>.npy`` to fill block by block, its room on the disk taken now."""
         path = self.folder / f"{name}.npy"
-        mapped = open_memmap(path, mode="w+", dtype=np.dtype(dtype), shape=shape)
+        mapped = create_mapped(path, shape, dtype)
         # The file is sparse so far: on a full disk the first write to a page without room would be a SIGBUS, which nothing can catch.
         with path.open("r+b") as stream:
             try:

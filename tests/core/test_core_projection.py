@@ -127,6 +127,23 @@ def test_blocks_change_nothing_but_rounding(world: Planted, config: ProjectionCo
     assert np.allclose(whole.alignment, blocked.alignment, atol=1e-4) and np.array_equal(whole.kept, blocked.kept)
 
 
+def test_a_sample_chooses_the_strength_that_all_pairs_choose(world: Planted, monkeypatch: pytest.MonkeyPatch) -> None:
+    def told_and_found() -> tuple[list[str], Projection]:
+        told: list[str] = []
+        here, config = np.ones(len(world.features), np.bool_), replace(SELECTING, keep_ratio=1.0)
+        found = fit_projection(
+            "image", world.features, here, world.anchors, config, seed=0, progress=lambda what, _done, _total: told.append(what)
+        )
+        return told, found
+
+    by_all, everyone = told_and_found()
+    monkeypatch.setattr("rectifier_core.projection.STRENGTH_SAMPLE", 150)
+    by_some, sampled = told_and_found()
+    assert by_some != by_all
+    assert sampled.ridge == everyone.ridge
+    assert sampled.alignment.tobytes() == everyone.alignment.tobytes()
+
+
 @pytest.mark.parametrize("config", [SELECTING, replace(MINIBATCH, epochs=3)], ids=["crossfit", "minibatch"])
 def test_the_same_seed_gives_the_same_bytes(world: Planted, config: ProjectionConfig) -> None:
     first, again, other = (fit(world, config, seed=seed) for seed in (1, 1, 2))

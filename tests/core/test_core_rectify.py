@@ -128,6 +128,16 @@ def test_constant_mixing_equals_the_papers_formula(keep: float, impute: bool) ->
     np.testing.assert_allclose(rows, oracle(features, present, plan, config), rtol=2e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("most", [1, 4 * 6 * 7, 4 * 6 * 40])
+@pytest.mark.parametrize("config", [replace(CONSTANT, impute=True), RectifyConfig(impute=True)], ids=["constant", "adaptive"])
+def test_how_many_donors_are_gathered_at_a_time_changes_nothing(config: RectifyConfig, most: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    features, present, plan = sample(2)
+    wanted, _ = whole(features, present, plan, config)
+    monkeypatch.setattr("rectifier_core.rectify.MOST_DONATED", most)
+    rows, _ = whole(features, present, plan, config)
+    assert rows.tobytes() == wanted.tobytes()
+
+
 @pytest.mark.parametrize("impute", [False, True])
 @pytest.mark.parametrize(("trusted", "sharpness"), [(0.95, 2.0), (1.0, 0.5), (0.5, 1.0)])
 def test_adaptive_mixing_equals_its_formula(trusted: float, sharpness: float, impute: bool) -> None:
