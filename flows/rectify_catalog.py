@@ -13,11 +13,12 @@ from flows.run_config import RunConfig
 from rectifier_core.records import QualityReport, TableVersion
 from tasks import prefect_tasks as do
 from tasks.errors import GateRefusedError
+from tasks.memory import peak_memory_bytes
 from tasks.publish import find_published
 from tasks.publish_config import RunIdentity
 from tasks.references import Ref
 from tasks.report_inputs import ModalityRefs, ReportInputs, StageTiming
-from tasks.runs import identify, load_summary, open_run, peak_memory_bytes, ref_values, save_summary, without_places
+from tasks.runs import identify, load_summary, open_run, ref_values, save_summary, without_places
 from tasks.shadow_stage import shadow_config
 from tasks.stages import modality_facts, quality_values
 from tasks.table_sweep import sweep_table
@@ -118,6 +119,7 @@ def _report(night: _Night) -> dict[str, Any]:
         "time_offsets": night.facts["time_offsets"],
         "seconds": {name: round(ref.seconds, 3) for name, ref in night.stages.items()},
         "peak_memory_bytes": peak_memory_bytes(),
+        "stage_memory_bytes": {name: ref.peak_memory for name, ref in night.stages.items() if not ref.reused},
         "stages": {name: ref_values(ref) for name, ref in night.stages.items()},
     }
     if "shadow" in night.facts:
@@ -142,7 +144,7 @@ def _report_inputs(night: _Night) -> ReportInputs:
         modalities=night.matched,
         rectified=night.rectified,
         quality=night.quality,
-        timings=tuple(StageTiming(stage=name, seconds=ref.seconds, reused=ref.reused) for name, ref in night.stages.items()),
+        timings=tuple(StageTiming.of(name, ref) for name, ref in night.stages.items()),
         peak_memory_bytes=peak_memory_bytes(),
         provenance={
             "digest": identity.digest,

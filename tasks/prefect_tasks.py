@@ -33,6 +33,7 @@ from rectifier_core.trust import TrustConfig
 from rectifier_core.witness import WitnessConfig
 from tasks import stages
 from tasks.errors import RectifierError
+from tasks.memory import peak_memory_bytes
 from tasks.progress import logged_progress, run_logger
 from tasks.publish import find_published, publish_rectified
 from tasks.publish_config import PublishConfig, RunIdentity
@@ -40,7 +41,7 @@ from tasks.references import Ref, StageStore
 from tasks.report import write_report
 from tasks.report_inputs import ModalityRefs, ReportInputs
 from tasks.report_words import shadow_phrase
-from tasks.runs import RunSettings, copy_quarantine, peak_memory_bytes, previous_ego
+from tasks.runs import RunSettings, copy_quarantine, previous_ego
 from tasks.segment_stages import offset_facts, segments_stage, time_offset_stage
 from tasks.shadow_stage import ShadowConfig, shadow_facts, shadow_measure, shadow_stage
 from tasks.source import read_source

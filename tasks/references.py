@@ -27,6 +27,7 @@ import numpy as np
 from tasks.code_version import code_digest
 from tasks.errors import StorageError
 from tasks.mapped import create_mapped, open_mapped
+from tasks.memory import watch_memory
 
 MANIFEST = "manifest.json"
 TEMPORARY = ".tmp-"
@@ -37,13 +38,15 @@ IN_USE = ".in-use"
 class Ref:
     """One whole stage output: what it is, the folder it lies in, and the digest of its contents.
 
-    ``seconds`` is what it took to build or find in this run, and ``reused`` whether it was there already: neither is part of what it is.
+    ``seconds`` is what it took to build or find in this run, ``peak_memory`` the most bytes resident while it was built (0 where it was
+    not), and ``reused`` whether it was there already: none of them is part of what it is.
     """
 
     kind: str
     path: str
     digest: str
     seconds: float = field(default=0.0, compare=False)
+    peak_memory: int = field(default=0, compare=False)
     reused: bool = field(default=False, compare=False)
 
     def file(self, name: str) -> Path:
@@ -108,12 +111,12 @@ class StageStore:
         found = self.find(kind, key)
         if found is not None:
             return replace(found, reused=True, seconds=time.monotonic() - start)
-        with self._writing(kind, key) as writer:
+        with watch_memory() as peak, self._writing(kind, key) as writer:
             build(writer)
         found = self.find(kind, key)
         if found is None:
             raise StorageError(f"stage {kind}: its output vanished from {self.root} while the run was using it; run again")
-        return replace(found, seconds=time.monotonic() - start)
+        return replace(found, seconds=time.monotonic() - start, peak_memory=peak.size)
 
     def find(self, kind: str, key: str) -> Ref | None:
         """The output under this key if it lies there whole: every file of its manifest, at its size."""

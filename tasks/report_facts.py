@@ -30,7 +30,7 @@ Shape of the twin (``null`` where a number does not exist; shares are ``{count, 
       suspects        [{item_id, title, category, trust, interactions, nearest_by_behaviour, nearest_by_feature}], worst first;
                         the nearest as [{item_id, title, similarity}], best first
     time_offsets      how sequence modalities lie in time to one another, a sentence each
-    timings           [{stage, seconds, reused}]
+    timings           [{stage, seconds, reused, peak_memory}]
     provenance, config  as given, values that look like credentials masked
 """
 
@@ -38,6 +38,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -85,7 +86,7 @@ def gather_facts(inputs: ReportInputs) -> Facts:
             "trend": trend,
             "modalities": modalities,
             "time_offsets": [offset_phrase(offset) for offset in inputs.time_offsets],
-            "timings": [{"stage": x.stage, "seconds": tidy(x.seconds), "reused": x.reused} for x in inputs.timings],
+            "timings": [asdict(x) | {"seconds": tidy(x.seconds)} for x in inputs.timings],
             "provenance": mask_credentials(plain(inputs.provenance)),
             "config": mask_credentials(plain(inputs.config)),
         }

@@ -39,11 +39,17 @@ class ModalityRefs:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StageTiming:
-    """One stage of the run: wall-clock ``seconds``, and whether its output was already there (``reused``)."""
+    """One stage of the run: wall-clock ``seconds``, the most bytes resident meanwhile, and whether its output was there already."""
 
     stage: str
     seconds: float
     reused: bool
+    peak_memory: int
+
+    @classmethod
+    def of(cls, stage: str, ref: Ref) -> StageTiming:
+        """What a stage's output says of its making."""
+        return cls(stage=stage, seconds=ref.seconds, reused=ref.reused, peak_memory=ref.peak_memory)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

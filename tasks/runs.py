@@ -12,7 +12,6 @@ import hashlib
 import json
 import os
 import re
-import resource
 import shutil
 import time
 from collections.abc import Iterator, Mapping
@@ -206,8 +205,3 @@ def ref_values(ref: Ref) -> dict[str, str]:
     """A reference as JSON."""
     values = asdict(ref)
     return {name: values[name] for name in ("kind", "path", "digest")}
-
-
-def peak_memory_bytes() -> int:
-    """The most memory that this process has held so far."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
