@@ -2,35 +2,30 @@
 
 from __future__ import annotations
 
-import json
-import logging
-import os
 import sys
-import traceback
-from collections.abc import Callable
 from dataclasses import asdict
-from datetime import date, datetime
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from tasks.errors import InputError, RectifierError
+from flows.command_line import (
+    AsJson,
+    ConfigFile,
+    Debug,
+    Overrides,
+    given_day,
+    hide_tracebacks,
+    printed_progress,
+    run_command,
+    set_prefect_defaults,
+    told_by,
+)
+from tasks.errors import InputError
 
 app = typer.Typer(
     add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help="Find and mend features that belong to another item."
 )
-
-ConfigFile = Annotated[Path, typer.Option("--config", help="The run config, a TOML file.")]
-Overrides = Annotated[list[str] | None, typer.Option("--set", help="Override a key of the config: a.b=value. May be repeated.")]
-AsJson = Annotated[bool, typer.Option("--json", help="End standard output with one JSON object.")]
-Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of a failure.")]
-
-PREFECT_DEFAULTS = {
-    "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
-    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-    "DO_NOT_TRACK": "1",
-}
 
 
 @app.command()
@@ -58,9 +53,9 @@ def demo(
             config = DemoConfig(items=items, users=users, interactions=interactions, seed=seed, mismatch=rates, sequences=sequences)
         except ValueError as error:
             raise InputError(f"demo: {error}") from error
-        return write_demo(folder, config, _printed_progress())
+        return write_demo(folder, config, printed_progress())
 
-    _run(
+    run_command(
         work,
         as_json,
         debug,
@@ -79,19 +74,19 @@ def rectify(
     """Publish the rectified features of one day."""
 
     def work() -> dict[str, Any]:
-        _set_prefect_defaults()
+        set_prefect_defaults()
         from flows.run_config import RunConfig
         from tasks.source import resolve_day
 
         settings = RunConfig.from_toml(config, overrides or ())
-        day = resolve_day(settings.source, _day(as_of))
+        day = resolve_day(settings.source, given_day(as_of))
         from flows.rectify_catalog import rectify_catalog
 
         if not debug:
-            _hide_tracebacks()
+            hide_tracebacks()
         return rectify_catalog(settings, day)
 
-    _run(work, as_json, debug, _told_by("told_rectify"))
+    run_command(work, as_json, debug, told_by("told_rectify"))
 
 
 @app.command()
@@ -110,7 +105,7 @@ def audit(
     """Name the items whose features look like another's, and whose; publish nothing."""
 
     def work() -> dict[str, Any]:
-        _set_prefect_defaults()
+        set_prefect_defaults()
         from flows.run_config import RunConfig
         from tasks.audit_inputs import AuditOptions
         from tasks.source import resolve_day
@@ -122,11 +117,11 @@ def audit(
         except ValueError as error:
             raise InputError(str(error)) from error
         settings = RunConfig.from_toml(config, overrides or ())
-        day = resolve_day(settings.source, _day(as_of))
+        day = resolve_day(settings.source, given_day(as_of))
         from flows.audit_catalog import audit_catalog
 
         if not debug:
-            _hide_tracebacks()
+            hide_tracebacks()
         return audit_catalog(settings, day, options, None if out is None else out.absolute())
 
     def told(found: dict[str, Any]) -> str:
@@ -134,7 +129,7 @@ def audit(
 
         return told_audit(found)
 
-    _run(work, as_json, debug, told)
+    run_command(work, as_json, debug, told)
 
 
 @app.command()
@@ -155,16 +150,16 @@ def evaluate(
     failed: list[str] = []
 
     def work() -> dict[str, Any]:
-        _set_prefect_defaults()
+        set_prefect_defaults()
         from flows.evaluate_command import evaluate_day, failed_told
 
         if not debug:
-            _hide_tracebacks()
-        found = evaluate_day(config, overrides or (), _day(as_of), options)
+            hide_tracebacks()
+        found = evaluate_day(config, overrides or (), given_day(as_of), options)
         failed.extend(failed_told(found))
         return found
 
-    _run(work, as_json, debug, _told_by("told_evaluation"))
+    run_command(work, as_json, debug, told_by("told_evaluation"))
     if failed:
         print(f"error: {failed[0]}", file=sys.stderr)
         raise typer.Exit(1)
@@ -180,7 +175,7 @@ def versions(config: ConfigFile, overrides: Overrides = None, as_json: AsJson = 
 
         return {"versions": list_versions(RunConfig.from_toml(config, overrides or ()).publish)}
 
-    _run(work, as_json, debug, _told_by("told_versions"))
+    run_command(work, as_json, debug, told_by("told_versions"))
 
 
 @app.command()
@@ -207,7 +202,33 @@ def rollback(
             f"the table shows version {to} again, as version {found['version']}" if found["published"] else f"the table already shows {to}"
         )
 
-    _run(work, as_json, debug, told)
+    run_command(work, as_json, debug, told)
+
+
+@app.command()
+def export(
+    config: ConfigFile,
+    format: Annotated[str, typer.Option("--format", help="mmrec, npy or parquet.")],
+    out: Annotated[Path, typer.Option("--out", help="The folder to write; an earlier export in it is replaced in one step.")],
+    version: Annotated[int | None, typer.Option("--version", help="The version to export; the newest by default.")] = None,
+    day: Annotated[str | None, typer.Option("--day", help="The day to export, YYYY-MM-DD; the version's newest by default.")] = None,
+    split: Annotated[
+        str | None,
+        typer.Option("--split", help="How mmrec divides the log: column, random or time. By evaluation.split_column, else random."),
+    ] = None,
+    overrides: Overrides = None,
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    """Write published features to a folder for a consumer that reads no Delta tables."""
+
+    def work() -> dict[str, Any]:
+        from flows.export_table import ExportOptions, export_table
+
+        options = ExportOptions(format=format, out=out, version=version, day=given_day(day, "--day"), split=split)
+        return export_table(config, overrides or (), options, printed_progress())
+
+    run_command(work, as_json, debug, told_by("told_export"))
 
 
 @app.command()
@@ -232,34 +253,7 @@ def score(
 
         return describe_score(found)
 
-    _run(work, as_json, debug, told)
-
-
-def _run(work: Callable[[], dict[str, Any]], as_json: bool, debug: bool, told: Callable[[dict[str, Any]], str]) -> None:
-    """Run a command; a failure is one line on standard error and its exit status, after a traceback only with ``--debug``."""
-    try:
-        found = work()
-    except (RectifierError, KeyboardInterrupt, Exception) as error:
-        if debug:
-            traceback.print_exc()
-        code = error.exit_code if isinstance(error, RectifierError) else 130 if isinstance(error, KeyboardInterrupt) else 1
-        said = str(error) if isinstance(error, RectifierError) else f"{type(error).__name__}: {error} (--debug shows where)"
-        print("error: " + " ".join(said.split()), file=sys.stderr)
-        raise typer.Exit(code) from None
-    print(told(found))
-    if as_json:
-        print(json.dumps(found, allow_nan=False, default=str))
-
-
-def _told_by(name: str) -> Callable[[dict[str, Any]], str]:
-    """A function of ``flows.told``, which is loaded when there is something to say."""
-
-    def told(found: dict[str, Any]) -> str:
-        from flows import told as words
-
-        return str(getattr(words, name)(found))
-
-    return told
+    run_command(work, as_json, debug, told)
 
 
 def _rate(text: str) -> tuple[str, float]:
@@ -268,38 +262,6 @@ def _rate(text: str) -> tuple[str, float]:
         return name.strip(), float(value)
     except ValueError:
         raise InputError(f"--mismatch {text}: wanted a modality and a share, such as image=0.2") from None
-
-
-def _day(text: str | None) -> date | None:
-    try:
-        return None if text is None else datetime.strptime(text, "%Y-%m-%d").date()
-    except ValueError:
-        raise InputError(f"--as-of {text}: wanted a day as YYYY-MM-DD") from None
-
-
-def _printed_progress() -> Callable[[str, int, int], None]:
-    def report(what: str, done: int, total: int) -> None:
-        if sys.stderr.isatty() or done >= total:
-            print(f"{what}: {done:,} of {total:,}", file=sys.stderr)
-
-    return report
-
-
-def _set_prefect_defaults() -> None:
-    """What the user's environment does not say; to be called before anything of Prefect is imported."""
-    for name, value in PREFECT_DEFAULTS.items():
-        os.environ.setdefault(name, value)
-
-
-def _hide_tracebacks() -> None:
-    """Keep a failure to its one line: Prefect's run loggers would print the traceback of every layer it passes."""
-
-    def one_line(record: logging.LogRecord) -> bool:
-        record.exc_info = record.exc_text = None
-        return True
-
-    for name in ("prefect.flow_runs", "prefect.task_runs"):
-        logging.getLogger(name).addFilter(one_line)
 
 
 if __name__ == "__main__":

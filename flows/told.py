@@ -37,3 +37,10 @@ def told_evaluation(found: Mapping[str, Any]) -> str:
     """What was done, in words."""
     lines = [f"{found['cells']:,} cells, {found['reused']:,} of them from before; results: {found['results']}"]
     return "\n".join(lines + ([f"report: {found['report']}"] if found["report"] else []))
+
+
+def told_export(found: Mapping[str, Any]) -> str:
+    """What was written where."""
+    done = "already there:" if found["reused"] else "exported"
+    what = f"{done} version {found['version']} as of {found['as_of']} as {found['format']}"
+    return f"{what}: {found['rows']:,} rows, {found['files']} files, {found['bytes']:,} bytes in {found['out']}"

@@ -1,32 +1,28 @@
-"""The division that a log brings along: a column that says of every row whether it is for training, validation or test."""
+"""How a log is divided for those who train on it: by a column that it brings along, in time, or at random."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from dataclasses import replace
 from datetime import date
+from typing import Literal
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
-from rectifier_core.evaluation.splits import Split
+from rectifier_core.evaluation.splits import Split, split_time, split_users
 from rectifier_core.records import Bool, Int64, Interactions
 from tasks.errors import InputError
+from tasks.evaluation_config import EvaluationConfig
+from tasks.log_rows import catalog_ids, used_rows
 from tasks.references import Ref
-from tasks.source_columns import Window, as_ids, as_seconds, as_text, id_family
 from tasks.source_config import SourceConfig
-from tasks.source_files import ParquetFiles, first_day, interaction_files, open_parquet, stream
-from tasks.source_predicate import Predicate
 from tasks.stages import load_interactions
 
 KEY = "evaluation.split_column"
 PARTS = {"train": 0, "training": 0, "0": 0, "valid": 1, "validation": 1, "val": 1, "1": 1, "test": 2, "2": 2}
-BATCH_ROWS = 1 << 17
-
-
-def log_files(config: SourceConfig, as_of: date) -> ParquetFiles:
-    """The files of the log as of a day."""
-    return interaction_files(config.interactions, as_of, config.lookback_days)
+SplitRule = Literal["column", "time", "random"]
 
 
 def split_by_column(source: Ref, config: SourceConfig, as_of: date, column: str) -> Split:
@@ -39,7 +35,7 @@ def split_by_column(source: Ref, config: SourceConfig, as_of: date, column: str)
     order = np.lexsort((parts, keys))
     first = np.flatnonzero(np.concatenate([[True], keys[order][1:] != keys[order][:-1]]))
     found = order[first]
-    if not np.array_equal(keys[found], pairs.users.astype(np.int64) * pairs.num_items + pairs.items):
+    if not np.array_equal(keys[found], _keys(pairs)):
         raise InputError(f"{config.interactions}: changed since it was read; run again when nothing writes to it")
     part = parts[found]
     for name, code in (("train", 0), ("valid", 1), ("test", 2)):
@@ -55,13 +51,12 @@ def _chosen(pairs: Interactions, rows: Bool) -> Interactions:
 
 def _labelled(source: Ref, config: SourceConfig, as_of: date, column: str) -> tuple[Int64, Int64]:
     """Every usable row as the key of its pair, user rank times items plus item, and its part's number."""
-    ids = pa.array(source.array("item_ids"))
-    ids = ids.cast(pa.int64() if pa.types.is_integer(ids.type) else pa.large_string())
+    ids = catalog_ids(source)
     users, items, parts = [], [], []
-    for user, item, part in _rows(config, as_of, column, ids):
+    for user, item, told, file in used_rows(config, as_of, ids, column, KEY):
         users.append(user.dictionary_encode())
         items.append(item)
-        parts.append(part)
+        parts.append(_numbers(told, column, file))
     unified = pa.chunked_array(users).unify_dictionaries()
     dictionary = unified.chunk(0).dictionary
     # A user's number is the rank of the id, as in the source output.
@@ -70,37 +65,48 @@ def _labelled(source: Ref, config: SourceConfig, as_of: date, column: str) -> tu
     return np.concatenate([rank[np.asarray(x.indices)] for x in unified.chunks]) * len(ids) + np.concatenate(items), np.concatenate(parts)
 
 
-def _rows(config: SourceConfig, as_of: date, column: str, ids: pa.Array) -> Iterator[tuple[pa.Array, Int64, Int64]]:
-    """Users, item rows and parts, batch by batch, of the rows that reading the source used."""
-    files = log_files(config, as_of)
-    predicate = Predicate(config.positive) if config.positive is not None else None
-    wanted = dict.fromkeys(predicate.columns if predicate else (), "source.positive")
-    wanted |= {config.user_column: "source.user_column", config.item_column: "source.item_column", column: KEY}
-    if config.time_column is not None:
-        wanted[config.time_column] = "source.time_column"
-    with open_parquet(files.filesystem, files.files[0], wanted) as parquet:
-        family = id_family(parquet.schema_arrow.field(config.user_column).type, files.files[0], "source.user_column")
-    for file, batch in stream(files, wanted, BATCH_ROWS, lambda what, done, total: None, "reading the split"):
-        user = as_ids(batch.column(config.user_column), family, file, "source.user_column")
-        item = pc.index_in(as_ids(batch.column(config.item_column), ids.type, file, "source.item_column"), value_set=ids)
-        usable = np.asarray(user.is_valid()) & np.asarray(item.is_valid()) & _within(batch, files, config, as_of)
-        if predicate is not None:
-            usable &= predicate.mask(batch, file)
-        told = as_text(batch.column(column), file, f"{KEY} {column!r}").filter(pa.array(usable))
-        strange = next((x for x in told.unique().to_pylist() if str(x).lower() not in PARTS), PARTS)
-        if strange is not PARTS:
-            raise InputError(f"{file.uri}: {KEY} {column!r} holds {strange!r}; wanted train, valid or test")
-        part = np.array([PARTS[x.lower()] for x in told.to_pylist()], np.int64)
-        yield user.filter(pa.array(usable)), np.asarray(item.fill_null(-1))[usable].astype(np.int64), part
+def _numbers(told: pa.Array, column: str, file: str) -> Int64:
+    """Each row's part as its number."""
+    strange = next((x for x in told.unique().to_pylist() if str(x).lower() not in PARTS), PARTS)
+    if strange is not PARTS:
+        raise InputError(f"{file}: {KEY} {column!r} holds {strange!r}; wanted train, valid or test")
+    return np.array([PARTS[x.lower()] for x in told.to_pylist()], np.int64)
 
 
-def _within(batch: pa.RecordBatch, files: ParquetFiles, config: SourceConfig, as_of: date) -> Bool:
-    """Rows whose event counts as of the day; all where the log has no time column."""
-    if config.time_column is None:
-        return np.ones(batch.num_rows, np.bool_)
-    # In a partitioned log the partitions say where the window begins.
-    by_time = not files.partitioned and config.lookback_days is not None
-    window = Window.of_days(first_day(as_of, config.lookback_days) if by_time and config.lookback_days is not None else None, as_of)
-    seconds, valid = as_seconds(batch.column(config.time_column))
-    inside: Bool = valid & (seconds >= window.start) & (seconds < window.stop)
-    return inside
+def label_pairs(source: Ref, reading: SourceConfig, as_of: date, config: EvaluationConfig, rule: SplitRule, seed: int) -> NDArray[np.int8]:
+    """The part of every pair of ``source``, in its order [E] int8: 0 training, 1 validation, 2 test, -1 none of them.
+
+    ``column`` is the division that the log brings along, ``random`` the evaluation's own of that seed, ``time`` cuts the log in time.
+    Raises InputError where the log cannot be divided so.
+    """
+    if rule == "column":
+        if config.split_column is None:
+            raise InputError(f"--split column: the config names no {KEY}")
+        split = split_by_column(source, reading, as_of, config.split_column)
+    else:
+        split = _divided(source, config, rule, seed)
+    pairs = load_interactions(source)
+    keys, labels = _keys(pairs), np.full(len(pairs.users), -1, np.int8)
+    for code, part in enumerate((split.training, split.validation, split.test)):
+        if not len(part.users):
+            raise InputError(f"--split {rule}: leaves no pair for {('training', 'validation', 'test')[code]}; the log is too small")
+        labels[np.searchsorted(keys, _keys(part))] = code
+    return labels
+
+
+def _divided(source: Ref, config: EvaluationConfig, rule: SplitRule, seed: int) -> Split:
+    shares = {"validation": config.validation, "test": config.test}
+    pairs = load_interactions(source)
+    if rule == "random":
+        return split_users(pairs, seed=seed, **shares)
+    if not source.file("times.npy").exists():
+        raise InputError("--split time: the config names no source.time_column to divide the log by")
+    try:
+        return split_time(replace(pairs, times=np.ascontiguousarray(source.array("times"))), **shares)
+    except ValueError as error:
+        raise InputError(f"--split time: {error}") from error
+
+
+def _keys(pairs: Interactions) -> Int64:
+    """One number a pair; a source's own pairs are sorted by it."""
+    return pairs.users.astype(np.int64) * pairs.num_items + pairs.items

@@ -35,7 +35,8 @@ from tasks.code_version import evaluation_digest
 from tasks.evaluation_arrays import adopt, load_catalog, load_features, load_split, save_split
 from tasks.evaluation_damage import damage_source
 from tasks.evaluation_grid import Damage, Noise, VariantSpec
-from tasks.evaluation_split import log_files, split_by_column
+from tasks.evaluation_split import split_by_column
+from tasks.log_rows import log_files
 from tasks.references import Ref, StageStore, StageWriter, plain, stage_key
 from tasks.saved_records import load_record, save_record
 from tasks.source_config import SourceConfig

@@ -138,7 +138,7 @@ class StageStore:
         shutil.rmtree(temporary, ignore_errors=True)
         try:
             temporary.mkdir(parents=True)
-            with _held(temporary):
+            with held(temporary):
                 yield StageWriter(temporary)
                 _seal(temporary)
                 if final.exists() and self.find(kind, key) is None:
@@ -179,7 +179,7 @@ class StageStore:
             return 0
         horizon = time.time() - keep_seconds
         folders = [x for x in self.root.iterdir() if x.is_dir()]
-        old = [x for x in folders if x.name.startswith(TEMPORARY) and _is_abandoned(x)]
+        old = [x for x in folders if x.name.startswith(TEMPORARY) and is_abandoned(x)]
         with self._alone() as alone:
             if alone:
                 old += [x for x in folders if not x.name.startswith(TEMPORARY) and str(x) not in keep and x.stat().st_mtime <= horizon]
@@ -241,8 +241,8 @@ def fsync(path: Path) -> None:
 
 
 @contextmanager
-def _held(folder: Path) -> Iterator[None]:
-    """Mark a temporary folder as in use for the block: a lock that the kernel drops with its holder."""
+def held(folder: Path) -> Iterator[None]:
+    """Mark a folder that is being written as in use for the block: a lock that the kernel drops with its holder."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         # A file system without locks leaves it unmarked, and nobody but this run may then share the store.
@@ -253,7 +253,8 @@ def _held(folder: Path) -> Iterator[None]:
         os.close(handle)
 
 
-def _is_abandoned(folder: Path) -> bool:
+def is_abandoned(folder: Path) -> bool:
+    """Whether nobody writes a folder any more: its writer is dead."""
     try:
         handle = os.open(folder, os.O_RDONLY)
     except OSError:
@@ -270,6 +271,15 @@ def _is_abandoned(folder: Path) -> bool:
 
 
 def _seal(folder: Path) -> None:
+    digest, files = flushed_files(folder)
+    manifest = folder / MANIFEST
+    manifest.write_text(json.dumps({"digest": digest, "files": files}, indent=1, sort_keys=True))
+    fsync(manifest)
+    flush_folders(folder)
+
+
+def flushed_files(folder: Path) -> tuple[str, dict[str, dict[str, Any]]]:
+    """Flush every file below ``folder``; a digest over them all, and each one's ``size`` and ``digest`` by its relative path."""
     files, whole = {}, hashlib.blake2b(digest_size=16)
     for path in sorted(x for x in folder.rglob("*") if x.is_file()):
         state = hashlib.blake2b(digest_size=16)
@@ -280,8 +290,10 @@ def _seal(folder: Path) -> None:
         name = str(path.relative_to(folder))
         files[name] = {"size": path.stat().st_size, "digest": state.hexdigest()}
         whole.update(f"{name}\0{state.hexdigest()}\0".encode())
-    manifest = folder / MANIFEST
-    manifest.write_text(json.dumps({"digest": whole.hexdigest(), "files": files}, indent=1, sort_keys=True))
-    fsync(manifest)
+    return whole.hexdigest(), files
+
+
+def flush_folders(folder: Path) -> None:
+    """Flush the entries of ``folder`` and of the folders below it."""
     for inner in [x for x in folder.rglob("*") if x.is_dir()] + [folder]:
         fsync(inner)

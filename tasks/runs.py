@@ -78,6 +78,13 @@ def open_run(settings: RunSettings, publish: PublishConfig, as_of: date) -> Iter
 
 
 @contextmanager
+def use_stages(settings: RunSettings) -> Iterator[StageStore]:
+    """Share the stage outputs of every run for the block, without holding the table."""
+    with _storage(settings), settings.store.in_use():
+        yield settings.store
+
+
+@contextmanager
 def _storage(settings: RunSettings) -> Iterator[None]:
     """An error of the disk under the run folder, as one line."""
     try:

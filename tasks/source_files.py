@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date
@@ -156,3 +156,18 @@ def stream(
                 progress(what, before + file.size * done // rows, total)
         before += file.size
     progress(what, total, total)
+
+
+def in_blocks(tables: Iterable[pa.Table], rows: int) -> Iterator[pa.Table]:
+    """The same rows in tables of exactly ``rows`` rows, but for the last."""
+    held: list[pa.Table] = []
+    count = 0
+    for table in tables:
+        held.append(table)
+        count += table.num_rows
+        while count >= rows:
+            whole = pa.concat_tables(held)
+            yield whole.slice(0, rows).combine_chunks()
+            held, count = [whole.slice(rows)], count - rows
+    if count:
+        yield pa.concat_tables(held).combine_chunks()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import date
 
@@ -19,7 +19,7 @@ from tasks.references import StageWriter
 from tasks.source_catalog import Items
 from tasks.source_columns import INT64, Window, as_ids, as_seconds, check_time, id_family, is_text, plain_type
 from tasks.source_config import SourceConfig
-from tasks.source_files import ParquetFiles, batches, first_day, open_parquet, stream
+from tasks.source_files import ParquetFiles, batches, first_day, in_blocks, open_parquet, stream
 from tasks.source_predicate import KEY as POSITIVE_KEY
 from tasks.source_predicate import Predicate
 from tasks.source_quarantine import USABLE, Quarantine, stop_if_too_many
@@ -58,7 +58,7 @@ def read_interactions(
     pairs, counts = _Pairs(timed=config.time_column is not None), log.counts
     schema = pa.schema([*zip(("user_id", "item_id"), log.quarantine_types, strict=True), ("event_time", EVENT_TIME)])
     with Quarantine(writer.folder / "quarantine-interactions.parquet", schema, REASONS) as quarantine:
-        for block in _in_blocks(log.tables(progress), BLOCK_ROWS):
+        for block in in_blocks(log.tables(progress), BLOCK_ROWS):
             _judge(block, log, quarantine, pairs)
     positive, kind = counts.read - counts.not_positive, "positive interactions" if config.positive else "interactions"
     remedy = "check that the catalog and the log share item ids" if quarantine.counts["unknown_item"] else "mend the log"
@@ -153,21 +153,6 @@ class _Log:
             fragment = ds.ParquetFileFormat().make_fragment(file.path, self.files.filesystem)
             chosen = fragment.subset(self.window.predicate(time, schema.field(time).type), schema=schema)
             return [x.id for x in chosen.row_groups]
-
-
-def _in_blocks(tables: Iterable[pa.Table], rows: int) -> Iterator[pa.Table]:
-    """The same rows in tables of exactly ``rows`` rows, but for the last."""
-    held: list[pa.Table] = []
-    count = 0
-    for table in tables:
-        held.append(table)
-        count += table.num_rows
-        while count >= rows:
-            whole = pa.concat_tables(held)
-            yield whole.slice(0, rows).combine_chunks()
-            held, count = [whole.slice(rows)], count - rows
-    if count:
-        yield pa.concat_tables(held).combine_chunks()
 
 
 def _judge(block: pa.Table, log: _Log, quarantine: Quarantine, pairs: _Pairs) -> None:

@@ -10,11 +10,12 @@ from deltalake import CommitProperties, DeltaTable, Transaction
 from deltalake.exceptions import CommitFailedError
 
 from rectifier_core.records import TableVersion
-from tasks.errors import InputError, TableHeldError
+from tasks.errors import TableHeldError
 from tasks.publish import NO_HOOKS
 from tasks.publish_config import PublishConfig, app_id
 from tasks.table_files import TableFiles, storage_errors
 from tasks.table_log import LOG, LOOK, DataFile, LogEntry, commit_path, open_table, read_log, visible_files
+from tasks.table_snapshot import existing_table, files_of_version
 
 _OPERATIONS = {"CREATE TABLE": "publish", "WRITE": "publish", "RESTORE": "rollback"}
 
@@ -27,7 +28,7 @@ def list_versions(config: PublishConfig) -> list[dict[str, Any]]:
     committed it, ``as_of, run_id, rows, modalities`` (facts by name), ``config_digest, inputs_digest, code_version``. Raises InputError
     where there is no table, StorageError where it cannot be read.
     """
-    table = _existing(config)
+    table = existing_table(config)
     files = TableFiles(config.uri)
     with storage_errors(config.uri, "reading its versions", LOOK):
         there = {x.path for x in files.walk()}
@@ -69,9 +70,11 @@ def roll_back(config: PublishConfig, to: int) -> TableVersion:
     committed then. Call it under the table's lock. Raises InputError for a version that does not exist or whose files are gone,
     TableHeldError when another process commits first, StorageError when the commit fails.
     """
-    table = _existing(config)
+    table = existing_table(config)
     files = TableFiles(config.uri)
-    wanted = _restorable(config, table, files, to)
+    with storage_errors(config.uri, "reading its versions", LOOK):
+        log = read_log(files)
+    wanted = files_of_version(config, log, to, asked="--to")
     with storage_errors(config.uri, "reading it", LOOK):
         shown = visible_files(table)
         if [x.path for x in shown] == [x.path for x in wanted]:
@@ -89,30 +92,6 @@ def roll_back(config: PublishConfig, to: int) -> TableVersion:
             ) from error
         files.flush(commit_path(version), LOG)
     return _shown_version(config, version, wanted, published=True)
-
-
-def _existing(config: PublishConfig) -> DeltaTable:
-    table = open_table(config.uri)
-    if table is None:
-        raise InputError(f"publish.uri: there is no table at {config.uri} yet; publish a run first")
-    return table
-
-
-def _restorable(config: PublishConfig, table: DeltaTable, files: TableFiles, to: int) -> list[DataFile]:
-    with storage_errors(config.uri, "reading its versions", LOOK):
-        versions = [x.version for x in read_log(files)]
-        if to not in versions:
-            raise InputError(f"--to {to}: {config.uri} has no such version; it has {versions[0]} to {versions[-1]}")
-        old = open_table(config.uri, to)
-        wanted = visible_files(old) if old is not None else []
-        there = files.entries(x.path for x in wanted)
-    gone = [x.path for x in wanted if x.path not in there]
-    if gone:
-        raise InputError(
-            f"--to {to}: {len(gone)} of that version's {len(wanted)} files are gone ({gone[0]}{', ...' if len(gone) > 1 else ''}), swept"
-            f" {config.vacuum_after_hours:g} hours after they were dropped; choose a version that `versions` calls restorable"
-        )
-    return wanted
 
 
 def _transactions(table: DeltaTable, wanted: list[DataFile]) -> list[Transaction]:

@@ -16,7 +16,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from rectifier_core.numerics import row_blocks
@@ -64,12 +63,10 @@ class PublishedRows:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WrittenFile:
-    """One data file as written, its rows among the run's, and the least and greatest item id in it."""
+    """One data file as written, and its rows among the run's."""
 
     entry: FileEntry
     rows: slice
-    least: Any
-    greatest: Any
 
     @property
     def path(self) -> str:
@@ -78,16 +75,12 @@ class WrittenFile:
 
     @property
     def stats(self) -> str:
-        """The Delta statistics of the file, JSON: what lets a reader skip it."""
-        return json.dumps(
-            {
-                "numRecords": self.rows.stop - self.rows.start,
-                "minValues": {"item_id": self.least},
-                "maxValues": {"item_id": self.greatest},
-                "nullCount": {"item_id": 0},
-            },
-            sort_keys=True,
-        )
+        """The Delta statistics of the file, JSON: its number of rows and no more.
+
+        As soon as one column has bounds, delta-rs tells pyarrow that every other column lies between null and null, and a filter finds
+        nothing there. Row groups have their own bounds, in the file.
+        """
+        return json.dumps({"numRecords": self.rows.stop - self.rows.start})
 
 
 def open_rows(source: Ref, rectified: Ref, run_id: str, *, sequences: bool = True) -> PublishedRows:
@@ -153,27 +146,23 @@ def _id_type(name: str, item_ids: np.ndarray[Any, Any]) -> pa.DataType:
 
 def write_files(files: TableFiles, rows: PublishedRows, rows_per_file: int, name: Callable[[int], str]) -> Iterator[WrittenFile]:
     """Write every row, ``rows_per_file`` to a file called ``name(index)``; each file is yielded once it is whole and flushed."""
-    small = [x.name for x in rows.schema if not pa.types.is_list(x.type)]
     for index, part in enumerate(row_blocks(len(rows), rows_per_file)):
-        path, least, greatest = name(index), [], []
-        with (
-            files.create(path) as sink,
-            pq.ParquetWriter(
-                sink,
-                rows.schema,
-                compression=dict.fromkeys(small, "zstd"),
-                use_dictionary=[column for column in small if column == "run_id" or column.endswith("_status")],
-                write_statistics=small,
-                store_schema=False,
-            ) as writer,
-        ):
+        path = name(index)
+        with files.create(path) as sink, pq.ParquetWriter(sink, rows.schema, **parquet_options(rows.schema)) as writer:
             for block in _blocks(part, rows.block_rows):
-                batch = rows.block(block)
-                ends = pc.min_max(batch.column("item_id"))
-                least.append(ends["min"].as_py())
-                greatest.append(ends["max"].as_py())
-                writer.write_batch(batch, row_group_size=len(batch))
-        yield WrittenFile(entry=files.entries([path])[path], rows=part, least=min(least), greatest=max(greatest))
+                writer.write_batch(rows.block(block), row_group_size=block.stop - block.start)
+        yield WrittenFile(entry=files.entries([path])[path], rows=part)
+
+
+def parquet_options(schema: pa.Schema) -> dict[str, Any]:
+    """How published columns are written as Parquet: see above."""
+    small = [x.name for x in schema if not pa.types.is_list(x.type)]
+    return {
+        "compression": dict.fromkeys(small, "zstd"),
+        "use_dictionary": [column for column in small if column == "run_id" or column.endswith("_status")],
+        "write_statistics": small,
+        "store_schema": False,
+    }
 
 
 def audit_files(files: TableFiles, rows: PublishedRows, written: list[WrittenFile]) -> str:

@@ -20,6 +20,7 @@ from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settin
 
 PRELOAD = [
     "flows.audit_catalog",
+    "flows.export_table",
     "flows.rectify_catalog",
     "tasks.demo_catalog",
     "tasks.demo_score",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -21,6 +22,7 @@ from tasks.table_files import TableFiles
 from tasks.table_history import list_versions, roll_back
 from tasks.table_sweep import sweep_table
 from tests.s3_server import SERVER
+from tests.task_layer.export_support import export, manifest
 from tests.task_layer.publish_support import command, identity, make_refs, publish, start
 
 DAYS = ("2024-03-01", "2024-03-02", "2024-03-03")
@@ -144,3 +146,16 @@ def test_an_error_is_one_line_without_credentials(
     assert "\n" not in said
     assert SECRET not in said
     assert "AKIATESTING" not in said
+
+
+def test_a_table_in_s3_is_exported_as_a_local_one_is(config: PublishConfig, tmp_path: Path) -> None:
+    refs = make_refs(tmp_path / "stages")
+    local = PublishConfig(uri=str(tmp_path / "table"))
+    for table in (config, local):
+        for day in DAYS[:2]:
+            publish(table, refs, day)
+    found = [export(x.uri, tmp_path / name, version=0) for x, name in ((config, "from_s3"), (local, "from_disk"))]
+    assert [x["digest"] for x in found] == [found[0]["digest"]] * 2
+    told = manifest(tmp_path / "from_s3")
+    assert (told["sources"]["table"], told["as_of"]) == (config.uri, DAYS[0])
+    assert SECRET not in json.dumps(told)

@@ -1,0 +1,95 @@
+"""What the commands share: options, days, progress on the terminal, and how each of them ends."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+import traceback
+from collections.abc import Callable
+from datetime import date, datetime
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from tasks.errors import InputError, RectifierError
+
+ConfigFile = Annotated[Path, typer.Option("--config", help="The run config, a TOML file.")]
+Overrides = Annotated[list[str] | None, typer.Option("--set", help="Override a key of the config: a.b=value. May be repeated.")]
+AsJson = Annotated[bool, typer.Option("--json", help="End standard output with one JSON object.")]
+Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of a failure.")]
+
+PREFECT_DEFAULTS = {
+    "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "DO_NOT_TRACK": "1",
+}
+
+
+def run_command(work: Callable[[], dict[str, Any]], as_json: bool, debug: bool, told: Callable[[dict[str, Any]], str]) -> None:
+    """Run a command; a failure is one line on standard error and its exit status, after a traceback only with ``--debug``."""
+    try:
+        found = work()
+    except (RectifierError, KeyboardInterrupt, Exception) as error:
+        if debug:
+            traceback.print_exc()
+        code = error.exit_code if isinstance(error, RectifierError) else 130 if isinstance(error, KeyboardInterrupt) else 1
+        said = str(error) if isinstance(error, RectifierError) else f"{type(error).__name__}: {error} (--debug shows where)"
+        print("error: " + " ".join(said.split()), file=sys.stderr)
+        raise typer.Exit(code) from None
+    print(told(found))
+    if as_json:
+        print(json.dumps(found, allow_nan=False, default=str))
+
+
+def told_by(name: str) -> Callable[[dict[str, Any]], str]:
+    """A function of ``flows.told``, which is loaded when there is something to say."""
+
+    def told(found: dict[str, Any]) -> str:
+        from flows import told as words
+
+        return str(getattr(words, name)(found))
+
+    return told
+
+
+def given_day(text: str | None, option: str = "--as-of") -> date | None:
+    """The day that an option says, None where it was not given. Raises InputError for anything else."""
+    try:
+        return None if text is None else datetime.strptime(text, "%Y-%m-%d").date()
+    except ValueError:
+        raise InputError(f"{option} {text}: wanted a day as YYYY-MM-DD") from None
+
+
+def printed_progress() -> Callable[[str, int, int], None]:
+    """Progress as lines on standard error: every step on a terminal, only the end of a piece of work elsewhere."""
+
+    last = ""
+
+    def report(what: str, done: int, total: int) -> None:
+        nonlocal last
+        line = f"{what}: {done:,} of {total:,}"
+        if line != last and (sys.stderr.isatty() or done >= total):
+            last = line
+            print(line, file=sys.stderr)
+
+    return report
+
+
+def set_prefect_defaults() -> None:
+    """What the user's environment does not say; to be called before anything of Prefect is imported."""
+    for name, value in PREFECT_DEFAULTS.items():
+        os.environ.setdefault(name, value)
+
+
+def hide_tracebacks() -> None:
+    """Keep a failure to its one line: Prefect's run loggers would print the traceback of every layer it passes."""
+
+    def one_line(record: logging.LogRecord) -> bool:
+        record.exc_info = record.exc_text = None
+        return True
+
+    for name in ("prefect.flow_runs", "prefect.task_runs"):
+        logging.getLogger(name).addFilter(one_line)
