@@ -56,7 +56,7 @@ lock: ## write constraints.txt from a fresh resolution of pyproject.toml
 GRIDS ?= stress curve controls modalities kinds settings editing together demo
 
 evidence: $(STAMP) ## run the grids of docs/evidence (hours; GRIDS="stress controls" for some)
-	test -d .evidence/demo/catalog || $(RUNS) demo .evidence/demo --items 3000 --users 5000 --interactions 60000 --mismatch image=0 --mismatch text=0
+	test -d .evidence/demo/catalog || $(RUNS) demo .evidence/demo --items 4000 --users 6000 --interactions 30000 --mismatch image=0 --mismatch text=0
 	for grid in $(GRIDS); do $(RUNS) evaluate --config docs/evidence/$$grid.toml || exit; done
 
 clean: ## remove the virtual environment and the demo
