@@ -1,44 +1,61 @@
 """Stage: affinity, per item the K features that fit its anchor best.
 
 Source: "Towards Trustworthy Multimodal Recommendation", arXiv 2602.00730: top-K cosine between anchors and projected features over a
-temperature,
-the diagonal always in. Search: FAISS inner product over unit rows (Douze et al., 2024), exact or IVF.
+temperature, the diagonal always in. Search: ``top_k`` (exact) or ``inverted_lists``.
 
 Differs from the paper:
 - Only items with an anchor ask and only items with a feature are found, so the problem may be rectangular; the paper assumes every item
   has both.
-- Beyond ``exact_pairs`` the search is approximate, with nprobe raised until the measured recall reaches ``target_recall``.
+- Where exact search would cost at least twice as much, the search is approximate, tuned until the measured recall reaches
+  ``target_recall``.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
-import faiss
 import numpy as np
+import torch
 
+from rectifier_core.inverted_lists import (
+    ITERATIONS,
+    PER_LIST,
+    SAMPLE,
+    InvertedLists,
+    build_lists,
+    by_likeness,
+    candidates,
+    one_list,
+    search,
+)
 from rectifier_core.numerics import Progress, row_blocks, silent
-from rectifier_core.records import NO_NEIGHBOUR, Affinity, Float32, Int64, Projection
+from rectifier_core.records import NO_NEIGHBOUR, Affinity, Float32, Int32, Int64, Projection
+from rectifier_core.search_kernels import PANEL, products_with
 from rectifier_core.seeding import derive_seed, generator
+from rectifier_core.top_k import in_threads, padded, padded_rows, search_on_device
 
-RECALL_SAMPLE = 1000
+# What a query costs beside its products with candidates and means, counted in products, and what a candidate costs in a list rather than
+# in one long scan: benchmarks/results/top_k.md.
+QUERY_COST = 3000
+CANDIDATE_COST = 1.3
+WORTH = 2
+SPARE = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AffinityConfig:
     """Hyperparameters of the search.
 
-    ``index = "auto"`` searches exactly up to ``exact_pairs`` (queries times features) and by IVF beyond. ``temperature`` divides the
-    cosine; 0.05 to 0.2
-    is stable in the paper, 0.5 over-smooths.
+    ``index`` is "flat" (exact), "ivf" (by lists, to ``target_recall``) or "auto", the cheaper one by an estimate of products that favours
+    the exact one twofold, and always the exact one where there is a CUDA device, which then does it. ``temperature`` divides the cosine; 0.05 to 0.2 is stable in the paper, 0.5 over-smooths.
     """
 
     num_neighbours: int = 20
     temperature: float = 0.1
     index: Literal["auto", "flat", "ivf"] = "auto"
     target_recall: float = 0.99
-    exact_pairs: float = 2.5e9
     block_rows: int = 8192
 
     def __post_init__(self) -> None:
@@ -51,71 +68,136 @@ class AffinityConfig:
             raise ValueError(f"target_recall: wanted a share in (0, 1], got {self.target_recall}")
 
 
-def find_neighbours(projection: Projection, config: AffinityConfig, *, seed: int, progress: Progress = silent) -> Affinity:
+def find_neighbours(
+    projection: Projection,
+    config: AffinityConfig,
+    *,
+    seed: int,
+    threads: int = 1,
+    memory: int | None = None,
+    progress: Progress = silent,
+) -> Affinity:
     """The ``num_neighbours`` best features of every item with an anchor, its own (where it has one) always among them.
 
-    Returns rows sorted by descending score, ties by ascending item; a small catalog leaves unused slots at -1.
+    Returns rows sorted by descending score, ties by ascending item; a small catalog leaves unused slots at -1. ``threads`` change no bit.
+    ``memory`` bounds, in bytes, what the index and the blocks in work take beside the result: float32 vectors that would fill more than
+    half of it are indexed in 16 bits, and blocks shrink to the rest.
     """
-    rows = np.flatnonzero(projection.target.any(axis=1))
-    columns = np.flatnonzero(projection.projected.any(axis=1))
     num_items, width = len(projection.target), config.num_neighbours
     neighbours = np.full((num_items, width), NO_NEIGHBOUR, np.int32)
     scores = np.full((num_items, width), -np.inf, np.float32)
-    if not len(rows) or not len(columns):
-        return Affinity(modality=projection.modality, neighbours=neighbours, scores=scores, recall=1.0, index="none")
-    features = np.ascontiguousarray(projection.projected[columns])
-    exact = config.index == "flat" or (config.index == "auto" and float(len(rows)) * len(columns) <= config.exact_pairs)
-    index, name, recall = (_flat(features), "flat", 1.0) if exact else _tuned_ivf(features, projection.target, rows, config, seed)
-    owns = np.zeros(num_items, np.bool_)
-    owns[columns] = True
-    for block in row_blocks(len(rows), config.block_rows):
-        at = rows[block]
-        found = index.search(np.ascontiguousarray(projection.target[at]), min(width, len(columns)))[1]
-        neighbours[at, : found.shape[1]], scores[at, : found.shape[1]] = _finish(projection, at, columns, found, owns[at])
-        progress(f"affinity of {projection.modality} ({name})", block.stop, len(rows))
-    return Affinity(
-        modality=projection.modality, neighbours=neighbours, scores=(scores / np.float32(config.temperature)), recall=recall, index=name
-    )
+    rows, name, recall = np.flatnonzero(projection.target.any(axis=1)), "none", 1.0
+    index = index_features(projection, config, seed=seed, threads=threads, memory=memory) if len(rows) else None
+    if index is not None:
+        name, recall = index.name, index.recall
+        ordered = by_likeness(index, projection.target, rows, threads=threads)
+
+        def work(block: slice) -> None:
+            at = ordered[block]
+            neighbours[at], scores[at] = neighbours_of(projection, index, at, config)
+
+        room = None if memory is None else max(memory - index.vectors.nbytes, memory // 4) // threads
+        blocks = list(row_blocks(len(rows), _block_rows(config, projection.target.shape[1], room)))
+        for block in in_threads(work, blocks, threads):
+            progress(f"affinity of {projection.modality} ({name})", block.stop, len(rows))
+    return Affinity(modality=projection.modality, neighbours=neighbours, scores=scores, recall=recall, index=name)
 
 
-def _finish(
-    projection: Projection,
-    rows: Int64,
-    columns: Int64,
-    found: np.ndarray[tuple[int, int], np.dtype[np.int64]],
-    owns: np.ndarray[tuple[int], np.dtype[np.bool_]],
-) -> tuple[np.ndarray[tuple[int, int], np.dtype[np.int32]], Float32]:
-    """Map found positions to items, force the diagonal in, score again and sort: no trace is left of how the search was blocked."""
-    items = np.where(found >= 0, columns[found], NO_NEIGHBOUR)
-    absent = owns & ~(items == rows[:, None]).any(axis=1)
+def index_features(
+    projection: Projection, config: AffinityConfig, *, seed: int, threads: int = 1, memory: int | None = None
+) -> InvertedLists | None:
+    """The index of all features of a modality, exact or by lists as ``config`` says; None where it has none."""
+    rows = np.flatnonzero(projection.target.any(axis=1))
+    columns = np.flatnonzero(projection.projected.any(axis=1))
+    if not len(columns):
+        return None
+    compact = memory is not None and 4 * len(columns) * projection.projected.shape[1] > memory // 2
+    exact = config.index == "flat"
+    if config.index == "auto":
+        exact = torch.cuda.is_available() or one_list_is_cheaper(len(rows), len(columns))
+    if not exact and len(rows):
+        index = build_lists(
+            projection.projected,
+            columns,
+            projection.target,
+            rows,
+            _width(config, compact),
+            config.target_recall,
+            num_lists=number_of_lists(len(columns)),
+            seed=derive_seed(seed, "affinity"),
+            compact=compact,
+            threads=threads,
+        )
+        if config.index == "ivf" or not _disappointing(index, projection.target, rows, config, seed):
+            return index
+    return one_list(projection.projected, columns, compact=compact)
+
+
+def neighbours_of(projection: Projection, index: InvertedLists, rows: Int64, config: AffinityConfig) -> tuple[Int32, Float32]:
+    """The rows ``rows`` [B] of the affinity: neighbours int32 [B, K] and scores float32 [B, K], whatever else is asked for beside them.
+
+    With the index and the projection memory-mapped, this is all that a worker needs for its share of the rows.
+    """
+    asked, compact = np.ascontiguousarray(projection.target[rows]), index.vectors.dtype == np.int16
+    width = _width(config, compact)
+    if len(index.means) == 1 and torch.cuda.is_available():
+        columns = index.items[index.items >= 0]
+        features = np.ascontiguousarray(projection.projected[columns])
+        items, cosine = _scored(projection, columns[search_on_device(features, asked, min(width, len(columns)), "cuda")], asked, config)
+    elif compact:
+        items, cosine = _scored(projection, search(index, asked, width)[0], asked, config)
+    else:
+        items, cosine = search(index, asked, width)
+    own = projection.projected[rows]
+    absent = own.any(axis=1) & ~(items == rows[:, None]).any(axis=1)
     items[absent, -1] = rows[absent]
-    cosine = np.einsum("ij,ikj->ik", projection.target[rows], projection.projected[items])
-    cosine = np.where(items == NO_NEIGHBOUR, -np.inf, cosine).astype(np.float32)
+    cosine[absent, -1:] = _cosines(projection, items[absent, -1:], asked[absent])
+    items[absent], cosine[absent] = _ordered(items[absent], cosine[absent])
+    return items, cosine / np.float32(config.temperature)
+
+
+def number_of_lists(features: int) -> int:
+    """How many lists are cheapest, build and search together, as measured from 50,000 to 1,000,000 features."""
+    return max(1, round(math.pow(features, 0.75) / 9))
+
+
+def one_list_is_cheaper(queries: int, features: int) -> bool:
+    """Whether exact search beats lists that would find everything at once, but for a factor of ``WORTH``."""
+    lists = number_of_lists(features)
+    build = features * (lists + SAMPLE) + ITERATIONS * min(PER_LIST * lists, features) * lists
+    return queries * features <= WORTH * (build + queries * (QUERY_COST + 2 * lists))
+
+
+def _disappointing(index: InvertedLists, targets: Float32, rows: Int64, config: AffinityConfig, seed: int) -> bool:
+    sample = np.sort(generator(seed, "affinity", "cost").choice(rows, min(SAMPLE, len(rows)), replace=False))
+    compared = candidates(index, np.ascontiguousarray(targets[sample]), config.num_neighbours)
+    return QUERY_COST + 2 * len(index.means) + CANDIDATE_COST * compared > len(index.items)
+
+
+def _width(config: AffinityConfig, compact: bool) -> int:
+    """How many to search for: vectors of 16 bits may misjudge the last ones, which are scored again."""
+    return config.num_neighbours + SPARE * compact
+
+
+def _block_rows(config: AffinityConfig, width: int, memory: int | None) -> int:
+    # Per row: its candidates' vectors, once gathered and once multiplied, the lists it is noted beside, and its anchor.
+    each = 4 * (2 * (config.num_neighbours + SPARE) * width + PANEL + 3 * width)
+    return config.block_rows if memory is None else max(1, min(config.block_rows, memory // each))
+
+
+def _scored(projection: Projection, found: Int32, asked: Float32, config: AffinityConfig) -> tuple[Int32, Float32]:
+    """Score candidates [B, W] by the float32 features, sort them, and cut to (or fill up to) K places."""
+    items = np.full((len(found), max(config.num_neighbours, found.shape[1])), NO_NEIGHBOUR, np.int32)
+    items[:, : found.shape[1]] = found
+    items, cosine = _ordered(items, _cosines(projection, items, asked))
+    return items[:, : config.num_neighbours], cosine[:, : config.num_neighbours]
+
+
+def _cosines(projection: Projection, items: Int32, asked: Float32) -> Float32:
+    return products_with(projection.projected, items, padded_rows(asked, padded(asked.shape[1])))
+
+
+def _ordered(items: Int32, cosine: Float32) -> tuple[Int32, Float32]:
+    """Rows by descending cosine, ties by ascending item."""
     order = np.lexsort((items, -cosine), axis=1)
-    return np.take_along_axis(items, order, axis=1).astype(np.int32), np.take_along_axis(cosine, order, axis=1)
-
-
-def _flat(features: Float32) -> faiss.Index:
-    index = faiss.IndexFlatIP(features.shape[1])
-    index.add(features)
-    return index
-
-
-def _tuned_ivf(features: Float32, targets: Float32, rows: Int64, config: AffinityConfig, seed: int) -> tuple[faiss.Index, str, float]:
-    """An inverted-file index with nprobe doubled until recall@K on a sample reaches the target (or every list is probed)."""
-    lists = int(np.clip(4 * np.sqrt(len(features)), 1, max(1, len(features) // 39)))
-    index = faiss.IndexIVFFlat(faiss.IndexFlatIP(features.shape[1]), features.shape[1], lists, faiss.METRIC_INNER_PRODUCT)
-    index.cp.seed = derive_seed(seed, "affinity", "kmeans") % (1 << 31)
-    index.train(features)
-    index.add(features)
-    rng = generator(seed, "affinity", "recall")
-    sample = np.ascontiguousarray(targets[np.sort(rng.choice(rows, min(RECALL_SAMPLE, len(rows)), replace=False))])
-    width = min(config.num_neighbours, len(features))
-    truth = _flat(features).search(sample, width)[1]
-    index.nprobe, recall = 1, 0.0
-    while True:
-        found = index.search(sample, width)[1]
-        recall = float(np.mean([len(np.intersect1d(a, b)) for a, b in zip(truth, found, strict=True)])) / width
-        if recall >= config.target_recall or index.nprobe >= lists:
-            return index, f"ivf{lists} nprobe {index.nprobe}", recall
-        index.nprobe = min(lists, 2 * index.nprobe)
+    return np.take_along_axis(items, order, axis=1), np.take_along_axis(cosine, order, axis=1)

@@ -16,12 +16,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import faiss
 import numpy as np
 
 from rectifier_core.numerics import row_blocks
 from rectifier_core.records import Bool, Float32, Float64, Int64, Plan, Projection
 from rectifier_core.seeding import generator
+from rectifier_core.top_k import Panels, largest_products, lay_out, search_all
 
 LARGEST_CORRELATION = 0.99
 
@@ -164,14 +164,10 @@ def nearest_rows(asking: Float32, asked: Float32, usable: Bool, rows: Int64, cou
     columns, found = np.flatnonzero(usable), np.full((len(rows), count), -1, np.int64)
     places = np.flatnonzero(np.any(asking[rows] != 0, axis=1))
     if len(columns) and len(places):
-        index = faiss.IndexFlatIP(asked.shape[1])
-        index.add(np.ascontiguousarray(asked[columns]))
-        for block in row_blocks(len(places), 1024):
-            at = places[block]
-            near = index.search(np.ascontiguousarray(asking[rows[at]]), min(count + 1, len(columns)))[1]
-            for place, others in zip(at, columns[near], strict=True):
-                kept = others[others != rows[place]][:count]
-                found[place, : len(kept)] = kept
+        near = largest_products(asked[columns], asking[rows[places]], min(count + 1, len(columns)))[0]
+        for place, others in zip(places, columns[near], strict=True):
+            kept = others[others != rows[place]][:count]
+            found[place, : len(kept)] = kept
     return found
 
 
@@ -193,15 +189,14 @@ def _suggest(
     *,
     cosine_of: tuple[Float32, Float32],
 ) -> Suggestions:
-    """Rank columns by evidence plus log prior: one more coordinate of the inner product that FAISS searches."""
+    """Rank columns by evidence plus log prior: one more coordinate of the inner product that is searched."""
     columns, count = np.flatnonzero(usable), config.count
     others = np.full((len(rows), count), -1, np.int64)
     scores, cosine, share = (np.full((len(rows), count), np.nan, np.float32) for _ in range(3))
     if len(columns) > 1:
         bonus = np.log(prior).astype(np.float32)
         extended = np.hstack([asked[columns], bonus[columns, None]]).astype(np.float32)
-        index = faiss.IndexFlatIP(extended.shape[1])
-        index.add(extended)
+        index = lay_out(extended, np.arange(len(extended)), np.array([0, len(extended)]))
         sample = np.sort(generator(seed, "owners", name).permutation(len(columns))[: config.sample])
         for block in row_blocks(len(rows), config.block_rows):
             at = rows[block]
@@ -218,12 +213,11 @@ def _suggest(
 
 
 def _weigh(
-    index: faiss.Index, query: Float32, extended: Float32, sample: Int64, columns: Int64, rows: Int64, config: OwnersConfig
+    index: Panels, query: Float32, extended: Float32, sample: Int64, columns: Int64, rows: Int64, config: OwnersConfig
 ) -> tuple[Int64, Float64, Float64]:
     """The best candidates as items [Q, K], their log weights, and the log of the weight of all candidates together [Q]."""
-    # Ties at a cut depend on how a search was blocked, so positions are sorted again by (score, item).
     width = min(max(config.exact, config.count) + 1, len(columns))
-    found, place = index.search(np.ascontiguousarray(query), width)
+    place, found = search_all(index, query, width)
     weight = np.where(columns[place] == rows[:, None], -np.inf, found.astype(np.float64))
     order = np.lexsort((columns[place], -weight), axis=1)
     best, weight = np.take_along_axis(columns[place], order, axis=1), np.take_along_axis(weight, order, axis=1)

@@ -6,12 +6,12 @@ old graph.
 
 from __future__ import annotations
 
-import faiss
 import numpy as np
 import scipy.sparse as sp
 
 from rectifier_core.numerics import unit_rows
 from rectifier_core.records import Bool, Float32, Int32
+from rectifier_core.top_k import largest_products
 
 
 def nearest_items(features: Float32, present: Bool, num_neighbours: int) -> tuple[Int32, Float32]:
@@ -28,9 +28,7 @@ def nearest_items(features: Float32, present: Bool, num_neighbours: int) -> tupl
     if width < 2:
         return neighbours, cosines
     unit = unit_rows(np.ascontiguousarray(features[rows]))
-    index = faiss.IndexFlatIP(unit.shape[1])
-    index.add(unit)
-    found_cosines, found = index.search(unit, width)
+    found, found_cosines = largest_products(unit, unit, width)
     # Copies of an item tie with it, and the search may then leave the item itself out.
     without = np.flatnonzero(~(found == np.arange(len(rows))[:, None]).any(axis=1))
     found[without, -1] = without
