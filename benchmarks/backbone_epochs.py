@@ -25,10 +25,10 @@ import scipy.sparse as sp
 import torch
 
 from benchmarks.movielens import load_tested, options_parser
-from rectifier_core.anchors import NegativeSampler
 from rectifier_core.evaluation.backbones import BACKBONES, build
 from rectifier_core.evaluation.backbones.protocol import Batch, TrainingSet
 from rectifier_core.evaluation.training import batches
+from rectifier_core.interaction_sampling import NegativeSampler
 from rectifier_core.seeding import generator
 
 COMMON = {"embedding_size": 64, "feat_embed_dim": 64, "knn_k": 10, "n_layers": 1, "n_ui_layers": 2, "cl_loss": 0.01, "reg_weight": 1e-4}

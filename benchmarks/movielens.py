@@ -65,7 +65,7 @@ def trained(sample: Sample, split: str, seed: int, cache: Path | None = None) ->
     file = None if cache is None else cache / f"anchors-{split}-{seed}.npz"
     if file is not None and file.exists():
         with np.load(file) as kept:
-            return Anchors(**{x.name: kept[x.name] for x in fields(Anchors)})
+            return Anchors(**{x.name: kept[x.name] if kept[x.name].ndim else str(kept[x.name]) for x in fields(Anchors)})
     anchors = train_anchors(sample.training, AnchorsConfig(), seed=seed)
     if file is not None:
         file.parent.mkdir(parents=True, exist_ok=True)

@@ -49,7 +49,8 @@ class AffinityConfig:
     """Hyperparameters of the search.
 
     ``index`` is "flat" (exact), "ivf" (by lists, to ``target_recall``) or "auto", the cheaper one by an estimate of products that favours
-    the exact one twofold, and always the exact one where there is a CUDA device, which then does it. ``temperature`` divides the cosine; 0.05 to 0.2 is stable in the paper, 0.5 over-smooths.
+    the exact one twofold, and always the exact one where there is a CUDA device, which then does it. ``temperature`` divides the cosine;
+    0.05 to 0.2 is stable in the paper, 0.5 over-smooths.
     """
 
     num_neighbours: int = 20

@@ -90,7 +90,8 @@ class Anchors:
 
     ``reliability[i]`` is the cosine between the item's places as two disjoint halves of the log give them: near 1 where behaviour says the
     same twice, 0 where untrained. ``ego`` are the rows before propagation, from which the next run can start warm. ``losses[e]`` is the
-    mean BPR loss of epoch e; ``recalls[e]`` the held-out Recall@20 before epoch e, the last one after the final epoch.
+    mean BPR loss of epoch e; ``recalls[e]`` the held-out Recall@20 before epoch e, the last one after the final epoch. ``method`` says what
+    placed the items: "lightgcn" or "spectral"; another modality's places, where they stand in for anchors, are "witness".
     """
 
     items: Float32
@@ -99,6 +100,7 @@ class Anchors:
     reliability: Float32
     losses: Float64
     recalls: Float64
+    method: str = "lightgcn"
 
     def __post_init__(self) -> None:
         check_array("items", self.items, (None, None), np.float32)

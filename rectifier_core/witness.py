@@ -58,7 +58,8 @@ def place_by_features(modality: str, features: Float32, present: Bool, config: W
         items[at, : axes.shape[1]] = unit_rows(centred @ axes)
     known: Bool = np.asarray(items.any(axis=1))
     nothing = np.zeros(0)
-    return Anchors(items=items, ego=items, trained=known, reliability=np.asarray(known, np.float32), losses=nothing, recalls=nothing)
+    reliability = np.asarray(known, np.float32)
+    return Anchors(items=items, ego=items, trained=known, reliability=reliability, losses=nothing, recalls=nothing, method="witness")
 
 
 def _principal_axes(

@@ -18,15 +18,16 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
-from rectifier_core.anchors import PairSet, hold_out, spectral_start
 from rectifier_core.evaluation.backbones.lightgcn import LightGCN, LightGCNConfig
 from rectifier_core.evaluation.backbones.protocol import TrainingConfig, TrainingSet
 from rectifier_core.evaluation.splits import subset
 from rectifier_core.evaluation.training import fit
+from rectifier_core.interaction_sampling import PairSet, hold_out
 from rectifier_core.numerics import unit_rows
-from rectifier_core.propagation import layer_mean, normalised_bipartite, symmetric_adjacency
+from rectifier_core.propagation import InteractionGraph, layer_mean
 from rectifier_core.records import Bool, Float32, Int32, Int64, Interactions, check_array
 from rectifier_core.seeding import derive_seed, generator
+from rectifier_core.spectral import spectral_start
 
 QUICK = TrainingConfig(learning_rate=5e-3, batch_size=4096, epochs=30, patience=2, evaluate_every=3)
 
@@ -71,7 +72,6 @@ class Prior:
 
 def fit_prior(training: Interactions, config: PriorConfig, *, seed: int) -> Prior:
     """The prior of these pairs: its gradient never saw the held-out slice, its final propagation runs over all of them."""
-    whole = normalised_bipartite(training.users, training.items, training.num_users, training.num_items)
     layers = config.model.num_layers
     if config.training is None:
         ego = _spectral_start(training, config, seed)
@@ -85,7 +85,7 @@ def fit_prior(training: Interactions, config: PriorConfig, *, seed: int) -> Prio
             model.item_embedding.copy_(start[training.num_users :])
         fit(model, data, watched, config.training, seed=derive_seed(seed, "edge prior"))
         ego = torch.cat([model.user_embedding, model.item_embedding]).detach().numpy()
-    final = layer_mean(symmetric_adjacency(whole), np.ascontiguousarray(ego), layers)
+    final = layer_mean(InteractionGraph.of(training), np.ascontiguousarray(ego), layers)
     return Prior(users=final[: training.num_users].copy(), items=final[training.num_users :].copy())
 
 
@@ -140,8 +140,7 @@ def degree_matched_pairs(training: Interactions, rng: np.random.Generator) -> tu
 
 
 def _spectral_start(training: Interactions, config: PriorConfig, seed: int) -> Float32:
-    graph = normalised_bipartite(training.users, training.items, training.num_users, training.num_items)
-    return spectral_start(graph, config.model.embedding_size, generator(seed, "edge prior", "start"))
+    return spectral_start(InteractionGraph.of(training), config.model.embedding_size, generator(seed, "edge prior", "start"))
 
 
 def _occur(log: Interactions, users: Int32, items: Int32) -> Bool:

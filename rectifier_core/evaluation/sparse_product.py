@@ -1,4 +1,4 @@
-"""The fast product of a fixed sparse matrix with dense rows, differentiable in the rows, on CPU and CUDA."""
+"""The product of a fixed sparse matrix with dense rows, differentiable in the rows: ``row_products`` on the CPU, torch's own on CUDA."""
 
 from __future__ import annotations
 
@@ -8,17 +8,24 @@ import numpy as np
 import scipy.sparse as sp
 import torch
 
+from rectifier_core.records import Float32
+from rectifier_core.row_products import multiply, product_matrix
+
 
 class SparseOperator:
-    """``x -> matrix @ x`` for tensors [M, A]: SciPy's CSR product on the CPU, torch's on CUDA; the matrix takes no gradient.
-
-    SciPy's product is several times faster than torch.sparse's on a CPU and gives the same bits whatever the number of threads.
-    """
+    """``x -> matrix @ x`` for tensors [M, A] float32; the matrix takes no gradient."""
 
     def __init__(self, matrix: sp.csr_array, *, symmetric: bool = False) -> None:
-        self.matrix = sp.csr_array(matrix.astype(np.float32))
-        self.transposed = self.matrix if symmetric else sp.csr_array(self.matrix.T)
+        self.matrix = product_matrix(matrix)
+        self._transposed = self.matrix if symmetric else None
         self._on_device: dict[tuple[str, bool], torch.Tensor] = {}
+
+    @property
+    def transposed(self) -> sp.csr_array:
+        """The transpose, made when a gradient first asks for it."""
+        if self._transposed is None:
+            self._transposed = product_matrix(self.matrix.T)
+        return self._transposed
 
     def __call__(self, rows: torch.Tensor) -> torch.Tensor:
         """``matrix @ rows``: [M, A] -> [N, A], with the gradient to ``rows``."""
@@ -27,12 +34,11 @@ class SparseOperator:
 
     def multiply(self, rows: torch.Tensor, *, transposed: bool) -> torch.Tensor:
         """The product, or the transposed one, without a gradient."""
+        matrix = self.transposed if transposed else self.matrix
         if rows.device.type == "cpu":
-            matrix = self.transposed if transposed else self.matrix
-            return torch.from_numpy(matrix @ np.ascontiguousarray(rows.detach().numpy()))
+            return torch.from_numpy(multiply(matrix, _plain(rows)))
         key = (str(rows.device), transposed)
         if key not in self._on_device:
-            matrix = self.transposed if transposed else self.matrix
             pointers, columns = (torch.from_numpy(x.astype(np.int64)) for x in (matrix.indptr, matrix.indices))
             moved = torch.sparse_csr_tensor(pointers, columns, torch.from_numpy(matrix.data), size=list(matrix.shape))
             self._on_device[key] = moved.to(rows.device)
@@ -50,8 +56,36 @@ class _Product(torch.autograd.Function):
         return ctx.operator.multiply(gradients[0], transposed=True), None
 
 
+class _LayerMean(torch.autograd.Function):
+    """The mean of a square operator's powers on the CPU, by Horner's rule: nothing but the products touches the rows."""
+
+    @staticmethod
+    def forward(ctx: Any, ego: torch.Tensor, operator: SparseOperator, num_layers: int) -> torch.Tensor:
+        ctx.operator, ctx.num_layers = operator, num_layers
+        return _horner(operator.matrix, ego, num_layers)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor, None, None]:
+        return _horner(ctx.operator.transposed, gradients[0], ctx.num_layers), None, None
+
+
+def _horner(matrix: sp.csr_array, rows: torch.Tensor, num_layers: int) -> torch.Tensor:
+    partial = base = _plain(rows)
+    for layer in range(num_layers):
+        partial = multiply(matrix, partial, base=base, scale=1 / (num_layers + 1) if layer == num_layers - 1 else 1.0)
+    return torch.from_numpy(partial)
+
+
+def _plain(rows: torch.Tensor) -> Float32:
+    plain: Float32 = rows.detach().contiguous().numpy()
+    return plain
+
+
 def mean_of_layers(operator: SparseOperator, ego: torch.Tensor, num_layers: int) -> torch.Tensor:
     """LightGCN's readout, the mean of ``ego``, ``A ego``, ..., ``A^L ego``: [N, A] -> [N, A] (He et al. 2020, equation 8)."""
+    if num_layers and ego.device.type == "cpu":
+        mean: torch.Tensor = _LayerMean.apply(ego, operator, num_layers)  # type: ignore[no-untyped-call]
+        return mean
     layer, total = ego, ego
     for _ in range(num_layers):
         layer = operator(layer)

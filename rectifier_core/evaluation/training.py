@@ -13,10 +13,10 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from rectifier_core.anchors import NegativeSampler
 from rectifier_core.evaluation.backbones.protocol import Backbone, Batch, TrainingConfig, TrainingSet
 from rectifier_core.evaluation.metrics import per_user_ranking
 from rectifier_core.evaluation.ranking import rank_items
+from rectifier_core.interaction_sampling import NegativeSampler
 from rectifier_core.numerics import Progress, silent
 from rectifier_core.records import Interactions
 from rectifier_core.seeding import generator

@@ -1,4 +1,4 @@
-"""LightGCN anchors: the training loop against a dense one, the sampler and the judge against brute force, and what training is for."""
+"""Anchors: LightGCN's training loop against a dense one, the spectral embedding's choice against the whole grid, and what both are for."""
 
 from __future__ import annotations
 
@@ -9,31 +9,24 @@ import numpy as np
 import pytest
 import torch
 from core_samples import block_log, log_of, normals
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from scipy.stats import chisquare
 
-from rectifier_core.anchors import AnchorsConfig, HeldOutRecall, NegativeSampler, PairSet, hold_out, train_anchors
+from rectifier_core import bpr, held_out_recall, interaction_sampling, row_products
+from rectifier_core.anchors import USUAL_STEP, AnchorsConfig, train_anchors
+from rectifier_core.bpr import LightGCNTraining
+from rectifier_core.held_out_recall import HeldOutRecall
+from rectifier_core.interaction_sampling import NegativeSampler, hold_out
 from rectifier_core.numerics import unit_rows
-from rectifier_core.propagation import layer_mean, normalised_bipartite, symmetric_adjacency
-from rectifier_core.records import Float32, Float64, Int32, Interactions
+from rectifier_core.propagation import InteractionGraph, layer_mean, leading_singular_vectors, normalised_bipartite
+from rectifier_core.records import Float32, Int32, Interactions
 from rectifier_core.seeding import generator
+from rectifier_core.spectral import regularised
 
 CONFIG = AnchorsConfig(embedding_size=8, num_layers=2, epochs=6, learning_rate=0.02)
-PAIRS = st.lists(st.tuples(st.integers(0, 7), st.integers(0, 9)), min_size=1, max_size=50, unique=True)
 
 
 @pytest.fixture(scope="module")
 def log() -> Interactions:
     return block_log(blocks=4, users=120, items=80, seed=0)
-
-
-def pairs_of(log: Interactions) -> set[tuple[int, int]]:
-    return set(zip(log.users.tolist(), log.items.tolist(), strict=True))
-
-
-def log_from(pairs: list[tuple[int, int]]) -> Interactions:
-    return log_of([user for user, _ in pairs], [item for _, item in pairs], 8, 10)
 
 
 def within_and_across(items: Float32, blocks: int) -> tuple[float, float]:
@@ -90,7 +83,7 @@ def test_the_output_is_the_layer_mean_over_all_pairs(log: Interactions) -> None:
     training, _ = hold_out(log, CONFIG.held_out, generator(0, "anchors", "hold-out"))
     seen = normalised_bipartite(training.users, training.items, log.num_users, log.num_items)
     ego = np.concatenate([seen @ previous, previous])
-    everything = symmetric_adjacency(normalised_bipartite(log.users, log.items, log.num_users, log.num_items))
+    everything = InteractionGraph.of(log)
     assert np.array_equal(found.ego, previous)
     assert np.allclose(found.items, unit_rows(layer_mean(everything, ego, 2)[log.num_users :]), atol=1e-6)
     assert len(found.losses) == 0 and len(found.recalls) == 1
@@ -117,6 +110,21 @@ def test_the_same_seed_gives_the_same_bytes_and_another_seed_others(log: Interac
     for field in ("items", "ego", "trained", "losses", "recalls"):
         assert getattr(first, field).tobytes() == getattr(again, field).tobytes()
     assert first.items.tobytes() != other.items.tobytes()
+
+
+@pytest.mark.parametrize("method", ["lightgcn", "spectral"])
+def test_the_number_of_threads_changes_no_byte(
+    log: Interactions, method: Literal["lightgcn", "spectral"], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found, before = [], torch.get_num_threads()
+    for count in (1, 3):
+        torch.set_num_threads(count)
+        for module in (bpr, held_out_recall, interaction_sampling, row_products):
+            monkeypatch.setattr(module, "num_shards", lambda work, count=count: 4 * count if count > 1 else 1)
+        found.append(train_anchors(log, replace(CONFIG, method=method, embedding_size=24), seed=1))
+    torch.set_num_threads(before)
+    for field in ("items", "ego", "reliability", "losses", "recalls"):
+        assert getattr(found[0], field).tobytes() == getattr(found[1], field).tobytes()
 
 
 def test_relabelled_items_have_the_same_geometry(log: Interactions) -> None:
@@ -165,6 +173,20 @@ def test_an_epoch_on_a_costly_graph_takes_fewer_and_larger_steps(budget: float, 
     assert len(sizes) == steps and sizes[0] == max(2048, -(-sum(sizes) // steps))
 
 
+@pytest.mark.parametrize(("size", "times"), [(300, 1.0), (4 * USUAL_STEP, 2.0), (64 * USUAL_STEP, 4.0)])
+def test_larger_steps_go_further(log: Interactions, size: int, times: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    rates: list[float] = []
+    step = LightGCNTraining.step
+
+    def noting(self: LightGCNTraining, users: Int32, positives: Int32, negatives: Int32) -> float:
+        rates.append(self.learning_rate)
+        return step(self, users, positives, negatives)
+
+    monkeypatch.setattr(LightGCNTraining, "step", noting)
+    train_anchors(log, replace(CONFIG, epochs=1, batch_size=size), seed=0)
+    assert set(rates) == {CONFIG.learning_rate * times}
+
+
 def test_epochs_that_only_harm_leave_the_start(log: Interactions) -> None:
     config = replace(CONFIG, learning_rate=50.0, patience=2)
     found = train_anchors(log, config, seed=0)
@@ -210,68 +232,6 @@ def test_tiny_logs_train(start: Literal["spectral", "random"], users: list[int],
     assert set(np.flatnonzero(found.trained)) == set(items)
 
 
-@settings(max_examples=60, deadline=None)
-@given(pairs=PAIRS, share=st.floats(0.05, 0.95), seed=st.integers(0, 99))
-def test_holding_out_splits_the_pairs_and_leaves_everyone_one(pairs: list[tuple[int, int]], share: float, seed: int) -> None:
-    log = log_from(pairs)
-    training, held = hold_out(log, share, generator(seed, "test"))
-    assert pairs_of(training) | pairs_of(held) == set(pairs) and not pairs_of(training) & pairs_of(held)
-    assert set(training.users.tolist()) == set(log.users.tolist())
-    assert set(training.items.tolist()) == set(log.items.tolist())
-    assert len(held.users) <= share * len(pairs)
-
-
-def test_the_share_held_out_is_the_share_asked_for(log: Interactions) -> None:
-    for share in (0.1, 0.3):
-        assert len(hold_out(log, share, generator(0, "test"))[1].users) == int(share * len(log.users))
-
-
-@settings(max_examples=40, deadline=None)
-@given(pairs=PAIRS)
-def test_a_pair_set_holds_its_pairs_and_no_other(pairs: list[tuple[int, int]]) -> None:
-    held = PairSet(log_from(pairs))
-    found = held.contains(np.arange(8, dtype=np.int32)[:, None], np.arange(10, dtype=np.int32)[None, :])
-    assert {(int(u), int(i)) for u, i in zip(*np.nonzero(found), strict=True)} == set(pairs)
-    assert pairs[0] in held
-
-
-def test_negatives_are_uniform_over_what_the_user_did_not_take() -> None:
-    """Items 20 to 29 are in nobody's log, so they are no candidates; user 1 has taken everything there is."""
-    log = log_of([0] * 8 + [1] * 20 + [2], [*range(8), *range(20), 19], 3, 30)
-    drawn = NegativeSampler(log)(np.repeat(np.array([0, 1, 2], np.int32), 12_000), generator(0, "test")).reshape(3, -1)
-    counts = [np.bincount(row, minlength=30) for row in drawn]
-    assert drawn.dtype == np.int32
-    assert not counts[0][:8].any() and not counts[0][20:].any() and not counts[2][19:].any()
-    assert chisquare(counts[0][8:20]).pvalue > 1e-3 and chisquare(counts[2][:19]).pvalue > 1e-3
-    assert counts[1][:20].sum() == 12_000
-
-
-def brute_recall(final: Float64, training: Interactions, held: Interactions) -> float:
-    users, items = final[: training.num_users], final[training.num_users :]
-    recalls = []
-    for user in np.unique(held.users):
-        scores = items @ users[user]
-        scores[training.items[training.users == user]] = -np.inf
-        wanted = set(held.items[held.users == user].tolist())
-        recalls.append(len(wanted & set(np.argsort(-scores)[:20].tolist())) / len(wanted))
-    return float(np.mean(recalls))
-
-
-@pytest.mark.parametrize("block", [1, 7, 256])
-def test_the_judge_is_recall_at_20(log: Interactions, block: int) -> None:
-    training, held = hold_out(log, 0.3, generator(0, "test"))
-    final = normals(np.random.default_rng(8), log.num_users + log.num_items, 8)
-    judge = HeldOutRecall(training, held, generator(0, "judge"))
-    wanted = brute_recall(final.astype(np.float64), training, held)
-    assert 0.1 < wanted < 0.5
-    assert judge(final, block=block) == pytest.approx(wanted, abs=1e-9)
-
-
-def test_with_nothing_held_out_recall_is_nought() -> None:
-    log = log_of([0], [0], 1, 1)
-    assert HeldOutRecall(log, log_of([], [], 1, 1), generator(0, "judge"))(np.ones((2, 3), np.float32)) == 0.0
-
-
 @pytest.mark.parametrize(
     ("field", "value"),
     [
@@ -298,3 +258,49 @@ def test_reliability_comes_with_the_anchors_and_is_none_where_nothing_was_learne
     found = train_anchors(log_of(log.users[left], log.items[left], 120, 80), CONFIG, seed=0)
     assert not found.trained[70:].any() and not found.reliability[70:].any()
     assert np.median(found.reliability[:70]) > 0.7
+
+
+@pytest.fixture(scope="module")
+def skewed() -> Interactions:
+    """Blocks, and in each of them items from sought-after to hardly taken."""
+    whole = block_log(blocks=4, users=300, items=120, seed=1)
+    kept = np.random.default_rng(0).random(len(whole.users)) < 0.6 / (1 + whole.items // 4)
+    return log_of(whole.users[kept], whole.items[kept], 300, 120)
+
+
+def test_the_spectral_method_takes_the_best_weights_and_trains_nothing(skewed: Interactions) -> None:
+    """Every pair of exponents by hand, over plain SciPy layers; the search goes along one axis, then the other."""
+    config = AnchorsConfig(method="spectral", embedding_size=8, num_layers=2, held_out=0.3)
+    found = train_anchors(skewed, config, seed=2)
+    training, held = hold_out(skewed, 0.3, generator(2, "anchors", "hold-out"))
+    judge = HeldOutRecall(training, held, generator(2, "anchors", "judge"))
+    u, s, v = leading_singular_vectors(regularised(InteractionGraph.of(training)), 8, generator(2, "anchors", "start"))
+    matrix = normalised_bipartite(training.users, training.items, skewed.num_users, skewed.num_items)
+    degrees = np.maximum(np.bincount(training.items, minlength=skewed.num_items), 1)[:, None]
+
+    def recall(power: float, popularity: float) -> float:
+        layers = [(u * s**power, v * s**power * degrees**popularity)]
+        for _ in range(2):
+            layers.append((matrix @ layers[-1][1], matrix.T @ layers[-1][0]))
+        return judge(np.concatenate([np.mean(side, axis=0) for side in zip(*layers, strict=True)]).astype(np.float32))
+
+    powers = {power: recall(power, 0.1) for power in (1.0, 0.5, 0.25)}
+    best = max(powers, key=lambda power: powers[power])
+    wanted = max(recall(best, popularity) for popularity in (0.0, 0.1, 0.2))
+    assert found.recalls.tolist() == pytest.approx([wanted], abs=1e-9)
+    assert wanted > recall(1.0, 0.0)
+    assert len(found.losses) == 0 and found.method == "spectral"
+
+
+def test_the_spectral_method_places_together_what_the_same_users_take(log: Interactions) -> None:
+    config = replace(CONFIG, method="spectral")
+    found, again = (train_anchors(log, config, seed=0) for _ in range(2))
+    within, across = within_and_across(found.items, 4)
+    assert within > across + 0.5
+    assert found.items.tobytes() == again.items.tobytes()
+    assert train_anchors(log, CONFIG, seed=0).method == "lightgcn"
+
+
+def test_a_spectral_embedding_cannot_start_warm() -> None:
+    with pytest.raises(ValueError, match="warm_start: wanted false where method is spectral"):
+        AnchorsConfig(method="spectral", warm_start=True)

@@ -11,11 +11,11 @@ import pytest
 import torch
 from core_samples import log_of, normals
 
-from rectifier_core.anchors import NegativeSampler
 from rectifier_core.evaluation.backbones import BACKBONES, build
 from rectifier_core.evaluation.backbones.protocol import Backbone, Batch, TrainingSet
 from rectifier_core.evaluation.ranking import rank_items
 from rectifier_core.evaluation.training import batches
+from rectifier_core.interaction_sampling import NegativeSampler
 from rectifier_core.records import Bool, Float32, Interactions
 
 USERS, ITEMS = 20, 33

@@ -1,17 +1,26 @@
-"""LightGCN's layer mean and its gradient against dense algebra, and the randomised SVD against LAPACK's."""
+"""LightGCN's layer mean against dense algebra, and the randomised SVD against LAPACK's."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 import scipy.sparse as sp
-import torch
-from core_samples import normals
+from core_samples import log_of, normals
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rectifier_core.propagation import LayerMean, layer_mean, leading_singular_vectors, normalised_bipartite, symmetric_adjacency
-from rectifier_core.records import Float64
+from rectifier_core.propagation import (
+    ITEMS,
+    USERS,
+    InteractionGraph,
+    layer_mean,
+    leading_singular_vectors,
+    normalised_bipartite,
+    orthonormal,
+    symmetric_adjacency,
+    symmetric_eigen,
+)
+from rectifier_core.records import Float32, Float64
 from rectifier_core.seeding import generator
 
 PAIRS = st.lists(st.tuples(st.integers(0, 4), st.integers(0, 6)), max_size=40)
@@ -44,42 +53,26 @@ def test_the_normalised_graph_is_the_dense_one_and_repeats_count_once(pairs: lis
 @settings(max_examples=25, deadline=None)
 @given(pairs=PAIRS, layers=st.integers(0, 4))
 def test_the_layer_mean_is_the_mean_of_the_powers(pairs: list[tuple[int, int]], layers: int) -> None:
-    adjacency = symmetric_adjacency(bipartite(pairs))
+    graph = InteractionGraph.both_ways(bipartite(pairs))
     ego = normals(np.random.default_rng(len(pairs)), 12, 3)
     before = ego.copy()
-    matrix = adjacency.toarray().astype(np.float64)
+    matrix = symmetric_adjacency(graph.towards[USERS]).toarray().astype(np.float64)
     wanted = sum(np.linalg.matrix_power(matrix, power) for power in range(layers + 1)) @ ego / (layers + 1)
-    found = layer_mean(adjacency, ego, layers)
+    out, scratch = np.full((2, 12, 3), np.nan, np.float32)
+    found = layer_mean(graph, ego, layers)
     assert found.dtype == np.float32 and np.array_equal(ego, before)
     assert np.allclose(found, wanted, atol=1e-6)
+    assert layer_mean(graph, ego, layers, out=out, scratch=scratch) is out and out.tobytes() == found.tobytes()
 
 
-def propagated(ego: torch.Tensor, adjacency: sp.csr_array, layers: int) -> torch.Tensor:
-    final: torch.Tensor = LayerMean.apply(ego, adjacency, layers)  # type: ignore[no-untyped-call]
-    return final
-
-
-@pytest.mark.parametrize("layers", [0, 1, 3])
-def test_the_gradient_is_autograds(layers: int) -> None:
-    """The same loss through a dense torch product in float64 and through the SciPy operator: equal values, equal gradients."""
-    rng = np.random.default_rng(4)
-    adjacency = symmetric_adjacency(
-        bipartite([(int(u), int(i)) for u, i in zip(rng.integers(5, size=15), rng.integers(7, size=15), strict=True)])
-    )
-    start, mixing = torch.from_numpy(rng.standard_normal((12, 3))), torch.from_numpy(rng.standard_normal((12, 3)))
-    ours, dense = start.clone().requires_grad_(), start.clone().requires_grad_()
-    matrix = torch.from_numpy(adjacency.toarray()).double()
-    layer = total = dense
-    for _ in range(layers):
-        layer = matrix @ layer
-        total = total + layer
-    losses = [((final**2) * mixing).sum() for final in (propagated(ours, adjacency, layers), total / (layers + 1))]
-    for loss in losses:
-        loss.backward()  # type: ignore[no-untyped-call]
-    assert ours.grad is not None and dense.grad is not None
-    assert torch.allclose(losses[0], losses[1], rtol=1e-12)
-    assert torch.allclose(ours.grad, dense.grad, rtol=1e-10, atol=1e-12)
-    assert torch.autograd.gradcheck(lambda x: propagated(x, adjacency, layers), (ours,))
+def test_the_graph_holds_its_matrix_both_ways() -> None:
+    matrix = bipartite([(0, 1), (0, 1), (2, 3), (4, 3)])
+    graph = InteractionGraph.of(log_of([0, 0, 2, 4], [1, 1, 3, 3], 5, 7))
+    assert np.array_equal(graph.towards[USERS].toarray(), matrix.toarray())
+    assert np.array_equal(graph.towards[ITEMS].toarray(), matrix.toarray().T)
+    nodes = np.arange(12, dtype=np.float32)
+    assert graph.num_nodes == 12
+    assert graph.rows(nodes, USERS).tolist() == [*range(5)] and graph.rows(nodes, ITEMS).tolist() == [*range(5, 12)]
 
 
 def decaying(rows: int, columns: int) -> sp.csr_array:
@@ -90,10 +83,14 @@ def decaying(rows: int, columns: int) -> sp.csr_array:
     return sp.csr_array((left * [8, 4, 2, 1]) @ right.T + noise.toarray(), dtype=np.float32)
 
 
+def singular_vectors(matrix: sp.csr_array, rank: int, rng: np.random.Generator) -> tuple[Float32, Float32, Float32]:
+    return leading_singular_vectors(InteractionGraph.both_ways(matrix), rank, rng)
+
+
 @pytest.mark.parametrize("shape", [(90, 60), (40, 120)])
 def test_leading_singular_vectors_are_lapacks(shape: tuple[int, int]) -> None:
     matrix = decaying(*shape)
-    u, s, v = leading_singular_vectors(matrix, 4, generator(0, "svd"))
+    u, s, v = singular_vectors(matrix, 4, generator(0, "svd"))
     wanted_u, wanted_s, wanted_vt = np.linalg.svd(matrix.toarray().astype(np.float64))
     assert np.allclose(s, wanted_s[:4], rtol=1e-4)
     assert np.allclose(np.abs((u * wanted_u[:, :4]).sum(axis=0)), 1, atol=1e-4)
@@ -105,7 +102,7 @@ def test_leading_singular_vectors_are_lapacks(shape: tuple[int, int]) -> None:
 def test_the_subspace_of_a_flat_spectrum_is_nearly_optimal() -> None:
     """With no gap in the spectrum single vectors are arbitrary; what counts is how much of the matrix they hold."""
     matrix = sp.csr_array(sp.random_array((150, 100), density=0.1, rng=np.random.default_rng(2)).astype(np.float32))
-    _, s, v = leading_singular_vectors(matrix, 12, generator(0, "svd"))
+    _, s, v = singular_vectors(matrix, 12, generator(0, "svd"))
     best = np.linalg.svd(matrix.toarray(), compute_uv=False)[:12]
     assert np.allclose(v.T @ v, np.eye(12), atol=1e-4)
     assert np.linalg.norm(matrix @ v) ** 2 > 0.98 * (best**2).sum()
@@ -113,13 +110,40 @@ def test_the_subspace_of_a_flat_spectrum_is_nearly_optimal() -> None:
 
 
 def test_a_rank_beyond_the_size_is_padded_with_zeros() -> None:
-    u, s, v = leading_singular_vectors(decaying(6, 5), 9, generator(0, "svd"))
+    matrix = sp.csr_array(normals(np.random.default_rng(5), 6, 5))
+    u, s, v = singular_vectors(matrix, 9, generator(0, "svd"))
     assert u.shape == (6, 9) and s.shape == (9,) and v.shape == (5, 9)
     assert not u[:, 5:].any() and not s[5:].any() and not v[:, 5:].any()
-    assert np.allclose((u * s) @ v.T, decaying(6, 5).toarray(), atol=1e-4)
+    assert np.allclose((u * s) @ v.T, matrix.toarray(), atol=1e-4)
+
+
+@pytest.mark.parametrize("size", [1, 2, 7, 40])
+def test_the_eigenvectors_of_a_symmetric_matrix_are_lapacks(size: int) -> None:
+    matrix = np.random.default_rng(size).standard_normal((size, size))
+    matrix = matrix + matrix.T
+    given = matrix.copy()
+    values, axes = symmetric_eigen(matrix)
+    assert np.array_equal(matrix, given)
+    assert np.allclose(np.sort(values), np.linalg.eigvalsh(matrix), atol=1e-10)
+    assert np.allclose(axes.T @ axes, np.eye(size), atol=1e-12) and np.allclose(matrix @ axes, axes * values, atol=1e-10)
 
 
 def test_the_same_stream_gives_the_same_bytes() -> None:
-    first, second = (leading_singular_vectors(decaying(30, 20), 4, generator(3, "svd")) for _ in range(2))
+    first, second = (singular_vectors(decaying(30, 20), 4, generator(3, "svd")) for _ in range(2))
     assert [part.tobytes() for part in first] == [part.tobytes() for part in second]
     assert all(part.dtype == np.float32 and part.flags.c_contiguous for part in first)
+
+
+@pytest.mark.parametrize("passes", [1, 2])
+def test_a_basis_is_orthonormal_and_spans_what_it_was_made_of(passes: int) -> None:
+    columns = normals(np.random.default_rng(0), 400, 6) * np.array([1, 1, 2, 5, 0.1, 1], np.float32)
+    basis = orthonormal(columns.copy(), passes)
+    assert np.allclose(basis.T @ basis, np.eye(6), atol=1e-3 if passes == 1 else 2e-6)
+    assert np.allclose(basis @ (basis.T @ columns), columns, atol=1e-2 if passes == 1 else 1e-4)
+
+
+def test_dependent_columns_give_a_smaller_basis() -> None:
+    columns = normals(np.random.default_rng(0), 50, 3)
+    basis = orthonormal(np.concatenate([columns, columns[:, :2]], axis=1))
+    lengths = np.sort(np.linalg.norm(basis, axis=0))
+    assert np.allclose(lengths, [0, 0, 1, 1, 1], atol=1e-3)

@@ -46,6 +46,7 @@ def test_a_symmetric_matrix_is_not_copied() -> None:
     both = sp.csr_array(square + square.T)
     operator = SparseOperator(both, symmetric=True)
     assert operator.transposed is operator.matrix
+    assert SparseOperator(both).transposed is not operator.matrix
     rows = torch.eye(6, requires_grad=True)
     operator(rows)[0].sum().backward()
     assert torch.allclose(rows.grad[:, 0], torch.from_numpy(both.toarray()[0]))
