@@ -13,7 +13,7 @@ from rectifier_core.seeding import generator
 
 
 def clustered_log(num_users: int, num_items: int, pairs: int, *, clusters: int = 200, own: float = 0.7, seed: int = 0) -> Interactions:
-    """``pairs`` rows, repeats among them: a user's items come from its cluster with probability ``own``, an item's share falls as 1/rank."""
+    """``pairs`` rows, repeats among them: a user's come from its cluster with probability ``own``, an item's share falls as 1/rank."""
     rng = generator(seed, "benchmark", "log")
     users = np.minimum(num_users * rng.random(pairs) ** 1.5, num_users - 1).astype(np.int32)
     at_home = rng.random(pairs) < own
