@@ -25,6 +25,7 @@ from tasks.config_file import read_config
 from tasks.errors import InputError
 from tasks.evaluation_config import EvaluationConfig
 from tasks.publish_config import PublishConfig
+from tasks.resources import ResourcesConfig
 from tasks.runs import RunSettings
 from tasks.source_config import SourceConfig
 
@@ -38,6 +39,7 @@ class RunConfig(BaseModel):
     source: SourceConfig
     publish: PublishConfig
     run: RunSettings
+    resources: ResourcesConfig = ResourcesConfig()
     anchors: AnchorsConfig = AnchorsConfig()
     segments: SegmentsConfig = SegmentsConfig()
     time_offset: TimeOffsetConfig = TimeOffsetConfig()
@@ -67,7 +69,7 @@ class RunConfig(BaseModel):
     @property
     def shaping(self) -> dict[str, Any]:
         """The parts that the published rows depend on; of the evaluation only its shadow, which may refuse them."""
-        parts = {name: getattr(self, name) for name in type(self).model_fields if name not in ("publish", "run", "evaluation")}
+        parts = {name: getattr(self, name) for name in type(self).model_fields if name not in ("publish", "run", "resources", "evaluation")}
         return parts | self.evaluation.shadow_parts | {"sequences": self.publish.sequences}
 
 
