@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import faiss
 import pyarrow as pa
 import torch
 from threadpoolctl import threadpool_limits
@@ -70,10 +69,9 @@ def machine_memory() -> int:
 def use_threads(count: int) -> None:
     """Let this process compute with ``count`` threads, everywhere.
 
-    They are the threads of ``rectifier_core.shards``, of torch, FAISS and Arrow. BLAS gets one: the shards call it from their own threads,
-    and it rounds differently by its number of threads.
+    They are the threads of ``rectifier_core.shards``, of torch and of Arrow. BLAS, FAISS's own included, gets one: the shards call it from
+    theirs, and it rounds differently by its number of threads.
     """
     torch.set_num_threads(count)
-    faiss.omp_set_num_threads(count)
     pa.set_cpu_count(count)
     threadpool_limits(limits=1, user_api="blas")
