@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import typer
 
@@ -23,6 +23,8 @@ from flows.command_line import (
 )
 from tasks.errors import InputError
 
+Number = TypeVar("Number", int, float)
+
 app = typer.Typer(
     add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help="Find and mend features that belong to another item."
 )
@@ -36,6 +38,7 @@ def demo(
     interactions: Annotated[int | None, typer.Option(help="How many rows the log gets; 25 a user by default.")] = None,
     seed: Annotated[int, typer.Option(help="The same seed gives the same bytes.")] = 7,
     mismatch: Annotated[list[str] | None, typer.Option(help="Share of a modality to swap among items: image=0.2. May be repeated.")] = None,
+    width: Annotated[list[str] | None, typer.Option(help="Length of a modality's vectors: image=1280. May be repeated.")] = None,
     sequences: Annotated[
         bool, typer.Option("--sequences", help="Add a video and an audio modality: sequences with planted wrong segments.")
     ] = False,
@@ -46,11 +49,14 @@ def demo(
 
     def work() -> dict[str, Any]:
         from tasks.demo_catalog import DemoConfig, write_demo
-        from tasks.demo_config import DEFAULT_MISMATCH
+        from tasks.demo_config import DEFAULT_MISMATCH, DEFAULT_WIDTHS
 
         try:
-            rates = dict(DEFAULT_MISMATCH) | dict(_rate(x) for x in mismatch or ())
-            config = DemoConfig(items=items, users=users, interactions=interactions, seed=seed, mismatch=rates, sequences=sequences)
+            rates = dict(DEFAULT_MISMATCH) | dict(_of_modality("--mismatch", x, float, "a share: image=0.2") for x in mismatch or ())
+            widths = dict(DEFAULT_WIDTHS) | dict(_of_modality("--width", x, int, "a length: image=1280") for x in width or ())
+            config = DemoConfig(
+                items=items, users=users, interactions=interactions, seed=seed, mismatch=rates, widths=widths, sequences=sequences
+            )
         except ValueError as error:
             raise InputError(f"demo: {error}") from error
         return write_demo(folder, config, printed_progress())
@@ -256,12 +262,12 @@ def score(
     run_command(work, as_json, debug, told)
 
 
-def _rate(text: str) -> tuple[str, float]:
+def _of_modality(option: str, text: str, number: type[Number], wanted: str) -> tuple[str, Number]:
     name, _, value = text.partition("=")
     try:
-        return name.strip(), float(value)
+        return name.strip(), number(value)
     except ValueError:
-        raise InputError(f"--mismatch {text}: wanted a modality and a share, such as image=0.2") from None
+        raise InputError(f"{option} {text}: wanted a modality and {wanted}") from None
 
 
 if __name__ == "__main__":

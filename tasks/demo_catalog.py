@@ -13,7 +13,7 @@ import numpy as np
 
 from rectifier_core.numerics import Progress, silent
 from tasks.demo_config import FEATURE_FAULTS, MODALITIES, ROW_FAULTS, SEQUENCES, DemoConfig
-from tasks.demo_model import WIDTHS, DemoWorld, build_world
+from tasks.demo_model import DemoWorld, build_world
 from tasks.demo_sequences import Sequences, plant_splices, sequence_summary, write_segment_truth
 from tasks.demo_tables import LAST_DAY, POSITIVE_RATING, item_ids, write_catalog, write_interactions, write_truth
 from tasks.demo_truth import PlantedTruth, plant
@@ -114,7 +114,7 @@ def _summary(world: DemoWorld, truth: PlantedTruth, rows: int, logged: dict[str,
     for m in MODALITIES:
         having, swapped = config.having(m), len(truth.mismatched(m))
         modalities[m] = {
-            "width": WIDTHS[m],
+            "width": config.widths[m],
             "items_with_feature": having,
             "missing": config.items - having,
             "mismatches": swapped,

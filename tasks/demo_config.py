@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 MODALITIES = ("image", "text")
 SEQUENCES = ("video", "audio")
+DEFAULT_WIDTHS: Mapping[str, int] = {"image": 256, "text": 128}
 DEFAULT_MISMATCH: Mapping[str, float] = {"image": 0.2, "text": 0.1}
 DEFAULT_MISSING: Mapping[str, float] = {"image": 0.05, "text": 0.01}
 ROW_FAULTS = ("duplicate_id", "null_id")
@@ -26,7 +27,7 @@ class DemoConfig:
 
     ``users`` is 1.6 per item when None, ``interactions`` 25 per user. ``mismatch[m]`` is the share of the items that have modality m whose
     feature is another item's, ``missing[m]`` the share of all items with none; a modality that is not named has rate 0.
-    ``interactions`` are spread over ``days`` days. ``sequences`` adds the modalities of ``SEQUENCES``, a list of segments an item:
+    ``widths[m]`` is the length of its vectors. ``interactions`` are spread over ``days`` days. ``sequences`` adds the modalities of ``SEQUENCES``, a list of segments an item:
     the share ``spliced`` of the items has a run of segments that belong to another, and what the video shows at segment t is heard at
     segment t + ``time_offset``. Raises ``ValueError`` naming the key for a value out of range.
     """
@@ -37,6 +38,7 @@ class DemoConfig:
     seed: int = 7
     mismatch: Mapping[str, float] = field(default_factory=lambda: dict(DEFAULT_MISMATCH))
     missing: Mapping[str, float] = field(default_factory=lambda: dict(DEFAULT_MISSING))
+    widths: Mapping[str, int] = field(default_factory=lambda: dict(DEFAULT_WIDTHS))
     days: int = 60
     sequences: bool = False
     spliced: float = 0.2
@@ -56,6 +58,8 @@ class DemoConfig:
                     raise ValueError(f"{key}: the demo has the modalities {' and '.join(MODALITIES)}, not {modality!r}")
                 if not 0 <= rate <= _LARGEST_RATE:
                     raise ValueError(f"{key}.{modality}: wanted a rate from 0 to {_LARGEST_RATE}, got {rate}")
+        for modality in MODALITIES:
+            _check_count(f"widths.{modality}", self.widths.get(modality), 2, 65536)
         if not 0 <= self.spliced <= _LARGEST_RATE:
             raise ValueError(f"spliced: wanted a share from 0 to {_LARGEST_RATE}, got {self.spliced}")
         if not -_LARGEST_OFFSET <= self.time_offset <= _LARGEST_OFFSET:
@@ -108,6 +112,6 @@ class DemoConfig:
         return round(self.mismatch.get(modality, 0.0) * self.having(modality))
 
 
-def _check_count(key: str, value: int, least: int, most: int) -> None:
+def _check_count(key: str, value: object, least: int, most: int) -> None:
     if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
         raise ValueError(f"{key}: wanted a whole number from {least} to {most}, got {value}")

@@ -13,7 +13,7 @@ import numpy as np
 
 from rectifier_core.numerics import row_blocks
 from rectifier_core.records import Float32, Int64
-from tasks.demo_model import BLOCK_ROWS, ITEM_TASTE_LENGTH, TASTE_SIZE, WIDTHS
+from tasks.demo_model import BLOCK_ROWS, ITEM_TASTE_LENGTH, TASTE_SIZE
 from tasks.demo_random import normals, on_grid, stream
 
 _MAP_DEVIATION = 0.25
@@ -46,9 +46,9 @@ VIEWS: Final = {
 class Features:
     """Makes feature rows of one modality on demand. Holds the modality's map; ``taste`` [I, 16] is shared, not copied."""
 
-    def __init__(self, seed: int, modality: str, taste: Float32) -> None:
-        """Draw the map of ``modality``, one of ``VIEWS``."""
-        self._view, self._taste, self._width = VIEWS[modality], taste, WIDTHS[modality]
+    def __init__(self, seed: int, modality: str, width: int, taste: Float32) -> None:
+        """Draw the map of ``modality``, one of ``VIEWS``, to vectors of length ``width``."""
+        self._view, self._taste, self._width = VIEWS[modality], taste, width
         self._keys = {name: stream(seed, modality, name) for name in ("blur", "nuisance", "grain", "gain", "map")}
         columns = np.arange(TASTE_SIZE + self._view.nuisances)
         self._map = on_grid(normals(self._keys["map"], columns, self._width) * np.float32(_MAP_DEVIATION))

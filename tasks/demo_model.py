@@ -21,7 +21,6 @@ from tasks.demo_random import bits, gumbel, normals, on_grid, permuted, stream, 
 TASTE_SIZE: Final = 16
 ITEM_TASTE_LENGTH: Final = 1.15
 """The typical length of an item's taste vector."""
-WIDTHS: Final = {"image": 256, "text": 128}
 BLOCK_ROWS: Final = 2048
 """Rows computed at once: small enough that a block's temporaries stay in the processor's cache."""
 

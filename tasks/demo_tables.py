@@ -59,7 +59,7 @@ def write_catalog(
     faults = [fault for fault in truth.faults if fault.kind in ROW_FAULTS]
     rows = np.concatenate([np.arange(world.config.items), np.array([fault.item for fault in faults], dtype=np.int64)])
     nameless = np.concatenate([np.zeros(world.config.items, dtype=np.bool_), np.array([fault.kind == "null_id" for fault in faults])])
-    features = {m: Features(world.config.seed, m, world.taste) for m in MODALITIES}
+    features = {m: Features(world.config.seed, m, world.config.widths[m], world.taste) for m in MODALITIES}
     schema = pa.schema([*_CATALOG, *(pa.field(f"{m}_embedding", SEQUENCE_TYPE) for m in sequences)])
     folder.mkdir(parents=True)
     for number, part in enumerate(row_blocks(len(rows), CATALOG_FILE_ROWS)):

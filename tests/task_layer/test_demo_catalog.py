@@ -17,7 +17,7 @@ import pytest
 
 from tasks.demo_catalog import DemoConfig, write_demo
 from tasks.demo_features import Features
-from tasks.demo_model import CATEGORIES, WIDTHS, DemoWorld, build_world
+from tasks.demo_model import CATEGORIES, DemoWorld, build_world
 from tasks.errors import InputError, StorageError
 
 CONFIG = DemoConfig(items=1500, users=2000, interactions=50_000, seed=11, days=14)
@@ -71,10 +71,10 @@ def test_same_config_same_bytes_and_another_seed_others(demo: Path, tmp_path: Pa
 def test_planted_shares_are_exact(demo: Path, catalog: pa.Table) -> None:
     stated = summary(demo)
     counts = Counter(row["modality"] for row in truth(demo, "mismatches"))
-    nulls = {m: catalog.slice(0, CONFIG.items)[f"{m}_embedding"].null_count for m in WIDTHS}
+    nulls = {m: catalog.slice(0, CONFIG.items)[f"{m}_embedding"].null_count for m in CONFIG.widths}
     assert nulls == {"image": 75, "text": 15}
     assert counts == {"image": round(0.2 * (1500 - 75)), "text": round(0.1 * (1500 - 15))}
-    for m in WIDTHS:
+    for m in CONFIG.widths:
         assert stated["modalities"][m]["mismatches"] == counts[m]
         assert stated["modalities"][m]["mismatch_rate"] == counts[m] / (1500 - nulls[m])
     assert stated["seed"] == 11
@@ -84,8 +84,8 @@ def test_planted_shares_are_exact(demo: Path, catalog: pa.Table) -> None:
 def test_swapped_features_are_exactly_their_owners(demo: Path, world: DemoWorld, catalog: pa.Table) -> None:
     special = {row["item_id"] for row in truth(demo, "broken")}
     stock = {row["item_id"] for row in truth(demo, "placeholders")}
-    for m, width in WIDTHS.items():
-        features = Features(CONFIG.seed, m, world.taste)
+    for m, width in CONFIG.widths.items():
+        features = Features(CONFIG.seed, m, CONFIG.widths[m], world.taste)
         owner = {row["item_id"]: row["owner_item_id"] for row in truth(demo, "mismatches") if row["modality"] == m}
         assert all(item != other for item, other in owner.items())
         assert set(owner) == set(owner.values())
@@ -123,15 +123,15 @@ def test_every_kind_of_broken_row_is_there_and_told(demo: Path, catalog: pa.Tabl
         seen = {
             "nan": int(np.isnan(vector).sum()) == 1,
             "infinite": int(np.isinf(vector).sum()) == 1,
-            "zero_norm": len(vector) == WIDTHS[row["modality"]] and not vector.any(),
-            "wrong_width": len(vector) == WIDTHS[row["modality"]] // 2,
+            "zero_norm": len(vector) == CONFIG.widths[row["modality"]] and not vector.any(),
+            "wrong_width": len(vector) == CONFIG.widths[row["modality"]] // 2,
         }
         assert [kind for kind, holds in seen.items() if holds] == [row["kind"]]
 
 
 def test_no_feature_is_broken_but_those_told(demo: Path, catalog: pa.Table) -> None:
     told = {(row["item_id"], row["modality"]) for row in truth(demo, "broken")}
-    for m, width in WIDTHS.items():
+    for m, width in CONFIG.widths.items():
         for item_id, vector in zip(catalog["item_id"].to_pylist(), catalog[f"{m}_embedding"].to_pylist(), strict=True):
             if vector is not None and (item_id, m) not in told:
                 assert len(vector) == width, (item_id, m)
@@ -141,13 +141,13 @@ def test_no_feature_is_broken_but_those_told(demo: Path, catalog: pa.Table) -> N
 
 def test_scales_are_those_of_real_features(world: DemoWorld) -> None:
     everyone = np.arange(CONFIG.items)
-    image = np.linalg.norm(Features(CONFIG.seed, "image", world.taste).rows(everyone), axis=1)
-    text = np.linalg.norm(Features(CONFIG.seed, "text", world.taste).rows(everyone), axis=1)
+    image = np.linalg.norm(Features(CONFIG.seed, "image", CONFIG.widths["image"], world.taste).rows(everyone), axis=1)
+    text = np.linalg.norm(Features(CONFIG.seed, "text", CONFIG.widths["text"], world.taste).rows(everyone), axis=1)
     assert np.percentile(image, 5) > 10
     assert np.percentile(image, 95) < 30
     assert 0.9 < text.mean() < 1.1
     assert text.std() < 0.2
-    assert (Features(CONFIG.seed, "image", world.taste).rows(everyone) >= 0).all()
+    assert (Features(CONFIG.seed, "image", CONFIG.widths["image"], world.taste).rows(everyone) >= 0).all()
 
 
 def test_the_log_holds_what_it_states(demo: Path) -> None:

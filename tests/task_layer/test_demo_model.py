@@ -18,7 +18,7 @@ from rectifier_core.numerics import separation, unit_rows
 from rectifier_core.records import Bool, Float32
 from tasks.demo_config import DemoConfig
 from tasks.demo_features import Features
-from tasks.demo_model import WIDTHS, DemoWorld, Events, build_world, draw_events
+from tasks.demo_model import DemoWorld, Events, build_world, draw_events
 from tasks.demo_random import gumbel, normals, permuted, uniforms
 from tasks.demo_truth import plant
 
@@ -61,9 +61,9 @@ def test_draws_have_the_laws_they_claim() -> None:
 
 
 @settings(max_examples=40, deadline=None)
-@given(items=st.lists(st.integers(0, CONFIG.items - 1), min_size=1, max_size=40), modality=st.sampled_from(sorted(WIDTHS)))
+@given(items=st.lists(st.integers(0, CONFIG.items - 1), min_size=1, max_size=40), modality=st.sampled_from(sorted(CONFIG.widths)))
 def test_a_feature_is_the_same_in_any_block(world: DemoWorld, items: list[int], modality: str) -> None:
-    features = Features(CONFIG.seed, modality, world.taste)
+    features = Features(CONFIG.seed, modality, CONFIG.widths[modality], world.taste)
     together = features.rows(np.array(items))
     for row, item in enumerate(items):
         assert features.rows(np.array([item])).tobytes() == together[row].tobytes()
@@ -132,10 +132,10 @@ def test_taste_is_learnable_and_swaps_are_found(world: DemoWorld, events: Events
     """The two modalities are as hard as they are meant to be: text nearly plain, images a good deal less so."""
     anchors, trained = behaviour(events)
     planted, found = plant(CONFIG), {}
-    for m in WIDTHS:
+    for m in CONFIG.widths:
         owner = planted.owner[m].astype(np.int64)
         kept = np.flatnonzero(trained & (owner >= 0))
-        features = Features(CONFIG.seed, m, world.taste).rows(owner[kept])
+        features = Features(CONFIG.seed, m, CONFIG.widths[m], world.taste).rows(owner[kept])
         wrong = owner[kept] != kept
         scores = out_of_fold(features, anchors[kept])
         control = out_of_fold(features, anchors[kept][np.random.default_rng(0).permutation(len(kept))])
