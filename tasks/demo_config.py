@@ -26,10 +26,10 @@ class DemoConfig:
     """Sizes, seed and planted shares of a demo catalog.
 
     ``users`` is 1.6 per item when None, ``interactions`` 25 per user. ``mismatch[m]`` is the share of the items that have modality m whose
-    feature is another item's, ``missing[m]`` the share of all items with none; a modality that is not named has rate 0.
-    ``widths[m]`` is the length of its vectors. ``interactions`` are spread over ``days`` days. ``sequences`` adds the modalities of ``SEQUENCES``, a list of segments an item:
-    the share ``spliced`` of the items has a run of segments that belong to another, and what the video shows at segment t is heard at
-    segment t + ``time_offset``. Raises ``ValueError`` naming the key for a value out of range.
+    feature is another item's, ``missing[m]`` the share of all items with none; a modality that is not named has rate 0. ``widths[m]`` is
+    the length of its vectors. ``interactions`` are spread over ``days`` days. ``sequences`` adds the modalities of ``SEQUENCES``, a list of
+    segments an item: the share ``spliced`` of the items has a run of segments that belong to another, and what the video shows at segment
+    t is heard at segment t + ``time_offset``. Raises ``ValueError`` naming the key for a value out of range.
     """
 
     items: int = 5000
