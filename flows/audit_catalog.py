@@ -14,6 +14,7 @@ from flows.run_config import RunConfig
 from tasks import prefect_tasks as do
 from tasks.audit import write_audit
 from tasks.audit_inputs import AuditInputs, AuditOptions
+from tasks.resources import use_threads
 from tasks.runs import identify
 
 
@@ -30,6 +31,7 @@ def audit_catalog(config: RunConfig, as_of: date, options: AuditOptions, out: Pa
     It shares the stage outputs of a night that ran before it, and runs beside one: it holds the stage store, not the table. Raises
     InputError or StorageError, each with one line for the user.
     """
+    use_threads(config.resources.thread_count)
     with config.run.store.in_use():
         store = config.run.store
         source = do.read(config.source, as_of, store)

@@ -18,6 +18,7 @@ from tasks.publish import find_published
 from tasks.publish_config import RunIdentity
 from tasks.references import Ref
 from tasks.report_inputs import ModalityRefs, ReportInputs, StageTiming
+from tasks.resources import use_threads
 from tasks.runs import identify, load_summary, open_run, ref_values, save_summary, without_places
 from tasks.shadow_stage import shadow_config
 from tasks.stages import modality_facts, quality_values
@@ -31,6 +32,7 @@ def rectify_catalog(config: RunConfig, as_of: date) -> dict[str, Any]:
 
     Raises InputError, GateRefusedError, TableHeldError or StorageError, each with one line for the user.
     """
+    use_threads(config.resources.thread_count)
     shadowing = shadow_config(config.evaluation)
     with open_run(config.run, config.publish, as_of) as store:
         source = do.read(config.source, as_of, store)

@@ -46,7 +46,8 @@ class AnchorsConfig:
     well, and takes only ``embedding_size``, ``num_layers`` and ``held_out``. ``batch_size`` None takes at least 2,048 pairs a step and at
     most ``steps_per_epoch`` steps an epoch; on a graph so large that these would cost more than ``epoch_work`` multiply-adds of
     propagation, fewer and larger steps (never fewer than 8), so that an epoch's cost stays bounded however long the log is.
-    ``learning_rate`` is that of steps of 2,048 pairs. ``patience`` counts epochs without a better held-out Recall@20.
+    ``learning_rate`` is that of steps of 2,048 pairs. ``patience`` counts epochs in which the held-out Recall@20 did not
+    rise by the share ``least_gain``: on large logs it creeps on for hours, and nothing comes of it (``benchmarks/anchor_curve.py``).
     """
 
     method: Literal["lightgcn", "spectral"] = "lightgcn"
@@ -59,6 +60,7 @@ class AnchorsConfig:
     steps_per_epoch: int = 64
     epoch_work: float = 2.5e10
     patience: int = 5
+    least_gain: float = 0.005
     held_out: float = 0.1
     start: Literal["spectral", "random"] = "spectral"
     warm_start: bool = False
@@ -67,7 +69,7 @@ class AnchorsConfig:
         for name in ("embedding_size", "steps_per_epoch", "patience"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}: wanted at least 1, got {getattr(self, name)}")
-        for name in ("num_layers", "epochs", "weight_decay"):
+        for name in ("num_layers", "epochs", "weight_decay", "least_gain"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name}: wanted at least 0, got {getattr(self, name)}")
         if self.batch_size is not None and self.batch_size < 1:
@@ -159,7 +161,7 @@ def _fit(
     sampler = NegativeSampler(training)
     best, best_ego, since = judge(model.final()), start.copy(), 0
     losses: list[float] = []
-    recalls = [best]
+    recalls, to_pass = [best], best
     for epoch in range(config.epochs):
         rng = generator(seed, "anchors", "epoch", epoch)
         order = rng.permutation(np.arange(len(training.users), dtype=np.int32))
@@ -171,10 +173,12 @@ def _fit(
         losses.append(total / max(1, len(order)))
         recalls.append(judge(model.final()))
         progress(f"anchors: loss {losses[-1]:.4f}, held-out recall@20 {recalls[-1]:.4f}", epoch + 1, config.epochs)
-        since += 1
         if recalls[-1] > best:
-            best, since = recalls[-1], 0
+            best = recalls[-1]
             np.copyto(best_ego, model.ego)
+        since += 1
+        if best > to_pass * (1 + config.least_gain):
+            to_pass, since = best, 0
         if since >= config.patience:
             break
     return best_ego, losses, recalls

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import polars as pl
+import torch
 
 from rectifier_core.affinity import AffinityConfig, find_neighbours
 from rectifier_core.anchors import AnchorsConfig, train_anchors
@@ -130,7 +131,10 @@ def affinity_stage(
     """The best donors of every item."""
 
     def build(writer: StageWriter) -> None:
-        save_record(writer, find_neighbours(load_record(projection, Projection), config, seed=seed, progress=progress))
+        save_record(
+            writer,
+            find_neighbours(load_record(projection, Projection), config, seed=seed, threads=torch.get_num_threads(), progress=progress),
+        )
 
     return store.once(f"affinity/{modality}", (projection, config, seed), build)
 

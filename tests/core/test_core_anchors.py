@@ -156,6 +156,16 @@ def test_early_stopping_returns_the_best_epoch(log: Interactions) -> None:
     assert train_anchors(log, replace(config, epochs=best - 1), seed=0).items.tobytes() != found.items.tobytes()
 
 
+def test_gains_too_small_to_matter_do_not_keep_it_going(log: Interactions) -> None:
+    """Recall still rises; that it does not double means nothing more is waited for, and the best epoch so far is what comes back."""
+    config = replace(CONFIG, start="random", epochs=60, patience=4)
+    long, short = (train_anchors(log, replace(config, least_gain=gain), seed=0) for gain in (0.0, 1e9))
+    assert len(short.losses) == 4 < len(long.losses)
+    assert short.recalls[-1] > short.recalls[0]
+    best = train_anchors(log, replace(config, epochs=int(short.recalls.argmax())), seed=0)
+    assert short.items.tobytes() == best.items.tobytes()
+
+
 @pytest.mark.parametrize(("budget", "steps"), [(1e12, 18), (1.0, 8)])
 def test_an_epoch_on_a_costly_graph_takes_fewer_and_larger_steps(budget: float, steps: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """About 36,000 pairs train: steps of 2,048 while they are cheap, eight steps when each costs more than the epoch may."""
