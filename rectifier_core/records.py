@@ -204,8 +204,12 @@ class BalanceOutcome(Enum):
     CONVERGED = "the marginals are within tolerance: nothing to do"
     MAX_ITERATIONS = "the iteration limit came before the tolerance: raise max_iterations, or accept the marginal error stated"
     STALLED = (
-        "the error stopped falling: the sparse graph admits no better balance; "
+        "the error stopped falling: balance is out of reach, or too far off, on this sparse graph; "
         "raise num_neighbours or temperature, or accept the marginal error stated"
+    )
+    INFEASIBLE = (
+        "no plan on this sparse graph is within tolerance: more items ask for certain donors, and for no others, than an even share of "
+        "these can serve; raise num_neighbours, or accept the marginal error stated"
     )
     ROW_ONLY = "rows were normalised and columns left alone, as balance = 'row' asks: hubs remain"
     EMPTY = "no item has both an anchor and a donor, so there is nothing to balance: check that interactions and catalog share item ids"
@@ -217,13 +221,15 @@ class Plan:
 
     ``marginal_errors[t]`` is the mean absolute relative column error before iteration t and ``column_error`` that of the weights kept;
     ``column_sums[j]`` is how much item j's feature is used in all, 1 being its fair share; ``diagonal_mass`` is the mean weight that a row
-    with its own feature keeps on it: near 1 there is no correspondence to speak of.
+    with its own feature keeps on it: near 1 there is no correspondence to speak of. ``potential[j]`` is the logarithm of column j's
+    scaling, from which another run can start: 0 on average over the columns reached, and 0 for any other.
     """
 
     modality: str
     indptr: Int64
     indices: Int32
     weights: Float32
+    potential: Float64
     marginal_errors: Float64
     iterations: int
     column_sums: Float32
@@ -237,6 +243,7 @@ class Plan:
             raise ValueError(f"indptr: wanted at least one value, got shape {self.indptr.shape}")
         check_array("indices", self.indices, (int(self.indptr[-1]),), np.int32)
         check_array("weights", self.weights, self.indices.shape, np.float32)
+        check_array("potential", self.potential, (len(self.indptr) - 1,), np.float64)
         check_array("marginal_errors", self.marginal_errors, (None,), np.float64)
         check_array("column_sums", self.column_sums, (len(self.indptr) - 1,), np.float32)
         check_range("indices", self.indices, len(self.indptr) - 1)
