@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
+from typing import Any
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
@@ -24,6 +25,7 @@ Bool = NDArray[np.bool_]
 Features = Mapping[str, Float32]
 
 NO_NEIGHBOUR = -1
+CHECKED = 1 << 20
 
 
 def check_array(field: str, array: NDArray[np.generic], shape: tuple[int | None, ...], dtype: DTypeLike) -> None:
@@ -39,8 +41,22 @@ def check_array(field: str, array: NDArray[np.generic], shape: tuple[int | None,
 
 def check_range(field: str, array: Int32, stop: int, *, start: int = 0) -> None:
     """Raise ValueError, naming the field, unless all values lie in [start, stop)."""
-    if array.size and (int(array.min()) < start or int(array.max()) >= stop):
-        raise ValueError(f"{field}: wanted values in [{start}, {stop}), got [{array.min()}, {array.max()}]")
+    ends: list[int] = []
+    # By blocks: a memory map may be larger than memory.
+    for first in range(0, len(array), CHECKED):
+        block = array[first : first + CHECKED]
+        if block.size:
+            ends += [int(block.min()), int(block.max())]
+        let_go(array)
+    if ends and (min(ends) < start or max(ends) >= stop):
+        raise ValueError(f"{field}: wanted values in [{start}, {stop}), got [{min(ends)}, {max(ends)}]")
+
+
+def let_go(array: NDArray[Any]) -> None:
+    """Let the pages of a memory map go where it knows how, by a method of this name: a block of it is done with."""
+    release = getattr(array, "let_go", None)
+    if release is not None:
+        release()
 
 
 def _check_modalities(field: str, features: Features, given: Mapping[str, object]) -> None:

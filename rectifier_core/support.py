@@ -19,7 +19,7 @@ import torch
 from numpy.typing import DTypeLike, NDArray
 
 from rectifier_core.numerics import row_blocks
-from rectifier_core.records import Affinity, Bool, Float32, Int32, Int64
+from rectifier_core.records import Affinity, Bool, Float32, Int32, Int64, let_go
 from rectifier_core.shards import balanced_bounds, in_shards, kernel, num_shards, read_only
 
 Allocate = Callable[[str, tuple[int, ...], DTypeLike], NDArray[Any]]
@@ -93,13 +93,6 @@ class Support:
         """Which columns hold anything: [I] bool."""
         held: Bool = np.diff(self.columns.indptr) > 0
         return held
-
-
-def let_go(array: NDArray[Any]) -> None:
-    """Let the pages of a memory map go, where it knows how."""
-    release = getattr(array, "let_go", None)
-    if release is not None:
-        release()
 
 
 def in_memory(name: str, shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:

@@ -73,7 +73,7 @@ class StageWriter:
     def array(self, name: str, values: np.ndarray[Any, Any]) -> None:
         """Write ``values`` as ``<name>.npy``; what ``memmap`` gave under that name lies there already."""
         path = self.folder / f"{name}.npy"
-        if isinstance(values, np.memmap) and values.filename == path.resolve():
+        if isinstance(values, np.memmap) and Path(str(values.filename)) == path.resolve():
             values.flush()
             return
         try:
