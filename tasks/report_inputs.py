@@ -67,7 +67,8 @@ class ReportInputs:
     """Everything a report is made from.
 
     ``table_version`` is the version just published, or the one that already held this run; None if there is none. ``peak_memory_bytes``
-    is the run's peak resident memory, ``memory_limit`` what it was allowed; ``provenance`` and ``config`` are shown as they are, except values that look like credentials.
+    is the run's peak resident memory, ``memory_limit`` what it was allowed; ``provenance`` and ``config`` are shown as they are, except
+    values that look like credentials.
     ``sequences`` and ``time_offsets`` are what was found in sequence modalities, as ``tasks.segment_stages`` states it.
     ``shadow`` is what ``tasks.shadow_stage.shadow_facts`` states, where a shadow evaluation was run.
     ``trend`` are the entries of the last days as ``tasks.trend.read_trend`` gives them, oldest first, this run's own among them, and

@@ -138,12 +138,8 @@ def affinity_stage(
     """The best donors of every item; ``memory`` bounds, in bytes, the index and the blocks in work."""
 
     def build(writer: StageWriter) -> None:
-        save_record(
-            writer,
-            find_neighbours(
-                load_record(projection, Projection), config, seed=seed, threads=torch.get_num_threads(), memory=memory, progress=progress
-            ),
-        )
+        record, threads = load_record(projection, Projection), torch.get_num_threads()
+        save_record(writer, find_neighbours(record, config, seed=seed, threads=threads, memory=memory, progress=progress))
 
     return store.once(f"affinity/{modality}", (projection, config, seed), build)
 
