@@ -26,7 +26,7 @@ def match_catalog(source: Ref, anchors: Ref, config: RunConfig, store: StageStor
     places = {m: do.place(m, features[m], copies[m], config.witness, seed, store) for m in sorted({onto for _, onto in pairs})}
     witnesses = {(a, b): do.witness(a, b, features[a], copies[a], places[b], config.projection, seed, store) for a, b in pairs}
     affinities = {m: do.match(m, projections[m], config.affinity, seed, store, memory.room(f"affinity/{m}")) for m in modalities}
-    plans = {m: do.balance(m, affinities[m], config.sinkhorn, store) for m in modalities}
+    plans = {m: do.balance(m, affinities[m], config.sinkhorn, store, memory.room(f"plan/{m}")) for m in modalities}
     trusts = do.judge_trust(source, anchors, projections, witnesses, config.trust, seed, store)
     return {
         m: ModalityRefs(
