@@ -33,13 +33,14 @@ def rectify_catalog(config: RunConfig, as_of: date) -> dict[str, Any]:
     Raises InputError, GateRefusedError, TableHeldError or StorageError, each with one line for the user.
     """
     use_threads(config.resources.thread_count)
+    device = config.resources.torch_device
     shadowing = shadow_config(config.evaluation)
     with open_run(config.run, config.publish, as_of) as store:
         source = do.read(config.source, as_of, store)
         identity = identify(as_of, source, config.shaping)
         if (known := _known(config, identity)) is not None:
             return known
-        anchors = do.anchors(source, config.anchors, config.seed, store, config.run, config.publish, as_of)
+        anchors = do.anchors(source, config.anchors, config.seed, store, config.run, config.publish, as_of, device=device)
         matched = match_catalog(source, anchors, config, store)
         rectified = do.rectify(source, matched, config.rectify, config.segments, store)
         shadow, shadow_found = do.shadow(source, shadowing, config.pipeline, config.seed, store) if shadowing else (None, None)

@@ -25,6 +25,7 @@ import numpy as np
 import torch
 
 from rectifier_core.crossfit import NormalEquations, item_folds, out_of_fold
+from rectifier_core.devices import CPU
 from rectifier_core.evidence import re_pairings
 from rectifier_core.mixture import fit_mixture
 from rectifier_core.numerics import Progress, row_blocks, silent, unit_rows
@@ -72,12 +73,21 @@ class ProjectionConfig:
 
 
 def fit_projection(
-    modality: str, features: Float32, present: Bool, anchors: Anchors, config: ProjectionConfig, *, seed: int, progress: Progress = silent
+    modality: str,
+    features: Float32,
+    present: Bool,
+    anchors: Anchors,
+    config: ProjectionConfig,
+    *,
+    seed: int,
+    device: str = CPU,
+    progress: Progress = silent,
 ) -> Projection:
     """Fit the map of one modality and score every item that has both a feature and an anchor.
 
     ``features`` [I, D] float32 may be a memory map, read by blocks and never copied whole; ``present`` [I] says which rows count.
-    With fewer pairs than folds nothing can be fitted out of fold: the projection is zero and every alignment NaN.
+    With fewer pairs than folds nothing can be fitted out of fold: the projection is zero and every alignment NaN. ``device`` sums the Gram
+    matrices of ``crossfit_ridge``, which are most of its work where features are wide.
     """
     pairs = np.flatnonzero(present & anchors.trained)
     if len(pairs) < max(2 * config.folds, 10):
@@ -85,7 +95,7 @@ def fit_projection(
     folds = item_folds(len(present), config.folds, seed)
     keep_ratio = 1.0 if config.keep_ratio == "auto" else config.keep_ratio
     for _ in range(MOST_REFITS if config.keep_ratio == "auto" else 1):
-        problem = _Problem(modality, features, pairs, folds[pairs], anchors, config, keep_ratio, seed, progress)
+        problem = _Problem(modality, features, pairs, folds[pairs], anchors, config, keep_ratio, seed, device, progress)
         fitted = _crossfit_ridge(problem) if config.solver == "crossfit_ridge" else _minibatch(problem)
         found = _scored(problem, fitted, present)
         wanted = _following_ratio(found, seed) if config.keep_ratio == "auto" else keep_ratio
@@ -144,6 +154,7 @@ class _Problem:
     config: ProjectionConfig
     keep_ratio: float
     seed: int
+    device: str
     progress: Progress
 
 
@@ -162,7 +173,7 @@ def _crossfit_ridge(problem: _Problem) -> _Fitted:
     config, keep_ratio, progress = problem.config, problem.keep_ratio, problem.progress
     targets = np.ascontiguousarray(anchors.items[pairs])
     origin = _mean_unit_row(features, pairs, config.block_rows)
-    sums = NormalEquations(num_folds=config.folds, origin=origin, target_width=targets.shape[1])
+    sums = NormalEquations(num_folds=config.folds, origin=origin, target_width=targets.shape[1], device=problem.device)
     everything = np.ones(len(pairs), np.bool_)
     _recount(sums, features, pairs, targets, folds, ~everything, everything, config.block_rows)
     grid = config.ridge_grid
