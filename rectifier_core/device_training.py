@@ -8,14 +8,12 @@ the sparse product is the device library's.
 from __future__ import annotations
 
 import math
-import warnings
 
 import numpy as np
-import scipy.sparse as sp
 import torch
 
 from rectifier_core.bpr import EPSILON, FIRST_DECAY, SECOND_DECAY
-from rectifier_core.devices import full_float32, to_device
+from rectifier_core.devices import full_float32, sparse_to_device, to_device
 from rectifier_core.propagation import ITEMS, USERS, InteractionGraph
 from rectifier_core.records import Float32, Int32
 
@@ -25,7 +23,7 @@ class DeviceGraph:
 
     def __init__(self, graph: InteractionGraph, device: str) -> None:
         self.num_users, self.device = graph.towards[USERS].shape[0], device
-        self._towards = [_on_device(graph.towards[side], device) for side in (USERS, ITEMS)]
+        self._towards = [sparse_to_device(graph.towards[side], device) for side in (USERS, ITEMS)]
 
     def layer_mean(self, ego: torch.Tensor, num_layers: int) -> torch.Tensor:
         """Mean of ``ego``, ``A ego``, ..., ``A^L ego``: [U + I, A] -> a new [U + I, A], by Horner's rule, E + A (E + A (E + ...))."""
@@ -35,14 +33,6 @@ class DeviceGraph:
         for _ in range(num_layers):
             partial = tuple(torch.addmm(base[side], self._towards[side], partial[1 - side]) for side in (USERS, ITEMS))
         return torch.cat(partial).div_(num_layers + 1)
-
-
-def _on_device(matrix: sp.csr_array, device: str) -> torch.Tensor:
-    starts, columns, weights = (to_device(x, device) for x in (matrix.indptr, matrix.indices, matrix.data))
-    with warnings.catch_warnings():
-        # Torch calls its CSR tensors a beta, once a process; what is used of them is addmm.
-        warnings.filterwarnings("ignore", "Sparse CSR tensor support is in beta state")
-        return torch.sparse_csr_tensor(starts, columns, weights, size=list(matrix.shape), check_invariants=False)
 
 
 def layer_mean_on_device(graph: InteractionGraph, ego: Float32, num_layers: int, device: str) -> Float32:

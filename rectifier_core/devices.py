@@ -5,11 +5,13 @@ A device's results are the CPU's within rounding, not to the byte: its libraries
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
+import scipy.sparse as sp
 import torch
 from numpy.typing import NDArray
 
@@ -21,6 +23,15 @@ def to_device(array: NDArray[Any], device: str) -> torch.Tensor:
     """A copy of ``array`` on ``device`` (on the CPU, perhaps the array itself); memory maps are read."""
     plain = np.ascontiguousarray(array)
     return torch.from_numpy(plain if plain.flags.writeable else plain.copy()).to(device)
+
+
+def sparse_to_device(matrix: sp.csr_array, device: str) -> torch.Tensor:
+    """A CSR matrix as ``product_matrix`` makes it, on ``device``: eight bytes an entry."""
+    starts, columns, weights = (to_device(x, device) for x in (matrix.indptr, matrix.indices, matrix.data))
+    with warnings.catch_warnings():
+        # Torch calls its CSR tensors a beta, once a process; what is used of them is the product with dense rows.
+        warnings.filterwarnings("ignore", "Sparse CSR tensor support is in beta state")
+        return torch.sparse_csr_tensor(starts, columns, weights, size=list(matrix.shape), check_invariants=False)
 
 
 def free_memory(device: str) -> int:
