@@ -149,9 +149,10 @@ def witness(
 
 
 @task(task_run_name="match {modality}", **PLAIN)
-def match(modality: str, projection: Ref, config: AffinityConfig, seed: int, store: StageStore, *, device: str = "cpu") -> Ref:
+def match(modality: str, projection: Ref, config: AffinityConfig, seed: int, store: StageStore, memory: int, *, device: str = "cpu") -> Ref:
     """Find each item's best donors."""
-    return stages.affinity_stage(modality, projection, config, seed, store, device=device, progress=logged_progress())
+    told = logged_progress()
+    return stages.affinity_stage(modality, projection, config, seed, store, memory=memory, device=device, progress=told)
 
 
 @task(task_run_name="balance {modality}", **PLAIN)

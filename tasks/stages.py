@@ -131,13 +131,22 @@ def places_stage(modality: str, features: Ref, copies: Ref, config: WitnessConfi
 
 
 def affinity_stage(
-    modality: str, projection: Ref, config: AffinityConfig, seed: int, store: StageStore, *, device: str = CPU, progress: Progress = silent
+    modality: str,
+    projection: Ref,
+    config: AffinityConfig,
+    seed: int,
+    store: StageStore,
+    *,
+    memory: int | None = None,
+    device: str = CPU,
+    progress: Progress = silent,
 ) -> Ref:
-    """The best donors of every item."""
+    """The best donors of every item; ``memory`` bounds, in bytes, the index and the blocks in work."""
 
     def build(writer: StageWriter) -> None:
-        placed, threads = load_record(projection, Projection), torch.get_num_threads()
-        save_record(writer, find_neighbours(placed, config, seed=seed, threads=threads, device=device, progress=progress))
+        record, threads = load_record(projection, Projection), torch.get_num_threads()
+        given: dict[str, Any] = {"threads": threads, "memory": memory, "device": device}
+        save_record(writer, find_neighbours(record, config, seed=seed, **given, progress=progress))
 
     return store.once(f"affinity/{modality}", (projection, config, seed), build)
 
