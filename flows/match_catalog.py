@@ -29,7 +29,7 @@ def match_catalog(source: Ref, anchors: Ref, config: RunConfig, store: StageStor
     }
     rooms = {m: memory.room(f"affinity/{m}") for m in modalities}
     affinities = {m: do.match(m, projections[m], config.affinity, seed, store, rooms[m], device=device) for m in modalities}
-    plans = {m: do.balance(m, affinities[m], config.sinkhorn, store) for m in modalities}
+    plans = {m: do.balance(m, affinities[m], config.sinkhorn, store, memory.room(f"plan/{m}")) for m in modalities}
     trusts = do.judge_trust(source, anchors, projections, witnesses, config.trust, seed, store)
     return {
         m: ModalityRefs(
