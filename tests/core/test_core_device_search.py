@@ -1,4 +1,7 @@
-"""Search by torch against brute force and against the kernels. The device is the CPU, named so that torch's path is taken."""
+"""Search by torch against brute force and against the kernels.
+
+Where there is no CUDA, the device is the CPU, named so that torch's path is taken.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,7 @@ from rectifier_core.devices import full_float32, to_device
 from rectifier_core.records import Float32, Int32
 from rectifier_core.top_k import largest_products
 
-DEVICE = "cpu:0"
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu:0"
 
 
 def brute_force(vectors: Float32, queries: Float32, count: int) -> Int32:

@@ -1,4 +1,7 @@
-"""Training by torch against the compiled one: losses, rows, recall. The device is the CPU, named so that torch's path is taken."""
+"""Training by torch against the compiled one: losses, rows, recall.
+
+Where there is no CUDA, the device is the CPU, named so that torch's path is taken.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,7 @@ from rectifier_core.propagation import InteractionGraph, layer_mean
 from rectifier_core.records import Interactions
 from rectifier_core.seeding import generator
 
-DEVICE = "cpu:0"
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu:0"
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +41,7 @@ def test_steps_are_those_of_the_compiled_training(log: Interactions, num_layers:
     # Adam's first steps are the gradient's sign: an entry whose gradient is rounding may go either way.
     assert np.mean(np.abs(theirs.ego - ours.ego) > 1e-5) < 1e-3
     assert np.abs(theirs.ego - start).max() > 0.03
-    np.testing.assert_allclose(theirs.final().numpy(), ours.final(), atol=1e-3)
+    np.testing.assert_allclose(theirs.final().cpu().numpy(), ours.final(), atol=1e-3)
 
 
 def test_extreme_gaps_give_finite_losses(log: Interactions) -> None:
@@ -77,10 +80,10 @@ def test_a_device_judges_alike(log: Interactions, places: int, monkeypatch: pyte
     training, held = hold_out(log, 0.3, generator(0, "test"))
     judge = HeldOutRecall(training, held, generator(0, "judge"))
     for final in (normals(np.random.default_rng(8), log.num_users + log.num_items, 8), np.full((150, 3), np.nan, np.float32)):
-        assert judge(torch.from_numpy(final)) == judge(final)
+        assert judge(torch.from_numpy(final).to(DEVICE)) == judge(final)
     for item in (20, 21):
         tied = HeldOutRecall(log_of([0], [0], 1, 40), log_of([0], [item], 1, 40), generator(0, "judge"))
-        assert tied(torch.ones(41, 3)) == (item == 20)
+        assert tied(torch.ones(41, 3, device=DEVICE)) == (item == 20)
 
 
 def test_anchors_are_trained_to_the_same_recall() -> None:
