@@ -8,12 +8,13 @@ from typing import Any
 from flows.run_config import RunConfig
 from rectifier_core.witness import witness_pairs
 from tasks import prefect_tasks as do
+from tasks.memory_plan import MemoryPlan
 from tasks.references import Ref, StageStore
 from tasks.report_inputs import ModalityRefs
 from tasks.segment_stages import sequence_modalities
 
 
-def match_catalog(source: Ref, anchors: Ref, config: RunConfig, store: StageStore) -> dict[str, ModalityRefs]:
+def match_catalog(source: Ref, anchors: Ref, config: RunConfig, store: StageStore, memory: MemoryPlan) -> dict[str, ModalityRefs]:
     """Judge segments, find copies, project, hold modalities against one another, match, balance, and judge trust."""
     seed, modalities = config.seed, list(config.source.modalities)
     segments = {m: do.judge_segments(m, source, anchors, config.segments, seed, store) for m in sequence_modalities(source)}
@@ -24,7 +25,7 @@ def match_catalog(source: Ref, anchors: Ref, config: RunConfig, store: StageStor
     pairs = witness_pairs(widths, config.witness)
     places = {m: do.place(m, features[m], copies[m], config.witness, seed, store) for m in sorted({onto for _, onto in pairs})}
     witnesses = {(a, b): do.witness(a, b, features[a], copies[a], places[b], config.projection, seed, store) for a, b in pairs}
-    affinities = {m: do.match(m, projections[m], config.affinity, seed, store) for m in modalities}
+    affinities = {m: do.match(m, projections[m], config.affinity, seed, store, memory.room(f"affinity/{m}")) for m in modalities}
     plans = {m: do.balance(m, affinities[m], config.sinkhorn, store) for m in modalities}
     trusts = do.judge_trust(source, anchors, projections, witnesses, config.trust, seed, store)
     return {

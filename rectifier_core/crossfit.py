@@ -7,6 +7,7 @@ is solved from the total minus its own, so a pass over the rows serves every fol
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,6 +21,10 @@ GRAM_ROUNDING = 4e-6
 """Error of a float32 Gram product as a share of its trace, at its worst (equal rows); no ridge penalty goes below it."""
 
 
+Solved = tuple[Float32, Float32, Float32]
+"""A centred linear map: weight [D, A], feature mean [D], target mean [A]."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FoldMaps:
     """One centred linear map per fold, each fitted without its fold: ``unit((x - feature_mean[f]) @ weight[f])``."""
@@ -27,6 +32,12 @@ class FoldMaps:
     weights: Float32
     feature_means: Float32
     target_means: Float32
+
+    @classmethod
+    def of(cls, parts: Sequence[Solved]) -> FoldMaps:
+        """The maps of folds 0, 1, ... as one."""
+        weights, feature_means, target_means = (np.stack(x) for x in zip(*parts, strict=True))
+        return cls(weights=weights, feature_means=feature_means, target_means=target_means)
 
 
 class NormalEquations:
@@ -62,7 +73,7 @@ class NormalEquations:
         other.grams, other.crosses = self.grams.copy(), self.crosses.copy()
         return other
 
-    def solve(self, strength: float, *left_out: int) -> tuple[Float32, Float32, Float32]:
+    def solve(self, strength: float, *left_out: int) -> Solved:
         """(weight [D, A], feature mean [D], target mean [A]) fitted on every row outside the folds ``left_out``.
 
         ``strength`` is in units of the mean eigenvalue of the centred Gram matrix.
@@ -82,12 +93,7 @@ class NormalEquations:
 
     def solve_folds(self, strength: float, *left_out: int) -> FoldMaps:
         """The map of every fold at one strength; the folds ``left_out`` are in none of them."""
-        parts = [self.solve(strength, fold, *left_out) for fold in range(len(self.counts))]
-        return FoldMaps(
-            weights=np.stack([p[0] for p in parts]),
-            feature_means=np.stack([p[1] for p in parts]),
-            target_means=np.stack([p[2] for p in parts]),
-        )
+        return FoldMaps.of([self.solve(strength, fold, *left_out) for fold in range(len(self.counts))])
 
 
 def item_folds(num_items: int, num_folds: int, seed: int) -> Int32:
@@ -106,4 +112,13 @@ def out_of_fold(features: Float32, rows: Int64, folds: Int32, maps: FoldMaps, bl
         for f in np.unique(fold):
             inside = fold == f
             projected[block][inside] = (x[inside] - maps.feature_means[f]) @ maps.weights[f]
+    return projected
+
+
+def project(features: Float32, rows: Int64, weight: Float32, feature_mean: Float32, block_rows: int) -> Float32:
+    """``features[rows]`` through one centred map, at their own length: [len(rows), A] float32; ``features`` is read by blocks."""
+    projected = np.zeros((len(rows), weight.shape[1]), np.float32)
+    for block in row_blocks(len(rows), block_rows):
+        centred: Float32 = unit_rows(np.asarray(features[rows[block]])) - feature_mean
+        projected[block] = centred @ weight
     return projected

@@ -151,12 +151,16 @@ class Projection:
     deliberately re-paired items (the law of a
     mismatched feature). ``kept`` marks the pairs that small-loss selection fitted on. With an out-of-fold solver, ``projected[i]`` and
     ``alignment[i]``
-    come from a map that never saw item i, and ``weight`` is the map fitted on all kept pairs.
+    come from a map that never saw item i, ``fold_weights[fold[i]]`` [D, A] with ``fold_means[fold[i]]``; ``weight`` is the map fitted on
+    all kept pairs, and ``target_mean`` [A] what ``target`` was centred by.
     """
 
     modality: str
     weight: Float32
     feature_mean: Float32
+    target_mean: Float32
+    fold_weights: Float32
+    fold_means: Float32
     projected: Float32
     target: Float32
     alignment: Float32
@@ -169,6 +173,9 @@ class Projection:
     def __post_init__(self) -> None:
         check_array("weight", self.weight, (None, None), np.float32)
         check_array("feature_mean", self.feature_mean, (self.weight.shape[0],), np.float32)
+        check_array("target_mean", self.target_mean, (self.weight.shape[1],), np.float32)
+        check_array("fold_weights", self.fold_weights, (None, *self.weight.shape), np.float32)
+        check_array("fold_means", self.fold_means, self.fold_weights.shape[:2], np.float32)
         check_array("projected", self.projected, (None, self.weight.shape[1]), np.float32)
         check_array("target", self.target, self.projected.shape, np.float32)
         check_array("alignment", self.alignment, (len(self.projected),), np.float32)

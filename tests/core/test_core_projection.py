@@ -137,7 +137,7 @@ def test_a_sample_chooses_the_strength_that_all_pairs_choose(world: Planted, mon
         return told, found
 
     by_all, everyone = told_and_found()
-    monkeypatch.setattr("rectifier_core.projection.STRENGTH_SAMPLE", 150)
+    monkeypatch.setattr("rectifier_core.ridge_fit.STRENGTH_SAMPLE", 150)
     by_some, sampled = told_and_found()
     assert by_some != by_all
     assert sampled.ridge == everyone.ridge

@@ -1,0 +1,105 @@
+"""Ridge regression out of fold with small-loss selection on the out-of-fold score; a leaf of the projection stage."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from rectifier_core.crossfit import FoldMaps, NormalEquations, Solved, out_of_fold
+from rectifier_core.numerics import row_blocks, unit_rows
+from rectifier_core.projection_fit import Fitted, Problem, aligned, keep_best
+from rectifier_core.records import Bool, Float32, Int32, Int64
+from rectifier_core.seeding import generator
+
+STRENGTH_SAMPLE = 100_000
+"""The ridge strength is chosen on so many pairs: every one of the grid would be another pass over all features."""
+
+
+def fit_ridge(problem: Problem) -> Fitted:
+    """The map of every fold without that fold, at the strength that aligns best out of fold, and the map of all kept pairs."""
+    modality, features, pairs, folds, anchors = problem.modality, problem.features, problem.pairs, problem.folds, problem.anchors
+    config, keep_ratio, progress = problem.config, problem.keep_ratio, problem.progress
+    targets = np.ascontiguousarray(anchors.items[pairs])
+    origin = _mean_unit_row(features, pairs, config.block_rows)
+    sums = NormalEquations(num_folds=config.folds, origin=origin, target_width=targets.shape[1])
+    everything = np.ones(len(pairs), np.bool_)
+    _recount(sums, features, pairs, targets, folds, ~everything, everything, config.block_rows)
+    grid = config.ridge_grid
+    best, highest, judged = 0, -np.inf, _judges_of_strength(problem)
+    for at, strength in enumerate(grid):
+        trial = out_of_fold(features, pairs[judged], folds[judged], sums.solve_folds(strength), config.block_rows)
+        reached = float(aligned(trial, targets[judged], everything[judged]).mean())
+        if reached > highest:
+            best, highest = at, reached
+        progress(f"projection of {modality}: out-of-fold alignment {reached:.4f} at ridge {strength:g}", at + 1, len(grid))
+    kept, chosen_strength = everything, grid[best]
+    maps = sums.solve_folds(chosen_strength)
+    projected = out_of_fold(features, pairs, folds, maps, config.block_rows)
+    if config.rounds > 1 and keep_ratio < 1:
+        near = grid[max(0, best - 1) : best + 2]
+        solved: list[list[Solved]] = [[] for _ in near]
+        for fold in range(config.folds):
+            own = _selected(sums, problem, targets, fold, chosen_strength)
+            for maps_of, strength in zip(solved, near, strict=True):
+                maps_of.append(own.solve(strength, fold))
+            progress(f"projection of {modality}: selection for fold", fold + 1, config.folds)
+        tried = [FoldMaps.of(parts) for parts in solved]
+        trials = [out_of_fold(features, pairs, folds, x, config.block_rows) for x in tried]
+        chosen = [keep_best(aligned(trial, targets, everything), keep_ratio) for trial in trials]
+        at = int(np.argmax([aligned(trial, targets, kept)[kept].mean() for trial, kept in zip(trials, chosen, strict=True)]))
+        kept, chosen_strength, projected, maps = chosen[at], near[at], trials[at], tried[at]
+        _recount(sums, features, pairs, targets, folds, everything, kept, config.block_rows)
+    weight, feature_mean, target_mean = sums.solve(chosen_strength)
+    return Fitted(
+        weight=weight,
+        feature_mean=feature_mean,
+        target_mean=target_mean,
+        maps=maps,
+        projected=projected,
+        kept=kept,
+        ridge=chosen_strength,
+    )
+
+
+def _judges_of_strength(problem: Problem) -> Int64:
+    """Positions in ``pairs``, ascending, of those that the strength is chosen by: all, or a sample whose mean is known to a thousandth."""
+    count = len(problem.pairs)
+    if count <= STRENGTH_SAMPLE:
+        return np.arange(count)
+    rng = generator(problem.seed, "projection", problem.modality, "strength")
+    return np.sort(rng.choice(count, STRENGTH_SAMPLE, replace=False))
+
+
+def _selected(sums: NormalEquations, problem: Problem, targets: Float32, fold: int, strength: float) -> NormalEquations:
+    """``sums`` less the pairs that selection drops when it is made without ``fold``.
+
+    Were one selection shared by all folds, it would carry each fold's own pairs into the map that is to score them, and features dealt out
+    at random would seem aligned.
+    """
+    features, pairs, folds, config = problem.features, problem.pairs, problem.folds, problem.config
+    own, kept, outside = sums.copy(), np.ones(len(pairs), np.bool_), np.flatnonzero(folds != fold)
+    for step in range(1, config.rounds):
+        projected = out_of_fold(features, pairs[outside], folds[outside], own.solve_folds(strength, fold), config.block_rows)
+        score = aligned(projected, targets[outside], kept[outside])
+        now = np.zeros(len(pairs), np.bool_)
+        now[outside] = keep_best(score, 1 - (1 - problem.keep_ratio) * step / (config.rounds - 1))
+        now[folds == fold] = True
+        _recount(own, features, pairs, targets, folds, kept, now, config.block_rows)
+        kept = now
+    return own
+
+
+def _mean_unit_row(features: Float32, rows: Int64, block_rows: int) -> Float32:
+    total = np.zeros(features.shape[1])
+    for block in row_blocks(len(rows), block_rows):
+        total += unit_rows(np.asarray(features[rows[block]])).sum(axis=0, dtype=np.float64)
+    return (total / max(1, len(rows))).astype(np.float32)
+
+
+def _recount(
+    sums: NormalEquations, features: Float32, pairs: Int64, targets: Float32, folds: Int32, before: Bool, after: Bool, block_rows: int
+) -> None:
+    """Bring the sums from the rows ``before`` to the rows ``after`` by adding and taking out the difference."""
+    for rows, sign in ((np.flatnonzero(after & ~before), 1.0), (np.flatnonzero(before & ~after), -1.0)):
+        for block in row_blocks(len(rows), block_rows):
+            at = rows[block]
+            sums.add(unit_rows(np.asarray(features[pairs[at]])), targets[at], folds[at], sign=sign)
