@@ -266,7 +266,7 @@ def test_arrays_that_do_not_fit_the_ids_are_refused(tmp_path: Path, config: Publ
 
 def test_a_larger_table_is_written_a_block_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(table_rows, "_BLOCK_BYTES", 1 << 20)
-    monkeypatch.setattr(mapped, "LET_GO_AT", 4 << 20)
+    monkeypatch.setattr(mapped, "_ROOM", mapped._Room(8 << 20))
     source, rectified = make_refs(tmp_path / "stages", items=60_000, widths={"image": 512})
     config = PublishConfig(uri=str(tmp_path / "table"), rows_per_file=50_000)
     with watch_memory() as usual:
