@@ -1,14 +1,14 @@
 """What a night costs as the catalog grows: the demo catalog at each size, then ``python -m flows rectify`` as a user runs it, cold.
 
-A size is written and run by processes of their own, in folders that are gone afterwards. Seconds, CPU seconds and the peak of each stage are
-those of the run's JSON summary; of the whole process they are what the system counts, publishing and report included. Stages of both
-modalities are added up, of their peaks it is the larger. The exponent is the slope of a line through the logarithms of seconds (of CPU seconds
-where the summary has them) and items; 1 is linear. Widths, pairs and users of the large sizes are those of a production catalog: 1,280 and
-384 numbers, a user an item, ten rows of the log a user.
+A size is written and run by processes of their own, in folders that are gone afterwards. Seconds, CPU seconds and the peak of each stage
+are those of the run's JSON summary, both modalities' added up, of their peaks the larger; of the whole process they are what the system
+counts. "The rest" is starting, publishing and the report. The exponent is the slope of a line through the logarithms of cost and items: 1
+is linear. Widths, users and pairs are those of a production catalog: 1,280 and 384 numbers, a user an item, ten rows of the log a user.
 
     python -m benchmarks.scale [--items 10000 100000] [--large] [--next-night] [--folder DIR] > benchmarks/results/scale.md
 
-``--large`` adds a million items: some 40 GB of disk and most of an hour on two cores.
+``--large`` adds a million items: some 40 GB of disk and most of an hour on two cores. ``--next-night`` runs an incremental night after
+each.
 """
 
 from __future__ import annotations
@@ -64,8 +64,8 @@ class Night:
             stage = name.split("/")[0]
             peaks[stage] = max(peaks.get(stage, 0), size)
         seconds, cpu_seconds = added(summary["seconds"]), added(summary.get("cpu_seconds", {}))
-        rest = {"publish, report and start": wall - sum(seconds.values())}
-        rest_cpu = {"publish, report and start": cpu - sum(cpu_seconds.values())} if cpu_seconds else {}
+        rest = {"the rest": wall - sum(seconds.values())}
+        rest_cpu = {"the rest": cpu - sum(cpu_seconds.values())} if cpu_seconds else {}
         return cls(items=items, wall=wall, cpu=cpu, peak=peak, seconds=seconds | rest, cpu_seconds=cpu_seconds | rest_cpu, peaks=peaks)
 
 
@@ -149,9 +149,7 @@ def main() -> None:
     said = f"--items {' '.join(map(str, options.items))}" + " --large" * options.large + " --next-night" * options.next_night
     said += "".join(f" --set {x}" for x in options.set)
     print(f"# A night as the catalog grows\n\n{machine()}\n\nCommand: `python -m benchmarks.scale {said}`\n")
-    print(
-        f"Two modalities of {WIDTHS['image']:,} and {WIDTHS['text']} numbers, {USERS_AN_ITEM:g} users an item, {ROWS_A_USER} rows a user."
-    )
+    print(f"Widths {WIDTHS['image']:,} and {WIDTHS['text']}, {USERS_AN_ITEM:g} users an item, {ROWS_A_USER} rows of the log a user.")
     table("Cold", cold)
     if later:
         table("The next night, incremental, 1 % of the features changed and a day of the log more", later)
