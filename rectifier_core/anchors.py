@@ -163,7 +163,7 @@ def _fit(
     device: str,
     progress: Progress,
 ) -> tuple[Float32, list[float], list[float]]:
-    size = config.batch_size or _batch_size(len(training.users), 2 * graph.towards[USERS].nnz, config)
+    size = pairs_a_step(config, len(training.users), 2 * graph.towards[USERS].nnz)
     rate = config.learning_rate * float(np.clip(np.sqrt(size / USUAL_STEP), 1, FASTEST))
     given: dict[str, float] = {"learning_rate": rate, "weight_decay": config.weight_decay}
     model: LightGCNTraining | DeviceTraining = (
@@ -197,7 +197,10 @@ def _fit(
     return best_ego, losses, recalls
 
 
-def _batch_size(num_pairs: int, num_entries: int, config: AnchorsConfig) -> int:
+def pairs_a_step(config: AnchorsConfig, num_pairs: int, num_entries: int) -> int:
+    """The size of a step on a log of ``num_pairs`` whose graph has ``num_entries`` both ways: see ``AnchorsConfig``."""
+    if config.batch_size is not None:
+        return config.batch_size
     step_work = 2 * max(1, config.num_layers) * num_entries * config.embedding_size
     steps = int(np.clip(config.epoch_work / max(1, step_work), min(8, config.steps_per_epoch), config.steps_per_epoch))
     return max(USUAL_STEP, -(-num_pairs // steps))
