@@ -61,13 +61,13 @@ def _sums(indptr: Any, indices: Any, values: Any, vector: Any, out: Any, first: 
         entry, stop = np.uint64(indptr[line]), np.uint64(indptr[line + 1])
         a = b = c = d = 0.0
         while entry + four <= stop:
-            a += np.float64(values[entry]) * vector[np.uint64(indices[entry])]
-            b += np.float64(values[entry + one]) * vector[np.uint64(indices[entry + one])]
-            c += np.float64(values[entry + two]) * vector[np.uint64(indices[entry + two])]
-            d += np.float64(values[entry + three]) * vector[np.uint64(indices[entry + three])]
+            a += values[entry] * vector[np.uint64(indices[entry])]
+            b += values[entry + one] * vector[np.uint64(indices[entry + one])]
+            c += values[entry + two] * vector[np.uint64(indices[entry + two])]
+            d += values[entry + three] * vector[np.uint64(indices[entry + three])]
             entry += four
         while entry < stop:
-            a += np.float64(values[entry]) * vector[np.uint64(indices[entry])]
+            a += values[entry] * vector[np.uint64(indices[entry])]
             entry += one
         out[line - first] = (a + b) + (c + d)
 
@@ -146,7 +146,7 @@ def make_columns(block: Block, potential: Float64, top: Float64) -> Float64:
 
 
 def kernel_sums(block: Block, vector: Float32 | Float64) -> Float64:
-    """Each line's kernel times ``vector``, of rows and of columns alike, summed in float64."""
+    """Each line's kernel times ``vector``, of rows and of columns alike: products in the vector's type, their sum in float64."""
     side, sums = block.side, _lines(block)
     _sums(side.indptr, side.indices, side.kernel, vector, sums, block.first, block.last)
     return sums

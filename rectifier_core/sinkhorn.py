@@ -30,7 +30,7 @@ PATIENCE, FALL = 30, 0.99
 """Iterations within which the error must fall to this share of what it was."""
 CHUNK = 1 << 14
 FINE = 1e-5
-"""Down to this tolerance vectors are gathered, and sent, as float32: the columns' sums are then good to about 3e-8 of themselves."""
+"""Down to this tolerance vectors are gathered, and sent, as float32: the columns' sums are then good to about 1e-7 of themselves."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

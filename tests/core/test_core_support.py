@@ -79,7 +79,7 @@ def test_rows_and_columns_see_one_matrix(spread: float) -> None:
     assert ((highest >= 1) & (highest <= 2)).all()
     np.testing.assert_allclose(in_order(kernel_sums, support.row_blocks, (vector,)), wanted @ vector, rtol=1e-6)
     rounded = in_order(kernel_sums, support.row_blocks, (vector.astype(np.float32),))
-    np.testing.assert_allclose(rounded, wanted @ vector.astype(np.float32).astype(np.float64), rtol=1e-6)
+    np.testing.assert_allclose(rounded, wanted @ vector.astype(np.float32), rtol=1e-6)
     sums = in_order(kernel_sums, support.column_blocks, (vector,))
     np.testing.assert_allclose(sums, columns.T @ vector, rtol=2e-6)
     least = in_order(lowest_of_rows, support.row_blocks, (vector,))
