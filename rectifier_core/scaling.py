@@ -1,8 +1,8 @@
 """The work of balancing on one block, and how blocks are worked on; a leaf. What another machine would do is all here.
 
-Every function takes a block and vectors over all items (float64 [I]), and gives a float64 vector over the block's lines. With the block's
-arrays as files, that is all that has to travel: vectors out, lines back. ``in_order`` does it in this process; any ``Run`` may stand in its
-place, so long as it calls the same functions on every block once and returns what they gave.
+Every function takes a block and vectors over all items, float64 [I] or for sums float32, and gives a float64 vector over its lines. With
+the block's arrays as files, that is all that has to travel: vectors out, lines back. ``in_order`` does it in this process; any ``Run`` may
+stand in its place, so long as it calls the same functions on every block once and returns what they gave.
 
 The matrix is exp(logits + potential[column] - top[row]), the row's largest entry being 1: Schmitzer, SIAM J. Sci. Comput. 41 (2019),
 section 3. It is kept as float32 ``kernel``, made anew (``make_*``) whenever the potential has moved far; between that, sums are plain
@@ -19,12 +19,12 @@ from typing import Any
 import numba
 import numpy as np
 
-from rectifier_core.records import Float64
+from rectifier_core.records import Float32, Float64
 from rectifier_core.shards import in_shards, kernel, read_only
 from rectifier_core.support import Block
 
 Work = Callable[..., Float64]
-Run = Callable[[Work, Sequence[Block], tuple[Float64, ...]], Float64]
+Run = Callable[[Work, Sequence[Block], tuple[Float32 | Float64, ...]], Float64]
 """``run(work, blocks, vectors)`` is ``np.concatenate([work(block, *vectors) for block in blocks])``, wherever that is done."""
 
 REACH = 30.0
@@ -40,7 +40,7 @@ _RANGE, _OUT, _KERNEL = (numba.intp,) * 2, numba.float64[::1], numba.float32[::1
 _LN2, _LEAST = math.log(2), -650.0
 
 
-def in_order(work: Work, blocks: Sequence[Block], vectors: tuple[Float64, ...]) -> Float64:
+def in_order(work: Work, blocks: Sequence[Block], vectors: tuple[Float32 | Float64, ...]) -> Float64:
     """Every block in this process, as many at a time as there are threads."""
     out = np.empty(blocks[-1].last if blocks else 0)
 
@@ -53,7 +53,7 @@ def in_order(work: Work, blocks: Sequence[Block], vectors: tuple[Float64, ...]) 
     return out
 
 
-@kernel(numba.void(_LINES, _ENDS, _FLOATS, _VECTOR, _OUT, *_RANGE))
+@kernel(*(numba.void(_LINES, _ENDS, _FLOATS, vector, _OUT, *_RANGE) for vector in (_FLOATS, _VECTOR)))
 def _sums(indptr: Any, indices: Any, values: Any, vector: Any, out: Any, first: Any, last: Any) -> None:
     # Unsigned, or every gather tests for an index from the end; four sums, or each addition waits for the last.
     one, two, three, four = np.uint64(1), np.uint64(2), np.uint64(3), np.uint64(4)
@@ -145,8 +145,8 @@ def make_columns(block: Block, potential: Float64, top: Float64) -> Float64:
     return scale
 
 
-def kernel_sums(block: Block, vector: Float64) -> Float64:
-    """Each line's kernel times ``vector``, of rows and of columns alike."""
+def kernel_sums(block: Block, vector: Float32 | Float64) -> Float64:
+    """Each line's kernel times ``vector``, of rows and of columns alike: products in the vector's type, their sum in float64."""
     side, sums = block.side, _lines(block)
     _sums(side.indptr, side.indices, side.kernel, vector, sums, block.first, block.last)
     return sums

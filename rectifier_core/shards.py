@@ -20,17 +20,17 @@ SHARDS_PER_THREAD = 4
 """More shards than threads, so that a thread that is held up by other work leaves its share to the rest."""
 
 
-def kernel(signature: numba.core.typing.templates.Signature, *, fastmath: set[str] | bool = False) -> Callable[..., Callable[..., None]]:
-    """Compile a function for one signature when its module is loaded, to run without the interpreter's lock; kept on disk where possible.
+def kernel(*signatures: numba.core.typing.templates.Signature, fastmath: set[str] | bool = False) -> Callable[..., Callable[..., None]]:
+    """Compile a function for these types when its module is loaded, to run without the interpreter's lock; kept on disk where possible.
 
     The first load of a fresh checkout compiles; where neither the package's folder nor the user's cache can be written, every load does.
     """
 
     def compiled(function: Callable[..., None]) -> Callable[..., None]:
         try:
-            made: Callable[..., None] = numba.njit(signature, nogil=True, cache=True, fastmath=fastmath)(function)
+            made: Callable[..., None] = numba.njit(list(signatures), nogil=True, cache=True, fastmath=fastmath)(function)
         except (RuntimeError, OSError):
-            made = numba.njit(signature, nogil=True, fastmath=fastmath)(function)
+            made = numba.njit(list(signatures), nogil=True, fastmath=fastmath)(function)
         return made
 
     return compiled

@@ -181,7 +181,7 @@ def test_a_support_that_admits_no_balance_is_told_from_one_that_only_takes_long(
     assert (plan.outcome is BalanceOutcome.INFEASIBLE) == (least > config.tolerance)
     assert (least > config.tolerance) == (seed % 2 == 0)
     if least > config.tolerance:
-        assert least - 1e-9 <= plan.column_error < 1.3 * least
+        assert least - 1e-7 <= plan.column_error < 1.3 * least
 
 
 def test_it_starts_where_an_earlier_plan_ended() -> None:
