@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from rectifier_core.crossfit import item_folds, project
+from rectifier_core.crossfit import item_folds
 from rectifier_core.evidence import re_pairings
 from rectifier_core.minibatch_fit import fit_minibatch
 from rectifier_core.mixture import fit_mixture
@@ -28,6 +28,7 @@ from rectifier_core.numerics import Progress, silent, unit_rows
 from rectifier_core.projection_fit import Fitted, Problem, ProjectionConfig
 from rectifier_core.records import Anchors, Bool, Float32, Projection
 from rectifier_core.ridge_fit import fit_ridge
+from rectifier_core.row_passes import HeldRows, RowPasses
 from rectifier_core.seeding import generator
 
 __all__ = ["ProjectionConfig", "fit_projection"]
@@ -39,11 +40,20 @@ MOST_REFITS, AT_REST = 5, 0.01
 
 
 def fit_projection(
-    modality: str, features: Float32, present: Bool, anchors: Anchors, config: ProjectionConfig, *, seed: int, progress: Progress = silent
+    modality: str,
+    features: Float32,
+    present: Bool,
+    anchors: Anchors,
+    config: ProjectionConfig,
+    *,
+    seed: int,
+    passes: RowPasses | None = None,
+    progress: Progress = silent,
 ) -> Projection:
     """Fit the map of one modality and score every item that has both a feature and an anchor.
 
     ``features`` [I, D] float32 may be a memory map, read by blocks and never copied whole; ``present`` [I] says which rows count.
+    ``passes`` over them may be made elsewhere, in parts; by default they are made here.
     With fewer pairs than folds nothing can be fitted out of fold: the projection is zero and every alignment NaN.
     """
     pairs = np.flatnonzero(present & anchors.trained)
@@ -51,8 +61,9 @@ def fit_projection(
         return _nothing(modality, features, anchors, config)
     folds = item_folds(len(present), config.folds, seed)
     keep_ratio = 1.0 if config.keep_ratio == "auto" else config.keep_ratio
+    passes = passes or HeldRows(features, config.block_rows)
     for _ in range(MOST_REFITS if config.keep_ratio == "auto" else 1):
-        problem = Problem(modality, features, pairs, folds[pairs], anchors, config, keep_ratio, seed, progress)
+        problem = Problem(modality, features, pairs, folds[pairs], anchors, config, keep_ratio, seed, progress, passes)
         fitted = fit_ridge(problem) if config.solver == "crossfit_ridge" else fit_minibatch(problem)
         found = _scored(problem, fitted, present)
         wanted = _following_ratio(found, seed) if config.keep_ratio == "auto" else keep_ratio
@@ -64,11 +75,11 @@ def fit_projection(
 
 def _scored(problem: Problem, fitted: Fitted, present: Bool) -> Projection:
     """The record of a fit: every item with a feature projected, every pair scored."""
-    modality, features, pairs, anchors = problem.modality, problem.features, problem.pairs, problem.anchors
+    modality, pairs, anchors = problem.modality, problem.pairs, problem.anchors
     rest = np.flatnonzero(present & ~anchors.trained)
     raw = np.zeros(anchors.items.shape, np.float32)
     raw[pairs] = fitted.projected
-    raw[rest] = project(features, rest, fitted.weight, fitted.feature_mean, problem.config.block_rows)
+    raw[rest] = problem.passes.project(rest, fitted.weight, fitted.feature_mean)
     projected = unit_rows(raw)
     target = unit_rows(np.asarray(anchors.items - fitted.target_mean, dtype=np.float32))
     target[~anchors.trained] = 0
