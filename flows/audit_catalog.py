@@ -14,6 +14,7 @@ from flows.run_config import RunConfig
 from tasks import prefect_tasks as do
 from tasks.audit import write_audit
 from tasks.audit_inputs import AuditInputs, AuditOptions
+from tasks.open_runner import open_runner
 from tasks.resources import use_threads
 from tasks.runs import identify
 
@@ -32,8 +33,7 @@ def audit_catalog(config: RunConfig, as_of: date, options: AuditOptions, out: Pa
     InputError or StorageError, each with one line for the user.
     """
     use_threads(config.resources.thread_count)
-    with config.run.store.in_use():
-        store = config.run.store
+    with config.run.store.in_use(), open_runner(config.resources, config.run.store) as store:
         source = do.read(config.source, as_of, store)
         run_id = identify(as_of, source, config.shaping).run_id
         anchors = do.anchors(source, config.anchors, config.seed, store, config.run, config.publish, as_of)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import fields
 from enum import Enum
+from functools import lru_cache
 from typing import Any, TypeVar, get_type_hints
 
 import numpy as np
@@ -14,11 +15,16 @@ from tasks.references import Ref, StageWriter, plain
 Record = TypeVar("Record")
 
 
-def save_record(writer: StageWriter, record: Any) -> None:
-    """Write a core record: arrays as ``<field>.npy``, mappings as ``<field>-<key>.npy``, the rest into ``meta.json``."""
+def save_record(writer: StageWriter, record: Any, *, written: Container[str] = ()) -> None:
+    """Write a core record: arrays as ``<field>.npy``, mappings as ``<field>-<key>.npy``, the rest into ``meta.json``.
+
+    The arrays ``written`` are there already.
+    """
     meta: dict[str, Any] = {}
     for part in fields(record):
         value = getattr(record, part.name)
+        if part.name in written:
+            continue
         if isinstance(value, np.ndarray):
             writer.array(part.name, value)
         elif isinstance(value, Mapping):
@@ -43,3 +49,9 @@ def load_record(ref: Ref, kind: type[Record]) -> Record:
         else:
             values[name] = float("nan") if hint is float and meta.get(name) is None else meta.get(name)
     return kind(**values)
+
+
+@lru_cache(maxsize=8)
+def open_record(ref: Ref, kind: type[Record]) -> Record:
+    """``load_record``, kept for the next shard: the checks of a large record read all of it."""
+    return load_record(ref, kind)
