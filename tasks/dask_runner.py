@@ -15,13 +15,13 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import CancelledError
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import count
+from itertools import count, islice
 from pathlib import Path
 from secrets import token_hex
 from typing import Any
 
 import numpy as np
-from distributed import Client, Future, wait
+from distributed import Client, Future
 from distributed.scheduler import KilledWorker
 
 from tasks import dask_worker
@@ -99,29 +99,30 @@ class _DaskWork:
             self._out.clear()
 
     def _send(self, function: Callable[[S], Arrays], waiting: Iterator[S], most: int) -> None:
-        for shard, _ in zip(waiting, range(most), strict=False):
+        for shard in islice(waiting, most):
             number = next(self._numbers)
             key = f"{function.__name__}-{number}-{token_hex(6)}"
             self._out.append(self._client.submit(write_shard, function, shard, number, self._terms, key=key, pure=False))
 
     def _awaited(self, future: Future) -> Written:
+        """What a shard gave, or the exception that it raised. While none comes, someone must be there to work."""
         seen = time.monotonic()
-        try:
-            while True:
-                try:
-                    wait(future, timeout=POLL)
-                    found: Written = future.result()
-                    return found
-                except TimeoutError:
-                    if future.status == "error":
-                        raise
+        while True:
+            try:
+                error = future.exception(timeout=POLL)
+                break
+            except TimeoutError:
                 seen = time.monotonic() if self._workers() else seen
-                if time.monotonic() - seen > self._resources.patience:
-                    raise ClusterError(f"no worker was left at {self._resources.address} for {self._resources.patience:g} s: {AGAIN}")
-        except KilledWorker as error:
-            raise ClusterError(f"a shard of {error.task} ended every worker it was given to, as lack of memory does: {AGAIN}") from error
-        except CancelledError as error:
+            if time.monotonic() - seen > self._resources.patience:
+                raise ClusterError(f"no worker was left at {self._resources.address} for {self._resources.patience:g} s: {AGAIN}")
+        if isinstance(error, KilledWorker):
+            raise ClusterError(f"{error.task} ended every worker that it was given to, as lack of memory does: {AGAIN}") from error
+        if isinstance(error, CancelledError):
             raise ClusterError(f"the scheduler at {self._resources.address} was lost: {AGAIN}") from error
+        if error is not None:
+            raise error
+        found: Written = future.result()
+        return found
 
     def _workers(self) -> bool:
         try:

@@ -103,7 +103,8 @@ class ShardedRows:
 
     def _parts(self, function: Callable[[PassShard], Arrays], given: Shared, constant: Shared) -> Iterator[Arrays]:
         spans = list(row_blocks(len(given["rows"]), PART_BLOCKS * self.block_rows))
-        return self.work.map(function, [self._shard(x, given, constant) for x in spans])
+        for _, found in zip(spans, self.work.map(function, [self._shard(x, given, constant) for x in spans]), strict=True):
+            yield found
 
     def _rows(self, function: Callable[[PassShard], Arrays], given: Shared, constant: Shared, width: int) -> Float32:
         spans = row_shards(len(given["rows"]), self.shard_rows, self.block_rows)
