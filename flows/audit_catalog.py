@@ -14,8 +14,9 @@ from flows.run_config import RunConfig
 from tasks import prefect_tasks as do
 from tasks.audit import write_audit
 from tasks.audit_inputs import AuditInputs, AuditOptions
+from tasks.memory_plan import plan_memory
 from tasks.open_runner import open_runner
-from tasks.resources import use_threads
+from tasks.resources import use_resources
 from tasks.runs import identify
 
 
@@ -32,12 +33,13 @@ def audit_catalog(config: RunConfig, as_of: date, options: AuditOptions, out: Pa
     It shares the stage outputs of a night that ran before it, and runs beside one: it holds the stage store, not the table. Raises
     InputError or StorageError, each with one line for the user.
     """
-    use_threads(config.resources.thread_count)
+    use_resources(config.resources)
     with config.run.store.in_use(), open_runner(config.resources, config.run.store) as store:
         source = do.read(config.source, as_of, store)
         run_id = identify(as_of, source, config.shaping).run_id
+        memory = plan_memory(source, config.pipeline, config.resources)
         anchors = do.anchors(source, config.anchors, config.seed, store, config.run, config.publish, as_of)
-        matched = match_catalog(source, anchors, config, store)
+        matched = match_catalog(source, anchors, config, store, memory)
         folder = out or config.run.run_folder(run_id) / "audit"
         inputs = AuditInputs(run_id=run_id, as_of=as_of.isoformat(), seed=config.seed, source=source, anchors=anchors, modalities=matched)
         found: dict[str, Any] = audit(folder, inputs, options)

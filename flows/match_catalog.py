@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 from flows.run_config import RunConfig
 from rectifier_core.witness import witness_pairs
 from tasks import prefect_tasks as do
+from tasks.memory_plan import MemoryPlan
 from tasks.references import Ref, StageStore
 from tasks.report_inputs import ModalityRefs
 from tasks.segment_stages import sequence_modalities
@@ -27,7 +28,7 @@ def at_once(task: Any, calls: Mapping[K, tuple[Any, ...]]) -> dict[K, Ref]:
     return {key: future.result() for key, future in futures.items()}
 
 
-def match_catalog(source: Ref, anchors: Ref, config: RunConfig, store: StageStore) -> dict[str, ModalityRefs]:
+def match_catalog(source: Ref, anchors: Ref, config: RunConfig, store: StageStore, memory: MemoryPlan) -> dict[str, ModalityRefs]:
     """Judge segments, find copies, project, hold modalities against one another, match, balance, and judge trust."""
     seed, modalities = config.seed, list(config.source.modalities)
     together = at_once if store.runner.concurrent else one_by_one
@@ -41,7 +42,8 @@ def match_catalog(source: Ref, anchors: Ref, config: RunConfig, store: StageStor
     places = together(do.place, {m: (m, features[m], copies[m], config.witness, seed, store) for m in targets})
     held = {(a, b): (a, b, features[a], copies[a], places[b], config.projection, seed, store) for a, b in pairs}
     witnesses = together(do.witness, held)
-    affinities = together(do.match, {m: (m, projections[m], config.affinity, seed, store) for m in modalities})
+    # Not together: each builds its index within all the room there is.
+    affinities = {m: do.match(m, projections[m], config.affinity, seed, store, memory.room(f"affinity/{m}")) for m in modalities}
     plans = together(do.balance, {m: (m, affinities[m], config.sinkhorn, store) for m in modalities})
     trusts = do.judge_trust(source, anchors, projections, witnesses, config.trust, seed, store)
     return {

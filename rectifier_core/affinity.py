@@ -97,8 +97,7 @@ def find_neighbours(
             at = ordered[block]
             neighbours[at], scores[at] = neighbours_of(projection, index, at, config)
 
-        room = None if memory is None else max(memory - index.vectors.nbytes, memory // 4) // threads
-        blocks = list(row_blocks(len(rows), _block_rows(config, projection.target.shape[1], room)))
+        blocks = list(row_blocks(len(rows), rows_in_work(config, index, memory, threads)))
         for block in in_threads(work, blocks, threads):
             progress(f"affinity of {projection.modality} ({name})", block.stop, len(rows))
     return Affinity(modality=projection.modality, neighbours=neighbours, scores=scores, recall=recall, index=name)
@@ -180,10 +179,15 @@ def _width(config: AffinityConfig, compact: bool) -> int:
     return config.num_neighbours + SPARE * compact
 
 
-def _block_rows(config: AffinityConfig, width: int, memory: int | None) -> int:
+def rows_in_work(config: AffinityConfig, index: InvertedLists, memory: int | None, threads: int) -> int:
+    """How many items each thread may ask for at a time, where index and blocks share ``memory`` bytes."""
+    if memory is None:
+        return config.block_rows
+    width = index.means.shape[1]
     # Per row: its candidates' vectors, once gathered and once multiplied, the lists it is noted beside, and its anchor.
     each = 4 * (2 * (config.num_neighbours + SPARE) * width + PANEL + 3 * width)
-    return config.block_rows if memory is None else max(1, min(config.block_rows, memory // each))
+    room = max(memory - int(index.vectors.nbytes), memory // 4) // threads
+    return max(1, min(config.block_rows, room // each))
 
 
 def _scored(projection: Projection, found: Int32, asked: Float32, config: AffinityConfig) -> tuple[Int32, Float32]:

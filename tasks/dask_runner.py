@@ -68,7 +68,7 @@ class DaskRunner:
 class _DaskWork:
     def __init__(self, runner: DaskRunner, folder: Path) -> None:
         self._client, self._resources, self._folder = runner.client, runner.resources, folder
-        self._terms = Terms(str(folder), worker_digest(), runner.resources.threads)
+        self._terms = Terms(str(folder), worker_digest(), runner.resources)
         self._out: deque[Future] = deque()
         self._numbers = count()
 

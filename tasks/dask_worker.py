@@ -10,7 +10,7 @@ import os
 import threading
 import zlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from secrets import token_hex
 from typing import Any
@@ -21,7 +21,7 @@ from distributed import get_worker
 from tasks.code_version import worker_digest
 from tasks.errors import ClusterError
 from tasks.references import TEMPORARY
-from tasks.resources import use_threads
+from tasks.resources import ResourcesConfig, use_resources
 from tasks.shard_runner import Arrays
 
 _CODE = worker_digest()
@@ -31,11 +31,11 @@ _here = threading.local()
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """What a worker is told with every shard: the folder for its files, the run's code, and how many threads the process may use."""
+    """What a worker is told with every shard: the folder for its files, the run's code, and what the process may take of its machine."""
 
     folder: str
     code: str
-    threads: int | None
+    resources: ResourcesConfig
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +54,7 @@ def write_shard(function: Callable[[Any], Arrays], shard: Any, number: int, term
     folder = Path(terms.folder)
     if not folder.is_dir():
         raise ClusterError(f"worker {name} does not see {folder.parent}: run.folder must be shared storage under one path on every worker")
-    _set_threads(terms.threads)
+    _use(terms.resources)
     arrays = function(shard)
     final = folder / f"{number:06d}-{token_hex(6)}"
     temporary = final.with_name(f"{TEMPORARY}{final.name}")
@@ -75,8 +75,8 @@ def describe(marker: str) -> dict[str, Any]:
     return {"code": _CODE, "sees": os.path.exists(marker)}
 
 
-def _set_threads(threads: int | None) -> None:
+def _use(resources: ResourcesConfig) -> None:
     """Share the process's threads among the shards it works on at a time."""
     if not getattr(_here, "set", False):
-        use_threads(max(1, (threads or len(os.sched_getaffinity(0))) // get_worker().state.nthreads))
+        use_resources(replace(resources, threads=max(1, resources.thread_count // get_worker().state.nthreads)))
         _here.set = True

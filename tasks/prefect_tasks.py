@@ -128,9 +128,9 @@ def witness(
 
 
 @task(task_run_name="match {modality}", **PLAIN)
-def match(modality: str, projection: Ref, config: AffinityConfig, seed: int, store: StageStore) -> Ref:
+def match(modality: str, projection: Ref, config: AffinityConfig, seed: int, store: StageStore, memory: int) -> Ref:
     """Find each item's best donors."""
-    return stages.affinity_stage(modality, projection, config, seed, store, progress=logged_progress())
+    return stages.affinity_stage(modality, projection, config, seed, store, memory=memory, progress=logged_progress())
 
 
 @task(task_run_name="balance {modality}", **PLAIN)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from rectifier_core.affinity import AffinityConfig, index_features, neighbours_of
+from rectifier_core.affinity import AffinityConfig, index_features, neighbours_of, rows_in_work
 from rectifier_core.inverted_lists import InvertedLists, by_likeness
 from rectifier_core.numerics import Progress, row_blocks
 from rectifier_core.records import NO_NEIGHBOUR, Affinity, Projection
@@ -28,6 +28,7 @@ class SearchShard:
     order: Shared
     reach: float
     recall: float
+    memory: int | None
     config: AffinityConfig
     first: int
     last: int
@@ -49,12 +50,15 @@ def search_shard(shard: SearchShard) -> Arrays:
         neighbours[block], scores[block] = neighbours_of(projection, index, rows[block], config)
 
     threads = torch.get_num_threads()
-    for _ in in_threads(work, list(row_blocks(len(rows), max(1, min(config.block_rows, -(-len(rows) // threads))))), threads):
+    most = rows_in_work(config, index, shard.memory, threads)
+    for _ in in_threads(work, list(row_blocks(len(rows), max(1, min(most, -(-len(rows) // threads))))), threads):
         pass
     return {"neighbours": neighbours, "scores": scores}
 
 
-def write_neighbours(writer: StageWriter, ref: Ref, config: AffinityConfig, runner: Runner, *, seed: int, progress: Progress) -> None:
+def write_neighbours(
+    writer: StageWriter, ref: Ref, config: AffinityConfig, runner: Runner, *, seed: int, memory: int | None, progress: Progress
+) -> None:
     """``affinity.find_neighbours`` of the projection ``ref``, its rows written as their shards are done."""
     projection = load_record(ref, Projection)
     shape, threads = (len(projection.target), config.num_neighbours), torch.get_num_threads()
@@ -62,7 +66,7 @@ def write_neighbours(writer: StageWriter, ref: Ref, config: AffinityConfig, runn
     for block in row_blocks(shape[0], config.block_rows):
         neighbours[block], scores[block] = NO_NEIGHBOUR, -np.inf
     rows, name, recall = np.flatnonzero(projection.target.any(axis=1)), "none", 1.0
-    index = index_features(projection, config, seed=seed, threads=threads) if len(rows) else None
+    index = index_features(projection, config, seed=seed, threads=threads, memory=memory) if len(rows) else None
     if index is not None:
         name, recall = index.name, index.recall
         order = by_likeness(index, projection.target, rows, threads=threads)
@@ -76,6 +80,7 @@ def write_neighbours(writer: StageWriter, ref: Ref, config: AffinityConfig, runn
                     order=asked,
                     reach=index.reach,
                     recall=recall,
+                    memory=memory,
                     config=config,
                     first=span.start,
                     last=span.stop,

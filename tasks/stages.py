@@ -138,12 +138,19 @@ def places_stage(modality: str, features: Ref, copies: Ref, config: WitnessConfi
 
 
 def affinity_stage(
-    modality: str, projection: Ref, config: AffinityConfig, seed: int, store: StageStore, *, progress: Progress = silent
+    modality: str,
+    projection: Ref,
+    config: AffinityConfig,
+    seed: int,
+    store: StageStore,
+    *,
+    memory: int | None = None,
+    progress: Progress = silent,
 ) -> Ref:
-    """The best donors of every item."""
+    """The best donors of every item; ``memory`` bounds, in bytes, the index and the blocks in work."""
 
     def build(writer: StageWriter) -> None:
-        write_neighbours(writer, projection, config, store.runner, seed=seed, progress=progress)
+        write_neighbours(writer, projection, config, store.runner, seed=seed, memory=memory, progress=progress)
 
     return store.once(f"affinity/{modality}", (projection, config, seed), build)
 
