@@ -31,7 +31,7 @@ def at_once(task: Any, calls: Mapping[K, tuple[Any, ...]]) -> dict[K, Ref]:
 def match_catalog(source: Ref, anchors: Ref, config: RunConfig, store: StageStore, memory: MemoryPlan) -> dict[str, ModalityRefs]:
     """Judge segments, find copies, project, hold modalities against one another, match, balance, and judge trust."""
     seed, modalities = config.seed, list(config.source.modalities)
-    together = at_once if store.runner.concurrent else one_by_one
+    together = at_once if store.runner.remote else one_by_one
     segments = {m: do.judge_segments(m, source, anchors, config.segments, seed, store) for m in sequence_modalities(source)}
     features = {m: segments.get(m, source) for m in modalities}
     copies = together(do.find_copies, {m: (m, features[m], anchors, config.copies, seed, store) for m in modalities})

@@ -186,8 +186,8 @@ def rows_in_work(config: AffinityConfig, index: InvertedLists, memory: int | Non
     width = index.means.shape[1]
     # Per row: its candidates' vectors, once gathered and once multiplied, the lists it is noted beside, and its anchor.
     each = 4 * (2 * (config.num_neighbours + SPARE) * width + PANEL + 3 * width)
-    room = max(memory - int(index.vectors.nbytes), memory // 4) // threads
-    return max(1, min(config.block_rows, room // each))
+    room: int = max(memory - index.vectors.nbytes, memory // 4) // threads // each
+    return max(1, min(config.block_rows, room))
 
 
 def _scored(projection: Projection, found: Int32, asked: Float32, config: AffinityConfig) -> tuple[Int32, Float32]:

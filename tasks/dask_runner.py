@@ -7,6 +7,7 @@ starts a server, which outlives the worker. The scheduler gives what a dead work
 from __future__ import annotations
 
 import logging
+import os
 import shutil
 import time
 import warnings
@@ -44,7 +45,7 @@ class DaskRunner:
     client: Client
     root: Path
     resources: ResourcesConfig
-    concurrent: bool = True
+    remote: bool = True
 
     @property
     def shard_rows(self) -> int:
@@ -67,17 +68,21 @@ class DaskRunner:
 
 class _DaskWork:
     def __init__(self, runner: DaskRunner, folder: Path) -> None:
-        self._client, self._resources, self._folder = runner.client, runner.resources, folder
+        self._client, self._resources, self.folder = runner.client, runner.resources, folder
         self._terms = Terms(str(folder), worker_digest(), runner.resources)
         self._out: deque[Future] = deque()
         self._numbers = count()
 
     def share(self, **arrays: np.ndarray[Any, Any]) -> Shared:
-        folder = self._folder / f"shared-{next(self._numbers)}"
+        folder = self.folder / f"shared-{next(self._numbers)}"
         folder.mkdir()
         for name, array in arrays.items():
-            np.save(folder / f"{name}.npy", array, allow_pickle=False)
+            if not _linked(array, folder / f"{name}.npy"):
+                np.save(folder / f"{name}.npy", array, allow_pickle=False)
         return Shared(folder=str(folder))
+
+    def drop(self, shared: Shared) -> None:
+        shutil.rmtree(str(shared.folder), ignore_errors=True)
 
     def map(self, function: Callable[[S], Arrays], shards: Sequence[S]) -> Iterator[Arrays]:
         waiting = iter(shards)
@@ -85,7 +90,7 @@ class _DaskWork:
             self._send(function, waiting, max(1, AHEAD * sum(self._client.nthreads().values())))
             while self._out:
                 written = self._awaited(self._out[0])
-                yield _read(written)
+                yield read_shard(written)
                 shutil.rmtree(written.folder, ignore_errors=True)
                 self._out.popleft()
                 self._send(function, waiting, 1)
@@ -134,7 +139,22 @@ class _DaskWork:
 AGAIN = "start workers anew, then run again; what was done is kept"
 
 
-def _read(written: Written) -> Arrays:
+def _linked(array: np.ndarray[Any, Any], path: Path) -> bool:
+    """Give the file of a map of all of it another name, where the storage can: workers see it as it is."""
+    if not isinstance(array, np.memmap) or array.filename is None:
+        return False
+    if array.offset + array.nbytes != os.path.getsize(array.filename):
+        return False
+    try:
+        array.flush()
+        os.link(array.filename, path)
+    except OSError:
+        return False
+    return True
+
+
+def read_shard(written: Written) -> Arrays:
+    """The arrays that a worker wrote, mapped. Raises ClusterError where they are not what it wrote."""
     found = {}
     for name, wanted in written.checksums.items():
         path = Path(written.folder) / f"{name}.npy"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Mapping
+from collections.abc import Mapping
 from dataclasses import fields
 from enum import Enum
 from functools import lru_cache
@@ -15,16 +15,11 @@ from tasks.references import Ref, StageWriter, plain
 Record = TypeVar("Record")
 
 
-def save_record(writer: StageWriter, record: Any, *, written: Container[str] = ()) -> None:
-    """Write a core record: arrays as ``<field>.npy``, mappings as ``<field>-<key>.npy``, the rest into ``meta.json``.
-
-    The arrays ``written`` are there already.
-    """
+def save_record(writer: StageWriter, record: Any) -> None:
+    """Write a core record: arrays as ``<field>.npy``, mappings as ``<field>-<key>.npy``, the rest into ``meta.json``."""
     meta: dict[str, Any] = {}
     for part in fields(record):
         value = getattr(record, part.name)
-        if part.name in written:
-            continue
         if isinstance(value, np.ndarray):
             writer.array(part.name, value)
         elif isinstance(value, Mapping):

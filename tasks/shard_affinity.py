@@ -91,7 +91,4 @@ def write_neighbours(
             for span, arrays in zip(spans, found, strict=True):
                 neighbours[order[span]], scores[order[span]] = arrays["neighbours"], arrays["scores"]
                 progress(f"affinity of {projection.modality} ({name})", span.stop, len(order))
-    neighbours.flush()
-    scores.flush()
-    affinity = Affinity(modality=projection.modality, neighbours=neighbours, scores=scores, recall=recall, index=name)
-    save_record(writer, affinity, written=("neighbours", "scores"))
+    save_record(writer, Affinity(modality=projection.modality, neighbours=neighbours, scores=scores, recall=recall, index=name))

@@ -9,6 +9,7 @@ were worked on cannot be seen in a bit. What is too small for a stage output of 
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -51,8 +52,14 @@ def _mapped(folder: str) -> Arrays:
 class ShardWork(Protocol):
     """The shards of one stage while it is built."""
 
+    folder: Path
+    """Where shards may leave files for one another until the stage is built; of no use in this process."""
+
     def share(self, **arrays: np.ndarray[Any, Any]) -> Shared:
-        """Let shards read arrays until the stage is built."""
+        """Let shards read arrays until they are dropped, or the stage is built."""
+
+    def drop(self, shared: Shared) -> None:
+        """Let go of what no shard will read any more."""
 
     def map(self, function: Callable[[S], Arrays], shards: Sequence[S]) -> Iterator[Arrays]:
         """``function(shard)`` of every shard, in their order; each is done with before the next is asked for."""
@@ -66,8 +73,8 @@ class Runner(Protocol):
         """Rows that a shard covers at most, but for the block it ends in."""
 
     @property
-    def concurrent(self) -> bool:
-        """Whether stages that do not need one another may overlap."""
+    def remote(self) -> bool:
+        """Whether shards run outside of this process, so that stages that do not need one another may overlap."""
 
     def open_work(self, name: str) -> AbstractContextManager[ShardWork]:
         """The work of the stage ``name``, for the block; what its shards leave is gone behind it."""
@@ -78,7 +85,7 @@ class LocalRunner:
     """Every shard in this process, in order; what it computes in threads is the shard function's own business."""
 
     shard_rows: int = SHARD_ROWS
-    concurrent: bool = False
+    remote: bool = False
 
     @contextmanager
     def open_work(self, name: str) -> Iterator[ShardWork]:
@@ -87,8 +94,13 @@ class LocalRunner:
 
 
 class _LocalWork:
+    folder = Path(os.devnull)
+
     def share(self, **arrays: np.ndarray[Any, Any]) -> Shared:
         return Shared(held=arrays)
+
+    def drop(self, shared: Shared) -> None:
+        pass
 
     def map(self, function: Callable[[S], Arrays], shards: Sequence[S]) -> Iterator[Arrays]:
         return map(function, shards)
