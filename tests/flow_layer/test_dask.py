@@ -20,6 +20,7 @@ from tests.flow_layer.flow_support import PATIENCE, ROOT, CommandLine, last_days
 
 # Small blocks and shards, so that a catalog of 400 items is many of them; a block's size may show in the bits, a shard's may not.
 BLOCKS = ("--set", "projection.block_rows=4", "--set", "affinity.block_rows=16", "--set", "rectify.block_rows=16")
+BRIEF = ("--set", "projection.ridge_grid=[1.0, 30.0]", "--set", "sinkhorn.max_iterations=6")
 SHARDS = ("--set", "resources.shard_rows=25")
 Here = tuple[Path, dict[str, Any]]
 PRELOAD = ("tasks.shard_affinity", "tasks.shard_plan", "tasks.shard_projection", "tasks.shard_rectify")
@@ -73,7 +74,7 @@ def cluster(tmp_path: Path) -> Iterator[Cluster]:
 def here(tiny_demo: Path, cli: CommandLine, tmp_path_factory: pytest.TempPathFactory) -> Here:
     """The demo's last day, published by one process."""
     demo = Path(shutil.copytree(tiny_demo, tmp_path_factory.mktemp("here") / "demo"))
-    return demo, cli.published(demo, last_days(1)[0], *BLOCKS)
+    return demo, cli.published(demo, last_days(1)[0], *BLOCKS, *BRIEF)
 
 
 def assert_equal(demo: Path, result: dict[str, Any], here: Here) -> None:
@@ -87,11 +88,11 @@ def assert_equal(demo: Path, result: dict[str, Any], here: Here) -> None:
 
 
 def test_two_workers_make_the_bytes_of_one_process(demo: Path, cli: CommandLine, cluster: Cluster, here: Here) -> None:
-    assert_equal(demo, cli.published(demo, last_days(1)[0], *BLOCKS, *cluster.options), here)
+    assert_equal(demo, cli.published(demo, last_days(1)[0], *BLOCKS, *BRIEF, *cluster.options), here)
 
 
 def test_a_worker_killed_in_mid_run_costs_no_bit(demo: Path, cli: CommandLine, cluster: Cluster, here: Here) -> None:
-    command = ("--config", demo / "run.toml", "--as-of", last_days(1)[0], "--json", *BLOCKS, *cluster.options)
+    command = ("--config", demo / "run.toml", "--as-of", last_days(1)[0], "--json", *BLOCKS, *BRIEF, *cluster.options)
     running, end = cli.start("rectify", *command), time.monotonic() + PATIENCE
     while not any((demo / "runs" / "stages").glob(".tmp-shards-projection-*/0*")):
         assert running.process.is_alive() and time.monotonic() < end
