@@ -42,9 +42,9 @@ def match_catalog(source: Ref, anchors: Ref, config: RunConfig, store: StageStor
     places = together(do.place, {m: (m, features[m], copies[m], config.witness, seed, store) for m in targets})
     held = {(a, b): (a, b, features[a], copies[a], places[b], config.projection, seed, store) for a, b in pairs}
     witnesses = together(do.witness, held)
-    # Not together: each builds its index within all the room there is.
+    # One by one: each has all the room there is for its index and its graph.
     affinities = {m: do.match(m, projections[m], config.affinity, seed, store, memory.room(f"affinity/{m}")) for m in modalities}
-    plans = together(do.balance, {m: (m, affinities[m], config.sinkhorn, store) for m in modalities})
+    plans = {m: do.balance(m, affinities[m], config.sinkhorn, store, memory.room(f"plan/{m}")) for m in modalities}
     trusts = do.judge_trust(source, anchors, projections, witnesses, config.trust, seed, store)
     return {
         m: ModalityRefs(
