@@ -84,10 +84,12 @@ class _DaskWork:
     def drop(self, shared: Shared) -> None:
         shutil.rmtree(str(shared.folder), ignore_errors=True)
 
-    def map(self, function: Callable[[S], Arrays], shards: Sequence[S]) -> Iterator[Arrays]:
-        waiting = iter(shards)
+    def map(self, function: Callable[[S], Arrays], shards: Sequence[S], *, at_home: bool = False) -> Iterator[Arrays]:
+        threads = self._client.nthreads()
+        homes = sorted(threads) if at_home else []
+        waiting = iter([(shard, homes[at % len(homes)] if homes else None) for at, shard in enumerate(shards)])
         try:
-            self._send(function, waiting, max(1, AHEAD * sum(self._client.nthreads().values())))
+            self._send(function, waiting, max(1, AHEAD * sum(threads.values())))
             while self._out:
                 written = self._awaited(self._out[0])
                 yield read_shard(written)
@@ -103,11 +105,12 @@ class _DaskWork:
             self._client.cancel(list(self._out), force=True)
             self._out.clear()
 
-    def _send(self, function: Callable[[S], Arrays], waiting: Iterator[S], most: int) -> None:
-        for shard in islice(waiting, most):
+    def _send(self, function: Callable[[S], Arrays], waiting: Iterator[tuple[S, str | None]], most: int) -> None:
+        for shard, home in islice(waiting, most):
             number = next(self._numbers)
+            where = {} if home is None else {"workers": [home], "allow_other_workers": True}
             key = f"{function.__name__}-{number}-{token_hex(6)}"
-            self._out.append(self._client.submit(write_shard, function, shard, number, self._terms, key=key, pure=False))
+            self._out.append(self._client.submit(write_shard, function, shard, number, self._terms, key=key, pure=False, **where))
 
     def _awaited(self, future: Future) -> Written:
         """What a shard gave, or the exception that it raised. While none comes, someone must be there to work."""

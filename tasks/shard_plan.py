@@ -105,7 +105,7 @@ class ShardedLines:
             for (first, last), kernel in zip(spans, kernels, strict=True)
         ]
         lines = np.empty(len(side.indptr) - 1)
-        for (first, last), found in zip(spans, self._work.map(lines_shard, shards), strict=True):
+        for (first, last), found in zip(spans, self._work.map(lines_shard, shards, at_home=True), strict=True):
             lines[first:last] = found["lines"]
             if "weights" in found:
                 side.kernel[int(side.indptr[first]) : int(side.indptr[last])] = found["weights"]

@@ -61,8 +61,11 @@ class ShardWork(Protocol):
     def drop(self, shared: Shared) -> None:
         """Let go of what no shard will read any more."""
 
-    def map(self, function: Callable[[S], Arrays], shards: Sequence[S]) -> Iterator[Arrays]:
-        """``function(shard)`` of every shard, in their order; each is done with before the next is asked for."""
+    def map(self, function: Callable[[S], Arrays], shards: Sequence[S], *, at_home: bool = False) -> Iterator[Arrays]:
+        """``function(shard)`` of every shard, in their order; each is done with before the next is asked for.
+
+        ``at_home``: the n-th shard goes where the n-th went before, while that worker is there, for what it read is still in memory there.
+        """
 
 
 class Runner(Protocol):
@@ -102,7 +105,7 @@ class _LocalWork:
     def drop(self, shared: Shared) -> None:
         pass
 
-    def map(self, function: Callable[[S], Arrays], shards: Sequence[S]) -> Iterator[Arrays]:
+    def map(self, function: Callable[[S], Arrays], shards: Sequence[S], *, at_home: bool = False) -> Iterator[Arrays]:
         return map(function, shards)
 
 
