@@ -14,7 +14,7 @@ import warnings
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import CancelledError
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import count, islice
 from pathlib import Path
@@ -85,7 +85,8 @@ class _DaskWork:
         shutil.rmtree(str(shared.folder), ignore_errors=True)
 
     def map(self, function: Callable[[S], Arrays], shards: Sequence[S], *, at_home: bool = False) -> Iterator[Arrays]:
-        threads = self._client.nthreads()
+        with self._reaching():
+            threads = self._client.nthreads()
         homes = sorted(threads) if at_home else []
         waiting = iter([(shard, homes[at % len(homes)] if homes else None) for at, shard in enumerate(shards)])
         try:
@@ -102,7 +103,8 @@ class _DaskWork:
     def cancel(self) -> None:
         """Call back what is out."""
         if self._out:
-            self._client.cancel(list(self._out), force=True)
+            with suppress(OSError, CancelledError):
+                self._client.cancel(list(self._out), force=True)
             self._out.clear()
 
     def _send(self, function: Callable[[S], Arrays], waiting: Iterator[tuple[S, str | None]], most: int) -> None:
@@ -113,30 +115,35 @@ class _DaskWork:
             self._out.append(self._client.submit(write_shard, function, shard, number, self._terms, key=key, pure=False, **where))
 
     def _awaited(self, future: Future) -> Written:
-        """What a shard gave, or the exception that it raised. While none comes, someone must be there to work."""
-        seen = time.monotonic()
+        """What a shard gave, or the exception that it raised. While nothing comes, someone must be there to work."""
+        seen, patience = time.monotonic(), self._resources.patience
         while True:
-            try:
-                error = future.exception(timeout=POLL)
-                break
-            except TimeoutError:
-                seen = time.monotonic() if self._workers() else seen
-            if time.monotonic() - seen > self._resources.patience:
-                raise ClusterError(f"no worker was left at {self._resources.address} for {self._resources.patience:g} s: {AGAIN}")
+            with self._reaching():
+                try:
+                    error = future.exception(timeout=POLL)
+                    if error is None:
+                        found: Written = future.result(timeout=POLL)
+                        return found
+                    break
+                except TimeoutError:
+                    seen = time.monotonic() if self._client.nthreads() else seen
+            if time.monotonic() - seen > patience:
+                raise ClusterError(f"no worker was left at {self._resources.address} for {patience:g} s: {AGAIN}")
         if isinstance(error, KilledWorker):
             raise ClusterError(f"{error.task} ended every worker that it was given to, as lack of memory does: {AGAIN}") from error
         if isinstance(error, CancelledError):
-            raise ClusterError(f"the scheduler at {self._resources.address} was lost: {AGAIN}") from error
-        if error is not None:
-            raise error
-        found: Written = future.result()
-        return found
+            raise self._lost() from error
+        raise error
 
-    def _workers(self) -> bool:
+    @contextmanager
+    def _reaching(self) -> Iterator[None]:
         try:
-            return bool(self._client.nthreads())
-        except OSError:
-            return False
+            yield
+        except (OSError, CancelledError) as error:
+            raise self._lost() from error
+
+    def _lost(self) -> ClusterError:
+        return ClusterError(f"the scheduler at {self._resources.address} was lost: {AGAIN}")
 
 
 AGAIN = "start workers anew, then run again; what was done is kept"

@@ -21,7 +21,7 @@ from distributed import get_worker
 from tasks.code_version import worker_digest
 from tasks.errors import ClusterError
 from tasks.references import TEMPORARY
-from tasks.resources import ResourcesConfig, use_resources
+from tasks.resources import LEAST, ResourcesConfig, use_resources
 from tasks.shard_runner import Arrays
 
 _CODE = worker_digest()
@@ -76,7 +76,11 @@ def describe(marker: str) -> dict[str, Any]:
 
 
 def _use(resources: ResourcesConfig) -> None:
-    """Share the process's threads among the shards it works on at a time."""
-    if not getattr(_here, "set", False):
-        use_resources(replace(resources, threads=max(1, resources.thread_count // get_worker().state.nthreads)))
-        _here.set = True
+    """Share what the process may take among the shards that it has in hand; where the config does not say, by what the worker was given."""
+    if getattr(_here, "set", False):
+        return
+    worker = get_worker()
+    slots, limit = worker.state.nthreads, worker.memory_manager.memory_limit
+    memory = resources.memory or (f"{max(LEAST, limit) >> 20}MiB" if limit else None)
+    use_resources(replace(resources, threads=max(1, (resources.threads or slots) // slots), memory=memory))
+    _here.set = True
