@@ -30,7 +30,7 @@ from benchmarks.top_k import Clock, resident
 from rectifier_core.anderson import Anderson
 from rectifier_core.records import Affinity, Float64
 from rectifier_core.scaling import in_order, kernel_sums
-from rectifier_core.sinkhorn import SinkhornConfig, _Scaling, balance
+from rectifier_core.sinkhorn import Scaling, SinkhornConfig, balance
 from rectifier_core.support import Support, build_support
 from tasks.plan_stage import mapped_room
 from tasks.references import StageWriter
@@ -60,7 +60,7 @@ def steps(items: int, repeats: int) -> None:
     kinds |= {"clusters, shuffled": graphs.drawn(items), "clusters, in order": graphs.drawn(items, shuffled=False)}
     for name, affinity in kinds.items():
         support = build_support(affinity)
-        scaling = _Scaling(support, in_order)
+        scaling = Scaling(support, in_order)
         start = scaling.start(None)
         step, _ = scaling.column_step(start)
         mixing = Anderson(SinkhornConfig().memory, items)
@@ -109,7 +109,7 @@ def ordering(items: int, repeats: int) -> None:
         cost, taken = 1e3 * clock.read()[1], []
         for affinity in (given, relabelled, graphs.drawn(items, near=near, shuffled=False)):
             support = build_support(affinity)
-            scaling = _Scaling(support, in_order)
+            scaling = Scaling(support, in_order)
             scaling.column_step(scaling.start(None))
             times = []
             for _ in range(repeats):

@@ -13,6 +13,7 @@ from typing import Protocol
 import numpy as np
 
 from rectifier_core.crossfit import FoldMaps, NormalEquations, out_of_fold, project
+from rectifier_core.devices import CPU
 from rectifier_core.numerics import row_blocks, unit_rows
 from rectifier_core.records import Float32, Float64, Int32, Int64
 
@@ -38,10 +39,14 @@ class RowPasses(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class HeldRows:
-    """The passes over ``features`` [I, D] float32, which may be a memory map, read ``block_rows`` rows at a time in this process."""
+    """The passes over ``features`` [I, D] float32, which may be a memory map, read ``block_rows`` rows at a time in this process.
+
+    ``device`` multiplies the rows of ``moments``.
+    """
 
     features: Float32
     block_rows: int
+    device: str = CPU
 
     def sums(self, rows: Int64) -> Iterator[Float64]:
         """Sums of the unit rows, part by part."""
@@ -51,7 +56,7 @@ class HeldRows:
     def moments(self, rows: Int64, targets: Float32, folds: Int32, origin: Float32, num_folds: int) -> Iterator[NormalEquations]:
         """Sums for a fit, part by part."""
         for part in row_blocks(len(rows), PART_BLOCKS * self.block_rows):
-            yield moments(self.features, rows[part], targets[part], folds[part], origin, num_folds, self.block_rows)
+            yield moments(self.features, rows[part], targets[part], folds[part], origin, num_folds, self.block_rows, self.device)
 
     def out_of_fold(self, rows: Int64, folds: Int32, maps: FoldMaps) -> Float32:
         """Each row by the map of its fold."""
@@ -71,10 +76,17 @@ def unit_sum(features: Float32, rows: Int64, block_rows: int) -> Float64:
 
 
 def moments(
-    features: Float32, rows: Int64, targets: Float32, folds: Int32, origin: Float32, num_folds: int, block_rows: int
+    features: Float32,
+    rows: Int64,
+    targets: Float32,
+    folds: Int32,
+    origin: Float32,
+    num_folds: int,
+    block_rows: int,
+    device: str = CPU,
 ) -> NormalEquations:
     """What a fit of the unit rows of ``features[rows]`` to ``targets`` [R, A] needs to know of them."""
-    sums = NormalEquations(num_folds=num_folds, origin=origin, target_width=targets.shape[1])
+    sums = NormalEquations(num_folds=num_folds, origin=origin, target_width=targets.shape[1], device=device)
     for block in row_blocks(len(rows), block_rows):
         sums.add(unit_rows(np.asarray(features[rows[block]])), targets[block], folds[block])
     return sums

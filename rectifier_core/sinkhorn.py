@@ -72,7 +72,7 @@ def balance(
     support = build_support(affinity, memory=memory, allocate=allocate)
     if not support.num_entries:
         return _empty(affinity.modality, support)
-    scaling = _Scaling(support, run)
+    scaling = Scaling(support, run)
     here = best = scaling.start(potential)
     if config.balance == "row":
         scaling.column_step(here)
@@ -102,7 +102,7 @@ def balance(
     return _plan(affinity.modality, scaling, best, errors, outcome)
 
 
-class _Scaling:
+class Scaling:
     """Sums of the scaled graph, and what follows from them for the columns; vectors are float64 [I]."""
 
     def __init__(self, support: Support, run: Run) -> None:
@@ -205,7 +205,7 @@ class _Scaling:
         return float(furthest.max())
 
 
-def _plan(modality: str, scaling: _Scaling, potential: Float64, errors: list[float], outcome: BalanceOutcome) -> Plan:
+def _plan(modality: str, scaling: Scaling, potential: Float64, errors: list[float], outcome: BalanceOutcome) -> Plan:
     scaling.settle(potential)
     own, reached, rows = scaling.weigh(), scaling.support.reached, scaling.support.rows
     own = own[~np.isnan(own)]

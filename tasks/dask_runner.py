@@ -180,7 +180,8 @@ def read_shard(written: Written) -> Arrays:
 @contextmanager
 def connect(resources: ResourcesConfig, root: Path, log: logging.Logger | logging.LoggerAdapter[logging.Logger]) -> Iterator[DaskRunner]:
     """The runner of ``resources.address`` for the block, once its workers were found fit. Raises ClusterError or InputError."""
-    logging.getLogger("distributed").setLevel(logging.CRITICAL)
+    for name in [x for x in logging.root.manager.loggerDict if x.split(".")[0] == "distributed"]:
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")

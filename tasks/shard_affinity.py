@@ -50,7 +50,7 @@ def search_shard(shard: SearchShard) -> Arrays:
         neighbours[block], scores[block] = neighbours_of(projection, index, rows[block], config)
 
     threads = torch.get_num_threads()
-    most = rows_in_work(config, index, shard.memory, threads)
+    most = rows_in_work(config, projection.target.shape[1], index.vectors.nbytes, shard.memory, threads)
     for _ in in_threads(work, list(row_blocks(len(rows), max(1, min(most, -(-len(rows) // threads))))), threads):
         pass
     return {"neighbours": neighbours, "scores": scores}

@@ -30,6 +30,7 @@ class PassShard:
     first: int
     last: int
     block_rows: int
+    device: str
 
     def part(self, name: str) -> np.ndarray[Any, Any]:
         """What is said of this shard's rows."""
@@ -50,7 +51,7 @@ def moments_shard(shard: PassShard) -> Arrays:
     """Normal equations of the shard's rows."""
     origin, num_folds = shard.constant["origin"], int(shard.constant["num_folds"])
     rows, targets, folds = (shard.part(name) for name in ("rows", "targets", "folds"))
-    return moments(shard.matrix, rows, targets, folds, origin, num_folds, shard.block_rows).arrays
+    return moments(shard.matrix, rows, targets, folds, origin, num_folds, shard.block_rows, shard.device).arrays
 
 
 def out_of_fold_shard(shard: PassShard) -> Arrays:
@@ -67,13 +68,14 @@ def project_shard(shard: PassShard) -> Arrays:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ShardedRows:
-    """``row_passes.RowPasses`` over the array ``name`` of ``features``, wherever ``work`` is done."""
+    """``row_passes.RowPasses`` over the array ``name`` of ``features``, wherever ``work`` is done; ``device`` multiplies its rows there."""
 
     features: Ref
     name: str
     work: ShardWork
     block_rows: int
     shard_rows: int
+    device: str
 
     def sums(self, rows: Int64) -> Iterator[Float64]:
         """Sums of the unit rows, part by part."""
@@ -122,4 +124,5 @@ class ShardedRows:
             first=span.start,
             last=span.stop,
             block_rows=self.block_rows,
+            device=self.device,
         )

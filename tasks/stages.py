@@ -13,10 +13,12 @@ from typing import Any
 
 import numpy as np
 import polars as pl
+import torch
 
-from rectifier_core.affinity import AffinityConfig
+from rectifier_core.affinity import AffinityConfig, find_neighbours
 from rectifier_core.anchors import AnchorsConfig, train_anchors
 from rectifier_core.copies import CopiesConfig, find_copies
+from rectifier_core.devices import CPU
 from rectifier_core.numerics import Progress, silent
 from rectifier_core.projection import ProjectionConfig, fit_projection
 from rectifier_core.quality import QualityConfig, ShadowMeasure, judge_quality, measure_modality
@@ -65,12 +67,14 @@ def anchors_stage(
     *,
     previous: Float32 | None = None,
     previous_run: str | None = None,
+    device: str = CPU,
     progress: Progress = silent,
 ) -> Ref:
     """Anchors of the interactions; ``previous`` are the ego rows of the run ``previous_run``, to start warm from."""
 
     def build(writer: StageWriter) -> None:
-        save_record(writer, train_anchors(load_interactions(source), config, seed=seed, previous=previous, progress=progress))
+        pairs = load_interactions(source)
+        save_record(writer, train_anchors(pairs, config, seed=seed, previous=previous, device=device, progress=progress))
 
     return store.once("anchors", (source, config, seed, previous_run), build)
 
@@ -104,6 +108,7 @@ def projection_stage(
     store: StageStore,
     *,
     onto: str | None = None,
+    device: str = CPU,
     progress: Progress = silent,
 ) -> Ref:
     """One modality carried into anchor space, or into the space of the modality ``onto`` where ``anchors`` are its places."""
@@ -115,6 +120,7 @@ def projection_stage(
                 features=features,
                 name=f"features-{modality}",
                 work=work,
+                device=CPU if store.runner.remote else device,
                 block_rows=config.block_rows,
                 shard_rows=store.runner.shard_rows,
             )
@@ -143,12 +149,18 @@ def affinity_stage(
     store: StageStore,
     *,
     memory: int | None = None,
+    device: str = CPU,
     progress: Progress = silent,
 ) -> Ref:
     """The best donors of every item; ``memory`` bounds, in bytes, the index and the blocks in work."""
 
     def build(writer: StageWriter) -> None:
-        write_neighbours(writer, projection, config, store.runner, seed=seed, memory=memory, progress=progress)
+        if device == CPU or store.runner.remote:
+            write_neighbours(writer, projection, config, store.runner, seed=seed, memory=memory, progress=progress)
+            return
+        record, threads = load_record(projection, Projection), torch.get_num_threads()
+        given: dict[str, Any] = {"threads": threads, "memory": memory, "device": device}
+        save_record(writer, find_neighbours(record, config, seed=seed, **given, progress=progress))
 
     return store.once(f"affinity/{modality}", (projection, config, seed), build)
 
