@@ -15,6 +15,7 @@ from tasks import prefect_tasks as do
 from tasks.audit import write_audit
 from tasks.audit_inputs import AuditInputs, AuditOptions
 from tasks.memory_plan import plan_memory
+from tasks.open_runner import open_runner
 from tasks.resources import use_resources
 from tasks.runs import identify
 
@@ -34,8 +35,7 @@ def audit_catalog(config: RunConfig, as_of: date, options: AuditOptions, out: Pa
     """
     use_resources(config.resources)
     device = config.resources.torch_device
-    with config.run.store.in_use():
-        store = config.run.store
+    with config.run.store.in_use(), open_runner(config.resources, config.run.store) as store:
         source = do.read(config.source, as_of, store)
         run_id = identify(as_of, source, config.shaping).run_id
         memory = plan_memory(source, config.pipeline, config.resources)

@@ -15,6 +15,7 @@ from tasks import prefect_tasks as do
 from tasks.errors import GateRefusedError
 from tasks.memory import peak_memory_bytes
 from tasks.memory_plan import MemoryPlan, plan_memory
+from tasks.open_runner import open_runner
 from tasks.publish import find_published
 from tasks.publish_config import RunIdentity
 from tasks.references import Ref
@@ -36,7 +37,7 @@ def rectify_catalog(config: RunConfig, as_of: date) -> dict[str, Any]:
     use_resources(config.resources)
     device = config.resources.torch_device
     shadowing = shadow_config(config.evaluation)
-    with open_run(config.run, config.publish, as_of) as store:
+    with open_run(config.run, config.publish, as_of) as stages, open_runner(config.resources, stages) as store:
         source = do.read(config.source, as_of, store)
         identity = identify(as_of, source, config.shaping)
         if (known := _known(config, identity)) is not None:

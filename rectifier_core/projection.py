@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from rectifier_core.crossfit import item_folds, project
+from rectifier_core.crossfit import item_folds
 from rectifier_core.devices import CPU
 from rectifier_core.evidence import re_pairings
 from rectifier_core.minibatch_fit import fit_minibatch
@@ -29,6 +29,7 @@ from rectifier_core.numerics import Progress, silent, unit_rows
 from rectifier_core.projection_fit import Fitted, Problem, ProjectionConfig
 from rectifier_core.records import Anchors, Bool, Float32, Projection
 from rectifier_core.ridge_fit import fit_ridge
+from rectifier_core.row_passes import HeldRows, RowPasses
 from rectifier_core.seeding import generator
 
 __all__ = ["ProjectionConfig", "fit_projection"]
@@ -48,21 +49,24 @@ def fit_projection(
     *,
     seed: int,
     device: str = CPU,
+    passes: RowPasses | None = None,
     progress: Progress = silent,
 ) -> Projection:
     """Fit the map of one modality and score every item that has both a feature and an anchor.
 
     ``features`` [I, D] float32 may be a memory map, read by blocks and never copied whole; ``present`` [I] says which rows count.
     With fewer pairs than folds nothing can be fitted out of fold: the projection is zero and every alignment NaN. ``device`` sums the Gram
-    matrices of ``crossfit_ridge``, which are most of its work where features are wide.
+    matrices of ``crossfit_ridge``, which are most of its work where features are wide; ``passes`` over the features may be made elsewhere,
+    and then where they say.
     """
     pairs = np.flatnonzero(present & anchors.trained)
     if len(pairs) < max(2 * config.folds, 10):
         return _nothing(modality, features, anchors, config)
     folds = item_folds(len(present), config.folds, seed)
     keep_ratio = 1.0 if config.keep_ratio == "auto" else config.keep_ratio
+    passes = passes or HeldRows(features, config.block_rows, device)
     for _ in range(MOST_REFITS if config.keep_ratio == "auto" else 1):
-        problem = Problem(modality, features, pairs, folds[pairs], anchors, config, keep_ratio, seed, device, progress)
+        problem = Problem(modality, features, pairs, folds[pairs], anchors, config, keep_ratio, seed, progress, passes)
         fitted = fit_ridge(problem) if config.solver == "crossfit_ridge" else fit_minibatch(problem)
         found = _scored(problem, fitted, present)
         wanted = _following_ratio(found, seed) if config.keep_ratio == "auto" else keep_ratio
@@ -74,11 +78,11 @@ def fit_projection(
 
 def _scored(problem: Problem, fitted: Fitted, present: Bool) -> Projection:
     """The record of a fit: every item with a feature projected, every pair scored."""
-    modality, features, pairs, anchors = problem.modality, problem.features, problem.pairs, problem.anchors
+    modality, pairs, anchors = problem.modality, problem.pairs, problem.anchors
     rest = np.flatnonzero(present & ~anchors.trained)
     raw = np.zeros(anchors.items.shape, np.float32)
     raw[pairs] = fitted.projected
-    raw[rest] = project(features, rest, fitted.weight, fitted.feature_mean, problem.config.block_rows)
+    raw[rest] = problem.passes.project(rest, fitted.weight, fitted.feature_mean)
     projected = unit_rows(raw)
     target = unit_rows(np.asarray(anchors.items - fitted.target_mean, dtype=np.float32))
     target[~anchors.trained] = 0

@@ -28,6 +28,7 @@ from tasks.code_version import code_digest
 from tasks.errors import StorageError
 from tasks.mapped import create_mapped, open_mapped
 from tasks.memory import watch_memory
+from tasks.shard_runner import LocalRunner, Runner
 
 MANIFEST = "manifest.json"
 TEMPORARY = ".tmp-"
@@ -106,9 +107,10 @@ class StageWriter:
 
 @dataclass(frozen=True, slots=True)
 class StageStore:
-    """All stage outputs under one folder."""
+    """All stage outputs under one folder, and where the shards of those being built are worked on."""
 
     root: Path
+    runner: Runner = field(default=LocalRunner(), compare=False)
 
     def once(self, kind: str, inputs: tuple[Any, ...], build: Callable[[StageWriter], None]) -> Ref:
         """The output of ``kind`` for these inputs (refs, configs, plain values): found whole, or built now and kept."""

@@ -19,7 +19,7 @@ from rectifier_core.affinity import AffinityConfig, find_neighbours
 from rectifier_core.anchors import AnchorsConfig, train_anchors
 from rectifier_core.copies import CopiesConfig, find_copies
 from rectifier_core.devices import CPU
-from rectifier_core.numerics import Progress, row_blocks, silent
+from rectifier_core.numerics import Progress, silent
 from rectifier_core.projection import ProjectionConfig, fit_projection
 from rectifier_core.quality import QualityConfig, ShadowMeasure, judge_quality, measure_modality
 from rectifier_core.records import (
@@ -36,7 +36,7 @@ from rectifier_core.records import (
     Status,
     Trust,
 )
-from rectifier_core.rectify import RectifyConfig, decide_status, rectify_rows
+from rectifier_core.rectify import RectifyConfig, decide_status
 from rectifier_core.segments import SegmentsConfig
 from rectifier_core.trust import TrustConfig, judge_trust
 from rectifier_core.witness import WitnessConfig, place_by_features
@@ -46,6 +46,10 @@ from tasks.references import Ref, StageStore, StageWriter
 from tasks.report_inputs import ModalityRefs
 from tasks.saved_records import load_record, save_record
 from tasks.segment_stages import segment_facts, write_mended
+from tasks.shard_affinity import write_neighbours
+from tasks.shard_projection import ShardedRows
+from tasks.shard_rectify import RectifyShard, rectify_shard
+from tasks.shard_runner import row_shards
 
 
 def load_interactions(source: Ref) -> Interactions:
@@ -111,8 +115,17 @@ def projection_stage(
 
     def build(writer: StageWriter) -> None:
         rows, known = features.array(f"features-{modality}"), telling(modality, features, copies)
-        places = load_record(anchors, Anchors)
-        save_record(writer, fit_projection(modality, rows, known, places, config, seed=seed, device=device, progress=progress))
+        with store.runner.open_work(name) as work:
+            passes = ShardedRows(
+                features=features,
+                name=f"features-{modality}",
+                work=work,
+                device=CPU if store.runner.remote else device,
+                block_rows=config.block_rows,
+                shard_rows=store.runner.shard_rows,
+            )
+            anchor = load_record(anchors, Anchors)
+            save_record(writer, fit_projection(modality, rows, known, anchor, config, seed=seed, passes=passes, progress=progress))
 
     name = f"projection/{modality}" if onto is None else f"witness/{modality}-{onto}"
     return store.once(name, (features, copies, anchors, config, seed), build)
@@ -142,6 +155,9 @@ def affinity_stage(
     """The best donors of every item; ``memory`` bounds, in bytes, the index and the blocks in work."""
 
     def build(writer: StageWriter) -> None:
+        if device == CPU or store.runner.remote:
+            write_neighbours(writer, projection, config, store.runner, seed=seed, memory=memory, progress=progress)
+            return
         record, threads = load_record(projection, Projection), torch.get_num_threads()
         given: dict[str, Any] = {"threads": threads, "memory": memory, "device": device}
         save_record(writer, find_neighbours(record, config, seed=seed, **given, progress=progress))
@@ -200,9 +216,13 @@ def rectified_stage(
             plan, trust = load_record(refs.plan, Plan), load_record(refs.trust, Trust)
             status = decide_status(present, plan, trust, config, load_record(refs.copies, Copies).placeholder)
             out = writer.memmap(f"features-{modality}", features.shape, np.float32)
-            for rows in row_blocks(len(features), config.block_rows):
-                out[rows] = rectify_rows(features, rows, status, plan, trust, config)
-                progress(f"rectifying {modality}", rows.stop, len(features))
+            spans = row_shards(len(features), store.runner.shard_rows)
+            with store.runner.open_work(f"rectified/{modality}") as work:
+                decided = work.share(status=status)
+                shards = [RectifyShard.of(modality, refs, decided, config, x) for x in spans]
+                for rows, found in zip(spans, work.map(rectify_shard, shards), strict=True):
+                    out[rows] = found["features"]
+                    progress(f"rectifying {modality}", rows.stop, len(features))
             out.flush()
             writer.array(f"status-{modality}", status)
             writer.array(f"trust-{modality}", trust.probability)

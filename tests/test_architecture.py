@@ -16,6 +16,7 @@ LEAVES = {
     "seeding",
     "numerics",
     "shards",
+    "row_passes",
     "devices",
     "device_search",
     "device_training",
