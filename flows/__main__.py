@@ -42,12 +42,20 @@ def demo(
     sequences: Annotated[
         bool, typer.Option("--sequences", help="Add a video and an audio modality: sequences with planted wrong segments.")
     ] = False,
+    next_day: Annotated[
+        bool, typer.Option("--next-day", help="Add a day to the demo that is there: a new snapshot, and one more day of the log.")
+    ] = False,
+    changed: Annotated[float, typer.Option("--changed", help="With --next-day: the share of features that change.")] = 0.01,
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
     """Write a catalog with planted mismatches, and what was planted."""
 
     def work() -> dict[str, Any]:
+        if next_day:
+            from tasks.demo_next_day import add_day
+
+            return add_day(folder, changed, printed_progress())
         from tasks.demo_catalog import DemoConfig, write_demo
         from tasks.demo_config import DEFAULT_MISMATCH, DEFAULT_WIDTHS
 
@@ -65,7 +73,9 @@ def demo(
         work,
         as_json,
         debug,
-        lambda found: f"demo catalog written to {folder}; run it with: python -m flows rectify --config {folder}/run.toml",
+        lambda found: (
+            f"demo catalog of {found['last_day']} written to {folder}; run it with: python -m flows rectify --config {folder}/run.toml"
+        ),
     )
 
 
