@@ -16,6 +16,7 @@ LEAVES = {
     "seeding",
     "numerics",
     "shards",
+    "row_digest",
     "row_products",
     "propagation",
     "spectral",
