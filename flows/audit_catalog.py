@@ -9,13 +9,13 @@ from typing import Any
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 
+from flows.learn_anchors import begin_again
 from flows.match_catalog import match_catalog
 from flows.run_config import RunConfig
 from tasks import prefect_tasks as do
 from tasks.audit import write_audit
 from tasks.audit_inputs import AuditInputs, AuditOptions
 from tasks.resources import use_threads
-from tasks.runs import identify
 
 
 @task(name="audit", cache_policy=NO_CACHE, persist_result=False)
@@ -35,9 +35,9 @@ def audit_catalog(config: RunConfig, as_of: date, options: AuditOptions, out: Pa
     with config.run.store.in_use():
         store = config.run.store
         source = do.read(config.source, as_of, store)
-        run_id = identify(as_of, source, config.shaping).run_id
-        anchors = do.anchors(source, config.anchors, config.seed, store, config.run, config.publish, as_of)
-        matched = match_catalog(source, anchors, config, store)
+        beginning = begin_again(config, as_of, source, store)
+        run_id, anchors = beginning.identity.run_id, beginning.anchors
+        matched = match_catalog(source, anchors, config, store, beginning.last)
         folder = out or config.run.run_folder(run_id) / "audit"
         inputs = AuditInputs(run_id=run_id, as_of=as_of.isoformat(), seed=config.seed, source=source, anchors=anchors, modalities=matched)
         found: dict[str, Any] = audit(folder, inputs, options)

@@ -8,23 +8,30 @@ from typing import Any
 from flows.run_config import RunConfig
 from rectifier_core.witness import witness_pairs
 from tasks import prefect_tasks as do
+from tasks.incremental_base import Last
 from tasks.references import Ref, StageStore
 from tasks.report_inputs import ModalityRefs
 from tasks.segment_stages import sequence_modalities
 
 
-def match_catalog(source: Ref, anchors: Ref, config: RunConfig, store: StageStore) -> dict[str, ModalityRefs]:
-    """Judge segments, find copies, project, hold modalities against one another, match, balance, and judge trust."""
+def match_catalog(source: Ref, anchors: Ref, config: RunConfig, store: StageStore, last: Last | None = None) -> dict[str, ModalityRefs]:
+    """Judge segments, find copies, project, hold modalities against one another, match, balance, and judge trust.
+
+    ``last`` is the earlier run to bring up to date; a sequence modality is matched anew all the same.
+    """
     seed, modalities = config.seed, list(config.source.modalities)
     segments = {m: do.judge_segments(m, source, anchors, config.segments, seed, store) for m in sequence_modalities(source)}
     features = {m: segments.get(m, source) for m in modalities}
-    copies = {m: do.find_copies(m, features[m], anchors, config.copies, seed, store) for m in modalities}
-    projections = {m: do.project(m, features[m], copies[m], anchors, config.projection, seed, store) for m in modalities}
+    since = {m: last if last is not None and last.has(m) else None for m in modalities}
+    copies = {m: do.find_copies(m, features[m], anchors, config.copies, seed, store, since[m]) for m in modalities}
+    projections = {m: do.project(m, features[m], copies[m], anchors, config.projection, seed, store, since[m]) for m in modalities}
     widths = {m: source.meta["modalities"][m]["width"] for m in modalities}
     pairs = witness_pairs(widths, config.witness)
-    places = {m: do.place(m, features[m], copies[m], config.witness, seed, store) for m in sorted({onto for _, onto in pairs})}
-    witnesses = {(a, b): do.witness(a, b, features[a], copies[a], places[b], config.projection, seed, store) for a, b in pairs}
-    affinities = {m: do.match(m, projections[m], config.affinity, seed, store) for m in modalities}
+    places = {m: do.place(m, features[m], copies[m], config.witness, seed, store, since[m]) for m in sorted({onto for _, onto in pairs})}
+    witnesses = {
+        (a, b): do.witness(a, b, features[a], copies[a], places[b], config.projection, seed, store, since[a] and since[b]) for a, b in pairs
+    }
+    affinities = {m: do.match(m, projections[m], config.affinity, seed, store, since[m]) for m in modalities}
     plans = {m: do.balance(m, affinities[m], config.sinkhorn, store) for m in modalities}
     trusts = do.judge_trust(source, anchors, projections, witnesses, config.trust, seed, store)
     return {

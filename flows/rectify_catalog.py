@@ -8,18 +8,20 @@ from typing import Any, Literal
 
 from prefect import flow
 
+from flows.learn_anchors import begin, known_identity
 from flows.match_catalog import match_catalog, time_offsets
 from flows.run_config import RunConfig
 from rectifier_core.records import QualityReport, TableVersion
 from tasks import prefect_tasks as do
 from tasks.errors import GateRefusedError
+from tasks.incremental_base import CARRY, Last, incremental_facts
 from tasks.memory import peak_memory_bytes
 from tasks.publish import find_published
 from tasks.publish_config import RunIdentity
 from tasks.references import Ref
 from tasks.report_inputs import ModalityRefs, ReportInputs, StageTiming
 from tasks.resources import use_threads
-from tasks.runs import identify, load_summary, open_run, ref_values, save_summary, without_places
+from tasks.runs import identify, load_summary, making_digest, open_run, ref_values, save_summary, without_places
 from tasks.shadow_stage import shadow_config
 from tasks.stages import modality_facts, quality_values
 from tasks.table_sweep import sweep_table
@@ -36,12 +38,12 @@ def rectify_catalog(config: RunConfig, as_of: date) -> dict[str, Any]:
     shadowing = shadow_config(config.evaluation)
     with open_run(config.run, config.publish, as_of) as store:
         source = do.read(config.source, as_of, store)
-        identity = identify(as_of, source, config.shaping)
-        if (known := _known(config, identity)) is not None:
+        if (known := _known(config, as_of, source)) is not None:
             return known
-        anchors = do.anchors(source, config.anchors, config.seed, store, config.run, config.publish, as_of)
-        matched = match_catalog(source, anchors, config, store)
-        rectified = do.rectify(source, matched, config.rectify, config.segments, store)
+        beginning = begin(config, as_of, source, store)
+        identity, anchors, last = beginning.identity, beginning.anchors, beginning.last
+        matched = match_catalog(source, anchors, config, store, last)
+        rectified = do.rectify(source, matched, config.rectify, config.segments, store, last)
         shadow, shadow_found = do.shadow(source, shadowing, config.pipeline, config.seed, store) if shadowing else (None, None)
         quality = do.judge_quality(source, matched, rectified, config.quality, config.publish, as_of, shadow)
         facts: dict[str, Any] = {
@@ -49,6 +51,7 @@ def rectify_catalog(config: RunConfig, as_of: date) -> dict[str, Any]:
             "quality": quality_values(quality),
         }
         facts |= {} if shadow_found is None else {"shadow": shadow_found}
+        facts |= {"incremental": incremental_facts(last, beginning.reason, rectified)} if config.incremental.enabled else {}
         version = do.publish(config.publish, identity, source, rectified, facts) if quality.passed else None
         trend = do.keep_trend(config.publish, identity, version, facts)
         facts["time_offsets"] = time_offsets(source, matched, config, store)
@@ -58,6 +61,7 @@ def rectify_catalog(config: RunConfig, as_of: date) -> dict[str, Any]:
                 identity=identity,
                 source=source,
                 anchors=anchors,
+                last=last,
                 matched=matched,
                 rectified=rectified,
                 shadow=shadow,
@@ -71,8 +75,13 @@ def rectify_catalog(config: RunConfig, as_of: date) -> dict[str, Any]:
         return summary
 
 
-def _known(config: RunConfig, identity: RunIdentity) -> dict[str, Any] | None:
+def _known(config: RunConfig, as_of: date, source: Ref) -> dict[str, Any] | None:
     """The summary of this very run, when the table shows it and its report was written."""
+    identity = known_identity(config, as_of, source)
+    if identity is None:
+        # Raises where the day could not be published, before anything is computed.
+        find_published(config.publish, identify(as_of, source, config.shaping))
+        return None
     version, summary = find_published(config.publish, identity), load_summary(config.run, identity.run_id)
     if version is None or summary is None or summary["version"] is None:
         return None
@@ -87,6 +96,7 @@ class _Night:
     identity: RunIdentity
     source: Ref
     anchors: Ref
+    last: Last | None
     matched: dict[str, ModalityRefs]
     rectified: Ref
     shadow: Ref | None
@@ -100,6 +110,7 @@ class _Night:
         """Every stage output by its name."""
         refs = {"source": self.source, "anchors": self.anchors, "rectified": self.rectified}
         refs |= {} if self.shadow is None else {"shadow": self.shadow}
+        refs |= {} if self.last is None else {CARRY: self.last.carry}
         return refs | {name: ref for m, x in self.matched.items() for name, ref in x.named(m).items()}
 
 
@@ -123,7 +134,12 @@ def _report(night: _Night) -> dict[str, Any]:
         "peak_memory_bytes": peak_memory_bytes(),
         "stage_memory_bytes": {name: ref.peak_memory for name, ref in night.stages.items() if not ref.reused},
         "stages": {name: ref_values(ref) for name, ref in night.stages.items()},
+        "making": making_digest(night.config.shaping),
+        "base": None if night.last is None else night.last.identity,
+        "nights": 0 if night.last is None else night.last.nights,
     }
+    if "incremental" in night.facts:
+        summary["incremental"] = night.facts["incremental"]
     if "shadow" in night.facts:
         summary["shadow"] = night.facts["shadow"]
     save_summary(night.config.run, summary)
@@ -153,7 +169,8 @@ def _report_inputs(night: _Night) -> ReportInputs:
             "config": identity.config_digest,
             "inputs": identity.inputs_digest,
             "code": identity.code_version,
-        },
+        }
+        | ({"incremental": night.facts["incremental"]["reason"]} if "incremental" in night.facts else {}),
         config=without_places(night.config.shaping),
         sequences={m: found["sequence"] for m, found in night.facts["modalities"].items() if "sequence" in found},
         time_offsets=tuple(night.facts["time_offsets"]),

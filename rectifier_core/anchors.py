@@ -101,11 +101,12 @@ def train_anchors(
     trained = np.bincount(interactions.items, minlength=num_items) > 0
     items = unit_rows(layer_mean(InteractionGraph.of(interactions), ego, config.num_layers)[num_users:])
     items[~trained] = 0
-    ego = ego[num_users:].copy()
-    ego[~trained] = 0
+    own = ego[num_users:].copy()
+    own[~trained] = 0
     return Anchors(
         items=items,
-        ego=ego,
+        ego=own,
+        user_ego=ego[:num_users].copy(),
         trained=trained & (np.abs(items).sum(axis=1) > 0),
         reliability=split_half_reliability(interactions, config.embedding_size, config.num_layers, generator(seed, "anchors", "halves")),
         losses=np.asarray(losses, dtype=np.float64),
