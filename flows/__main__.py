@@ -149,6 +149,38 @@ def audit(
 
 
 @app.command()
+def compare(
+    config: ConfigFile,
+    as_of: Annotated[str | None, typer.Option("--as-of", help="The day to compare, YYYY-MM-DD; the newest in the data by default.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="Where the comparison goes; beside the day's report by default.")] = None,
+    overrides: Overrides = None,
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    """Hold an incremental night against a cold run of the same day; publish nothing."""
+
+    def work() -> dict[str, Any]:
+        set_prefect_defaults()
+        from flows.run_config import RunConfig
+        from tasks.source import resolve_day
+
+        settings = RunConfig.from_toml(config, overrides or ())
+        day = resolve_day(settings.source, given_day(as_of))
+        from flows.compare_nights import compare_nights
+
+        if not debug:
+            hide_tracebacks()
+        return compare_nights(settings, day, None if out is None else out.absolute())
+
+    def told(found: dict[str, Any]) -> str:
+        from tasks.comparison_page import told_comparison
+
+        return "\n".join([*told_comparison(found), "", f"written to {found['page']}"])
+
+    run_command(work, as_json, debug, told)
+
+
+@app.command()
 def evaluate(
     config: ConfigFile,
     backbones: Annotated[str | None, typer.Option("--backbones", help="Recommenders to train: vbpr,freedom. All six by default.")] = None,
