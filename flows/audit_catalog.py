@@ -15,7 +15,8 @@ from flows.run_config import RunConfig
 from tasks import prefect_tasks as do
 from tasks.audit import write_audit
 from tasks.audit_inputs import AuditInputs, AuditOptions
-from tasks.resources import use_threads
+from tasks.memory_plan import plan_memory
+from tasks.resources import use_resources
 
 
 @task(name="audit", cache_policy=NO_CACHE, persist_result=False)
@@ -31,13 +32,14 @@ def audit_catalog(config: RunConfig, as_of: date, options: AuditOptions, out: Pa
     It shares the stage outputs of a night that ran before it, and runs beside one: it holds the stage store, not the table. Raises
     InputError or StorageError, each with one line for the user.
     """
-    use_threads(config.resources.thread_count)
+    use_resources(config.resources)
     with config.run.store.in_use():
         store = config.run.store
         source = do.read(config.source, as_of, store)
         beginning = begin_again(config, as_of, source, store)
         run_id, anchors = beginning.identity.run_id, beginning.anchors
-        matched = match_catalog(source, anchors, config, store, beginning.last)
+        memory = plan_memory(source, config.pipeline, config.resources)
+        matched = match_catalog(source, anchors, config, store, memory, beginning.last)
         folder = out or config.run.run_folder(run_id) / "audit"
         inputs = AuditInputs(run_id=run_id, as_of=as_of.isoformat(), seed=config.seed, source=source, anchors=anchors, modalities=matched)
         found: dict[str, Any] = audit(folder, inputs, options)

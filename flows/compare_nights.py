@@ -15,8 +15,9 @@ from tasks import prefect_tasks as do
 from tasks.comparison import DayOutputs, compare_runs, within
 from tasks.comparison_page import write_comparison
 from tasks.incremental_base import Last
+from tasks.memory_plan import plan_memory
 from tasks.references import Ref, StageStore
-from tasks.resources import use_threads
+from tasks.resources import use_resources
 
 
 @flow(name="compare-nights", flow_run_name="compare {as_of}", validate_parameters=False, persist_result=False)
@@ -26,7 +27,7 @@ def compare_nights(config: RunConfig, as_of: date, out: Path | None = None) -> d
     The stated tolerance is that the two be no farther apart than two cold runs of different seeds. It shares stage outputs with the night
     that ran before it, and costs two cold runs. Raises InputError or StorageError, each with one line for the user.
     """
-    use_threads(config.resources.thread_count)
+    use_resources(config.resources)
     with config.run.store.in_use():
         store = config.run.store
         source = do.read(config.source, as_of, store)
@@ -54,5 +55,5 @@ def _cold(config: RunConfig, as_of: date, source: Ref, store: StageStore) -> Day
 
 
 def _outputs(config: RunConfig, source: Ref, anchors: Ref, last: Last | None, store: StageStore) -> DayOutputs:
-    matched = match_catalog(source, anchors, config, store, last)
+    matched = match_catalog(source, anchors, config, store, plan_memory(source, config.pipeline, config.resources), last)
     return DayOutputs(rectified=do.rectify(source, matched, config.rectify, config.segments, store, last), matched=matched)

@@ -9,12 +9,15 @@ from flows.run_config import RunConfig
 from rectifier_core.witness import witness_pairs
 from tasks import prefect_tasks as do
 from tasks.incremental_base import Last
+from tasks.memory_plan import MemoryPlan
 from tasks.references import Ref, StageStore
 from tasks.report_inputs import ModalityRefs
 from tasks.segment_stages import sequence_modalities
 
 
-def match_catalog(source: Ref, anchors: Ref, config: RunConfig, store: StageStore, last: Last | None = None) -> dict[str, ModalityRefs]:
+def match_catalog(
+    source: Ref, anchors: Ref, config: RunConfig, store: StageStore, memory: MemoryPlan, last: Last | None = None
+) -> dict[str, ModalityRefs]:
     """Judge segments, find copies, project, hold modalities against one another, match, balance, and judge trust.
 
     ``last`` is the earlier run to bring up to date; a sequence modality is matched anew all the same.
@@ -31,7 +34,7 @@ def match_catalog(source: Ref, anchors: Ref, config: RunConfig, store: StageStor
     witnesses = {
         (a, b): do.witness(a, b, features[a], copies[a], places[b], config.projection, seed, store, since[a] and since[b]) for a, b in pairs
     }
-    affinities = {m: do.match(m, projections[m], config.affinity, seed, store, since[m]) for m in modalities}
+    affinities = {m: do.match(m, projections[m], config.affinity, seed, store, memory.room(f"affinity/{m}"), since[m]) for m in modalities}
     plans = {m: do.balance(m, affinities[m], config.sinkhorn, store) for m in modalities}
     trusts = do.judge_trust(source, anchors, projections, witnesses, config.trust, seed, store)
     return {

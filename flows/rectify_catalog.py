@@ -16,11 +16,12 @@ from tasks import prefect_tasks as do
 from tasks.errors import GateRefusedError
 from tasks.incremental_base import CARRY, Last, incremental_facts
 from tasks.memory import peak_memory_bytes
+from tasks.memory_plan import MemoryPlan, plan_memory
 from tasks.publish import find_published
 from tasks.publish_config import RunIdentity
 from tasks.references import Ref
 from tasks.report_inputs import ModalityRefs, ReportInputs, StageTiming
-from tasks.resources import use_threads
+from tasks.resources import use_resources
 from tasks.runs import identify, load_summary, making_digest, open_run, ref_values, save_summary, without_places
 from tasks.shadow_stage import shadow_config
 from tasks.stages import modality_facts, quality_values
@@ -34,15 +35,16 @@ def rectify_catalog(config: RunConfig, as_of: date) -> dict[str, Any]:
 
     Raises InputError, GateRefusedError, TableHeldError or StorageError, each with one line for the user.
     """
-    use_threads(config.resources.thread_count)
+    use_resources(config.resources)
     shadowing = shadow_config(config.evaluation)
     with open_run(config.run, config.publish, as_of) as store:
         source = do.read(config.source, as_of, store)
         if (known := _known(config, as_of, source)) is not None:
             return known
+        memory = plan_memory(source, config.pipeline, config.resources)
         beginning = begin(config, as_of, source, store)
         identity, anchors, last = beginning.identity, beginning.anchors, beginning.last
-        matched = match_catalog(source, anchors, config, store, last)
+        matched = match_catalog(source, anchors, config, store, memory, last)
         rectified = do.rectify(source, matched, config.rectify, config.segments, store, last)
         shadow, shadow_found = do.shadow(source, shadowing, config.pipeline, config.seed, store) if shadowing else (None, None)
         quality = do.judge_quality(source, matched, rectified, config.quality, config.publish, as_of, shadow)
@@ -69,6 +71,7 @@ def rectify_catalog(config: RunConfig, as_of: date) -> dict[str, Any]:
                 version=version,
                 facts=facts,
                 trend=trend,
+                memory=memory,
             )
         )
         sweep_table(config.publish)
@@ -104,6 +107,7 @@ class _Night:
     version: TableVersion | None
     facts: dict[str, Any]
     trend: Trend
+    memory: MemoryPlan
 
     @property
     def stages(self) -> dict[str, Ref]:
@@ -131,8 +135,11 @@ def _report(night: _Night) -> dict[str, Any]:
         "modalities": night.facts["modalities"],
         "time_offsets": night.facts["time_offsets"],
         "seconds": {name: round(ref.seconds, 3) for name, ref in night.stages.items()},
+        "cpu_seconds": {name: round(ref.cpu_seconds, 3) for name, ref in night.stages.items()},
         "peak_memory_bytes": peak_memory_bytes(),
         "stage_memory_bytes": {name: ref.peak_memory for name, ref in night.stages.items() if not ref.reused},
+        "planned_memory_bytes": {name: planned for name in night.stages if (planned := night.memory.planned(name)) is not None},
+        "memory_limit_bytes": night.memory.limit,
         "stages": {name: ref_values(ref) for name, ref in night.stages.items()},
         "making": making_digest(night.config.shaping),
         "base": None if night.last is None else night.last.identity,
@@ -162,8 +169,9 @@ def _report_inputs(night: _Night) -> ReportInputs:
         modalities=night.matched,
         rectified=night.rectified,
         quality=night.quality,
-        timings=tuple(StageTiming.of(name, ref) for name, ref in night.stages.items()),
+        timings=tuple(StageTiming.of(name, ref, night.memory.planned(name)) for name, ref in night.stages.items()),
         peak_memory_bytes=peak_memory_bytes(),
+        memory_limit=night.memory.limit,
         provenance={
             "digest": identity.digest,
             "config": identity.config_digest,

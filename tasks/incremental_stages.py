@@ -115,7 +115,15 @@ def places_stage(modality: str, features: Ref, copies: Ref, config: WitnessConfi
 
 
 def affinity_stage(
-    modality: str, projection: Ref, config: AffinityConfig, seed: int, last: Last, store: StageStore, *, progress: Progress = silent
+    modality: str,
+    projection: Ref,
+    config: AffinityConfig,
+    seed: int,
+    last: Last,
+    store: StageStore,
+    *,
+    memory: int | None = None,
+    progress: Progress = silent,
 ) -> Ref:
     """The best donors of every item: most of them the earlier run's."""
     earlier, projected = last.stages[f"affinity/{modality}"], last.stages[f"projection/{modality}"]
@@ -130,6 +138,7 @@ def affinity_stage(
             still=last.config.still,
             seed=seed,
             threads=torch.get_num_threads(),
+            memory=memory,
             progress=progress,
         )
         save_record(writer, found)

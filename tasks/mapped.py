@@ -77,7 +77,7 @@ class Mapped(np.memmap[Any, Any]):
         """Rows from all over the file, a few at a time where it is large: each may bring in its whole neighbourhood."""
         taken = np.empty((len(rows), *self.shape[1:]), self.dtype)
         whole = self.nbytes <= _ROOM.size // 2
-        for block in row_blocks(len(rows), max(1, len(rows)) if whole else max(1, _ROOM.size // 2 // (AROUND + self._row))):
+        for block in row_blocks(len(rows), max(1, len(rows) if whole else _ROOM.size // 2 // (AROUND + self._row))):
             self._touch(rows[block])
             taken[block] = super().__getitem__(rows[block])
         return taken

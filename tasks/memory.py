@@ -6,11 +6,14 @@ next mark is the next stage's own; where that is not allowed a stage's peak is t
 
 from __future__ import annotations
 
+import ctypes
 import resource
 import threading
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
+
+import pyarrow as pa
 
 STATUS, CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
@@ -44,7 +47,8 @@ class _Marks:
 
     @contextmanager
     def watch(self) -> Iterator[Peak]:
-        """Watch the mark from its start at what is resident now."""
+        """Watch the mark from its start at what is resident now, no more of it than need be."""
+        give_back()
         self.take(anew=True)
         peak = Peak()
         self._watching.append(peak)
@@ -56,11 +60,29 @@ class _Marks:
 
 
 def _high_water() -> int:
+    found = _status("VmHWM:")
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 if found is None else found
+
+
+def _status(name: str) -> int | None:
     try:
-        line = next(x for x in STATUS.read_text().splitlines() if x.startswith("VmHWM:"))
+        line = next(x for x in STATUS.read_text().splitlines() if x.startswith(name))
     except (OSError, StopIteration):
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        return None
     return int(line.split()[1]) * 1024
+
+
+def resident_bytes() -> int:
+    """What this process holds now; where the system does not say, the most it has held."""
+    found = _status("VmRSS:")
+    return _high_water() if found is None else found
+
+
+def give_back() -> None:
+    """Return to the system what earlier stages freed: the C library and Arrow keep it, and a stage would start from all that was."""
+    pa.default_memory_pool().release_unused()
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 _MARKS = _Marks()

@@ -176,11 +176,14 @@ def witness(
 
 
 @task(task_run_name="match {modality}", **PLAIN)
-def match(modality: str, projection: Ref, config: AffinityConfig, seed: int, store: StageStore, last: Last | None = None) -> Ref:
+def match(
+    modality: str, projection: Ref, config: AffinityConfig, seed: int, store: StageStore, memory: int, last: Last | None = None
+) -> Ref:
     """Find each item's best donors."""
+    told = logged_progress()
     if last is not None:
-        return incremental_stages.affinity_stage(modality, projection, config, seed, last, store, progress=logged_progress())
-    return stages.affinity_stage(modality, projection, config, seed, store, progress=logged_progress())
+        return incremental_stages.affinity_stage(modality, projection, config, seed, last, store, memory=memory, progress=told)
+    return stages.affinity_stage(modality, projection, config, seed, store, memory=memory, progress=told)
 
 
 @task(task_run_name="balance {modality}", **PLAIN)

@@ -38,14 +38,16 @@ IN_USE = ".in-use"
 class Ref:
     """One whole stage output: what it is, the folder it lies in, and the digest of its contents.
 
-    ``seconds`` is what it took to build or find in this run, ``peak_memory`` the most bytes resident while it was built (0 where it was
-    not), and ``reused`` whether it was there already: none of them is part of what it is.
+    ``seconds`` is what it took to build or find in this run, ``cpu_seconds`` what it took of all processors of this process,
+    ``peak_memory`` the most bytes resident while it was built (0 where it was not), and ``reused`` whether it was there already: none of
+    them is part of what it is.
     """
 
     kind: str
     path: str
     digest: str
     seconds: float = field(default=0.0, compare=False)
+    cpu_seconds: float = field(default=0.0, compare=False)
     peak_memory: int = field(default=0, compare=False)
     reused: bool = field(default=False, compare=False)
 
@@ -107,7 +109,7 @@ class StageStore:
 
     def once(self, kind: str, inputs: tuple[Any, ...], build: Callable[[StageWriter], None]) -> Ref:
         """The output of ``kind`` for these inputs (refs, configs, plain values): found whole, or built now and kept."""
-        start, key = time.monotonic(), stage_key(kind, inputs)
+        start, worked, key = time.monotonic(), time.process_time(), stage_key(kind, inputs)
         found = self.find(kind, key)
         if found is not None:
             return replace(found, reused=True, seconds=time.monotonic() - start)
@@ -116,7 +118,8 @@ class StageStore:
         found = self.find(kind, key)
         if found is None:
             raise StorageError(f"stage {kind}: its output vanished from {self.root} while the run was using it; run again")
-        return replace(found, seconds=time.monotonic() - start, peak_memory=peak.size)
+        spent = time.process_time() - worked
+        return replace(found, seconds=time.monotonic() - start, cpu_seconds=spent, peak_memory=peak.size)
 
     def find(self, kind: str, key: str) -> Ref | None:
         """The output under this key if it lies there whole: every file of its manifest, at its size."""

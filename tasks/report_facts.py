@@ -3,7 +3,8 @@
 Shape of the twin (``null`` where a number does not exist; shares are ``{count, of}``, never bare percentages)::
 
     format            1
-    run               outcome, headline, sentence, run_id, as_of, table_uri, table_version, elapsed_seconds, peak_memory_bytes
+    run               outcome, headline, sentence, run_id, as_of, table_uri, table_version, elapsed_seconds, peak_memory_bytes,
+                      memory_limit
     summaries         [{modality, text}]: one line in words per modality
     read              catalog  {rows, items, quarantined: {total, of, reasons: [{reason, count}]}}
                       interactions {rows, used, not_positive, repeats_merged, quarantined, users}
@@ -30,7 +31,7 @@ Shape of the twin (``null`` where a number does not exist; shares are ``{count, 
       suspects        [{item_id, title, category, trust, interactions, nearest_by_behaviour, nearest_by_feature}], worst first;
                         the nearest as [{item_id, title, similarity}], best first
     time_offsets      how sequence modalities lie in time to one another, a sentence each
-    timings           [{stage, seconds, reused, peak_memory}]
+    timings           [{stage, seconds, cpu_seconds, reused, peak_memory, planned_memory}]
     provenance, config  as given, values that look like credentials masked
 """
 
@@ -86,7 +87,7 @@ def gather_facts(inputs: ReportInputs) -> Facts:
             "trend": trend,
             "modalities": modalities,
             "time_offsets": [offset_phrase(offset) for offset in inputs.time_offsets],
-            "timings": [asdict(x) | {"seconds": tidy(x.seconds)} for x in inputs.timings],
+            "timings": [asdict(x) | {"seconds": tidy(x.seconds), "cpu_seconds": tidy(x.cpu_seconds)} for x in inputs.timings],
             "provenance": mask_credentials(plain(inputs.provenance)),
             "config": mask_credentials(plain(inputs.config)),
         }
@@ -125,6 +126,7 @@ def _run(inputs: ReportInputs, checks: list[Facts], num_items: int) -> Facts:
         "table_version": inputs.table_version,
         "elapsed_seconds": tidy(sum(x.seconds for x in inputs.timings)),
         "peak_memory_bytes": inputs.peak_memory_bytes,
+        "memory_limit": inputs.memory_limit,
     }
 
 

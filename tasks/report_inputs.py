@@ -39,17 +39,27 @@ class ModalityRefs:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StageTiming:
-    """One stage of the run: wall-clock ``seconds``, the most bytes resident meanwhile, and whether its output was there already."""
+    """One stage of the run: seconds by the clock and of the processors, the most bytes resident meanwhile and those planned for (None:
+    no plan), and whether its output was there already."""
 
     stage: str
     seconds: float
+    cpu_seconds: float
     reused: bool
     peak_memory: int
+    planned_memory: int | None
 
     @classmethod
-    def of(cls, stage: str, ref: Ref) -> StageTiming:
+    def of(cls, stage: str, ref: Ref, planned_memory: int | None) -> StageTiming:
         """What a stage's output says of its making."""
-        return cls(stage=stage, seconds=ref.seconds, reused=ref.reused, peak_memory=ref.peak_memory)
+        return cls(
+            stage=stage,
+            seconds=ref.seconds,
+            cpu_seconds=ref.cpu_seconds,
+            reused=ref.reused,
+            peak_memory=ref.peak_memory,
+            planned_memory=planned_memory,
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,7 +67,8 @@ class ReportInputs:
     """Everything a report is made from.
 
     ``table_version`` is the version just published, or the one that already held this run; None if there is none. ``peak_memory_bytes``
-    is the run's peak resident memory; ``provenance`` and ``config`` are shown as they are, except values that look like credentials.
+    is the run's peak resident memory, ``memory_limit`` what it was allowed; ``provenance`` and ``config`` are shown as they are, except
+    values that look like credentials.
     ``sequences`` and ``time_offsets`` are what was found in sequence modalities, as ``tasks.segment_stages`` states it.
     ``shadow`` is what ``tasks.shadow_stage.shadow_facts`` states, where a shadow evaluation was run.
     ``trend`` are the entries of the last days as ``tasks.trend.read_trend`` gives them, oldest first, this run's own among them, and
@@ -76,6 +87,7 @@ class ReportInputs:
     quality: QualityReport
     timings: tuple[StageTiming, ...]
     peak_memory_bytes: int
+    memory_limit: int
     provenance: Mapping[str, str]
     config: Mapping[str, Any]
     sequences: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)

@@ -12,10 +12,14 @@ import pyarrow as pa
 import torch
 from threadpoolctl import threadpool_limits
 
+from tasks.mapped import use_room
+
 UNITS = {"MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
 _SIZE = re.compile(r"(\d+(?:\.\d+)?) ?(MiB|GiB|TiB)")
 _ADDRESS = re.compile(r"(tcp|tls|ws|wss|ucx)://[^\s/]+:\d+")
 DEFAULT_SHARE = 0.75
+MAPPED_SHARE = 8
+"""The share of memory, one in so many, that pages of mapped files may fill."""
 LEAST = 512 * 2**20
 LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
 
@@ -64,6 +68,12 @@ def machine_memory() -> int:
     whole = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     limits = (x.read_text().strip() for x in LIMITS if x.exists())
     return min([whole, *(int(x) for x in limits if x.isdigit())])
+
+
+def use_resources(config: ResourcesConfig) -> None:
+    """Hold this process to the run's threads, and its maps to their share of the run's memory."""
+    use_threads(config.thread_count)
+    use_room(config.memory_bytes // MAPPED_SHARE)
 
 
 def use_threads(count: int) -> None:

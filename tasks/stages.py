@@ -134,15 +134,20 @@ def places_stage(modality: str, features: Ref, copies: Ref, config: WitnessConfi
 
 
 def affinity_stage(
-    modality: str, projection: Ref, config: AffinityConfig, seed: int, store: StageStore, *, progress: Progress = silent
+    modality: str,
+    projection: Ref,
+    config: AffinityConfig,
+    seed: int,
+    store: StageStore,
+    *,
+    memory: int | None = None,
+    progress: Progress = silent,
 ) -> Ref:
-    """The best donors of every item."""
+    """The best donors of every item; ``memory`` bounds, in bytes, the index and the blocks in work."""
 
     def build(writer: StageWriter) -> None:
-        save_record(
-            writer,
-            find_neighbours(load_record(projection, Projection), config, seed=seed, threads=torch.get_num_threads(), progress=progress),
-        )
+        record, threads = load_record(projection, Projection), torch.get_num_threads()
+        save_record(writer, find_neighbours(record, config, seed=seed, threads=threads, memory=memory, progress=progress))
 
     return store.once(f"affinity/{modality}", (projection, config, seed), build)
 

@@ -39,6 +39,7 @@ def update_neighbours(
     still: float,
     seed: int,
     threads: int = 1,
+    memory: int | None = None,
     progress: Progress = silent,
 ) -> Affinity:
     """The affinity of ``projection``; an anchor has moved where its cosine with the earlier one is below ``still``.
@@ -51,8 +52,8 @@ def update_neighbours(
     scores = np.full(neighbours.shape, -np.inf, np.float32)
     fresh = np.flatnonzero(~stays & projection.projected.any(axis=1))
     news = replace(projection, projected=np.where(stays[:, None], np.float32(0), projection.projected)) if len(fresh) else projection
-    whole = index_features(projection, config, seed=seed, threads=threads) if len(full) else None
-    changed = index_features(news, config, seed=seed, threads=threads) if len(fresh) else None
+    whole = index_features(projection, config, seed=seed, threads=threads, memory=memory) if len(full) else None
+    changed = index_features(news, config, seed=seed, threads=threads, memory=memory) if len(fresh) else None
 
     def ask(index: InvertedLists) -> None:
         ordered = by_likeness(index, projection.target, full, threads=threads)

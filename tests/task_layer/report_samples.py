@@ -74,10 +74,11 @@ class Run:
             rectified=self._once("rectified", lambda writer: self._rectified(writer, modalities), modalities),
             quality=GATE,
             timings=(
-                StageTiming(stage="source", seconds=2.5, reused=False, peak_memory=412 << 20),
-                StageTiming(stage="anchors", seconds=61.2, reused=True, peak_memory=0),
+                StageTiming(stage="source", seconds=2.5, cpu_seconds=3.1, reused=False, peak_memory=412 << 20, planned_memory=None),
+                StageTiming(stage="anchors", seconds=61.2, cpu_seconds=0.0, reused=True, peak_memory=0, planned_memory=2 << 30),
             ),
             peak_memory_bytes=812 << 20,
+            memory_limit=4 << 30,
             provenance={"code version": "0.1.0", "config digest": "b1946ac92492"},
             config={"publish": {"uri": "warehouse", "aws_secret_access_key": "hunter2"}, "sinkhorn": {"tolerance": 1e-3}},
         )

@@ -48,7 +48,9 @@ def rows(tmp_path: Path) -> tuple[np.ndarray, np.ndarray]:
     return values, open_mapped(tmp_path / "rows.npy")
 
 
-@pytest.mark.parametrize("index", [slice(3, 9), np.array([4, 4, 0]), 7, (slice(None), 2), (5, 1), slice(0, 0)])
+@pytest.mark.parametrize(
+    "index", [slice(3, 9), np.array([4, 4, 0]), 7, (slice(None), 2), (5, 1), slice(0, 0), np.array([], int), np.zeros(50, bool)]
+)
 def test_what_is_taken_is_in_memory_and_equal(rows: tuple[np.ndarray, np.ndarray], index: object) -> None:
     values, mapped = rows
     taken = mapped[index]
