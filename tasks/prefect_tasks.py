@@ -36,6 +36,7 @@ from tasks.errors import RectifierError
 from tasks.incremental_base import Last, find_last, recall_fell
 from tasks.incremental_config import IncrementalConfig
 from tasks.memory import peak_memory_bytes
+from tasks.plan_stage import plan_stage
 from tasks.progress import logged_progress, run_logger
 from tasks.publish import find_published, publish_rectified
 from tasks.publish_config import PublishConfig, RunIdentity
@@ -189,7 +190,7 @@ def match(
 @task(task_run_name="balance {modality}", **PLAIN)
 def balance(modality: str, affinity: Ref, config: SinkhornConfig, store: StageStore) -> Ref:
     """Balance the correspondence."""
-    plan = stages.plan_stage(modality, affinity, config, store, progress=logged_progress())
+    plan = plan_stage(modality, affinity, config, store, progress=logged_progress())
     meta = plan.meta
     said = "plan of %s: %s after %s iterations, column error %.2g"
     run_logger().info(said, modality, meta["outcome"], meta["iterations"], meta["column_error"])

@@ -23,7 +23,6 @@ from rectifier_core.numerics import Progress, row_blocks, silent
 from rectifier_core.projection import ProjectionConfig, fit_projection
 from rectifier_core.quality import QualityConfig, ShadowMeasure, judge_quality, measure_modality
 from rectifier_core.records import (
-    Affinity,
     Anchors,
     BalanceOutcome,
     Bool,
@@ -39,7 +38,6 @@ from rectifier_core.records import (
 )
 from rectifier_core.rectify import RectifyConfig, decide_status, rectify_rows
 from rectifier_core.segments import SegmentsConfig
-from rectifier_core.sinkhorn import SinkhornConfig, balance
 from rectifier_core.trust import TrustConfig, judge_trust
 from rectifier_core.witness import WitnessConfig, place_by_features, principal_axes
 from tasks.drift import drift_since_last
@@ -150,15 +148,6 @@ def affinity_stage(
         save_record(writer, find_neighbours(record, config, seed=seed, threads=threads, memory=memory, progress=progress))
 
     return store.once(f"affinity/{modality}", (projection, config, seed), build)
-
-
-def plan_stage(modality: str, affinity: Ref, config: SinkhornConfig, store: StageStore, *, progress: Progress = silent) -> Ref:
-    """The balanced correspondence."""
-
-    def build(writer: StageWriter) -> None:
-        save_record(writer, balance(load_record(affinity, Affinity), config, progress=progress))
-
-    return store.once(f"plan/{modality}", (affinity, config), build)
 
 
 def trust_stages(

@@ -179,7 +179,6 @@ def test_how_the_work_is_cut_up_changes_no_bit(world: World, outcome: Outcome, b
         CONFIG,
         copies=replace(CONFIG.copies, block_rows=block),
         affinity=replace(CONFIG.affinity, block_rows=block),
-        sinkhorn=replace(CONFIG.sinkhorn, block_rows=block),
         rectify=replace(CONFIG.rectify, block_rows=block),
     )
     found = rectify_catalog(world.catalog, world.log, config, seed=1, anchors=outcome.anchors)
