@@ -35,7 +35,7 @@ def match_catalog(
         (a, b): do.witness(a, b, features[a], copies[a], places[b], config.projection, seed, store, since[a] and since[b]) for a, b in pairs
     }
     affinities = {m: do.match(m, projections[m], config.affinity, seed, store, memory.room(f"affinity/{m}"), since[m]) for m in modalities}
-    plans = {m: do.balance(m, affinities[m], config.sinkhorn, store) for m in modalities}
+    plans = {m: do.balance(m, affinities[m], config.sinkhorn, store, since[m]) for m in modalities}
     trusts = do.judge_trust(source, anchors, projections, witnesses, config.trust, seed, store)
     return {
         m: ModalityRefs(

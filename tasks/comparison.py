@@ -68,7 +68,8 @@ def _features(one: np.ndarray[Any, Any], other: np.ndarray[Any, Any]) -> tuple[n
 
 
 def _lengths(rows: Float32) -> Float64:
-    return np.sqrt(np.einsum("ij,ij->i", rows, rows, dtype=np.float64))
+    lengths: Float64 = np.sqrt(np.einsum("ij,ij->i", rows, rows, dtype=np.float64))
+    return lengths
 
 
 def _mean(values: Float64) -> float | None:

@@ -188,9 +188,9 @@ def match(
 
 
 @task(task_run_name="balance {modality}", **PLAIN)
-def balance(modality: str, affinity: Ref, config: SinkhornConfig, store: StageStore) -> Ref:
+def balance(modality: str, affinity: Ref, config: SinkhornConfig, store: StageStore, last: Last | None = None) -> Ref:
     """Balance the correspondence."""
-    plan = plan_stage(modality, affinity, config, store, progress=logged_progress())
+    plan = plan_stage(modality, affinity, config, store, last=last, progress=logged_progress())
     meta = plan.meta
     said = "plan of %s: %s after %s iterations, column error %.2g"
     run_logger().info(said, modality, meta["outcome"], meta["iterations"], meta["column_error"])
