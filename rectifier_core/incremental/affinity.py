@@ -114,7 +114,7 @@ def _recall(projection: Projection, neighbours: Int32, rows: Int64, config: Affi
         return 1.0
     sample = np.sort(generator(seed, "affinity", "kept").choice(rows, min(SAMPLE, len(rows)), replace=False))
     columns = np.flatnonzero(projection.projected.any(axis=1))
-    exact = search(one_list(projection.projected, columns), np.ascontiguousarray(projection.target[sample]), config.num_neighbours)[0]
+    exact = neighbours_of(projection, one_list(projection.projected, columns), sample, config)[0]
     there = exact != NO_NEIGHBOUR
     found = (exact[:, :, None] == neighbours[sample][:, None, :]).any(axis=2) & there
     return float(found.sum() / max(1, int(there.sum())))
