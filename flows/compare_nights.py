@@ -24,8 +24,9 @@ from tasks.resources import use_resources
 def compare_nights(config: RunConfig, as_of: date, out: Path | None = None) -> dict[str, Any]:
     """Compare the day as an incremental run has it with a cold run, into ``out`` (by default beside the day's report); publish nothing.
 
-    The stated tolerance is that the two be no farther apart than two cold runs of different seeds. It shares stage outputs with the night
-    that ran before it, and costs two cold runs. Raises InputError or StorageError, each with one line for the user.
+    The stated tolerance is in units of how far apart two cold runs of different seeds are: ``tasks.comparison.TOLERANCE``. It shares
+    stage outputs with the night that ran before it, and costs two cold runs. Raises InputError or StorageError, each with one line for
+    the user.
     """
     use_resources(config.resources)
     with config.run.store.in_use():

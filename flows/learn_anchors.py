@@ -7,7 +7,7 @@ from datetime import date
 
 from flows.run_config import RunConfig
 from tasks import prefect_tasks as do
-from tasks.incremental_base import Last, last_from, takes_anchors
+from tasks.incremental_base import Last, last_from, outputs_whole, takes_anchors
 from tasks.publish import find_published
 from tasks.publish_config import RunIdentity
 from tasks.references import Ref, StageStore
@@ -26,7 +26,7 @@ class Beginning:
 
 def known_identity(config: RunConfig, as_of: date, source: Ref) -> RunIdentity | None:
     """The identity of a run of that day that the table shows and that this one would repeat, whatever it was brought up to date from."""
-    for summary in runs_of(config.run, config.publish.uri, as_of):
+    for summary in runs_of(config.run, as_of):
         last = summary.get("base")
         if last is not None and not (config.incremental.enabled and last == last | config.incremental.rows):
             continue
@@ -38,7 +38,7 @@ def known_identity(config: RunConfig, as_of: date, source: Ref) -> RunIdentity |
 
 def begin(config: RunConfig, as_of: date, source: Ref, store: StageStore) -> Beginning:
     """Learn the anchors, from an earlier run's where the config asks for it and one can be used."""
-    last, reason = None, "incremental.enabled is false"
+    last, reason = None, "incremental.enabled is false, or anchors.method is not lightgcn"
     if config.incremental.enabled and takes_anchors(config.anchors):
         last, reason = do.find_base(source, config.shaping, config.incremental, store, config.run, config.publish, as_of)
     if last is not None:
@@ -47,6 +47,11 @@ def begin(config: RunConfig, as_of: date, source: Ref, store: StageStore) -> Beg
             identity = identify(as_of, source, config.shaping, last.identity)
             return Beginning(identity=identity, anchors=anchors, last=last, reason=reason)
         reason = fell
+    return begin_cold(config, as_of, source, store, reason)
+
+
+def begin_cold(config: RunConfig, as_of: date, source: Ref, store: StageStore, reason: str) -> Beginning:
+    """Learn the anchors from the log alone."""
     anchors = do.anchors(source, config.anchors, config.seed, store, config.run, config.publish, as_of)
     return Beginning(identity=identify(as_of, source, config.shaping), anchors=anchors, last=None, reason=reason)
 
@@ -58,7 +63,7 @@ def begin_again(config: RunConfig, as_of: date, source: Ref, store: StageStore) 
     if known is None or summary is None or summary.get("base") is None:
         return begin(config, as_of, source, store)
     earlier = load_summary(config.run, summary["base"]["base"])
-    if earlier is None:
+    if earlier is None or not outputs_whole(earlier):
         return begin(config, as_of, source, store)
     last = last_from(earlier, source, config.projection, config.seed, config.incremental, store)
     anchors, _ = do.refold(source, config.anchors, config.seed, store, last)

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from prefect import flow
 
-from flows.learn_anchors import begin, known_identity
+from flows.learn_anchors import Beginning, begin, begin_cold, known_identity
 from flows.match_catalog import match_catalog, time_offsets
 from flows.run_config import RunConfig
 from rectifier_core.records import QualityReport, TableVersion
@@ -19,7 +19,7 @@ from tasks.memory import peak_memory_bytes
 from tasks.memory_plan import MemoryPlan, plan_memory
 from tasks.publish import find_published
 from tasks.publish_config import RunIdentity
-from tasks.references import Ref
+from tasks.references import Ref, StageStore
 from tasks.report_inputs import ModalityRefs, ReportInputs, StageTiming
 from tasks.resources import use_resources
 from tasks.runs import identify, load_summary, making_digest, open_run, ref_values, save_summary, without_places
@@ -42,18 +42,24 @@ def rectify_catalog(config: RunConfig, as_of: date) -> dict[str, Any]:
         if (known := _known(config, as_of, source)) is not None:
             return known
         memory = plan_memory(source, config.pipeline, config.resources)
-        beginning = begin(config, as_of, source, store)
-        identity, anchors, last = beginning.identity, beginning.anchors, beginning.last
-        matched = match_catalog(source, anchors, config, store, memory, last)
-        rectified = do.rectify(source, matched, config.rectify, config.segments, store, last)
         shadow, shadow_found = do.shadow(source, shadowing, config.pipeline, config.seed, store) if shadowing else (None, None)
-        quality = do.judge_quality(source, matched, rectified, config.quality, config.publish, as_of, shadow)
+        made = _mend(config, as_of, source, begin(config, as_of, source, store), shadow, memory, store)
+        if not made.quality.passed and made.beginning.last is not None:
+            beginning = begin_cold(config, as_of, source, store, "the quality gate refused the incremental night")
+            made = _mend(config, as_of, source, beginning, shadow, memory, store)
+        identity, last, matched, rectified, quality = (
+            made.beginning.identity,
+            made.beginning.last,
+            made.matched,
+            made.rectified,
+            made.quality,
+        )
         facts: dict[str, Any] = {
             "modalities": modality_facts(source, matched, rectified, config.segments),
             "quality": quality_values(quality),
         }
         facts |= {} if shadow_found is None else {"shadow": shadow_found}
-        facts |= {"incremental": incremental_facts(last, beginning.reason, rectified)} if config.incremental.enabled else {}
+        facts |= {"incremental": incremental_facts(last, made.beginning.reason, rectified)} if config.incremental.enabled else {}
         version = do.publish(config.publish, identity, source, rectified, facts) if quality.passed else None
         trend = do.keep_trend(config.publish, identity, version, facts)
         facts["time_offsets"] = time_offsets(source, matched, config, store)
@@ -62,7 +68,7 @@ def rectify_catalog(config: RunConfig, as_of: date) -> dict[str, Any]:
                 config=config,
                 identity=identity,
                 source=source,
-                anchors=anchors,
+                anchors=made.beginning.anchors,
                 last=last,
                 matched=matched,
                 rectified=rectified,
@@ -76,6 +82,25 @@ def rectify_catalog(config: RunConfig, as_of: date) -> dict[str, Any]:
         )
         sweep_table(config.publish)
         return summary
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Made:
+    """What a run would publish, and what the gate says of it."""
+
+    beginning: Beginning
+    matched: dict[str, ModalityRefs]
+    rectified: Ref
+    quality: QualityReport
+
+
+def _mend(
+    config: RunConfig, as_of: date, source: Ref, beginning: Beginning, shadow: Ref | None, memory: MemoryPlan, store: StageStore
+) -> _Made:
+    matched = match_catalog(source, beginning.anchors, config, store, memory, beginning.last)
+    rectified = do.rectify(source, matched, config.rectify, config.segments, store, beginning.last)
+    quality = do.judge_quality(source, matched, rectified, config.quality, config.publish, as_of, shadow)
+    return _Made(beginning=beginning, matched=matched, rectified=rectified, quality=quality)
 
 
 def _known(config: RunConfig, as_of: date, source: Ref) -> dict[str, Any] | None:

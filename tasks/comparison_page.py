@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tasks.comparison import FARTHER
+from tasks.comparison import FARTHER, TOLERANCE
 from tasks.whole_file import write_whole
 
 FAILED = "comparison: {path} cannot be written: {why}; free or fix the disk, then run again"
@@ -24,8 +24,11 @@ def write_comparison(folder: Path, result: Mapping[str, Any]) -> str:
 def told_comparison(result: Mapping[str, Any]) -> list[str]:
     """The page's lines."""
     lines = [f"# {result['as_of']}: run {result['run_id']} beside a cold run", ""]
-    lines += [f"The run {result['reason']}. Yardstick: two cold runs of different seeds.", ""]
-    lines += ["| modality | measure | apart | yardstick | no farther |", "|---|---|---|---|---|"]
+    lines += [
+        f"The run {result['reason']}. Yardstick: two cold runs of different seeds, of whose distance {TOLERANCE:g} times is allowed.",
+        "",
+    ]
+    lines += ["| modality | measure | apart | yardstick | within tolerance |", "|---|---|---|---|---|"]
     for modality, found in result["modalities"].items():
         yardstick, within = result["yardstick"][modality], result["within"][modality]
         for name in FARTHER:

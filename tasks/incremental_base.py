@@ -60,39 +60,46 @@ def find_last(
     config: IncrementalConfig,
     store: StageStore,
 ) -> tuple[Last | None, str]:
-    """The newest earlier run of ``table`` that can be brought up to date, or None; and why, in words.
+    """The newest earlier run of ``table`` that this code made from this config and whose outputs are all here, or None; and why, in words.
 
-    It was made by this code from this config, its stage outputs are all here, and not too much has changed since.
+    It is not taken over where it would be one night too many since a cold run, or where too much has changed since.
     """
     reason = "no earlier run of this table is here"
     for at, summary in enumerate(earlier_runs(settings, table, as_of)):
-        last, why_not = _usable(summary, source, shaping, config, store)
-        if last is not None:
-            return last, f"brings {last.run_id} up to date"
+        why_not = _why_not(summary, source, shaping)
+        if why_not is None:
+            last = last_from(summary, source, shaping["projection"], shaping["seed"], config, store)
+            why_not = _why_cold(last)
+            return (last, f"brings {last.run_id} up to date") if why_not is None else (None, why_not)
         reason = f"{summary['run_id']}: {why_not}" if not at else reason
     return None, reason
 
 
-def _usable(
-    summary: Mapping[str, Any], source: Ref, shaping: Mapping[str, Any], config: IncrementalConfig, store: StageStore
-) -> tuple[Last | None, str]:
-    nights = int(summary.get("nights", 0)) + 1
+def _why_not(summary: Mapping[str, Any], source: Ref, shaping: Mapping[str, Any]) -> str | None:
     if not same_making(summary, shaping):
-        return None, "another config or another version of the code made it"
-    if nights >= config.cold_every:
-        return None, f"{nights} nights since the last cold run, cold_every = {config.cold_every}"
-    stages = {name: Ref(**ref) for name, ref in summary["stages"].items()}
-    if any(whole_digest(Path(ref.path)) != ref.digest for ref in stages.values()):
-        return None, "its stage outputs are gone"
-    if _widths(source) != _widths(stages["source"]):
-        return None, "its modalities or their widths are others"
-    last = last_from(summary, source, shaping["projection"], shaping["seed"], config, store)
-    changed = {m: share for m, share in last.carry.meta["changed"].items() if share > config.most_changed}
-    for modality, share in changed.items():
-        return None, f"{100 * share:.0f} % of {modality} changed, most_changed = {config.most_changed:g}"
-    if not last.carry.meta["changed"]:
-        return None, "every modality is a sequence, which is pooled anew every night"
-    return last, ""
+        return "another config or another version of the code made it"
+    if not outputs_whole(summary):
+        return "its stage outputs are gone"
+    if _widths(source) != _widths(Ref(**summary["stages"]["source"])):
+        return "its modalities or their widths are others"
+    return None
+
+
+def _why_cold(last: Last) -> str | None:
+    if last.nights >= last.config.cold_every:
+        return f"{last.nights} nights since the last cold run, cold_every = {last.config.cold_every}"
+    changed = last.carry.meta["changed"]
+    if not changed:
+        return "every modality is a sequence, which is pooled anew every night"
+    most = max(changed, key=lambda modality: changed[modality])
+    if changed[most] > last.config.most_changed:
+        return f"{100 * changed[most]:.0f} % of {most} changed, most_changed = {last.config.most_changed:g}"
+    return None
+
+
+def outputs_whole(summary: Mapping[str, Any]) -> bool:
+    """Whether all stage outputs of a run lie where they did."""
+    return all(whole_digest(Path(ref["path"])) == ref["digest"] for ref in summary["stages"].values())
 
 
 def last_from(

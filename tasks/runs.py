@@ -190,20 +190,20 @@ def previous_ego(
 
 def earlier_runs(settings: RunSettings, table: str, as_of: date) -> list[dict[str, Any]]:
     """The summaries of the runs of earlier days that were published to ``table``, the newest first."""
-    usable = [x for x in _published(settings, table) if x["as_of"] < as_of.isoformat()]
+    usable = [x for x in _published(settings) if x.get("table") == table and x["as_of"] < as_of.isoformat()]
     return sorted(usable, key=lambda x: (x["as_of"], x["version"]), reverse=True)
 
 
-def runs_of(settings: RunSettings, table: str, as_of: date) -> list[dict[str, Any]]:
-    """The summaries of the runs of one day that were published to ``table``, the newest version first."""
-    found = [x for x in _published(settings, table) if x["as_of"] == as_of.isoformat()]
+def runs_of(settings: RunSettings, as_of: date) -> list[dict[str, Any]]:
+    """The summaries of the runs of one day that were published, the newest version first."""
+    found = [x for x in _published(settings) if x["as_of"] == as_of.isoformat()]
     return sorted(found, key=lambda x: (x["version"], x["run_id"]), reverse=True)
 
 
-def _published(settings: RunSettings, table: str) -> list[dict[str, Any]]:
+def _published(settings: RunSettings) -> list[dict[str, Any]]:
     folders = Path(settings.folder).glob(f"*/{SUMMARY}")
     found = [load_summary(settings, path.parent.name) for path in folders]
-    return [x for x in found if x is not None and x.get("version") is not None and x.get("table") == table]
+    return [x for x in found if x is not None and x.get("version") is not None]
 
 
 def same_making(summary: Mapping[str, Any], parts: Mapping[str, Any]) -> bool:
