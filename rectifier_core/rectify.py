@@ -23,9 +23,10 @@ from numpy.typing import NDArray
 
 from rectifier_core.numerics import row_blocks, unit_rows
 from rectifier_core.records import Bool, Float32, Int64, Plan, Status, Trust
+from rectifier_core.shards import in_shards
 
 MOST_DONATED = 64 << 20
-"""Bytes of donors' features that are gathered at a time."""
+"""Bytes of donors' features that a thread gathers at a time."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,11 +102,15 @@ def _donated(weights: sp.csr_array, features: Float32) -> Float32:
     """``weights`` [N, I] times ``features`` [I, D]: [N, D] float32, a few rows' donors in memory at a time."""
     width = features.shape[1]
     donated = np.zeros((weights.shape[0], width), np.float32)
-    most = max(1, MOST_DONATED // (4 * width))
-    for start, stop in _runs(weights.indptr, most):
-        part = weights[start:stop]
-        used, at = np.unique(part.indices, return_inverse=True)
-        donated[start:stop] = sp.csr_array((part.data, at, part.indptr), (stop - start, len(used))) @ np.asarray(features[used])
+    runs = list(_runs(weights.indptr, max(1, MOST_DONATED // (4 * width))))
+
+    def give(first: int, last: int) -> None:
+        for start, stop in runs[first:last]:
+            part = weights[start:stop]
+            used, at = np.unique(part.indices, return_inverse=True)
+            donated[start:stop] = sp.csr_array((part.data, at, part.indptr), (stop - start, len(used))) @ np.asarray(features[used])
+
+    in_shards(give, list(range(len(runs) + 1)))
     return donated
 
 

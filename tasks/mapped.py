@@ -1,4 +1,5 @@
-"""Memory maps that do not stay in memory: the pages that blocks touched are let go once all maps together have too many.
+"""Memory maps that do not stay in memory: the pages that blocks touched are let go once all maps together have too many, and rows from
+all over a large file are read, not mapped.
 
 A plain map keeps every page it ever touched in the process's resident memory until something else needs the room, so a stage that streams
 ten gigabytes in small blocks looks ten gigabytes large, and is killed where memory is limited. The pages stay in the system's cache: to
@@ -7,7 +8,9 @@ touch one again is a minor fault, not a read.
 
 from __future__ import annotations
 
+import errno
 import mmap
+import os
 import threading
 import weakref
 from pathlib import Path
@@ -15,8 +18,6 @@ from typing import Any
 
 import numpy as np
 from numpy.lib.format import open_memmap
-
-from rectifier_core.numerics import row_blocks
 
 DEFAULT_ROOM = 128 << 20
 AROUND = 2 << 20
@@ -63,6 +64,8 @@ class Mapped(np.memmap[Any, Any]):
     Whole-array arithmetic goes around this and leaves its pages resident until the map is closed.
     """
 
+    _path: Path | None = None
+
     def __getitem__(self, index: Any) -> Any:
         """The rows as an array of their own; from a writable map, a view of it as ever."""
         if self.flags.writeable:
@@ -74,13 +77,11 @@ class Mapped(np.memmap[Any, Any]):
         return np.array(found, copy=True, subok=False) if isinstance(found, np.ndarray) else found
 
     def _gathered(self, rows: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-        """Rows from all over the file, a few at a time where it is large: each may bring in its whole neighbourhood."""
-        taken = np.empty((len(rows), *self.shape[1:]), self.dtype)
-        whole = self.nbytes <= _ROOM.size // 2
-        for block in row_blocks(len(rows), max(1, len(rows) if whole else _ROOM.size // 2 // (AROUND + self._row))):
-            self._touch(rows[block])
-            taken[block] = super().__getitem__(rows[block])
-        return taken
+        """Rows from all over the file: of a large one read each by itself, for a fault would bring in its whole neighbourhood."""
+        if self._path is not None and self.nbytes > _ROOM.size // 2 and np.issubdtype(rows.dtype, np.integer):
+            return _read_rows(self._path, self.offset, self, np.where(rows < 0, rows + len(self), rows))
+        self._touch(rows)
+        return np.array(super().__getitem__(rows), copy=False, subok=False)
 
     def __setitem__(self, index: Any, value: Any) -> None:
         """Write into the file's pages."""
@@ -122,7 +123,27 @@ class Mapped(np.memmap[Any, Any]):
 def open_mapped(path: Path) -> np.ndarray[Any, Any]:
     """A read-only map of a ``.npy`` file; a file without elements, which cannot be mapped, as an empty array."""
     found: np.ndarray[Any, Any] = np.load(path, mmap_mode="r", allow_pickle=False)
-    return found.view(Mapped) if isinstance(found, np.memmap) else found
+    if not isinstance(found, np.memmap):
+        return found
+    mapped = found.view(Mapped)
+    mapped._path = path if found.flags.c_contiguous else None
+    return mapped
+
+
+def _read_rows(path: Path, offset: int, like: np.ndarray[Any, Any], rows: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """The given rows of the file that ``like`` maps, read one by one without the interpreter's lock."""
+    if len(rows) and not 0 <= int(rows.min()) <= int(rows.max()) < len(like):
+        raise IndexError(f"{path}: wanted rows below {len(like)}, got {int(rows.min())} to {int(rows.max())}")
+    taken = np.empty((len(rows), *like.shape[1:]), like.dtype)
+    row, into = like.nbytes // len(like), taken.reshape(-1).view(np.uint8).data
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        for at, place in enumerate(rows.tolist()):
+            if os.preadv(handle, [into[at * row : (at + 1) * row]], offset + place * row) != row:
+                raise OSError(errno.EIO, "the file is shorter than it was", str(path))
+    finally:
+        os.close(handle)
+    return taken
 
 
 def create_mapped(path: Path, shape: tuple[int, ...], dtype: Any) -> np.memmap[Any, Any]:

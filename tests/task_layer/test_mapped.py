@@ -6,8 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from tasks.mapped import Mapped, create_mapped, open_mapped
+from tasks.mapped import _ROOM, Mapped, create_mapped, open_mapped, use_room
 
 STREAM = """
 import sys
@@ -86,3 +88,23 @@ def test_what_is_written_through_a_view_or_before_letting_go_is_kept(tmp_path: P
 def test_a_file_without_rows_is_an_empty_array(tmp_path: Path) -> None:
     np.save(tmp_path / "none.npy", np.zeros((0, 4), np.float32))
     assert open_mapped(tmp_path / "none.npy").shape == (0, 4)
+
+
+@given(rows=st.lists(st.integers(-50, 49), max_size=30))
+@settings(max_examples=30, deadline=None)
+def test_rows_of_a_file_larger_than_the_room_are_read(tmp_path_factory: pytest.TempPathFactory, rows: list[int]) -> None:
+    path, chosen = tmp_path_factory.getbasetemp() / "rows.npy", np.array(rows, np.int64)
+    values = np.random.default_rng(1).normal(size=(50, 40_000)).astype(np.float32)
+    if not path.exists():
+        np.save(path, values)
+    before = _ROOM.size
+    try:
+        use_room(0)
+        large = open_mapped(path)
+        assert large.nbytes > _ROOM.size // 2
+        assert np.array_equal(large[chosen], values[chosen])
+        assert np.array_equal(large.T[np.array([3, 1])], values.T[[3, 1]])
+        with pytest.raises(IndexError):
+            large[np.array([50])]
+    finally:
+        use_room(before)
