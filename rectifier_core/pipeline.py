@@ -15,7 +15,7 @@ from rectifier_core.records import Affinity, Anchors, Bool, Catalog, Copies, Int
 from rectifier_core.rectify import RectifyConfig, decide_status, rectify_rows
 from rectifier_core.sinkhorn import SinkhornConfig, balance
 from rectifier_core.trust import TrustConfig, judge_trust
-from rectifier_core.witness import WitnessConfig, place_by_features, principal_axes, witness_pairs
+from rectifier_core.witness import WitnessConfig, place_by_features, witness_pairs
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,8 +70,7 @@ def judge_catalog(
         m: fit_projection(m, x, telling[m], anchors, config.projection, seed=seed, progress=progress) for m, x in features.items()
     }
     pairs = witness_pairs({m: x.shape[1] for m, x in features.items()}, config.witness)
-    axes = {m: principal_axes(m, features[m], telling[m], config.witness, seed=seed) for m in {target for _, target in pairs}}
-    places = {m: place_by_features(features[m], telling[m], x, config.witness) for m, x in axes.items()}
+    places = {m: place_by_features(m, features[m], telling[m], config.witness, seed=seed) for m in {target for _, target in pairs}}
     witnesses = {
         (m, target): fit_projection(m, features[m], telling[m], places[target], config.projection, seed=seed, progress=progress)
         for m, target in pairs

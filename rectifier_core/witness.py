@@ -59,11 +59,22 @@ def principal_axes(modality: str, features: Float32, present: Bool, config: Witn
     return Axes(mean=mean, leading=leading)
 
 
-def place_by_features(features: Float32, present: Bool, axes: Axes, config: WitnessConfig, known: Float32 | None = None) -> Anchors:
-    """Unit rows [I, components] of one modality's unit rows along its ``axes``; ``trained`` where it is ``present``.
+def place_by_features(
+    modality: str,
+    features: Float32,
+    present: Bool,
+    config: WitnessConfig,
+    *,
+    seed: int,
+    axes: Axes | None = None,
+    known: Float32 | None = None,
+) -> Anchors:
+    """Unit rows [I, components] of the leading principal components of one modality's unit rows; ``trained`` where it is ``present``.
 
-    ``features`` [I, D] may be a memory map, read by blocks. Rows of ``known`` [I, components] that are not zero are taken as they are.
+    ``features`` [I, D] may be a memory map, read by blocks. ``axes`` are those to place by, where they are at hand; rows of ``known``
+    [I, components] that are not zero are taken as they are.
     """
+    axes = axes or principal_axes(modality, features, present, config, seed=seed)
     items = np.zeros((len(present), config.components), np.float32) if known is None else known * present[:, None]
     rows = np.flatnonzero(present & ~items.any(axis=1))
     for block in row_blocks(len(rows), config.block_rows):

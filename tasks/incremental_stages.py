@@ -100,7 +100,7 @@ def projection_stage(
     return store.once(name, (features, copies, anchors, config, seed, earlier, last.carry), build)
 
 
-def places_stage(modality: str, features: Ref, copies: Ref, config: WitnessConfig, last: Last, store: StageStore) -> Ref:
+def places_stage(modality: str, features: Ref, copies: Ref, config: WitnessConfig, seed: int, last: Last, store: StageStore) -> Ref:
     """Where one modality places each item, along the earlier run's axes."""
     earlier = last.stages[f"places/{modality}"]
 
@@ -108,10 +108,10 @@ def places_stage(modality: str, features: Ref, copies: Ref, config: WitnessConfi
         rows, known = features.array(f"features-{modality}"), telling(modality, features, copies)
         carried, axes = last.carried(modality), load_axes(earlier)
         before = carried.rows(earlier.array("items"), 0) * carried.same[:, None]
-        save_record(writer, place_by_features(rows, known, axes, config, before))
+        save_record(writer, place_by_features(modality, rows, known, config, seed=seed, axes=axes, known=before))
         save_axes(writer, axes)
 
-    return store.once(f"places/{modality}", (features, copies, config, earlier, last.carry), build)
+    return store.once(f"places/{modality}", (features, copies, config, seed, earlier, last.carry), build)
 
 
 def affinity_stage(

@@ -153,7 +153,7 @@ def project(
 def place(modality: str, features: Ref, copies: Ref, config: WitnessConfig, seed: int, store: StageStore, last: Last | None = None) -> Ref:
     """Say where one modality places each item."""
     if last is not None:
-        return incremental_stages.places_stage(modality, features, copies, config, last, store)
+        return incremental_stages.places_stage(modality, features, copies, config, seed, last, store)
     return stages.places_stage(modality, features, copies, config, seed, store)
 
 

@@ -125,7 +125,7 @@ def places_stage(modality: str, features: Ref, copies: Ref, config: WitnessConfi
     def build(writer: StageWriter) -> None:
         rows, known = features.array(f"features-{modality}"), telling(modality, features, copies)
         axes = principal_axes(modality, rows, known, config, seed=seed)
-        save_record(writer, place_by_features(rows, known, axes, config))
+        save_record(writer, place_by_features(modality, rows, known, config, seed=seed, axes=axes))
         save_axes(writer, axes)
 
     return store.once(f"places/{modality}", (features, copies, config, seed), build)
