@@ -8,7 +8,7 @@ from typing import Any
 
 from prefect import flow
 
-from flows.learn_anchors import begin_again
+from flows.learn_anchors import begin_again, begin_cold
 from flows.match_catalog import match_catalog
 from flows.run_config import RunConfig
 from tasks import prefect_tasks as do
@@ -51,8 +51,7 @@ def compare_nights(config: RunConfig, as_of: date, out: Path | None = None) -> d
 
 
 def _cold(config: RunConfig, as_of: date, source: Ref, store: StageStore) -> DayOutputs:
-    anchors = do.anchors(source, config.anchors, config.seed, store, config.run, config.publish, as_of)
-    return _outputs(config, source, anchors, None, store)
+    return _outputs(config, source, begin_cold(config, as_of, source, store, "for comparison").anchors, None, store)
 
 
 def _outputs(config: RunConfig, source: Ref, anchors: Ref, last: Last | None, store: StageStore) -> DayOutputs:

@@ -52,7 +52,8 @@ def begin(config: RunConfig, as_of: date, source: Ref, store: StageStore) -> Beg
 
 def begin_cold(config: RunConfig, as_of: date, source: Ref, store: StageStore, reason: str) -> Beginning:
     """Learn the anchors from the log alone."""
-    anchors = do.anchors(source, config.anchors, config.seed, store, config.run, config.publish, as_of)
+    device = config.resources.torch_device
+    anchors = do.anchors(source, config.anchors, config.seed, store, config.run, config.publish, as_of, device=device)
     return Beginning(identity=identify(as_of, source, config.shaping), anchors=anchors, last=None, reason=reason)
 
 

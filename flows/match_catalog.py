@@ -22,20 +22,24 @@ def match_catalog(
 
     ``last`` is the earlier run to bring up to date; a sequence modality is matched anew all the same.
     """
-    seed, modalities = config.seed, list(config.source.modalities)
+    seed, modalities, device = config.seed, list(config.source.modalities), config.resources.torch_device
     segments = {m: do.judge_segments(m, source, anchors, config.segments, seed, store) for m in sequence_modalities(source)}
     features = {m: segments.get(m, source) for m in modalities}
     since = {m: last if last is not None and last.has(m) else None for m in modalities}
     copies = {m: do.find_copies(m, features[m], anchors, config.copies, seed, store, since[m]) for m in modalities}
-    projections = {m: do.project(m, features[m], copies[m], anchors, config.projection, seed, store, since[m]) for m in modalities}
+    projections = {
+        m: do.project(m, features[m], copies[m], anchors, config.projection, seed, store, since[m], device=device) for m in modalities
+    }
     widths = {m: source.meta["modalities"][m]["width"] for m in modalities}
     pairs = witness_pairs(widths, config.witness)
     places = {m: do.place(m, features[m], copies[m], config.witness, seed, store, since[m]) for m in sorted({onto for _, onto in pairs})}
     witnesses = {
-        (a, b): do.witness(a, b, features[a], copies[a], places[b], config.projection, seed, store, since[a] and since[b]) for a, b in pairs
+        (a, b): do.witness(a, b, features[a], copies[a], places[b], config.projection, seed, store, since[a] and since[b], device=device)
+        for a, b in pairs
     }
-    affinities = {m: do.match(m, projections[m], config.affinity, seed, store, memory.room(f"affinity/{m}"), since[m]) for m in modalities}
-    plans = {m: do.balance(m, affinities[m], config.sinkhorn, store, since[m]) for m in modalities}
+    rooms = {m: memory.room(f"affinity/{m}") for m in modalities}
+    affinities = {m: do.match(m, projections[m], config.affinity, seed, store, rooms[m], since[m], device=device) for m in modalities}
+    plans = {m: do.balance(m, affinities[m], config.sinkhorn, store, memory.room(f"plan/{m}"), since[m]) for m in modalities}
     trusts = do.judge_trust(source, anchors, projections, witnesses, config.trust, seed, store)
     return {
         m: ModalityRefs(

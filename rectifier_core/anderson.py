@@ -11,49 +11,51 @@ from typing import Any
 import numba
 import numpy as np
 
+from rectifier_core.numerics import row_blocks
 from rectifier_core.records import Float64
 from rectifier_core.shards import even_bounds, in_shards, kernel, num_shards, read_only
 
-CHUNK = 1 << 14
-"""Inner products are summed in chunks of this length, and those in order: the same bits whatever the threads."""
+CHUNK = 1 << 12
+"""Inner products are summed within chunks of this length, and those in order: the same bits whatever the threads."""
 
 _VECTOR, _ROWS, _OUT = read_only(numba.float64, 1), numba.float32[:, ::1], numba.float64[::1]
-_RANGE = (numba.intp,) * 2
+_READ, _RANGE = read_only(numba.float32, 2), (numba.intp,) * 2
 
 
-@kernel(numba.void(_VECTOR, _VECTOR, _OUT, _OUT, _ROWS, _ROWS, numba.intp, *_RANGE))
+@kernel(
+    numba.void(_VECTOR, _VECTOR, _VECTOR, _VECTOR, _ROWS, _ROWS, numba.intp, numba.intp, numba.float64[:, ::1], *_RANGE),
+    fastmath={"reassoc", "nsz"},
+)
 def _note(
-    point: Any, residual: Any, last_point: Any, last_residual: Any, both: Any, changes: Any, slot: Any, first: Any, last: Any
+    point: Any,
+    residual: Any,
+    old_point: Any,
+    old_residual: Any,
+    both: Any,
+    changes: Any,
+    slot: Any,
+    kept: Any,
+    out: Any,
+    first: Any,
+    last: Any,
 ) -> None:
-    """Keep how the residual changed, and how point and residual together did; then make this the last one."""
+    """Note in ``slot`` how the residual changed, and how point and residual did together.
+
+    ``out`` [2, kept]: the products of that change, and of the residual, with all changes kept.
+    """
     for at in range(first, last):
-        change = residual[at] - last_residual[at]
+        change = residual[at] - old_residual[at]
         changes[slot, at] = change
-        both[slot, at] = (point[at] - last_point[at]) + change
-        last_point[at], last_residual[at] = point[at], residual[at]
-
-
-@kernel(numba.void(numba.types.Array(numba.float32, 2, "C", readonly=True), _VECTOR, numba.float64[:, ::1], *_RANGE))
-def _products(changes: Any, residual: Any, out: Any, first: Any, last: Any) -> None:
-    """Inner products of the changes with each other, and in the last column with the residual, of items from ``first`` to ``last``."""
-    for one in range(changes.shape[0]):
-        for other in range(one + 1):
-            a = b = c = d = 0.0
-            for at in range(first, last - 3, 4):
-                a += np.float64(changes[one, at]) * changes[other, at]
-                b += np.float64(changes[one, at + 1]) * changes[other, at + 1]
-                c += np.float64(changes[one, at + 2]) * changes[other, at + 2]
-                d += np.float64(changes[one, at + 3]) * changes[other, at + 3]
-            for at in range(last - (last - first) % 4, last):
-                a += np.float64(changes[one, at]) * changes[other, at]
-            out[one, other] = out[other, one] = (a + b) + (c + d)
-        total = 0.0
+        both[slot, at] = (point[at] - old_point[at]) + change
+    for other in range(kept):
+        with_change = with_residual = 0.0
         for at in range(first, last):
-            total += changes[one, at] * residual[at]
-        out[one, -1] = total
+            with_change += np.float64(changes[slot, at]) * np.float64(changes[other, at])
+            with_residual += residual[at] * np.float64(changes[other, at])
+        out[0, other], out[1, other] = with_change, with_residual
 
 
-@kernel(numba.void(_VECTOR, _VECTOR, numba.types.Array(numba.float32, 2, "C", readonly=True), _VECTOR, _OUT, *_RANGE))
+@kernel(numba.void(_VECTOR, _VECTOR, _READ, _VECTOR, _OUT, *_RANGE))
 def _mix(point: Any, residual: Any, both: Any, mixture: Any, out: Any, first: Any, last: Any) -> None:
     for at in range(first, last):
         out[at] = point[at] + residual[at]
@@ -67,8 +69,9 @@ class Anderson:
 
     def __init__(self, memory: int, size: int) -> None:
         self._both, self._changes = np.zeros((memory, size), np.float32), np.zeros((memory, size), np.float32)
-        self._point, self._residual = np.zeros(size), np.zeros(size)
-        self._bounds = even_bounds(size, num_shards(size * 8 * memory))
+        self._gram = np.zeros((memory, memory))
+        self._chunks = list(row_blocks(size, CHUNK))
+        self._bounds = even_bounds(len(self._chunks), num_shards(size * 4 * memory))
         self.forget()
 
     def forget(self) -> None:
@@ -76,31 +79,32 @@ class Anderson:
         self._seen = 0
 
     def next(self, point: Float64, residual: Float64) -> Float64:
-        """Where to go from ``point`` [I] float64, whose plain step would be ``residual``."""
-        kept = min(self._seen, len(self._both))
-        slot, self._seen = (self._seen - 1) % len(self._both), self._seen + 1
-        noted = point, residual, self._point, self._residual, self._both, self._changes
-        in_shards(lambda first, last: _note(*noted, slot, first, last), self._bounds)
+        """Where to go from ``point`` [I] float64, whose plain step would be ``residual``. Both are kept until the next call."""
+        kept, slot = min(self._seen, len(self._both)), (self._seen - 1) % len(self._both)
+        products = self._note(point, residual, slot, kept) if kept else np.empty((2, 0))
+        self._old, self._seen = (point, residual), self._seen + 1
         if not kept:
             return point + residual
-        mixture = self._mixture(self._changes[:kept], residual)
-        out = np.empty_like(point)
-        in_shards(lambda first, last: _mix(point, residual, self._both[:kept], mixture, out, first, last), self._bounds)
+        self._gram[slot, :kept] = self._gram[:kept, slot] = products[0]
+        gram = self._gram[:kept, :kept].copy()
+        gram[np.diag_indices(kept)] += 1e-10 * max(float(np.trace(gram)), np.finfo(np.float64).tiny)
+        mixture, out = np.linalg.solve(gram, products[1]), np.empty_like(point)
+
+        def mix(first: int, last: int) -> None:
+            for chunk in self._chunks[first:last]:
+                _mix(point, residual, self._both[:kept], mixture, out, chunk.start, chunk.stop)
+
+        in_shards(mix, self._bounds)
         return out
 
-    @staticmethod
-    def _mixture(changes: Any, residual: Float64) -> Float64:
-        kept, size = changes.shape
-        chunks = [(first, min(first + CHUNK, size)) for first in range(0, size, CHUNK)]
-        parts = np.zeros((len(chunks), kept, kept + 1))
+    def _note(self, point: Float64, residual: Float64, slot: int, kept: int) -> Float64:
+        parts = np.zeros((len(self._chunks), 2, kept))
+        given = point, residual, *self._old, self._both, self._changes, slot, kept
 
-        def add(first: int, last: int) -> None:
+        def note(first: int, last: int) -> None:
             for at in range(first, last):
-                _products(changes, residual, parts[at], *chunks[at])
+                _note(*given, parts[at], self._chunks[at].start, self._chunks[at].stop)
 
-        in_shards(add, even_bounds(len(chunks), num_shards(size * kept * kept)))
-        total = parts.sum(axis=0)
-        gram = total[:, :-1]
-        gram[np.diag_indices(kept)] += 1e-10 * max(float(np.trace(gram)), np.finfo(np.float64).tiny)
-        mixture: Float64 = np.linalg.solve(gram, total[:, -1])
-        return mixture
+        in_shards(note, self._bounds)
+        products: Float64 = parts.sum(axis=0)
+        return products

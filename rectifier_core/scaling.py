@@ -42,7 +42,7 @@ _LN2, _LEAST = math.log(2), -650.0
 
 def in_order(work: Work, blocks: Sequence[Block], vectors: tuple[Float64, ...]) -> Float64:
     """Every block in this process, as many at a time as there are threads."""
-    out = np.zeros(blocks[-1].last if blocks else 0)
+    out = np.empty(blocks[-1].last if blocks else 0)
 
     def some(first: int, last: int) -> None:
         for block in blocks[first:last]:
@@ -72,31 +72,35 @@ def _sums(indptr: Any, indices: Any, values: Any, vector: Any, out: Any, first: 
         out[line - first] = (a + b) + (c + d)
 
 
-@kernel(numba.void(_LINES, _ENDS, _FLOATS, _KERNEL, _VECTOR, _OUT, *_RANGE))
-def _make_rows(indptr: Any, indices: Any, logits: Any, values: Any, potential: Any, top: Any, first: Any, last: Any) -> None:
+@kernel(numba.void(_LINES, _ENDS, _FLOATS, _KERNEL, _VECTOR, _OUT, _OUT, *_RANGE))
+def _make_rows(indptr: Any, indices: Any, logits: Any, values: Any, potential: Any, top: Any, spare: Any, first: Any, last: Any) -> None:
     for line in range(first, last):
-        begin, stop = indptr[line], indptr[line + 1]
+        begin, count = indptr[line], indptr[line + 1] - indptr[line]
         highest = -np.inf
-        for entry in range(begin, stop):
-            highest = max(highest, logits[entry] + potential[np.uint64(indices[entry])])
-        for entry in range(begin, stop):
-            values[entry] = math.exp((logits[entry] + potential[np.uint64(indices[entry])]) - highest)
-        top[line - first] = highest if stop > begin else 0.0
+        for at in range(count):
+            spare[at] = logits[begin + at] + potential[np.uint64(indices[begin + at])]
+            highest = max(highest, spare[at])
+        for at in range(count):
+            values[begin + at] = math.exp(spare[at] - highest)
+        top[line - first] = highest if count else 0.0
 
 
-@kernel(numba.void(_LINES, _ENDS, _FLOATS, _KERNEL, _VECTOR, _VECTOR, _OUT, *_RANGE))
-def _make_columns(indptr: Any, indices: Any, logits: Any, values: Any, potential: Any, top: Any, scale: Any, first: Any, last: Any) -> None:
+@kernel(numba.void(_LINES, _ENDS, _FLOATS, _KERNEL, _VECTOR, _VECTOR, _OUT, _OUT, *_RANGE))
+def _make_columns(
+    indptr: Any, indices: Any, logits: Any, values: Any, potential: Any, top: Any, scale: Any, spare: Any, first: Any, last: Any
+) -> None:
     for line in range(first, last):
-        begin, stop, own = indptr[line], indptr[line + 1], potential[line]
+        begin, count, own = indptr[line], indptr[line + 1] - indptr[line], potential[line]
         highest = -np.inf
-        for entry in range(begin, stop):
-            highest = max(highest, (logits[entry] + own) - top[np.uint64(indices[entry])])
-        power = math.floor(highest / _LN2) if stop > begin else 0.0
+        for at in range(count):
+            spare[at] = (logits[begin + at] + own) - top[np.uint64(indices[begin + at])]
+            highest = max(highest, spare[at])
+        power = math.floor(highest / _LN2) if count else 0.0
         # Where even a float64 would vanish no row can see the entry, and the exponent is shifted instead.
         vanishing = highest < _LEAST
         factor, shift = (1.0, power * _LN2) if vanishing else (2.0 ** (-power), 0.0)
-        for entry in range(begin, stop):
-            values[entry] = math.exp((logits[entry] + own) - top[np.uint64(indices[entry])] - shift) * factor
+        for at in range(count):
+            values[begin + at] = math.exp(spare[at] - shift) * factor
         scale[line - first] = power * _LN2
 
 
@@ -123,17 +127,21 @@ def _lines(block: Block) -> Float64:
     return np.empty(block.last - block.first)
 
 
+def _longest(block: Block) -> Float64:
+    return np.empty(int(np.diff(block.side.indptr[block.first : block.last + 1]).max()))
+
+
 def make_rows(block: Block, potential: Float64) -> Float64:
     """Make the rows' kernel for the log column scaling ``potential``; each row's largest exponent, ``top`` (0 where it is empty)."""
     side, top = block.side, _lines(block)
-    _make_rows(side.indptr, side.indices, side.logits, side.kernel, potential, top, block.first, block.last)
+    _make_rows(side.indptr, side.indices, side.logits, side.kernel, potential, top, _longest(block), block.first, block.last)
     return top
 
 
 def make_columns(block: Block, potential: Float64, top: Float64) -> Float64:
     """Make the columns' kernel for the same potential; the logarithm of what each column's kernel is to be multiplied with."""
     side, scale = block.side, _lines(block)
-    _make_columns(side.indptr, side.indices, side.logits, side.kernel, potential, top, scale, block.first, block.last)
+    _make_columns(side.indptr, side.indices, side.logits, side.kernel, potential, top, scale, _longest(block), block.first, block.last)
     return scale
 
 

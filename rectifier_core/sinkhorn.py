@@ -23,10 +23,11 @@ from rectifier_core.anderson import Anderson
 from rectifier_core.numerics import Progress, row_blocks, silent
 from rectifier_core.records import Affinity, BalanceOutcome, Float64, Plan, check_array
 from rectifier_core.scaling import REACH, Run, in_order, kernel_sums, lowest_of_rows, make_columns, make_rows, weigh_rows
-from rectifier_core.shards import in_shards
+from rectifier_core.shards import even_bounds, in_shards, num_shards
 from rectifier_core.support import Allocate, Support, build_support, in_memory
 
-PATIENCE = 30
+PATIENCE, FALL = 30, 0.99
+"""Iterations within which the error must fall to this share of what it was."""
 CHUNK = 1 << 14
 
 
@@ -42,7 +43,7 @@ class SinkhornConfig:
     method: Literal["anderson", "knopp"] = "anderson"
     max_iterations: int = 200
     tolerance: float = 1e-3
-    memory: int = 5
+    memory: int = 7
 
     def __post_init__(self) -> None:
         for name in ("max_iterations", "memory"):
@@ -71,25 +72,26 @@ def balance(
     support = build_support(affinity, memory=memory, allocate=allocate)
     if not support.num_entries:
         return _empty(affinity.modality, support)
-    scaling = _Scaling(support, run)
+    scaling = Scaling(support, run)
     here = best = scaling.start(potential)
     if config.balance == "row":
         scaling.column_step(here)
         return _plan(affinity.modality, scaling, here, [], BalanceOutcome.ROW_ONLY)
     mixing = Anderson(config.memory, support.num_items) if config.method == "anderson" else None
     errors: list[float] = []
-    outcome, lowest, lowest_at = BalanceOutcome.MAX_ITERATIONS, np.inf, 0
+    outcome, lowest, mark, marked = BalanceOutcome.MAX_ITERATIONS, np.inf, np.inf, 0
     for iteration in range(config.max_iterations + 1):
         step, error = scaling.column_step(here)
         errors.append(error)
         progress(f"plan of {affinity.modality}: column error {error:.2e}", iteration, config.max_iterations)
         if error < lowest:
-            lowest_at = iteration if error < 0.99 * lowest else lowest_at
             lowest, best = error, here
+        if error < FALL * mark:
+            mark, marked = error, iteration
         if error <= config.tolerance:
             outcome = BalanceOutcome.CONVERGED
             break
-        if iteration - lowest_at >= PATIENCE:
+        if iteration - marked >= PATIENCE:
             outcome = BalanceOutcome.STALLED
             break
         if mixing is not None and error > 2 * lowest:
@@ -100,14 +102,18 @@ def balance(
     return _plan(affinity.modality, scaling, best, errors, outcome)
 
 
-class _Scaling:
+class Scaling:
     """Sums of the scaled graph, and what follows from them for the columns; vectors are float64 [I]."""
 
     def __init__(self, support: Support, run: Run) -> None:
         self.support, self._run = support, run
         self.unreached = np.flatnonzero(~support.reached)
-        self.num_reached, self.num_asking = support.num_items - len(self.unreached), int(support.asking.sum())
+        self.idle = np.flatnonzero(~support.asking)
+        self.num_reached, self.num_asking = support.num_items - len(self.unreached), support.num_items - len(self.idle)
         self.share = self.num_asking / self.num_reached
+        self.scaled, self.inverse, self.ratio, self._relative = (np.empty(support.num_items) for _ in range(4))
+        self._chunks = list(row_blocks(support.num_items, CHUNK))
+        self._bounds = even_bounds(len(self._chunks), num_shards(64 * support.num_items))
         self._reference: Float64 | None = None
         self._last: Float64 | None = None
 
@@ -121,23 +127,31 @@ class _Scaling:
         return start
 
     def column_step(self, potential: Float64) -> tuple[Float64, float]:
-        """The Sinkhorn-Knopp step of the log column scaling (zero off the support), and the error before taking it."""
-        relative = self._relative(potential)
-        self.scaled = np.exp(relative)
-        rows = self._run(kernel_sums, self.support.row_blocks, (self.scaled,))
-        self.inverse = np.divide(1.0, rows, out=np.zeros_like(rows), where=rows > 0)
+        """The Sinkhorn-Knopp step of the log column scaling (zero off the support), and the error before taking it.
+
+        ``scaled``, ``inverse`` and ``ratio`` are those of this potential until the next step.
+        """
+        self._last = potential
+        self._refer(potential)
+        self.inverse = self._run(kernel_sums, self.support.row_blocks, (self.scaled,))
+        self.inverse[self.idle] = np.inf
+        np.divide(1.0, self.inverse, out=self.inverse)
         sums = self._run(kernel_sums, self.support.column_blocks, (self.inverse,))
         sums[self.unreached] = 1
-        self.ratio, step, self._last = np.empty_like(sums), np.empty_like(sums), potential
-        parts = list(row_blocks(len(sums), CHUNK))
+        errors, steps = np.empty(len(self._chunks)), np.empty_like(sums)
 
         def advance(first: int, last: int) -> None:
-            for part in parts[first:last]:
-                self.ratio[part] = sums[part] * self._factor[part] * self.scaled[part]
-                step[part] = self._offset[part] - np.log(sums[part]) - relative[part]
+            for at in range(first, last):
+                part = self._chunks[at]
+                ratio = np.multiply(sums[part], self._factor[part], out=self.ratio[part])
+                ratio *= self.scaled[part]
+                errors[at] = np.abs(ratio - 1).sum()
+                step = np.log(sums[part], out=steps[part])
+                np.subtract(self._offset[part], step, out=step)
+                step -= self._relative[part]
 
-        in_shards(advance, list(range(len(parts) + 1)))
-        return step, float(np.abs(self.ratio - 1).sum() / self.num_reached)
+        in_shards(advance, self._bounds)
+        return steps, float(errors.sum() / self.num_reached)
 
     def settle(self, potential: Float64) -> None:
         """Have ``scaled``, ``inverse`` and ``ratio`` be those of this potential."""
@@ -167,17 +181,31 @@ class _Scaling:
         rows = len(inside) - np.searchsorted(inside, levels, side="left")
         return float(2 * np.max(rows / self.share - columns) / self.num_reached)
 
-    def _relative(self, potential: Float64) -> Float64:
-        if self._reference is None or np.abs(potential - self._reference).max() > REACH:
+    def _refer(self, potential: Float64) -> None:
+        """How far the potential is from the reference, and the exponential of that; a new reference where it has moved too far."""
+        if self._reference is None or self._moved(potential) > REACH:
             self._reference = potential
             top = self._run(make_rows, self.support.row_blocks, (potential,))
             scale = self._run(make_columns, self.support.column_blocks, (potential, top))
             self._offset, self._factor = np.log(self.share) - scale, np.exp(scale) / self.share
             self._offset[self.unreached], self._factor[self.unreached] = 0, 1
-        return potential - self._reference
+            self._moved(potential)
+
+    def _moved(self, potential: Float64) -> float:
+        furthest, reference = np.empty(len(self._chunks)), self._reference
+
+        def move(first: int, last: int) -> None:
+            for at in range(first, last):
+                part = self._chunks[at]
+                relative = np.subtract(potential[part], reference[part], out=self._relative[part])  # type: ignore[index]
+                furthest[at] = np.abs(relative).max()
+                np.exp(np.minimum(relative, REACH), out=self.scaled[part])
+
+        in_shards(move, self._bounds)
+        return float(furthest.max())
 
 
-def _plan(modality: str, scaling: _Scaling, potential: Float64, errors: list[float], outcome: BalanceOutcome) -> Plan:
+def _plan(modality: str, scaling: Scaling, potential: Float64, errors: list[float], outcome: BalanceOutcome) -> Plan:
     scaling.settle(potential)
     own, reached, rows = scaling.weigh(), scaling.support.reached, scaling.support.rows
     own = own[~np.isnan(own)]

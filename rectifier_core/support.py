@@ -32,7 +32,9 @@ IN_WORK = 40
 """Bytes an entry of a block in work takes at most, what is read and what is made of it."""
 BUCKETS = 256
 """Buckets at least, where entries are many: what they write to stays in the cache."""
-SHUFFLED_IN_CACHE = 1 << 16
+SHUFFLED, MOST_CHUNKS = 1 << 16, 64
+"""Entries dealt to buckets at a time, at least, and into how many chunks all are cut at most, where memory allows."""
+PER_ENTRY: dict[str, DTypeLike] = {"indices": np.int32, "logits": np.float32, "kernel": np.float32}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -160,10 +162,30 @@ def build_support(affinity: Affinity, *, memory: int | None = None, allocate: Al
     what is in work at a time beside them; blocks are cut to it.
     """
     num_items, width = affinity.neighbours.shape
-    most = num_items * width * ENTRY if memory is None else memory
-    share = max(1, most // (IN_WORK * torch.get_num_threads()))
-    chunks = list(row_blocks(num_items, max(1, min(share, max(SHUFFLED_IN_CACHE, num_items * width // 64)) // max(1, width))))
-    shift = _bucket_shift(num_items, num_items * width, share)
+    size = num_items * width
+    share = max(1, (size * ENTRY if memory is None else memory) // (IN_WORK * torch.get_num_threads()))
+    chunks = list(row_blocks(num_items, max(1, min(share, max(SHUFFLED, size // MOST_CHUNKS)) // max(1, width))))
+    shift = _bucket_shift(num_items, size, share)
+    held, counts = _counted(affinity, chunks, shift)
+    made = []
+    for side in ("rows", "columns"):
+        arrays = {name: allocate(f"{side}-{name}", (int(held.sum()),), kind) for name, kind in PER_ENTRY.items()}
+        made.append(Side(indptr=np.zeros(num_items + 1, np.int64), **arrays))
+    rows, columns = made
+    np.cumsum(held, out=rows.indptr[1:])
+    _fill(affinity, rows, columns, chunks, counts, shift)
+    return Support(rows=rows, columns=columns, row_blocks=_blocks(rows, share), column_blocks=_blocks(columns, share))
+
+
+def _bucket_shift(num_items: int, entries: int, share: int) -> int:
+    """Buckets are runs of ``1 << shift`` columns: ``BUCKETS`` of them, more where memory asks for it."""
+    buckets = max(1, min(BUCKETS, entries // SHUFFLED), -(-entries // share))
+    return max(0, (max(1, num_items // buckets) - 1).bit_length())
+
+
+def _counted(affinity: Affinity, chunks: list[slice], shift: int) -> tuple[Int64, Int64]:
+    """How many entries each row holds [I], and each chunk of rows in each bucket."""
+    num_items = len(affinity.neighbours)
     held, counts = np.zeros(num_items, np.int64), np.zeros((len(chunks), (num_items >> shift) + 1), np.int64)
 
     def count(first: int, last: int) -> None:
@@ -171,45 +193,29 @@ def build_support(affinity: Affinity, *, memory: int | None = None, allocate: Al
             rows = chunks[at]
             _count(np.asarray(affinity.neighbours[rows]), np.asarray(affinity.scores[rows]), held[rows], counts[at], shift)
 
-    bounds = list(range(len(chunks) + 1))
-    in_shards(count, bounds)
-    entries = int(held.sum())
-    sides = [
-        Side(
-            indptr=np.zeros(num_items + 1, np.int64),
-            **{name: allocate(f"{side}-{name}", (entries,), kind) for name, kind in PER_ENTRY.items()},
-        )
-        for side in ("rows", "columns")
-    ]
-    rows, columns = sides
-    np.cumsum(held, out=rows.indptr[1:])
-    # Where the entries of each chunk of rows go within each bucket.
+    in_shards(count, list(range(len(chunks) + 1)))
+    return held, counts
+
+
+def _fill(affinity: Affinity, rows: Side, columns: Side, chunks: list[slice], counts: Int64, shift: int) -> None:
+    """Write the rows in order and the columns by buckets, then put these in order."""
     starts = np.concatenate([[0], np.cumsum(counts.sum(axis=0))]).astype(np.int64)
     places = starts[:-1] + np.cumsum(counts, axis=0) - counts
-    ends = np.asarray(columns.kernel).view(np.int32)
+    indices, logits = np.asarray(rows.indices), np.asarray(rows.logits)
+    # The kernel comes last of all, so its room holds each entry's column until the buckets are in order.
+    ends, by_column = np.asarray(columns.kernel).view(np.int32), (np.asarray(columns.indices), np.asarray(columns.logits))
 
     def deal(first: int, last: int) -> None:
         for at in range(first, last):
             part = chunks[at]
-            begin, stop = int(rows.indptr[part.start]), int(rows.indptr[part.stop])
-            to = np.asarray(rows.indices)[begin:stop], np.asarray(rows.logits)[begin:stop]
+            mine = slice(int(rows.indptr[part.start]), int(rows.indptr[part.stop]))
             given = np.asarray(affinity.neighbours[part]), np.asarray(affinity.scores[part])
-            _deal(*given, part.start, *to, places[at], ends, np.asarray(columns.indices), np.asarray(columns.logits), shift)
+            _deal(*given, part.start, indices[mine], logits[mine], places[at], ends, *by_column, shift)
             rows.let_go()
             columns.let_go()
 
-    in_shards(deal, bounds)
+    in_shards(deal, list(range(len(chunks) + 1)))
     _sort(columns, ends, starts, shift)
-    return Support(rows=rows, columns=columns, row_blocks=_blocks(rows, share), column_blocks=_blocks(columns, share))
-
-
-PER_ENTRY: dict[str, DTypeLike] = {"indices": np.int32, "logits": np.float32, "kernel": np.float32}
-
-
-def _bucket_shift(num_items: int, entries: int, share: int) -> int:
-    """Buckets are runs of ``1 << shift`` columns: ``BUCKETS`` of them, more where memory asks for it."""
-    buckets = max(1, min(BUCKETS, entries // SHUFFLED_IN_CACHE), -(-entries // share))
-    return max(0, (max(1, num_items // buckets) - 1).bit_length())
 
 
 def _sort(columns: Side, ends: Int32, starts: Int64, shift: int) -> None:

@@ -101,14 +101,23 @@ def refold(source: Ref, config: AnchorsConfig, seed: int, store: StageStore, las
 
 @task(**PLAIN)
 def anchors(
-    source: Ref, config: AnchorsConfig, seed: int, store: StageStore, settings: RunSettings, publish_config: PublishConfig, as_of: date
+    source: Ref,
+    config: AnchorsConfig,
+    seed: int,
+    store: StageStore,
+    settings: RunSettings,
+    publish_config: PublishConfig,
+    as_of: date,
+    *,
+    device: str = "cpu",
 ) -> Ref:
     """Learn from behaviour where each item belongs."""
     previous, run_id = None, None
     if config.warm_start:
         previous, run_id = previous_ego(settings, publish_config.uri, as_of, source.array("item_ids"), config.embedding_size)
         run_logger().info("anchors start from %s", run_id or f"a {config.start} start: no earlier run is here")
-    return stages.anchors_stage(source, config, seed, store, previous=previous, previous_run=run_id, progress=logged_progress())
+    told = logged_progress()
+    return stages.anchors_stage(source, config, seed, store, previous=previous, previous_run=run_id, device=device, progress=told)
 
 
 @task(task_run_name="judge the segments of {modality}", **PLAIN)
@@ -141,12 +150,22 @@ def find_copies(
 
 @task(task_run_name="project {modality}", **PLAIN)
 def project(
-    modality: str, features: Ref, copies: Ref, anchor: Ref, config: ProjectionConfig, seed: int, store: StageStore, last: Last | None = None
+    modality: str,
+    features: Ref,
+    copies: Ref,
+    anchor: Ref,
+    config: ProjectionConfig,
+    seed: int,
+    store: StageStore,
+    last: Last | None = None,
+    *,
+    device: str = "cpu",
 ) -> Ref:
     """Carry one modality into anchor space."""
     if last is not None:
         return incremental_stages.projection_stage(modality, features, copies, anchor, config, seed, last, store)
-    return stages.projection_stage(modality, features, copies, anchor, config, seed, store, progress=logged_progress())
+    told = logged_progress()
+    return stages.projection_stage(modality, features, copies, anchor, config, seed, store, device=device, progress=told)
 
 
 @task(task_run_name="place items by {modality}", **PLAIN)
@@ -168,29 +187,39 @@ def witness(
     seed: int,
     store: StageStore,
     last: Last | None = None,
+    *,
+    device: str = "cpu",
 ) -> Ref:
     """Carry one modality into the space of another."""
     if last is not None:
         return incremental_stages.projection_stage(modality, features, copies, places, config, seed, last, store, onto=other)
     told = logged_progress()
-    return stages.projection_stage(modality, features, copies, places, config, seed, store, onto=other, progress=told)
+    return stages.projection_stage(modality, features, copies, places, config, seed, store, onto=other, device=device, progress=told)
 
 
 @task(task_run_name="match {modality}", **PLAIN)
 def match(
-    modality: str, projection: Ref, config: AffinityConfig, seed: int, store: StageStore, memory: int, last: Last | None = None
+    modality: str,
+    projection: Ref,
+    config: AffinityConfig,
+    seed: int,
+    store: StageStore,
+    memory: int,
+    last: Last | None = None,
+    *,
+    device: str = "cpu",
 ) -> Ref:
     """Find each item's best donors."""
     told = logged_progress()
     if last is not None:
         return incremental_stages.affinity_stage(modality, projection, config, seed, last, store, memory=memory, progress=told)
-    return stages.affinity_stage(modality, projection, config, seed, store, memory=memory, progress=told)
+    return stages.affinity_stage(modality, projection, config, seed, store, memory=memory, device=device, progress=told)
 
 
 @task(task_run_name="balance {modality}", **PLAIN)
-def balance(modality: str, affinity: Ref, config: SinkhornConfig, store: StageStore, last: Last | None = None) -> Ref:
+def balance(modality: str, affinity: Ref, config: SinkhornConfig, store: StageStore, memory: int, last: Last | None = None) -> Ref:
     """Balance the correspondence."""
-    plan = plan_stage(modality, affinity, config, store, last=last, progress=logged_progress())
+    plan = plan_stage(modality, affinity, config, store, memory=memory, last=last, progress=logged_progress())
     meta = plan.meta
     said = "plan of %s: %s after %s iterations, column error %.2g"
     run_logger().info(said, modality, meta["outcome"], meta["iterations"], meta["column_error"])

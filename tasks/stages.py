@@ -18,6 +18,7 @@ import torch
 from rectifier_core.affinity import AffinityConfig, find_neighbours
 from rectifier_core.anchors import AnchorsConfig, train_anchors
 from rectifier_core.copies import CopiesConfig, find_copies
+from rectifier_core.devices import CPU
 from rectifier_core.near_copies import sketch_rows
 from rectifier_core.numerics import Progress, row_blocks, silent
 from rectifier_core.projection import ProjectionConfig, fit_projection
@@ -65,12 +66,14 @@ def anchors_stage(
     *,
     previous: Float32 | None = None,
     previous_run: str | None = None,
+    device: str = CPU,
     progress: Progress = silent,
 ) -> Ref:
     """Anchors of the interactions; ``previous`` are the ego rows of the run ``previous_run``, to start warm from."""
 
     def build(writer: StageWriter) -> None:
-        save_record(writer, train_anchors(load_interactions(source), config, seed=seed, previous=previous, progress=progress))
+        pairs = load_interactions(source)
+        save_record(writer, train_anchors(pairs, config, seed=seed, previous=previous, device=device, progress=progress))
 
     return store.once("anchors", (source, config, seed, previous_run), build)
 
@@ -107,13 +110,15 @@ def projection_stage(
     store: StageStore,
     *,
     onto: str | None = None,
+    device: str = CPU,
     progress: Progress = silent,
 ) -> Ref:
     """One modality carried into anchor space, or into the space of the modality ``onto`` where ``anchors`` are its places."""
 
     def build(writer: StageWriter) -> None:
         rows, known = features.array(f"features-{modality}"), telling(modality, features, copies)
-        save_record(writer, fit_projection(modality, rows, known, load_record(anchors, Anchors), config, seed=seed, progress=progress))
+        places = load_record(anchors, Anchors)
+        save_record(writer, fit_projection(modality, rows, known, places, config, seed=seed, device=device, progress=progress))
 
     name = f"projection/{modality}" if onto is None else f"witness/{modality}-{onto}"
     return store.once(name, (features, copies, anchors, config, seed), build)
@@ -139,13 +144,15 @@ def affinity_stage(
     store: StageStore,
     *,
     memory: int | None = None,
+    device: str = CPU,
     progress: Progress = silent,
 ) -> Ref:
     """The best donors of every item; ``memory`` bounds, in bytes, the index and the blocks in work."""
 
     def build(writer: StageWriter) -> None:
         record, threads = load_record(projection, Projection), torch.get_num_threads()
-        save_record(writer, find_neighbours(record, config, seed=seed, threads=threads, memory=memory, progress=progress))
+        given: dict[str, Any] = {"threads": threads, "memory": memory, "device": device}
+        save_record(writer, find_neighbours(record, config, seed=seed, **given, progress=progress))
 
     return store.once(f"affinity/{modality}", (projection, config, seed), build)
 
