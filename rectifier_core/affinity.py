@@ -164,6 +164,20 @@ def neighbours_of(
         items, cosine = _scored(projection, search(index, asked, _width(config, True))[0], asked, config)
     else:
         items, cosine = search(index, asked, _width(config, False))
+    return _with_own(projection, rows, items, cosine, asked, config)
+
+
+def score_candidates(projection: Projection, items: Int32, rows: Int64, config: AffinityConfig) -> tuple[Int32, Float32]:
+    """The best of given candidates ``items`` [B, W], -1 for none, for the items ``rows`` [B]: neighbours [B, K] and scores [B, K]."""
+    asked = np.ascontiguousarray(projection.target[rows])
+    found, cosine = _scored(projection, items, asked, config)
+    return _with_own(projection, rows, found, cosine, asked, config)
+
+
+def _with_own(
+    projection: Projection, rows: Int64, items: Int32, cosine: Float32, asked: Float32, config: AffinityConfig
+) -> tuple[Int32, Float32]:
+    """The diagonal forced into neighbours found, and scores made of cosines."""
     own = projection.projected[rows]
     absent = own.any(axis=1) & ~(items == rows[:, None]).any(axis=1)
     items[absent, -1] = rows[absent]

@@ -108,11 +108,12 @@ def train_anchors(
     final = layer_mean(whole, ego, layers) if device == CPU else layer_mean_on_device(whole, ego, layers, device)
     items = unit_rows(final[num_users:])
     items[~trained] = 0
-    ego = ego[num_users:].copy()
-    ego[~trained] = 0
+    own = ego[num_users:].copy()
+    own[~trained] = 0
     return Anchors(
         items=items,
-        ego=ego,
+        ego=own,
+        user_ego=ego[:num_users].copy(),
         trained=trained & (np.abs(items).sum(axis=1) > 0),
         reliability=split_half_reliability(interactions, config.embedding_size, config.num_layers, generator(seed, "anchors", "halves")),
         losses=np.asarray(losses, dtype=np.float64),

@@ -92,7 +92,7 @@ class ShardedLines:
         self._kernels: dict[int, list[Path]] = {}
         self._numbers = count()
 
-    def __call__(self, work: Work, blocks: Sequence[Block], vectors: tuple[Float64, ...]) -> Float64:
+    def __call__(self, work: Work, blocks: Sequence[Block], vectors: tuple[Float32 | Float64, ...]) -> Float64:
         """``work`` on all lines of the side that ``blocks`` cut, wherever it is done: [I] float64."""
         side = blocks[0].side
         graph, bounds = self._graph(side)

@@ -19,6 +19,7 @@ from rectifier_core.affinity import AffinityConfig, find_neighbours
 from rectifier_core.anchors import AnchorsConfig, train_anchors
 from rectifier_core.copies import CopiesConfig, find_copies
 from rectifier_core.devices import CPU
+from rectifier_core.near_copies import sketch_rows
 from rectifier_core.numerics import Progress, silent
 from rectifier_core.projection import ProjectionConfig, fit_projection
 from rectifier_core.quality import QualityConfig, ShadowMeasure, judge_quality, measure_modality
@@ -39,12 +40,14 @@ from rectifier_core.records import (
 from rectifier_core.rectify import RectifyConfig, decide_status
 from rectifier_core.segments import SegmentsConfig
 from rectifier_core.trust import TrustConfig, judge_trust
-from rectifier_core.witness import WitnessConfig, place_by_features
+from rectifier_core.witness import WitnessConfig, place_by_features, principal_axes
 from tasks.drift import drift_since_last
+from tasks.incremental_base import Last
+from tasks.incremental_rows import write_updated
 from tasks.publish_config import PublishConfig
 from tasks.references import Ref, StageStore, StageWriter
 from tasks.report_inputs import ModalityRefs
-from tasks.saved_records import load_record, save_record
+from tasks.saved_records import load_record, save_axes, save_record, save_sketch
 from tasks.segment_stages import segment_facts, write_mended
 from tasks.shard_affinity import write_neighbours
 from tasks.shard_projection import ShardedRows
@@ -87,7 +90,10 @@ def copies_stage(
     def build(writer: StageWriter) -> None:
         rows, present = features.array(f"features-{modality}"), np.asarray(features.array(f"present-{modality}"))
         anchor = load_record(anchors, Anchors)
-        save_record(writer, find_copies(modality, rows, present, anchor, config, seed=seed, progress=progress))
+        sketch = sketch_rows(rows, present, config.search, seed=seed, name=modality, progress=progress)
+        found = find_copies(modality, rows, present, anchor, config, seed=seed, sketch=sketch, progress=progress)
+        save_record(writer, found)
+        save_sketch(writer, sketch)
 
     return store.once(f"copies/{modality}", (features, anchors, config, seed), build)
 
@@ -136,7 +142,9 @@ def places_stage(modality: str, features: Ref, copies: Ref, config: WitnessConfi
 
     def build(writer: StageWriter) -> None:
         rows, known = features.array(f"features-{modality}"), telling(modality, features, copies)
-        save_record(writer, place_by_features(modality, rows, known, config, seed=seed))
+        axes = principal_axes(modality, rows, known, config, seed=seed)
+        save_record(writer, place_by_features(modality, rows, known, config, seed=seed, axes=axes))
+        save_axes(writer, axes)
 
     return store.once(f"places/{modality}", (features, copies, config, seed), build)
 
@@ -206,12 +214,19 @@ def rectified_stage(
     segments: SegmentsConfig,
     store: StageStore,
     *,
+    last: Last | None = None,
     progress: Progress = silent,
 ) -> Ref:
-    """Every modality rectified, written block by block: no copy of the features is held."""
+    """Every modality rectified, written block by block: no copy of the features is held. ``last`` is the run to bring up to date."""
 
     def build(writer: StageWriter) -> None:
+        mended = {}
         for modality, refs in matched.items():
+            if last is not None and last.has(modality):
+                now, mended[modality] = write_updated(writer, modality, refs, config, last, progress=progress)
+                writer.array(f"status-{modality}", now.status)
+                writer.array(f"trust-{modality}", now.trust.probability)
+                continue
             features, present = refs.features.array(f"features-{modality}"), np.asarray(refs.features.array(f"present-{modality}"))
             plan, trust = load_record(refs.plan, Plan), load_record(refs.trust, Trust)
             status = decide_status(present, plan, trust, config, load_record(refs.copies, Copies).placeholder)
@@ -238,9 +253,12 @@ def rectified_stage(
                     status=status,
                     progress=progress,
                 )
-        writer.meta({"features": list(matched), "sequences": [m for m, refs in matched.items() if refs.segments is not None]})
+        sequences = [m for m, refs in matched.items() if refs.segments is not None]
+        writer.meta({"features": list(matched), "sequences": sequences, "mended": mended})
 
-    return store.once("rectified", (source, dict(matched), config, segments), build)
+    inputs = (source, dict(matched), config, segments)
+    taken = () if last is None else (last.stages["rectified"], last.carry, last.config.tolerance)
+    return store.once("rectified", (*inputs, *taken), build)
 
 
 def judge_stage(
