@@ -55,21 +55,13 @@ def in_order(work: Work, blocks: Sequence[Block], vectors: tuple[Float32 | Float
 
 @kernel(*(numba.void(_LINES, _ENDS, _FLOATS, vector, _OUT, *_RANGE) for vector in (_FLOATS, _VECTOR)))
 def _sums(indptr: Any, indices: Any, values: Any, vector: Any, out: Any, first: Any, last: Any) -> None:
-    # Unsigned, or every gather tests for an index from the end; four sums, or each addition waits for the last.
-    one, two, three, four = np.uint64(1), np.uint64(2), np.uint64(3), np.uint64(4)
+    # Unsigned, or every gather tests for an index from the end. Unrolling and prefetching bring nothing: gathers are what it waits for.
     for line in range(first, last):
-        entry, stop = np.uint64(indptr[line]), np.uint64(indptr[line + 1])
-        a = b = c = d = 0.0
-        while entry + four <= stop:
-            a += values[entry] * vector[np.uint64(indices[entry])]
-            b += values[entry + one] * vector[np.uint64(indices[entry + one])]
-            c += values[entry + two] * vector[np.uint64(indices[entry + two])]
-            d += values[entry + three] * vector[np.uint64(indices[entry + three])]
-            entry += four
+        entry, stop, total = np.uint64(indptr[line]), np.uint64(indptr[line + 1]), 0.0
         while entry < stop:
-            a += values[entry] * vector[np.uint64(indices[entry])]
-            entry += one
-        out[line - first] = (a + b) + (c + d)
+            total += values[entry] * vector[np.uint64(indices[entry])]
+            entry += np.uint64(1)
+        out[line - first] = total
 
 
 @kernel(numba.void(_LINES, _ENDS, _FLOATS, _KERNEL, _VECTOR, _OUT, _OUT, *_RANGE))
