@@ -70,7 +70,7 @@ class Night:
 
 
 def command(arguments: Sequence[str]) -> tuple[dict[str, Any], float, float, int]:
-    """Run ``python -m flows ... --json`` to its end: what it said, wall and CPU seconds, the peak of its resident set in bytes."""
+    """Run ``python -m flows ... --json`` to its end: what it said, wall and CPU seconds, the most bytes it held."""
     start = time.perf_counter()
     with tempfile.TemporaryFile() as said:
         process = subprocess.Popen([sys.executable, "-m", "flows", *arguments, "--json"], stdout=said)
@@ -81,7 +81,8 @@ def command(arguments: Sequence[str]) -> tuple[dict[str, Any], float, float, int
             raise SystemExit(f"python -m flows {' '.join(arguments)} ended with {process.returncode}; see above")
         said.seek(0)
         found: dict[str, Any] = json.loads(said.read().splitlines()[-1])
-    return found, wall, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024
+    # A run sets the system's high-water mark back at every stage, and keeps the highest itself.
+    return found, wall, usage.ru_utime + usage.ru_stime, max(usage.ru_maxrss * 1024, found.get("peak_memory_bytes", 0))
 
 
 def demo(folder: Path, items: int) -> None:

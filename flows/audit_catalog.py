@@ -33,12 +33,13 @@ def audit_catalog(config: RunConfig, as_of: date, options: AuditOptions, out: Pa
     InputError or StorageError, each with one line for the user.
     """
     use_resources(config.resources)
+    device = config.resources.torch_device
     with config.run.store.in_use():
         store = config.run.store
         source = do.read(config.source, as_of, store)
         run_id = identify(as_of, source, config.shaping).run_id
         memory = plan_memory(source, config.pipeline, config.resources)
-        anchors = do.anchors(source, config.anchors, config.seed, store, config.run, config.publish, as_of)
+        anchors = do.anchors(source, config.anchors, config.seed, store, config.run, config.publish, as_of, device=device)
         matched = match_catalog(source, anchors, config, store, memory)
         folder = out or config.run.run_folder(run_id) / "audit"
         inputs = AuditInputs(run_id=run_id, as_of=as_of.isoformat(), seed=config.seed, source=source, anchors=anchors, modalities=matched)

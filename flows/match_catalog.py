@@ -16,17 +16,20 @@ from tasks.segment_stages import sequence_modalities
 
 def match_catalog(source: Ref, anchors: Ref, config: RunConfig, store: StageStore, memory: MemoryPlan) -> dict[str, ModalityRefs]:
     """Judge segments, find copies, project, hold modalities against one another, match, balance, and judge trust."""
-    seed, modalities = config.seed, list(config.source.modalities)
+    seed, modalities, device = config.seed, list(config.source.modalities), config.resources.torch_device
     segments = {m: do.judge_segments(m, source, anchors, config.segments, seed, store) for m in sequence_modalities(source)}
     features = {m: segments.get(m, source) for m in modalities}
     copies = {m: do.find_copies(m, features[m], anchors, config.copies, seed, store) for m in modalities}
-    projections = {m: do.project(m, features[m], copies[m], anchors, config.projection, seed, store) for m in modalities}
+    projections = {m: do.project(m, features[m], copies[m], anchors, config.projection, seed, store, device=device) for m in modalities}
     widths = {m: source.meta["modalities"][m]["width"] for m in modalities}
     pairs = witness_pairs(widths, config.witness)
     places = {m: do.place(m, features[m], copies[m], config.witness, seed, store) for m in sorted({onto for _, onto in pairs})}
-    witnesses = {(a, b): do.witness(a, b, features[a], copies[a], places[b], config.projection, seed, store) for a, b in pairs}
-    affinities = {m: do.match(m, projections[m], config.affinity, seed, store, memory.room(f"affinity/{m}")) for m in modalities}
-    plans = {m: do.balance(m, affinities[m], config.sinkhorn, store) for m in modalities}
+    witnesses = {
+        (a, b): do.witness(a, b, features[a], copies[a], places[b], config.projection, seed, store, device=device) for a, b in pairs
+    }
+    rooms = {m: memory.room(f"affinity/{m}") for m in modalities}
+    affinities = {m: do.match(m, projections[m], config.affinity, seed, store, rooms[m], device=device) for m in modalities}
+    plans = {m: do.balance(m, affinities[m], config.sinkhorn, store, memory.room(f"plan/{m}")) for m in modalities}
     trusts = do.judge_trust(source, anchors, projections, witnesses, config.trust, seed, store)
     return {
         m: ModalityRefs(

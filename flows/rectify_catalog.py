@@ -34,6 +34,7 @@ def rectify_catalog(config: RunConfig, as_of: date) -> dict[str, Any]:
     Raises InputError, GateRefusedError, TableHeldError or StorageError, each with one line for the user.
     """
     use_resources(config.resources)
+    device = config.resources.torch_device
     shadowing = shadow_config(config.evaluation)
     with open_run(config.run, config.publish, as_of) as store:
         source = do.read(config.source, as_of, store)
@@ -41,7 +42,7 @@ def rectify_catalog(config: RunConfig, as_of: date) -> dict[str, Any]:
         if (known := _known(config, identity)) is not None:
             return known
         memory = plan_memory(source, config.pipeline, config.resources)
-        anchors = do.anchors(source, config.anchors, config.seed, store, config.run, config.publish, as_of)
+        anchors = do.anchors(source, config.anchors, config.seed, store, config.run, config.publish, as_of, device=device)
         matched = match_catalog(source, anchors, config, store, memory)
         rectified = do.rectify(source, matched, config.rectify, config.segments, store)
         shadow, shadow_found = do.shadow(source, shadowing, config.pipeline, config.seed, store) if shadowing else (None, None)

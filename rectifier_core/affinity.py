@@ -17,8 +17,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-import torch
 
+from rectifier_core.device_search import DeviceSearch
+from rectifier_core.devices import CPU
 from rectifier_core.inverted_lists import (
     ITERATIONS,
     PER_LIST,
@@ -34,7 +35,7 @@ from rectifier_core.numerics import Progress, row_blocks, silent
 from rectifier_core.records import NO_NEIGHBOUR, Affinity, Float32, Int32, Int64, Projection
 from rectifier_core.search_kernels import PANEL, products_with
 from rectifier_core.seeding import derive_seed, generator
-from rectifier_core.top_k import in_threads, padded, padded_rows, search_on_device
+from rectifier_core.top_k import in_threads, padded, padded_rows
 
 # What a query costs beside its products with candidates and means, counted in products, and what a candidate costs in a list rather than
 # in one long scan: benchmarks/results/top_k.md.
@@ -49,7 +50,7 @@ class AffinityConfig:
     """Hyperparameters of the search.
 
     ``index`` is "flat" (exact), "ivf" (by lists, to ``target_recall``) or "auto", the cheaper one by an estimate of products that favours
-    the exact one twofold, and always the exact one where there is a CUDA device, which then does it. ``temperature`` divides the cosine;
+    the exact one twofold, and always the exact one on a device, which also does "flat". ``temperature`` divides the cosine;
     0.05 to 0.2 is stable in the paper, 0.5 over-smooths.
     """
 
@@ -76,6 +77,7 @@ def find_neighbours(
     seed: int,
     threads: int = 1,
     memory: int | None = None,
+    device: str = CPU,
     progress: Progress = silent,
 ) -> Affinity:
     """The ``num_neighbours`` best features of every item with an anchor, its own (where it has one) always among them.
@@ -83,21 +85,30 @@ def find_neighbours(
     Returns rows sorted by descending score, ties by ascending item; a small catalog leaves unused slots at -1. ``threads`` change no bit.
     ``memory`` bounds, in bytes, what the index and the blocks in work take beside the result: float32 vectors that would fill more than
     half of it are indexed in 16 bits, and blocks shrink to the rest.
+
+    A ``device`` other than the CPU picks the candidates of exact search; they are scored on the CPU, so that an item's neighbours differ
+    only where the last one and the ``SPARE`` next ones score alike to within rounding, and a score of the same pair by no bit.
     """
     num_items, width = len(projection.target), config.num_neighbours
     neighbours = np.full((num_items, width), NO_NEIGHBOUR, np.int32)
     scores = np.full((num_items, width), -np.inf, np.float32)
     rows, name, recall = np.flatnonzero(projection.target.any(axis=1)), "none", 1.0
-    index = index_features(projection, config, seed=seed, threads=threads, memory=memory) if len(rows) else None
+    index: InvertedLists | DeviceSearch | None = None
+    if len(rows) and device != CPU and config.index != "ivf":
+        index = index_on_device(projection, device)
+    elif len(rows):
+        index = index_features(projection, config, seed=seed, threads=threads, memory=memory)
     if index is not None:
         name, recall = index.name, index.recall
-        ordered = by_likeness(index, projection.target, rows, threads=threads)
+        held, ordered = 0, rows
+        if isinstance(index, InvertedLists):
+            held, ordered = index.vectors.nbytes, by_likeness(index, projection.target, rows, threads=threads)
 
         def work(block: slice) -> None:
             at = ordered[block]
             neighbours[at], scores[at] = neighbours_of(projection, index, at, config)
 
-        room = None if memory is None else max(memory - index.vectors.nbytes, memory // 4) // threads
+        room = None if memory is None else max(memory - held, memory // 4) // threads
         blocks = list(row_blocks(len(rows), _block_rows(config, projection.target.shape[1], room)))
         for block in in_threads(work, blocks, threads):
             progress(f"affinity of {projection.modality} ({name})", block.stop, len(rows))
@@ -115,7 +126,7 @@ def index_features(
     compact = memory is not None and 4 * len(columns) * projection.projected.shape[1] > memory // 2
     exact = config.index == "flat"
     if config.index == "auto":
-        exact = torch.cuda.is_available() or one_list_is_cheaper(len(rows), len(columns))
+        exact = one_list_is_cheaper(len(rows), len(columns))
     if not exact and len(rows):
         index = build_lists(
             projection.projected,
@@ -134,21 +145,26 @@ def index_features(
     return one_list(projection.projected, columns, compact=compact)
 
 
-def neighbours_of(projection: Projection, index: InvertedLists, rows: Int64, config: AffinityConfig) -> tuple[Int32, Float32]:
+def index_on_device(projection: Projection, device: str) -> DeviceSearch | None:
+    """All features of a modality for exact search on ``device``; None where it has none."""
+    columns = np.flatnonzero(projection.projected.any(axis=1))
+    return DeviceSearch(projection.projected, columns, device) if len(columns) else None
+
+
+def neighbours_of(
+    projection: Projection, index: InvertedLists | DeviceSearch, rows: Int64, config: AffinityConfig
+) -> tuple[Int32, Float32]:
     """The rows ``rows`` [B] of the affinity: neighbours int32 [B, K] and scores float32 [B, K], whatever else is asked for beside them.
 
     With the index and the projection memory-mapped, this is all that a worker needs for its share of the rows.
     """
-    asked, compact = np.ascontiguousarray(projection.target[rows]), index.vectors.dtype == np.int16
-    width = _width(config, compact)
-    if len(index.means) == 1 and torch.cuda.is_available():
-        columns = index.items[index.items >= 0]
-        features = np.ascontiguousarray(projection.projected[columns])
-        items, cosine = _scored(projection, columns[search_on_device(features, asked, min(width, len(columns)), "cuda")], asked, config)
-    elif compact:
-        items, cosine = _scored(projection, search(index, asked, width)[0], asked, config)
+    asked = np.ascontiguousarray(projection.target[rows])
+    if isinstance(index, DeviceSearch):
+        items, cosine = _scored(projection, index(asked, _width(config, True)), asked, config)
+    elif index.vectors.dtype == np.int16:
+        items, cosine = _scored(projection, search(index, asked, _width(config, True))[0], asked, config)
     else:
-        items, cosine = search(index, asked, width)
+        items, cosine = search(index, asked, _width(config, False))
     own = projection.projected[rows]
     absent = own.any(axis=1) & ~(items == rows[:, None]).any(axis=1)
     items[absent, -1] = rows[absent]
@@ -175,9 +191,9 @@ def _disappointing(index: InvertedLists, targets: Float32, rows: Int64, config: 
     return QUERY_COST + 2 * len(index.means) + CANDIDATE_COST * compared > len(index.items)
 
 
-def _width(config: AffinityConfig, compact: bool) -> int:
-    """How many to search for: vectors of 16 bits may misjudge the last ones, which are scored again."""
-    return config.num_neighbours + SPARE * compact
+def _width(config: AffinityConfig, again: bool) -> int:
+    """How many to search for: vectors of 16 bits, or a device, may misjudge the last ones, which are scored ``again``."""
+    return config.num_neighbours + SPARE * again
 
 
 def _block_rows(config: AffinityConfig, width: int, memory: int | None) -> int:

@@ -20,8 +20,11 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+import torch
 
 from rectifier_core.bpr import LightGCNTraining
+from rectifier_core.device_training import DeviceTraining, layer_mean_on_device
+from rectifier_core.devices import CPU
 from rectifier_core.held_out_recall import HeldOutRecall
 from rectifier_core.interaction_sampling import NegativeSampler, hold_out
 from rectifier_core.numerics import Progress, silent, unit_rows
@@ -90,17 +93,21 @@ def train_anchors(
     *,
     seed: int,
     previous: Float32 | None = None,
+    device: str = CPU,
     progress: Progress = silent,
 ) -> Anchors:
     """Learn where behaviour places the items: one unit row [A] each.
 
     ``previous`` [I, A] holds the ego rows of an earlier run, NaN for items it did not know; given, it replaces ``config.start``.
-    Raises ValueError if its shape does not fit.
+    Raises ValueError if its shape does not fit. On a ``device`` other than the CPU the steps run there, on the same batches; the start and
+    the reliability stay on the CPU.
     """
-    ego, losses, recalls = _learn(interactions, config, seed, previous, progress)
+    ego, losses, recalls = _learn(interactions, config, seed, previous, device, progress)
     num_users, num_items = interactions.num_users, interactions.num_items
     trained = np.bincount(interactions.items, minlength=num_items) > 0
-    items = unit_rows(layer_mean(InteractionGraph.of(interactions), ego, config.num_layers)[num_users:])
+    whole, layers = InteractionGraph.of(interactions), config.num_layers
+    final = layer_mean(whole, ego, layers) if device == CPU else layer_mean_on_device(whole, ego, layers, device)
+    items = unit_rows(final[num_users:])
     items[~trained] = 0
     ego = ego[num_users:].copy()
     ego[~trained] = 0
@@ -116,7 +123,7 @@ def train_anchors(
 
 
 def _learn(
-    interactions: Interactions, config: AnchorsConfig, seed: int, previous: Float32 | None, progress: Progress
+    interactions: Interactions, config: AnchorsConfig, seed: int, previous: Float32 | None, device: str, progress: Progress
 ) -> tuple[Float32, list[float], list[float]]:
     """Ego rows [U + I, A], losses and recalls; all that only training needs is gone when it returns."""
     training, held_out = hold_out(interactions, config.held_out, generator(seed, "anchors", "hold-out"))
@@ -126,7 +133,7 @@ def _learn(
         rng = generator(seed, "anchors", "start")
         ego, recall = spectral_embedding(graph, config.embedding_size, config.num_layers, judge, rng)
         return ego, [], [recall]
-    return _fit(_starting_point(graph, config, seed, previous), graph, training, judge, config, seed, progress)
+    return _fit(_starting_point(graph, config, seed, previous), graph, training, judge, config, seed, device, progress)
 
 
 def _starting_point(graph: InteractionGraph, config: AnchorsConfig, seed: int, previous: Float32 | None) -> Float32:
@@ -154,11 +161,17 @@ def _fit(
     judge: HeldOutRecall,
     config: AnchorsConfig,
     seed: int,
+    device: str,
     progress: Progress,
 ) -> tuple[Float32, list[float], list[float]]:
     size = pairs_a_step(config, len(training.users), 2 * graph.towards[USERS].nnz)
     rate = config.learning_rate * float(np.clip(np.sqrt(size / USUAL_STEP), 1, FASTEST))
-    model = LightGCNTraining(graph, start, config.num_layers, learning_rate=rate, weight_decay=config.weight_decay)
+    given: dict[str, float] = {"learning_rate": rate, "weight_decay": config.weight_decay}
+    model: LightGCNTraining | DeviceTraining = (
+        LightGCNTraining(graph, start, config.num_layers, **given)
+        if device == CPU
+        else DeviceTraining(graph, start, config.num_layers, **given, device=device)
+    )
     sampler = NegativeSampler(training)
     best, best_ego, since = judge(model.final()), start.copy(), 0
     losses: list[float] = []
@@ -166,12 +179,12 @@ def _fit(
     for epoch in range(config.epochs):
         rng = generator(seed, "anchors", "epoch", epoch)
         order = rng.permutation(np.arange(len(training.users), dtype=np.int32))
-        total = 0.0
+        total: float | torch.Tensor = 0.0
         for first in range(0, len(order), size):
             picked = order[first : first + size]
             users = training.users[picked]
             total += model.step(users, training.items[picked], sampler(users, rng)) * len(picked)
-        losses.append(total / max(1, len(order)))
+        losses.append(float(total) / max(1, len(order)))
         recalls.append(judge(model.final()))
         progress(f"anchors: loss {losses[-1]:.4f}, held-out recall@20 {recalls[-1]:.4f}", epoch + 1, config.epochs)
         if recalls[-1] > best:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import scipy.linalg
 
+from rectifier_core.devices import CPU, full_float32, to_device
 from rectifier_core.numerics import row_blocks, unit_rows
 from rectifier_core.records import Float32, Int32, Int64
 from rectifier_core.seeding import generator
@@ -43,12 +44,12 @@ class FoldMaps:
 class NormalEquations:
     """Sums over rows that a ridge fit needs, one set per fold: counts, first moments, Gram and cross moments in float64.
 
-    ``origin`` [D] is subtracted from every feature first, so that a large common mean costs no precision.
+    ``origin`` [D] is subtracted from every feature first, so that a large common mean costs no precision. ``device`` multiplies the rows.
     """
 
-    def __init__(self, *, num_folds: int, origin: Float32, target_width: int) -> None:
+    def __init__(self, *, num_folds: int, origin: Float32, target_width: int, device: str = CPU) -> None:
         width = len(origin)
-        self.origin = origin
+        self.origin, self.device = origin, device
         self.counts = np.zeros(num_folds)
         self.feature_sums = np.zeros((num_folds, width))
         self.target_sums = np.zeros((num_folds, target_width))
@@ -63,12 +64,14 @@ class NormalEquations:
             self.counts[fold] += sign * len(x)
             self.feature_sums[fold] += sign * x.sum(axis=0, dtype=np.float64)
             self.target_sums[fold] += sign * y.sum(axis=0, dtype=np.float64)
-            self.grams[fold] += sign * (x.T @ x)
-            self.crosses[fold] += sign * (x.T @ y)
+            gram, cross = _moments(x, y, self.device)
+            self.grams[fold] += sign * gram
+            self.crosses[fold] += sign * cross
 
     def copy(self) -> NormalEquations:
         """The same sums, to be added to apart from these."""
-        other = NormalEquations(num_folds=len(self.counts), origin=self.origin, target_width=self.target_sums.shape[1])
+        width = self.target_sums.shape[1]
+        other = NormalEquations(num_folds=len(self.counts), origin=self.origin, target_width=width, device=self.device)
         other.counts, other.feature_sums, other.target_sums = self.counts.copy(), self.feature_sums.copy(), self.target_sums.copy()
         other.grams, other.crosses = self.grams.copy(), self.crosses.copy()
         return other
@@ -94,6 +97,15 @@ class NormalEquations:
     def solve_folds(self, strength: float, *left_out: int) -> FoldMaps:
         """The map of every fold at one strength; the folds ``left_out`` are in none of them."""
         return FoldMaps.of([self.solve(strength, fold, *left_out) for fold in range(len(self.counts))])
+
+
+def _moments(x: Float32, y: Float32, device: str) -> tuple[Float32, Float32]:
+    """``x.T @ x`` and ``x.T @ y``."""
+    if device == CPU:
+        return x.T @ x, x.T @ y
+    with full_float32():
+        rows, targets = to_device(x, device), to_device(y, device)
+        return (rows.T @ rows).cpu().numpy(), (rows.T @ targets).cpu().numpy()
 
 
 def item_folds(num_items: int, num_folds: int, seed: int) -> Int32:

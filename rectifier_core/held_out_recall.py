@@ -7,7 +7,9 @@ from typing import Any
 import numba
 import numpy as np
 import scipy.sparse as sp
+import torch
 
+from rectifier_core.devices import full_float32, to_device
 from rectifier_core.interaction_sampling import PairSet
 from rectifier_core.numerics import row_blocks
 from rectifier_core.records import Float32, Int32, Int64, Interactions
@@ -18,6 +20,9 @@ DEPTH = 20
 JUDGES = 2000
 BLOCK = 1008
 """Items scored at a time: their scores stay in the cache until they are counted. No multiple of 1,024, which would crowd one set of it."""
+
+DEVICE_PLACES = 2**26
+"""Scores that a device compares at a time."""
 
 _INDEX, _SIZE = read_only(numba.int32, 1), numba.intp
 
@@ -48,10 +53,15 @@ class HeldOutRecall:
         self._shares = 1 / np.diff(wanted.indptr)[self._rows]
         self._known = known.tocsc()
 
-    def __call__(self, final: Float32) -> float:
-        """Mean recall of ``final`` [U + I, A]; 0 when nothing is held out."""
+    def __call__(self, final: Float32 | torch.Tensor) -> float:
+        """Mean recall of ``final`` [U + I, A], an array or a tensor on the device that is to judge it; 0 when nothing is held out."""
         if not len(self._users):
             return 0.0
+        above = self._above(final) if isinstance(final, np.ndarray) else self._above_on_device(final)
+        return float(self._shares[above < DEPTH].sum() / len(self._users))
+
+    def _above(self, final: Float32) -> Int64:
+        """How many items rank above each held-out pair."""
         users, items = final[self._users], final[-self._known.shape[1] :]
         wanted = np.einsum("ij,ij->i", users[self._rows], items[self._items])
         wanted[self._masked] = -np.inf
@@ -61,7 +71,23 @@ class HeldOutRecall:
             known = self._known[:, block].tocoo()
             scores[known.row, known.col] = -np.inf
             self._count(scores, wanted, above, block.start)
-        return float(self._shares[above < DEPTH].sum() / len(users))
+        return above
+
+    def _above_on_device(self, final: torch.Tensor) -> Int64:
+        with torch.inference_mode(), full_float32():
+            rows, own, masked = (to_device(x, str(final.device)) for x in (self._rows, self._items, self._masked))
+            users, items = final.index_select(0, to_device(self._users, str(final.device))), final[-self._known.shape[1] :]
+            wanted = (users.index_select(0, rows) * items.index_select(0, own)).sum(dim=1).masked_fill_(masked, -torch.inf)[:, None]
+            above = torch.zeros(len(rows), dtype=torch.int64, device=final.device)
+            for block in row_blocks(len(items), max(1, DEVICE_PLACES // max(len(rows), len(users)))):
+                scores, known = users @ items[block].T, self._known[:, block].tocoo()
+                at = (to_device(x.astype(np.int64), str(final.device)) for x in (known.row, known.col))
+                scores[tuple(at)] = -torch.inf
+                scores, places = scores.index_select(0, rows), torch.arange(block.start, block.stop, device=final.device)
+                ahead = torch.where(places < own[:, None], ~(scores < wanted), ~(scores <= wanted))
+                above += (ahead & (places != own[:, None])).sum(dim=1)
+            counted: Int64 = above.cpu().numpy()
+        return counted
 
     def _count(self, scores: Float32, wanted: Float32, above: Int64, start: int) -> None:
         bounds = even_bounds(len(above), num_shards(len(above) * scores.shape[1]))

@@ -9,6 +9,7 @@ import numpy as np
 from rectifier_core.affinity import AffinityConfig, find_neighbours
 from rectifier_core.anchors import AnchorsConfig, train_anchors
 from rectifier_core.copies import CopiesConfig, find_copies
+from rectifier_core.devices import CPU
 from rectifier_core.numerics import Progress, silent
 from rectifier_core.projection import ProjectionConfig, fit_projection
 from rectifier_core.records import Affinity, Anchors, Bool, Catalog, Copies, Int32, Interactions, Plan, Projection, Rectified, Trust
@@ -60,6 +61,7 @@ def judge_catalog(
     *,
     seed: int,
     category: Int32 | None = None,
+    device: str = CPU,
     progress: Progress = silent,
 ) -> Judged:
     """Find copies, project every modality, hold modalities against one another, and say how far each feature can be trusted."""
@@ -67,13 +69,16 @@ def judge_catalog(
     copies = {m: find_copies(m, x, catalog.present[m], anchors, config.copies, seed=seed, progress=progress) for m, x in features.items()}
     telling: dict[str, Bool] = {m: catalog.present[m] & ~copies[m].placeholder for m in features}
     projections = {
-        m: fit_projection(m, x, telling[m], anchors, config.projection, seed=seed, progress=progress) for m, x in features.items()
+        m: fit_projection(m, x, telling[m], anchors, config.projection, seed=seed, device=device, progress=progress)
+        for m, x in features.items()
     }
     pairs = witness_pairs({m: x.shape[1] for m, x in features.items()}, config.witness)
     places = {m: place_by_features(m, features[m], telling[m], config.witness, seed=seed) for m in {target for _, target in pairs}}
     witnesses = {
-        (m, target): fit_projection(m, features[m], telling[m], places[target], config.projection, seed=seed, progress=progress)
-        for m, target in pairs
+        (m, other): fit_projection(
+            m, features[m], telling[m], places[other], config.projection, seed=seed, device=device, progress=progress
+        )
+        for m, other in pairs
     }
     trusts = judge_trust(projections, witnesses, anchors, config.trust, seed=seed, category=category)
     return Judged(copies=copies, projections=projections, witnesses=witnesses, trusts=trusts)
@@ -87,6 +92,7 @@ def rectify_catalog(
     seed: int = 0,
     anchors: Anchors | None = None,
     category: Int32 | None = None,
+    device: str = CPU,
     progress: Progress = silent,
 ) -> Outcome:
     """Run every stage in memory; ``anchors`` given replaces training (a control, or anchors from elsewhere).
@@ -94,9 +100,11 @@ def rectify_catalog(
     ``category`` [I] numbers the items' categories, negative where there is none: it widens the rate's interval by mix-ups within one.
     """
     config = config or PipelineConfig()
-    anchors = anchors or train_anchors(interactions, config.anchors, seed=seed, progress=progress)
-    judged = judge_catalog(catalog, anchors, config, seed=seed, category=category, progress=progress)
-    affinities = {m: find_neighbours(x, config.affinity, seed=seed, progress=progress) for m, x in judged.projections.items()}
+    anchors = anchors or train_anchors(interactions, config.anchors, seed=seed, device=device, progress=progress)
+    judged = judge_catalog(catalog, anchors, config, seed=seed, category=category, device=device, progress=progress)
+    affinities = {
+        m: find_neighbours(x, config.affinity, seed=seed, device=device, progress=progress) for m, x in judged.projections.items()
+    }
     plans = {m: balance(x, config.sinkhorn, progress=progress) for m, x in affinities.items()}
     status = {
         m: decide_status(catalog.present[m], plans[m], judged.trusts[m], config.rectify, judged.copies[m].placeholder)

@@ -21,6 +21,7 @@ from __future__ import annotations
 import numpy as np
 
 from rectifier_core.crossfit import item_folds, project
+from rectifier_core.devices import CPU
 from rectifier_core.evidence import re_pairings
 from rectifier_core.minibatch_fit import fit_minibatch
 from rectifier_core.mixture import fit_mixture
@@ -39,12 +40,21 @@ MOST_REFITS, AT_REST = 5, 0.01
 
 
 def fit_projection(
-    modality: str, features: Float32, present: Bool, anchors: Anchors, config: ProjectionConfig, *, seed: int, progress: Progress = silent
+    modality: str,
+    features: Float32,
+    present: Bool,
+    anchors: Anchors,
+    config: ProjectionConfig,
+    *,
+    seed: int,
+    device: str = CPU,
+    progress: Progress = silent,
 ) -> Projection:
     """Fit the map of one modality and score every item that has both a feature and an anchor.
 
     ``features`` [I, D] float32 may be a memory map, read by blocks and never copied whole; ``present`` [I] says which rows count.
-    With fewer pairs than folds nothing can be fitted out of fold: the projection is zero and every alignment NaN.
+    With fewer pairs than folds nothing can be fitted out of fold: the projection is zero and every alignment NaN. ``device`` sums the Gram
+    matrices of ``crossfit_ridge``, which are most of its work where features are wide.
     """
     pairs = np.flatnonzero(present & anchors.trained)
     if len(pairs) < max(2 * config.folds, 10):
@@ -52,7 +62,7 @@ def fit_projection(
     folds = item_folds(len(present), config.folds, seed)
     keep_ratio = 1.0 if config.keep_ratio == "auto" else config.keep_ratio
     for _ in range(MOST_REFITS if config.keep_ratio == "auto" else 1):
-        problem = Problem(modality, features, pairs, folds[pairs], anchors, config, keep_ratio, seed, progress)
+        problem = Problem(modality, features, pairs, folds[pairs], anchors, config, keep_ratio, seed, device, progress)
         fitted = fit_ridge(problem) if config.solver == "crossfit_ridge" else fit_minibatch(problem)
         found = _scored(problem, fitted, present)
         wanted = _following_ratio(found, seed) if config.keep_ratio == "auto" else keep_ratio

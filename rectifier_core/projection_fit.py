@@ -56,6 +56,7 @@ class Problem:
     config: ProjectionConfig
     keep_ratio: float
     seed: int
+    device: str
     progress: Progress
 
 

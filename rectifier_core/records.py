@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
+from typing import Any
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
@@ -24,6 +25,7 @@ Bool = NDArray[np.bool_]
 Features = Mapping[str, Float32]
 
 NO_NEIGHBOUR = -1
+CHECKED = 1 << 20
 
 
 def check_array(field: str, array: NDArray[np.generic], shape: tuple[int | None, ...], dtype: DTypeLike) -> None:
@@ -39,8 +41,22 @@ def check_array(field: str, array: NDArray[np.generic], shape: tuple[int | None,
 
 def check_range(field: str, array: Int32, stop: int, *, start: int = 0) -> None:
     """Raise ValueError, naming the field, unless all values lie in [start, stop)."""
-    if array.size and (int(array.min()) < start or int(array.max()) >= stop):
-        raise ValueError(f"{field}: wanted values in [{start}, {stop}), got [{array.min()}, {array.max()}]")
+    ends: list[int] = []
+    # By blocks: a memory map may be larger than memory.
+    for first in range(0, len(array), CHECKED):
+        block = array[first : first + CHECKED]
+        if block.size:
+            ends += [int(block.min()), int(block.max())]
+        let_go(array)
+    if ends and (min(ends) < start or max(ends) >= stop):
+        raise ValueError(f"{field}: wanted values in [{start}, {stop}), got [{min(ends)}, {max(ends)}]")
+
+
+def let_go(array: NDArray[Any]) -> None:
+    """Let the pages of a memory map go where it knows how, by a method of this name: a block of it is done with."""
+    release = getattr(array, "let_go", None)
+    if release is not None:
+        release()
 
 
 def _check_modalities(field: str, features: Features, given: Mapping[str, object]) -> None:
@@ -211,8 +227,12 @@ class BalanceOutcome(Enum):
     CONVERGED = "the marginals are within tolerance: nothing to do"
     MAX_ITERATIONS = "the iteration limit came before the tolerance: raise max_iterations, or accept the marginal error stated"
     STALLED = (
-        "the error stopped falling: the sparse graph admits no better balance; "
+        "the error stopped falling: balance is out of reach, or too far off, on this sparse graph; "
         "raise num_neighbours or temperature, or accept the marginal error stated"
+    )
+    INFEASIBLE = (
+        "no plan on this sparse graph is within tolerance: more items ask for certain donors, and for no others, than an even share of "
+        "these can serve; raise num_neighbours, or accept the marginal error stated"
     )
     ROW_ONLY = "rows were normalised and columns left alone, as balance = 'row' asks: hubs remain"
     EMPTY = "no item has both an anchor and a donor, so there is nothing to balance: check that interactions and catalog share item ids"
@@ -224,13 +244,15 @@ class Plan:
 
     ``marginal_errors[t]`` is the mean absolute relative column error before iteration t and ``column_error`` that of the weights kept;
     ``column_sums[j]`` is how much item j's feature is used in all, 1 being its fair share; ``diagonal_mass`` is the mean weight that a row
-    with its own feature keeps on it: near 1 there is no correspondence to speak of.
+    with its own feature keeps on it: near 1 there is no correspondence to speak of. ``potential[j]`` is the logarithm of column j's
+    scaling, from which another run can start: 0 on average over the columns reached, and 0 for any other.
     """
 
     modality: str
     indptr: Int64
     indices: Int32
     weights: Float32
+    potential: Float64
     marginal_errors: Float64
     iterations: int
     column_sums: Float32
@@ -244,6 +266,7 @@ class Plan:
             raise ValueError(f"indptr: wanted at least one value, got shape {self.indptr.shape}")
         check_array("indices", self.indices, (int(self.indptr[-1]),), np.int32)
         check_array("weights", self.weights, self.indices.shape, np.float32)
+        check_array("potential", self.potential, (len(self.indptr) - 1,), np.float64)
         check_array("marginal_errors", self.marginal_errors, (None,), np.float64)
         check_array("column_sums", self.column_sums, (len(self.indptr) - 1,), np.float32)
         check_range("indices", self.indices, len(self.indptr) - 1)

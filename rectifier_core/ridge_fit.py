@@ -20,7 +20,7 @@ def fit_ridge(problem: Problem) -> Fitted:
     config, keep_ratio, progress = problem.config, problem.keep_ratio, problem.progress
     targets = np.ascontiguousarray(anchors.items[pairs])
     origin = _mean_unit_row(features, pairs, config.block_rows)
-    sums = NormalEquations(num_folds=config.folds, origin=origin, target_width=targets.shape[1])
+    sums = NormalEquations(num_folds=config.folds, origin=origin, target_width=targets.shape[1], device=problem.device)
     everything = np.ones(len(pairs), np.bool_)
     _recount(sums, features, pairs, targets, folds, ~everything, everything, config.block_rows)
     grid = config.ridge_grid

@@ -14,7 +14,7 @@ import numba
 import numpy as np
 import torch
 
-from rectifier_core.records import Int32
+from rectifier_core.records import Int32, Int64
 
 SHARDS_PER_THREAD = 4
 """More shards than threads, so that a thread that is held up by other work leaves its share to the rest."""
@@ -79,7 +79,7 @@ def even_bounds(count: int, shards: int) -> list[int]:
     return [count * shard // shards for shard in range(shards + 1)]
 
 
-def balanced_bounds(indptr: Int32, shards: int) -> list[int]:
+def balanced_bounds(indptr: Int32 | Int64, shards: int) -> list[int]:
     """Ranges of all CSR rows with nearly as many entries each, a row counted as one more."""
     rows = len(indptr) - 1
     if shards == 1:

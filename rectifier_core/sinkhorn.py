@@ -1,16 +1,15 @@
 """Stage: plan, the sparse affinity balanced to about doubly stochastic, so that no feature serves as everyone's donor.
 
 Source: Sinkhorn and Knopp, 1967; sparse and without gradients as in "Towards Trustworthy Multimodal Recommendation", arXiv 2602.00730.
-Anderson mixing:
-Walker and Ni, SIAM J. Numer. Anal. 49 (2011), applied to the logarithm of the column scaling. Stabilised scaling: Schmitzer, SIAM J. Sci.
-Comput. 41 (2019), section 3.
+Anderson mixing (``anderson``) of the logarithm of the column scaling; stabilised scaling (``scaling``) over blocks (``support``).
 
 Differs from the paper:
 - ``method = "anderson"`` mixes the last iterates: clustered graphs stall plain scaling (``method = "knopp"``, the paper's) for hundreds
   of iterations.
 - Rectangular problems: rows sum to 1, and the columns that any row reaches share the mass evenly; a column nobody reaches has no target.
-- It stops at a marginal tolerance and says why it stopped; the last half step is over rows, so rows sum to 1 exactly and the error is
-  the columns'.
+- It stops at a marginal tolerance and says why it stopped; the last half step is over rows, so rows sum to 1 and the error is the columns'.
+- A graph that no plan can balance is told by a set of columns that more rows depend on than its share can serve (Hall, J. London Math.
+  Soc. 10, 1935), found among those that scaling pushes down.
 """
 
 from __future__ import annotations
@@ -19,13 +18,17 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-import scipy.sparse as sp
 
+from rectifier_core.anderson import Anderson
 from rectifier_core.numerics import Progress, row_blocks, silent
-from rectifier_core.records import NO_NEIGHBOUR, Affinity, BalanceOutcome, Float64, Int32, Int64, Plan
+from rectifier_core.records import Affinity, BalanceOutcome, Float64, Plan, check_array
+from rectifier_core.scaling import REACH, Run, in_order, kernel_sums, lowest_of_rows, make_columns, make_rows, weigh_rows
+from rectifier_core.shards import even_bounds, in_shards, num_shards
+from rectifier_core.support import Allocate, Support, build_support, in_memory
 
-ABSORB = 50.0
-PATIENCE = 30
+PATIENCE, FALL = 30, 0.99
+"""Iterations within which the error must fall to this share of what it was."""
+CHUNK = 1 << 14
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,150 +43,200 @@ class SinkhornConfig:
     method: Literal["anderson", "knopp"] = "anderson"
     max_iterations: int = 200
     tolerance: float = 1e-3
-    memory: int = 5
-    block_rows: int = 65536
+    memory: int = 7
 
     def __post_init__(self) -> None:
-        for name in ("max_iterations", "memory", "block_rows"):
+        for name in ("max_iterations", "memory"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}: wanted at least 1, got {getattr(self, name)}")
         if self.tolerance <= 0:
             raise ValueError(f"tolerance: wanted above 0, got {self.tolerance}")
 
 
-def balance(affinity: Affinity, config: SinkhornConfig, *, progress: Progress = silent) -> Plan:
-    """Balance exp(scores) on the affinity's support. Iterations stop at the tolerance, at the limit, or when the error no longer falls."""
-    graph = _Graph(affinity, config.block_rows)
-    if not graph.num_entries:
-        return _plan(affinity.modality, graph, np.zeros(graph.num_items), [], 0, BalanceOutcome.EMPTY)
+def balance(
+    affinity: Affinity,
+    config: SinkhornConfig,
+    *,
+    potential: Float64 | None = None,
+    memory: int | None = None,
+    allocate: Allocate = in_memory,
+    run: Run = in_order,
+    progress: Progress = silent,
+) -> Plan:
+    """Balance exp(scores) on the affinity's support. Iterations stop at the tolerance, at the limit, or when the error no longer falls.
+
+    ``potential`` [I] float64 starts from an earlier plan's, NaN where an item had none. ``memory`` bounds, in bytes, what is held beside
+    vectors [I] and the graph's arrays, ``support.ENTRY`` bytes a neighbour, which lie where ``allocate`` says; the result's ``indices`` and
+    ``weights`` are the ones named ``rows-indices`` and ``rows-kernel``. ``run`` does the work on blocks. None of the three changes a bit.
+    """
+    support = build_support(affinity, memory=memory, allocate=allocate)
+    if not support.num_entries:
+        return _empty(affinity.modality, support)
+    scaling = Scaling(support, run)
+    here = best = scaling.start(potential)
     if config.balance == "row":
-        return _plan(affinity.modality, graph, np.zeros(graph.num_items), [], 0, BalanceOutcome.ROW_ONLY)
-    potential = best = np.zeros(graph.num_items)
-    mixing = _Anderson(config.memory) if config.method == "anderson" else None
+        scaling.column_step(here)
+        return _plan(affinity.modality, scaling, here, [], BalanceOutcome.ROW_ONLY)
+    mixing = Anderson(config.memory, support.num_items) if config.method == "anderson" else None
     errors: list[float] = []
-    outcome, lowest, lowest_at = BalanceOutcome.MAX_ITERATIONS, np.inf, 0
+    outcome, lowest, mark, marked = BalanceOutcome.MAX_ITERATIONS, np.inf, np.inf, 0
     for iteration in range(config.max_iterations + 1):
-        step, error = graph.column_step(potential)
+        step, error = scaling.column_step(here)
         errors.append(error)
         progress(f"plan of {affinity.modality}: column error {error:.2e}", iteration, config.max_iterations)
         if error < lowest:
-            lowest_at = iteration if error < 0.99 * lowest else lowest_at
-            lowest, best = error, potential
+            lowest, best = error, here
+        if error < FALL * mark:
+            mark, marked = error, iteration
         if error <= config.tolerance:
             outcome = BalanceOutcome.CONVERGED
             break
-        if iteration - lowest_at >= PATIENCE:
+        if iteration - marked >= PATIENCE:
             outcome = BalanceOutcome.STALLED
             break
         if mixing is not None and error > 2 * lowest:
             mixing.forget()
-        potential = potential + step if mixing is None else mixing.next(potential, step)
-    return _plan(affinity.modality, graph, best, errors, len(errors) - 1, outcome)
+        here = here + step if mixing is None else mixing.next(here, step)
+    if outcome is not BalanceOutcome.CONVERGED and scaling.least_error(best) > config.tolerance:
+        outcome = BalanceOutcome.INFEASIBLE
+    return _plan(affinity.modality, scaling, best, errors, outcome)
 
 
-class _Graph:
-    """The support in both orders. Every sum runs within one row or one column, in index order, so block size cannot change a bit of it."""
+class Scaling:
+    """Sums of the scaled graph, and what follows from them for the columns; vectors are float64 [I]."""
 
-    def __init__(self, affinity: Affinity, block_rows: int) -> None:
-        valid = affinity.neighbours != NO_NEIGHBOUR
-        self.num_items, self.block_rows = len(valid), block_rows
-        self.indptr = np.concatenate([[0], np.cumsum(valid.sum(axis=1))]).astype(np.int64)
-        by_row = sp.csr_array(
-            (affinity.scores[valid].astype(np.float64), affinity.neighbours[valid].astype(np.int32), self.indptr),
-            (self.num_items, self.num_items),
-        )
-        by_row.sort_indices()
-        by_column = sp.csr_array(by_row.T)
-        self.indices, self.logits = by_row.indices.astype(np.int32), by_row.data
-        self._column_indptr, self._column_indices = by_column.indptr.astype(np.int64), by_column.indices.astype(np.int32)
-        self._column_logits = by_column.data
-        self.num_entries = len(self.indices)
-        self.reached = np.diff(by_column.indptr) > 0
-        self.asking = np.diff(self.indptr) > 0
-        self.share = self.asking.sum() / max(1, self.reached.sum())
+    def __init__(self, support: Support, run: Run) -> None:
+        self.support, self._run = support, run
+        self.unreached = np.flatnonzero(~support.reached)
+        self.idle = np.flatnonzero(~support.asking)
+        self.num_reached, self.num_asking = support.num_items - len(self.unreached), support.num_items - len(self.idle)
+        self.share = self.num_asking / self.num_reached
+        self.scaled, self.inverse, self.ratio, self._relative = (np.empty(support.num_items) for _ in range(4))
+        self._chunks = list(row_blocks(support.num_items, CHUNK))
+        self._bounds = even_bounds(len(self._chunks), num_shards(64 * support.num_items))
         self._reference: Float64 | None = None
+        self._last: Float64 | None = None
+
+    def start(self, potential: Float64 | None) -> Float64:
+        """A potential to start from: 0 where the one given says nothing, and off the support."""
+        if potential is None:
+            return np.zeros(self.support.num_items)
+        check_array("potential", potential, (self.support.num_items,), np.float64)
+        start = np.where(np.isfinite(potential), potential, 0.0)
+        start[self.unreached] = 0
+        return start
 
     def column_step(self, potential: Float64) -> tuple[Float64, float]:
-        """The Sinkhorn-Knopp step of the log column scaling (zero off the support), and the error before taking it."""
-        relative = self._relative(potential)
-        scaled = np.exp(relative)
-        rows = self._product(self.indptr, self.indices, self._kernel, scaled)
-        inverse = np.divide(1.0, rows, out=np.zeros_like(rows), where=rows > 0)
-        columns = self._product(self._column_indptr, self._column_indices, self._column_kernel, inverse) * scaled
-        ratio = np.maximum(columns[self.reached] / self.share, np.finfo(np.float64).tiny)
-        step = np.zeros(self.num_items)
-        step[self.reached] = -np.log(ratio)
-        return step, float(np.abs(ratio - 1).mean())
+        """The Sinkhorn-Knopp step of the log column scaling (zero off the support), and the error before taking it.
 
-    def weights(self, potential: Float64) -> Float64:
-        """Row-stochastic weights in row order."""
-        scaled = np.exp(self._relative(potential))
-        rows = self._product(self.indptr, self.indices, self._kernel, scaled)
-        inverse = np.divide(1.0, rows, out=np.zeros_like(rows), where=rows > 0)
-        weights: Float64 = self._kernel * scaled[self.indices] * np.repeat(inverse, np.diff(self.indptr))
-        return weights
+        ``scaled``, ``inverse`` and ``ratio`` are those of this potential until the next step.
+        """
+        self._last = potential
+        self._refer(potential)
+        self.inverse = self._run(kernel_sums, self.support.row_blocks, (self.scaled,))
+        self.inverse[self.idle] = np.inf
+        np.divide(1.0, self.inverse, out=self.inverse)
+        sums = self._run(kernel_sums, self.support.column_blocks, (self.inverse,))
+        sums[self.unreached] = 1
+        errors, steps = np.empty(len(self._chunks)), np.empty_like(sums)
 
-    def _relative(self, potential: Float64) -> Float64:
-        if self._reference is None or np.abs(potential - self._reference).max() > ABSORB:
+        def advance(first: int, last: int) -> None:
+            for at in range(first, last):
+                part = self._chunks[at]
+                ratio = np.multiply(sums[part], self._factor[part], out=self.ratio[part])
+                ratio *= self.scaled[part]
+                errors[at] = np.abs(ratio - 1).sum()
+                step = np.log(sums[part], out=steps[part])
+                np.subtract(self._offset[part], step, out=step)
+                step -= self._relative[part]
+
+        in_shards(advance, self._bounds)
+        return steps, float(errors.sum() / self.num_reached)
+
+    def settle(self, potential: Float64) -> None:
+        """Have ``scaled``, ``inverse`` and ``ratio`` be those of this potential."""
+        if self._last is not potential:
+            self.column_step(potential)
+
+    def weigh(self) -> Float64:
+        """Make the rows' kernel the weights of the last potential; what each row keeps of its own feature."""
+        return self._run(weigh_rows, self.support.row_blocks, (self.scaled, self.inverse))
+
+    def least_error(self, potential: Float64) -> float:
+        """A bound from below on the error of any plan on this support.
+
+        Rows that reach columns of a set S only, n of them, put n on S, whose fair share is less: the mean error is at least twice the
+        excess. Sets tried are those of the most wanted columns, by their sums and by how far scaling has pushed them down: where there is
+        no balance these are the ones that keep being pushed.
+        """
+        self.settle(potential)
+        return max(self._excess(wanted) for wanted in (self.ratio, -potential))
+
+    def _excess(self, wanted: Float64) -> float:
+        wanted = wanted.copy()
+        wanted[self.unreached] = np.inf
+        inside = np.sort(self._run(lowest_of_rows, self.support.row_blocks, (wanted,))[self.support.asking])
+        levels, held = np.unique(wanted[self.support.reached], return_counts=True)
+        columns = np.cumsum(held[::-1])[::-1]
+        rows = len(inside) - np.searchsorted(inside, levels, side="left")
+        return float(2 * np.max(rows / self.share - columns) / self.num_reached)
+
+    def _refer(self, potential: Float64) -> None:
+        """How far the potential is from the reference, and the exponential of that; a new reference where it has moved too far."""
+        if self._reference is None or self._moved(potential) > REACH:
             self._reference = potential
-            shifted = self.logits + potential[self.indices]
-            top = np.zeros(self.num_items)
-            top[self.asking] = np.maximum.reduceat(shifted, self.indptr[:-1][self.asking])
-            self._kernel = np.exp(shifted - np.repeat(top, np.diff(self.indptr)))
-            own = np.repeat(potential, np.diff(self._column_indptr))
-            self._column_kernel = np.exp(self._column_logits + own - top[self._column_indices])
-        return potential - self._reference
+            top = self._run(make_rows, self.support.row_blocks, (potential,))
+            scale = self._run(make_columns, self.support.column_blocks, (potential, top))
+            self._offset, self._factor = np.log(self.share) - scale, np.exp(scale) / self.share
+            self._offset[self.unreached], self._factor[self.unreached] = 0, 1
+            self._moved(potential)
 
-    def _product(self, indptr: Int64, indices: Int32, data: Float64, vector: Float64) -> Float64:
-        result = np.zeros(self.num_items)
-        for block in row_blocks(self.num_items, self.block_rows):
-            first, last = int(indptr[block.start]), int(indptr[block.stop])
-            part = sp.csr_array(
-                (data[first:last], indices[first:last], indptr[block.start : block.stop + 1] - first),
-                (block.stop - block.start, self.num_items),
-            )
-            result[block] = part @ vector
-        return result
+    def _moved(self, potential: Float64) -> float:
+        furthest, reference = np.empty(len(self._chunks)), self._reference
 
+        def move(first: int, last: int) -> None:
+            for at in range(first, last):
+                part = self._chunks[at]
+                relative = np.subtract(potential[part], reference[part], out=self._relative[part])  # type: ignore[index]
+                furthest[at] = np.abs(relative).max()
+                np.exp(np.minimum(relative, REACH), out=self.scaled[part])
 
-class _Anderson:
-    """Anderson mixing of type II with restart: the combination of recent iterates whose residual is least."""
-
-    def __init__(self, memory: int) -> None:
-        self._memory = memory
-        self.forget()
-
-    def forget(self) -> None:
-        self._points: list[Float64] = []
-        self._residuals: list[Float64] = []
-
-    def next(self, point: Float64, residual: Float64) -> Float64:
-        self._points = [*self._points, point][-self._memory - 1 :]
-        self._residuals = [*self._residuals, residual][-self._memory - 1 :]
-        if len(self._points) == 1:
-            return point + residual
-        points = np.diff(np.stack(self._points), axis=0)
-        residuals = np.diff(np.stack(self._residuals), axis=0)
-        gram = residuals @ residuals.T
-        gram[np.diag_indices_from(gram)] += 1e-10 * max(float(np.trace(gram)), np.finfo(np.float64).tiny)
-        mixture = np.linalg.solve(gram, residuals @ residual)
-        return point + residual - mixture @ (points + residuals)
+        in_shards(move, self._bounds)
+        return float(furthest.max())
 
 
-def _plan(modality: str, graph: _Graph, potential: Float64, errors: list[float], iterations: int, outcome: BalanceOutcome) -> Plan:
-    weights = graph.weights(potential) if graph.num_entries else np.zeros(0)
-    rows = np.repeat(np.arange(graph.num_items), np.diff(graph.indptr))
-    own = rows == graph.indices
-    sums = np.bincount(graph.indices, weights=weights, minlength=graph.num_items)
+def _plan(modality: str, scaling: Scaling, potential: Float64, errors: list[float], outcome: BalanceOutcome) -> Plan:
+    scaling.settle(potential)
+    own, reached, rows = scaling.weigh(), scaling.support.reached, scaling.support.rows
+    own = own[~np.isnan(own)]
+    sums = np.where(reached, scaling.ratio, 0)
     return Plan(
         modality=modality,
-        indptr=graph.indptr,
-        indices=graph.indices.astype(np.int32),
-        weights=weights.astype(np.float32),
+        indptr=rows.indptr,
+        indices=rows.indices,
+        weights=rows.kernel,
+        potential=np.where(reached, potential - potential[reached].mean(), 0),
         marginal_errors=np.asarray(errors, dtype=np.float64),
-        iterations=iterations,
-        column_sums=(sums / graph.share if graph.share else sums).astype(np.float32),
-        column_error=float(np.abs(sums[graph.reached] / graph.share - 1).mean()) if graph.num_entries else 0.0,
-        diagonal_mass=float(weights[own].mean()) if own.any() else 0.0,
+        iterations=max(0, len(errors) - 1),
+        column_sums=sums.astype(np.float32),
+        column_error=float(np.abs(sums[reached] - 1).mean()),
+        diagonal_mass=float(own.mean()) if len(own) else 0.0,
         outcome=outcome,
+    )
+
+
+def _empty(modality: str, support: Support) -> Plan:
+    nothing = np.zeros(support.num_items)
+    return Plan(
+        modality=modality,
+        indptr=support.rows.indptr,
+        indices=support.rows.indices,
+        weights=support.rows.kernel,
+        potential=nothing,
+        marginal_errors=np.empty(0),
+        iterations=0,
+        column_sums=nothing.astype(np.float32),
+        column_error=0.0,
+        diagonal_mass=0.0,
+        outcome=BalanceOutcome.EMPTY,
     )

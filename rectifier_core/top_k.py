@@ -10,10 +10,8 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import cast
 
 import numpy as np
-import torch
 
 from rectifier_core.numerics import Progress, row_blocks, silent
 from rectifier_core.records import Float32, Int32, Int64, check_array
@@ -22,7 +20,6 @@ from rectifier_core.search_kernels import FIXED_POINT, LANES, PANEL, STEP, Store
 Found = tuple[Int32, Float32]
 
 BLOCK_ROWS = 8192
-DEVICE_COLUMNS = 1 << 17
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,16 +126,3 @@ def search_all(panels: Panels, queries: Float32, count: int) -> Found:
 def no_candidates(rows: int, count: int) -> Found:
     """Empty places for the best ``count`` of ``rows`` queries."""
     return np.full((rows, count), -1, np.int32), np.full((rows, count), -np.inf, np.float32)
-
-
-def search_on_device(vectors: Float32, queries: Float32, count: int, device: str) -> Int64:
-    """The same search by torch on ``device``: rows int64 [B, count], unordered among equals; N must be at least ``count``."""
-    asked = torch.from_numpy(queries).to(device)
-    scores = torch.full((len(queries), count), -torch.inf, device=device)
-    found = torch.full((len(queries), count), -1, dtype=torch.int64, device=device)
-    for block in row_blocks(len(vectors), DEVICE_COLUMNS):
-        products = asked @ torch.from_numpy(np.ascontiguousarray(vectors[block])).to(device).T
-        best = products.topk(min(count, products.shape[1]), dim=1)
-        scores, place = torch.cat([scores, best.values], dim=1).topk(count, dim=1)
-        found = torch.cat([found, best.indices + block.start], dim=1).gather(1, place)
-    return cast(Int64, found.cpu().numpy())

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from rectifier_core.pipeline import PipelineConfig
+from rectifier_core.support import ENTRY
 from rectifier_core.witness import witness_pairs
 from tasks.errors import InputError
 from tasks.memory import resident_bytes
@@ -133,8 +134,9 @@ def _affinity(sizes: Sizes, config: PipelineConfig, width: int) -> Need:
 
 
 def _plan(sizes: Sizes, config: PipelineConfig, width: int) -> Need:
-    entries = sizes.items * (config.affinity.num_neighbours + 1)
-    return Need(held=8 * DOUBLE * sizes.items, mapped=4 * REAL * entries)
+    # Scalings, sums and pointers, and what Anderson mixing keeps; the graph itself is in memory or in maps, as there is room.
+    held = sizes.items * (20 * DOUBLE + 2 * REAL * config.sinkhorn.memory)
+    return Need(held=held, mapped=ENTRY * sizes.items * config.affinity.num_neighbours)
 
 
 def _trust(sizes: Sizes, config: PipelineConfig) -> Need:

@@ -34,6 +34,7 @@ from rectifier_core.witness import WitnessConfig
 from tasks import stages
 from tasks.errors import RectifierError
 from tasks.memory import peak_memory_bytes
+from tasks.plan_stage import plan_stage
 from tasks.progress import logged_progress, run_logger
 from tasks.publish import find_published, publish_rectified
 from tasks.publish_config import PublishConfig, RunIdentity
@@ -72,14 +73,23 @@ def read(config: SourceConfig, as_of: date, store: StageStore) -> Ref:
 
 @task(**PLAIN)
 def anchors(
-    source: Ref, config: AnchorsConfig, seed: int, store: StageStore, settings: RunSettings, publish_config: PublishConfig, as_of: date
+    source: Ref,
+    config: AnchorsConfig,
+    seed: int,
+    store: StageStore,
+    settings: RunSettings,
+    publish_config: PublishConfig,
+    as_of: date,
+    *,
+    device: str = "cpu",
 ) -> Ref:
     """Learn from behaviour where each item belongs."""
     previous, run_id = None, None
     if config.warm_start:
         previous, run_id = previous_ego(settings, publish_config.uri, as_of, source.array("item_ids"), config.embedding_size)
         run_logger().info("anchors start from %s", run_id or f"a {config.start} start: no earlier run is here")
-    return stages.anchors_stage(source, config, seed, store, previous=previous, previous_run=run_id, progress=logged_progress())
+    told = logged_progress()
+    return stages.anchors_stage(source, config, seed, store, previous=previous, previous_run=run_id, device=device, progress=told)
 
 
 @task(task_run_name="judge the segments of {modality}", **PLAIN)
@@ -107,9 +117,12 @@ def find_copies(modality: str, features: Ref, anchor: Ref, config: CopiesConfig,
 
 
 @task(task_run_name="project {modality}", **PLAIN)
-def project(modality: str, features: Ref, copies: Ref, anchor: Ref, config: ProjectionConfig, seed: int, store: StageStore) -> Ref:
+def project(
+    modality: str, features: Ref, copies: Ref, anchor: Ref, config: ProjectionConfig, seed: int, store: StageStore, *, device: str = "cpu"
+) -> Ref:
     """Carry one modality into anchor space."""
-    return stages.projection_stage(modality, features, copies, anchor, config, seed, store, progress=logged_progress())
+    told = logged_progress()
+    return stages.projection_stage(modality, features, copies, anchor, config, seed, store, device=device, progress=told)
 
 
 @task(task_run_name="place items by {modality}", **PLAIN)
@@ -120,23 +133,33 @@ def place(modality: str, features: Ref, copies: Ref, config: WitnessConfig, seed
 
 @task(task_run_name="hold {modality} against {other}", **PLAIN)
 def witness(
-    modality: str, other: str, features: Ref, copies: Ref, places: Ref, config: ProjectionConfig, seed: int, store: StageStore
+    modality: str,
+    other: str,
+    features: Ref,
+    copies: Ref,
+    places: Ref,
+    config: ProjectionConfig,
+    seed: int,
+    store: StageStore,
+    *,
+    device: str = "cpu",
 ) -> Ref:
     """Carry one modality into the space of another."""
     told = logged_progress()
-    return stages.projection_stage(modality, features, copies, places, config, seed, store, onto=other, progress=told)
+    return stages.projection_stage(modality, features, copies, places, config, seed, store, onto=other, device=device, progress=told)
 
 
 @task(task_run_name="match {modality}", **PLAIN)
-def match(modality: str, projection: Ref, config: AffinityConfig, seed: int, store: StageStore, memory: int) -> Ref:
+def match(modality: str, projection: Ref, config: AffinityConfig, seed: int, store: StageStore, memory: int, *, device: str = "cpu") -> Ref:
     """Find each item's best donors."""
-    return stages.affinity_stage(modality, projection, config, seed, store, memory=memory, progress=logged_progress())
+    told = logged_progress()
+    return stages.affinity_stage(modality, projection, config, seed, store, memory=memory, device=device, progress=told)
 
 
 @task(task_run_name="balance {modality}", **PLAIN)
-def balance(modality: str, affinity: Ref, config: SinkhornConfig, store: StageStore) -> Ref:
+def balance(modality: str, affinity: Ref, config: SinkhornConfig, store: StageStore, memory: int) -> Ref:
     """Balance the correspondence."""
-    plan = stages.plan_stage(modality, affinity, config, store, progress=logged_progress())
+    plan = plan_stage(modality, affinity, config, store, memory=memory, progress=logged_progress())
     meta = plan.meta
     said = "plan of %s: %s after %s iterations, column error %.2g"
     run_logger().info(said, modality, meta["outcome"], meta["iterations"], meta["column_error"])

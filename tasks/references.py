@@ -73,8 +73,11 @@ class StageWriter:
         self.folder = folder
 
     def array(self, name: str, values: np.ndarray[Any, Any]) -> None:
-        """Write ``values`` as ``<name>.npy``."""
+        """Write ``values`` as ``<name>.npy``; what ``memmap`` gave under that name lies there already."""
         path = self.folder / f"{name}.npy"
+        if isinstance(values, np.memmap) and Path(str(values.filename)) == path.resolve():
+            values.flush()
+            return
         try:
             np.save(path, values, allow_pickle=False)
         except OSError as error:

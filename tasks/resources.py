@@ -1,4 +1,8 @@
-"""What a run may take of its machines: memory, threads, and where its tasks run. None of it changes a published byte."""
+"""What a run may take of its machines: memory, threads, a device, and where its tasks run.
+
+None of it is part of what a run is. Memory, threads and the runner change no published byte; a device changes rounding alone, and a repeat
+on another one finds what was published.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +16,7 @@ import pyarrow as pa
 import torch
 from threadpoolctl import threadpool_limits
 
+from tasks.errors import InputError
 from tasks.mapped import use_room
 
 UNITS = {"MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
@@ -27,7 +32,8 @@ LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ResourcesConfig:
     """``memory`` ("8GiB") bounds what a process of the run holds at a time; by default three quarters of what the machine or the container
-    has. ``threads`` are those of one process, by default the cores it may use.
+    has. ``threads`` are those of one process, by default the cores it may use. ``device`` is what anchors, projection and search compute
+    on: "cpu", "cuda", or "auto", CUDA where torch sees it and else the CPU.
 
     ``runner`` "dask" sends the matching of each modality, cut into shards, to the ``distributed`` cluster whose scheduler listens at
     ``address`` ("tcp://host:8786"); its workers must see ``run.folder`` under the same path, and memory and threads are then those of
@@ -36,6 +42,7 @@ class ResourcesConfig:
 
     memory: str | None = None
     threads: int | None = None
+    device: Literal["auto", "cpu", "cuda"] = "auto"
     runner: Literal["local", "dask"] = "local"
     address: str | None = None
 
@@ -61,6 +68,14 @@ class ResourcesConfig:
     def thread_count(self) -> int:
         """How many threads a process uses."""
         return self.threads or len(os.sched_getaffinity(0))
+
+    @property
+    def torch_device(self) -> str:
+        """What this process computes on, as torch names it. Raises InputError where that is to be CUDA and torch sees none."""
+        there = self.device != "cpu" and torch.cuda.is_available()
+        if self.device == "cuda" and not there:
+            raise InputError('resources.device: torch sees no CUDA device on this machine; "auto" takes the CPU where there is none')
+        return "cuda" if there else "cpu"
 
 
 def machine_memory() -> int:

@@ -18,11 +18,11 @@ import torch
 from rectifier_core.affinity import AffinityConfig, find_neighbours
 from rectifier_core.anchors import AnchorsConfig, train_anchors
 from rectifier_core.copies import CopiesConfig, find_copies
+from rectifier_core.devices import CPU
 from rectifier_core.numerics import Progress, row_blocks, silent
 from rectifier_core.projection import ProjectionConfig, fit_projection
 from rectifier_core.quality import QualityConfig, ShadowMeasure, judge_quality, measure_modality
 from rectifier_core.records import (
-    Affinity,
     Anchors,
     BalanceOutcome,
     Bool,
@@ -38,7 +38,6 @@ from rectifier_core.records import (
 )
 from rectifier_core.rectify import RectifyConfig, decide_status, rectify_rows
 from rectifier_core.segments import SegmentsConfig
-from rectifier_core.sinkhorn import SinkhornConfig, balance
 from rectifier_core.trust import TrustConfig, judge_trust
 from rectifier_core.witness import WitnessConfig, place_by_features
 from tasks.drift import drift_since_last
@@ -64,12 +63,14 @@ def anchors_stage(
     *,
     previous: Float32 | None = None,
     previous_run: str | None = None,
+    device: str = CPU,
     progress: Progress = silent,
 ) -> Ref:
     """Anchors of the interactions; ``previous`` are the ego rows of the run ``previous_run``, to start warm from."""
 
     def build(writer: StageWriter) -> None:
-        save_record(writer, train_anchors(load_interactions(source), config, seed=seed, previous=previous, progress=progress))
+        pairs = load_interactions(source)
+        save_record(writer, train_anchors(pairs, config, seed=seed, previous=previous, device=device, progress=progress))
 
     return store.once("anchors", (source, config, seed, previous_run), build)
 
@@ -103,13 +104,15 @@ def projection_stage(
     store: StageStore,
     *,
     onto: str | None = None,
+    device: str = CPU,
     progress: Progress = silent,
 ) -> Ref:
     """One modality carried into anchor space, or into the space of the modality ``onto`` where ``anchors`` are its places."""
 
     def build(writer: StageWriter) -> None:
         rows, known = features.array(f"features-{modality}"), telling(modality, features, copies)
-        save_record(writer, fit_projection(modality, rows, known, load_record(anchors, Anchors), config, seed=seed, progress=progress))
+        places = load_record(anchors, Anchors)
+        save_record(writer, fit_projection(modality, rows, known, places, config, seed=seed, device=device, progress=progress))
 
     name = f"projection/{modality}" if onto is None else f"witness/{modality}-{onto}"
     return store.once(name, (features, copies, anchors, config, seed), build)
@@ -133,24 +136,17 @@ def affinity_stage(
     store: StageStore,
     *,
     memory: int | None = None,
+    device: str = CPU,
     progress: Progress = silent,
 ) -> Ref:
     """The best donors of every item; ``memory`` bounds, in bytes, the index and the blocks in work."""
 
     def build(writer: StageWriter) -> None:
         record, threads = load_record(projection, Projection), torch.get_num_threads()
-        save_record(writer, find_neighbours(record, config, seed=seed, threads=threads, memory=memory, progress=progress))
+        given: dict[str, Any] = {"threads": threads, "memory": memory, "device": device}
+        save_record(writer, find_neighbours(record, config, seed=seed, **given, progress=progress))
 
     return store.once(f"affinity/{modality}", (projection, config, seed), build)
-
-
-def plan_stage(modality: str, affinity: Ref, config: SinkhornConfig, store: StageStore, *, progress: Progress = silent) -> Ref:
-    """The balanced correspondence."""
-
-    def build(writer: StageWriter) -> None:
-        save_record(writer, balance(load_record(affinity, Affinity), config, progress=progress))
-
-    return store.once(f"plan/{modality}", (affinity, config), build)
 
 
 def trust_stages(

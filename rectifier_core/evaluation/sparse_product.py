@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import scipy.sparse as sp
 import torch
 
+from rectifier_core.devices import sparse_to_device
 from rectifier_core.records import Float32
 from rectifier_core.row_products import multiply, product_matrix
 
@@ -39,9 +39,7 @@ class SparseOperator:
             return torch.from_numpy(multiply(matrix, _plain(rows)))
         key = (str(rows.device), transposed)
         if key not in self._on_device:
-            pointers, columns = (torch.from_numpy(x.astype(np.int64)) for x in (matrix.indptr, matrix.indices))
-            moved = torch.sparse_csr_tensor(pointers, columns, torch.from_numpy(matrix.data), size=list(matrix.shape))
-            self._on_device[key] = moved.to(rows.device)
+            self._on_device[key] = sparse_to_device(matrix, key[0])
         return self._on_device[key] @ rows.detach()
 
 

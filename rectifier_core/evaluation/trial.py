@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from rectifier_core.devices import CPU
 from rectifier_core.evaluation.backbones import BACKBONES, build
 from rectifier_core.evaluation.backbones.protocol import TrainingConfig, TrainingSet
 from rectifier_core.evaluation.metrics import group_recall, item_coverage, pair_closeness, per_user_ranking
@@ -41,6 +42,7 @@ def run_trial(
     model: Any = None,
     training: TrainingConfig | None = None,
     truth: Mapping[str, Bool] | None = None,
+    device: str = CPU,
     progress: Progress = silent,
 ) -> Trial:
     """Train ``backbone`` on ``data`` with early stopping on ``split.validation`` and measure it on ``split.test``.

@@ -15,7 +15,6 @@ from hypothesis import strategies as st
 from rectifier_core.affinity import AffinityConfig, find_neighbours, index_features, neighbours_of, one_list_is_cheaper
 from rectifier_core.numerics import unit_rows
 from rectifier_core.records import Projection
-from rectifier_core.top_k import search_on_device
 
 
 def rectangular(seed: int, items: int, width: int = 8) -> Projection:
@@ -149,18 +148,6 @@ def test_auto_turns_back_where_features_have_no_structure(monkeypatch: pytest.Mo
     shapeless = projection_of(random_units(rng, 3000, 64), random_units(rng, 3000, 64))
     assert find_neighbours(shapeless, AffinityConfig(), seed=0).index == "flat"
     assert find_neighbours(clustered(0, 6000), AffinityConfig(), seed=0).index.startswith("ivf")
-
-
-def test_a_device_finds_the_same_up_to_rounding(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The device is the CPU under another name: what is tried is the way there and back."""
-    projection = clustered(3, 1000)
-    here = find_neighbours(projection, AffinityConfig(index="flat"), seed=0)
-    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
-    monkeypatch.setattr("rectifier_core.affinity.search_on_device", lambda *given: search_on_device(*given[:3], "cpu"))
-    there = find_neighbours(projection, AffinityConfig(), seed=0)
-    assert there.index == "flat"
-    assert (np.sort(there.neighbours, axis=1) == np.sort(here.neighbours, axis=1)).all()
-    np.testing.assert_allclose(there.scores, here.scores, rtol=1e-5)
 
 
 @pytest.mark.parametrize("index", ["flat", "ivf"])

@@ -171,6 +171,7 @@ def test_the_plans_weight_of_each_suggestion() -> None:
         indptr=np.array([0, 2, 3, 3], np.int64),
         indices=np.array([1, 2, 0], np.int32),
         weights=np.array([0.25, 0.75, 1.0], np.float32),
+        potential=np.zeros(3),
         marginal_errors=np.zeros(1),
         iterations=1,
         column_sums=np.ones(3, np.float32),

@@ -179,11 +179,19 @@ def test_how_the_work_is_cut_up_changes_no_bit(world: World, outcome: Outcome, b
         CONFIG,
         copies=replace(CONFIG.copies, block_rows=block),
         affinity=replace(CONFIG.affinity, block_rows=block),
-        sinkhorn=replace(CONFIG.sinkhorn, block_rows=block),
         rectify=replace(CONFIG.rectify, block_rows=block),
     )
     found = rectify_catalog(world.catalog, world.log, config, seed=1, anchors=outcome.anchors)
     assert digest(found) == digest(outcome)
+
+
+def test_a_device_publishes_the_same_within_rounding(world: World, outcome: Outcome) -> None:
+    """The device is the CPU, named so that torch's path is taken."""
+    found = rectify_catalog(world.catalog, world.log, CONFIG, seed=1, device="cpu:0")
+    for m, features in outcome.rectified.features.items():
+        assert (found.rectified.status[m] == outcome.rectified.status[m]).all()
+        np.testing.assert_allclose(found.rectified.features[m], features, atol=1e-3)
+        np.testing.assert_allclose(found.rectified.trust[m], outcome.rectified.trust[m], atol=1e-4)
 
 
 def test_without_a_witness_modalities_do_not_see_each_other(world: World, outcome: Outcome) -> None:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from numba.core.caching import CacheImpl
 
 from rectifier_core.search_kernels import compiled, products_with
-from rectifier_core.top_k import Panels, largest_products, lay_out, padded, padded_rows, search_all, search_on_device
+from rectifier_core.top_k import Panels, largest_products, lay_out, padded, padded_rows, search_all
 
 
 @given(
@@ -77,15 +77,6 @@ def test_memory_mapped_panels_give_the_same(tmp_path: object) -> None:
         mapped[name] = np.load(f"{tmp_path}/{name}.npy", mmap_mode="r")
     here, there = search_all(panels, asked, 5), search_all(Panels(**mapped), asked, 5)
     assert [part.tobytes() for part in here] == [part.tobytes() for part in there]
-
-
-def test_torch_finds_the_same_as_the_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
-    """On the CPU: that is the device there is here, and the code is the same."""
-    monkeypatch.setattr("rectifier_core.top_k.DEVICE_COLUMNS", 130)
-    rng = np.random.default_rng(5)
-    vectors, asked = random_units(rng, 500, 16), random_units(rng, 40, 16)
-    found = search_on_device(vectors, asked, 20, "cpu")
-    assert (np.sort(found, axis=1) == np.sort(largest_products(vectors, asked, 20)[0], axis=1)).all()
 
 
 def test_broken_panels_are_named() -> None:

@@ -60,6 +60,24 @@ def test_three_days_are_three_partitions_of_the_contracts_table(three_days: Publ
     assert len({x["run_id"] for x in three_days.results}) == 3
 
 
+def test_every_stage_says_what_it_was_to_hold_and_what_it_held(three_days: Published) -> None:
+    for result in three_days.results:
+        planned, reached = result["planned_memory_bytes"], result["stage_memory_bytes"]
+        assert reached.keys() - planned.keys() == {"source"}
+        assert all(reached[name] < 1.25 * planned[name] + (128 << 20) for name in reached.keys() & planned.keys())
+        assert all(0 < planned[name] < result["memory_limit_bytes"] for name in planned)
+        assert all(seconds >= 0 for seconds in result["cpu_seconds"].values())
+
+
+def test_a_run_that_cannot_fit_is_refused_before_anything_is_made(published: Published, cli: CommandLine) -> None:
+    finished = cli.rectify(
+        published.demo, published.days[0], "--set", "seed=5", "--set", 'resources.memory="512MiB"', "--set", "anchors.embedding_size=60000"
+    )
+    assert finished.code == 2, finished.err
+    assert "resources.memory: 0.5 GiB will not do for anchors of 400 items" in finished.err
+    assert "Traceback" not in finished.err
+
+
 def test_a_repeat_of_a_day_publishes_nothing_and_reuses_everything(published: Published, cli: CommandLine) -> None:
     before = versions(cli, published.demo)
     log = published.demo / "warehouse" / "item_features" / "_delta_log"

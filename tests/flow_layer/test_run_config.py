@@ -134,6 +134,7 @@ def test_an_unknown_key_is_named_wherever_it_is(least: Path, key: str) -> None:
         ("anchors=3", "anchors"),
         ("run=3", "run"),
         ("source=3", "source"),
+        ("resources.device='gpu'", "resources.device"),
         ("affinity.num_neighbours=0", "num_neighbours"),
         ("affinity.temperature=-1", "temperature"),
         ("rectify.keep_original=1.5", "keep_original"),

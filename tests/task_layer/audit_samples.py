@@ -153,6 +153,7 @@ class Day:
             indptr=everyone,
             indices=np.argsort(self.owner).astype(np.int32) if name == "image" else everyone[:-1].astype(np.int32),
             weights=np.ones(self.items, np.float32),
+            potential=np.zeros(self.items),
             marginal_errors=np.zeros(1),
             iterations=1,
             column_sums=np.ones(self.items, np.float32),

@@ -176,6 +176,7 @@ class Run:
             indptr=np.concatenate([[0], np.cumsum(own)]).astype(np.int64),
             indices=both.astype(np.int32),
             weights=own[both],
+            potential=np.zeros(self.items),
             marginal_errors=0.5 * 0.9 ** np.arange(40.0) if len(both) else np.empty(0),
             iterations=40 if len(both) else 0,
             column_sums=own,

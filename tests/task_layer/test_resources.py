@@ -5,6 +5,7 @@ import pytest
 import torch
 from threadpoolctl import threadpool_info, threadpool_limits
 
+from tasks.errors import InputError
 from tasks.resources import ResourcesConfig, machine_memory, use_threads
 
 
@@ -29,6 +30,18 @@ def test_sizes_are_read_as_they_are_written():
 def test_a_wrong_key_is_named(keys, named):
     with pytest.raises(ValueError, match=named):
         ResourcesConfig(**keys)
+
+
+def test_a_device_is_found_or_missed_in_one_line(monkeypatch):
+    assert ResourcesConfig(device="cpu").torch_device == "cpu"
+    for there in (False, True):
+        monkeypatch.setattr("torch.cuda.is_available", lambda there=there: there)
+        assert ResourcesConfig().torch_device == ("cuda" if there else "cpu")
+        assert ResourcesConfig(device="cpu").torch_device == "cpu"
+    assert ResourcesConfig(device="cuda").torch_device == "cuda"
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    with pytest.raises(InputError, match=r"resources\.device: torch sees no CUDA device"):
+        _ = ResourcesConfig(device="cuda").torch_device
 
 
 def test_threads_are_set_everywhere_and_blas_gets_one():

@@ -94,6 +94,7 @@ def records(draw: st.DrawFn) -> Any:
             indptr=np.arange(items + 1),
             indices=np.arange(items, dtype=np.int32),
             weights=np.ones(items, np.float32),
+            potential=np.zeros(items),
             marginal_errors=np.array([0.5]),
             iterations=draw(st.integers(0, 9)),
             column_sums=np.ones(items, np.float32),

@@ -26,6 +26,7 @@ from rectifier_core.sinkhorn import SinkhornConfig
 from rectifier_core.trust import TrustConfig
 from rectifier_core.witness import WitnessConfig, witness_pairs
 from tasks import stages
+from tasks.plan_stage import plan_stage
 from tasks.publish_config import PublishConfig
 from tasks.references import Ref, StageStore, StageWriter
 from tasks.report_inputs import ModalityRefs
@@ -65,7 +66,7 @@ def run(store: StageStore, source: Ref, config: PipelineConfig = CONFIG, seed: i
         copies[m] = stages.copies_stage(m, source, anchors, config.copies, seed, store)
         projections[m] = stages.projection_stage(m, source, copies[m], anchors, config.projection, seed, store)
         affinities[m] = stages.affinity_stage(m, projections[m], config.affinity, seed, store)
-        plans[m] = stages.plan_stage(m, affinities[m], config.sinkhorn, store)
+        plans[m] = plan_stage(m, affinities[m], config.sinkhorn, store)
     witnesses = {}
     for a, b in witness_pairs({m: source.meta["modalities"][m]["width"] for m in copies}, config.witness):
         places = stages.places_stage(b, source, copies[b], config.witness, seed, store)

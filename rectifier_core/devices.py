@@ -1,0 +1,54 @@
+"""What work on a torch device other than the CPU's own kernels needs; a leaf. ``device`` is torch's name for it, "cpu" being those kernels.
+
+A device's results are the CPU's within rounding, not to the byte: its libraries choose the order of sums.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import scipy.sparse as sp
+import torch
+from numpy.typing import NDArray
+
+CPU = "cpu"
+ASSUMED_FREE = 2**30
+
+
+def to_device(array: NDArray[Any], device: str) -> torch.Tensor:
+    """A copy of ``array`` on ``device`` (on the CPU, perhaps the array itself); memory maps are read."""
+    plain = np.ascontiguousarray(array)
+    return torch.from_numpy(plain if plain.flags.writeable else plain.copy()).to(device)
+
+
+def sparse_to_device(matrix: sp.csr_array, device: str) -> torch.Tensor:
+    """A CSR matrix as ``product_matrix`` makes it, on ``device``: eight bytes an entry."""
+    starts, columns, weights = (to_device(x, device) for x in (matrix.indptr, matrix.indices, matrix.data))
+    with warnings.catch_warnings():
+        # Torch calls its CSR tensors a beta, once a process; what is used of them is the product with dense rows.
+        warnings.filterwarnings("ignore", "Sparse CSR tensor support is in beta state")
+        warnings.filterwarnings("ignore", "Sparse invariant checks are implicitly disabled")
+        return torch.sparse_csr_tensor(starts, columns, weights, size=list(matrix.shape), check_invariants=False)
+
+
+def free_memory(device: str) -> int:
+    """Bytes of the device that are free, or held by torch and unused; a round number where there is no telling."""
+    if torch.device(device).type != "cuda":
+        return ASSUMED_FREE
+    kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return int(torch.cuda.mem_get_info(device)[0]) + kept
+
+
+@contextmanager
+def full_float32() -> Iterator[None]:
+    """Matrix products of 24 bits for the block: TF32, which containers like to switch on, rounds to 11."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("highest")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)

@@ -1,0 +1,91 @@
+"""The plan stage where its graph does not fit in memory: the same output, and nothing left beside it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from rectifier_core.records import NO_NEIGHBOUR, Affinity, BalanceOutcome, Plan
+from rectifier_core.scaling import Run, in_order
+from rectifier_core.sinkhorn import SinkhornConfig, balance
+from rectifier_core.support import ENTRY
+from tasks.memory import watch_memory
+from tasks.plan_stage import plan_stage
+from tasks.references import Ref, StageStore
+from tasks.saved_records import load_record, save_record
+
+
+def affinity(items: int, neighbours: int) -> Affinity:
+    """Itself and others nearby, scores falling with the distance; every seventh item asks nobody."""
+    rng = np.random.default_rng(0)
+    near = (np.arange(items)[:, None] + np.hstack([np.zeros((items, 1), int), rng.integers(1, 60, (items, neighbours - 1))])) % items
+    scores = -rng.random(near.shape).cumsum(axis=1)
+    asks_nobody = np.arange(items) % 7 == 3
+    near[asks_nobody], scores[asks_nobody] = NO_NEIGHBOUR, -np.inf
+    return Affinity(modality="image", neighbours=near.astype(np.int32), scores=scores.astype(np.float32), recall=1.0, index="flat")
+
+
+def saved(record: Affinity, folder: Path) -> Ref:
+    return StageStore(folder).once("affinity/image", (len(record.neighbours),), lambda writer: save_record(writer, record))
+
+
+def files(ref: Ref) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in Path(ref.path).iterdir()}
+
+
+@pytest.mark.parametrize("memory", [1, 100_000, None])
+def test_memory_changes_no_byte_of_the_output(tmp_path: Path, memory: int | None) -> None:
+    found = affinity(400, 9)
+    ref = saved(found, tmp_path)
+    wanted = balance(found, SinkhornConfig())
+    made = plan_stage("image", ref, SinkhornConfig(), StageStore(tmp_path / "a"), memory=memory)
+    whole = plan_stage("image", ref, SinkhornConfig(), StageStore(tmp_path / "b"))
+    assert files(made) == files(whole)
+    plan = load_record(made, Plan)
+    assert plan.outcome is wanted.outcome is BalanceOutcome.CONVERGED
+    assert plan.weights.tobytes() == wanted.weights.tobytes() and plan.potential.tobytes() == wanted.potential.tobytes()
+    assert not [path for path in (tmp_path / "a").rglob("*") if "scratch" in path.name or path.name.startswith("columns")]
+
+
+def test_a_graph_without_entries_needs_no_map(tmp_path: Path) -> None:
+    nobody = Affinity(
+        modality="image",
+        neighbours=np.full((5, 3), NO_NEIGHBOUR, np.int32),
+        scores=np.full((5, 3), -np.inf, np.float32),
+        recall=1.0,
+        index="none",
+    )
+    made = plan_stage("image", saved(nobody, tmp_path), SinkhornConfig(), StageStore(tmp_path / "a"), memory=1)
+    assert load_record(made, Plan).outcome is BalanceOutcome.EMPTY
+
+
+def test_a_graph_beyond_its_memory_stays_within_it(tmp_path: Path) -> None:
+    items, width, memory = 150_000, 24, 32 << 20
+    ref = saved(affinity(items, width), tmp_path)
+    assert items * width * ENTRY > 2.5 * memory
+    with watch_memory() as before:
+        pass
+    made = plan_stage("image", ref, SinkhornConfig(), StageStore(tmp_path / "a"), memory=memory)
+    # Beside what the stage may hold: vectors over all items, Anderson's among them, and what maps keep.
+    assert made.peak_memory - before.size < memory + 40 * 8 * items
+    assert load_record(made, Plan).column_error < 1e-3
+
+
+def test_blocks_may_be_worked_on_elsewhere(tmp_path: Path) -> None:
+    """What a cluster does: blocks known by the files their arrays lie in, vectors out and lines back."""
+    seen: list[set[str]] = []
+
+    def elsewhere(work, blocks, vectors):  # type: ignore[no-untyped-def]
+        for block in blocks:
+            side = block.side
+            seen.append({Path(array.filename).name for array in (side.indices, side.logits, side.kernel)})
+        return np.concatenate([in_order(work, [block], vectors)[block.first :] for block in reversed(blocks)][::-1])
+
+    run: Run = elsewhere
+    ref = saved(affinity(400, 9), tmp_path)
+    made = plan_stage("image", ref, SinkhornConfig(), StageStore(tmp_path / "a"), memory=5000, run=run)
+    assert files(made) == files(plan_stage("image", ref, SinkhornConfig(), StageStore(tmp_path / "b")))
+    assert {"indices.npy", "rows-logits.npy", "weights.npy"} in seen
+    assert {"columns-indices.npy", "columns-logits.npy", "columns-kernel.npy"} in seen
