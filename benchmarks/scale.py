@@ -138,6 +138,10 @@ def main() -> None:
     options = parser.parse_args()
     settings = [*options.set, *(["incremental.enabled=true"] if options.next_night else [])]
     sizes = [*options.items, *([1_000_000] if options.large else [])]
+    with tempfile.TemporaryDirectory(dir=options.folder) as name:
+        # The first run of a checkout compiles.
+        demo(Path(name) / "demo", 1000)
+        night(Path(name) / "demo", 1000, settings)
     cold, later = [], []
     for items in sizes:
         with tempfile.TemporaryDirectory(dir=options.folder) as name:

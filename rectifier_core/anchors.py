@@ -47,7 +47,8 @@ class AnchorsConfig:
 
     ``method`` "lightgcn" trains; "spectral" is a weighted spectral embedding, for logs where even few steps cost too much: it ranks as
     well, and takes only ``embedding_size``, ``num_layers`` and ``held_out``. ``batch_size`` None takes at least 2,048 pairs a step and at
-    most ``steps_per_epoch`` steps an epoch; on a graph so large that these would cost more than ``epoch_work`` multiply-adds of
+    most ``steps_per_epoch`` steps an epoch: four times as many cost three times as much and rank no better
+    (``benchmarks/results/anchor_curve.md``). On a graph so large that these would cost more than ``epoch_work`` multiply-adds of
     propagation, fewer and larger steps (never fewer than 8), so that an epoch's cost stays bounded however long the log is.
     ``learning_rate`` is that of steps of 2,048 pairs. ``patience`` counts epochs in which the held-out Recall@20 did not
     rise by the share ``least_gain``: on large logs it creeps on for hours, and nothing comes of it (``benchmarks/anchor_curve.py``).
@@ -60,7 +61,7 @@ class AnchorsConfig:
     weight_decay: float = 1e-4
     epochs: int = 200
     batch_size: int | None = None
-    steps_per_epoch: int = 64
+    steps_per_epoch: int = 16
     epoch_work: float = 2.5e10
     patience: int = 5
     least_gain: float = 0.005
