@@ -14,6 +14,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from secrets import token_hex
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import polars as pl
@@ -26,6 +27,7 @@ from tasks.references import fsync
 from tasks.storage import resolve
 
 RUN_AGAIN = "nothing was published; free or fix the storage, then run again"
+UPLOADED = 8 << 20
 _SECRETS = ("AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_ACCESS_KEY_ID")
 
 
@@ -75,12 +77,30 @@ class TableFiles:
                     self._filesystem.delete_file(path)
                 raise
             return
-        final = self.root / path
+        with self._arriving(self.root / path) as temporary, pa.OSFile(str(temporary), "wb") as sink:
+            yield sink
+
+    @contextmanager
+    def place(self, path: str) -> Iterator[Path]:
+        """A path on this machine to write a new file at, which appears as ``create``'s does when the block ends well."""
+        if self.root is not None:
+            with self._arriving(self.root / path) as temporary:
+                yield temporary
+            return
+        with TemporaryDirectory() as folder:
+            temporary = Path(folder) / "file"
+            yield temporary
+            with self.create(path) as sink, temporary.open("rb") as stream:
+                while chunk := stream.read(UPLOADED):
+                    sink.write(chunk)
+
+    @staticmethod
+    @contextmanager
+    def _arriving(final: Path) -> Iterator[Path]:
         _make_folders(final.parent)
         temporary = final.with_name(f".{final.name}.{os.getpid()}-{token_hex(4)}.tmp")
         try:
-            with pa.OSFile(str(temporary), "wb") as sink:
-                yield sink
+            yield temporary
             fsync(temporary)
             temporary.rename(final)
             fsync(final.parent)
