@@ -7,10 +7,10 @@ BIN    := $(VENV)/bin
 RUNS   := $(BIN)/python -m flows
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test test-slow lint lock evidence clean
+.PHONY: help install run test test-slow lint lock evidence bench bench-scale clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 # The stamp's name holds the torch asked for, so that another one is another install.
 STAMP     := $(VENV)/.app-$(subst /,_,$(subst =,_,$(TORCH)))
@@ -58,6 +58,28 @@ GRIDS ?= stress curve controls modalities kinds settings editing together demo
 evidence: $(STAMP) ## run the grids of docs/evidence (hours; GRIDS="stress controls" for some)
 	test -d .evidence/demo/catalog || $(RUNS) demo .evidence/demo --items 4000 --users 6000 --interactions 30000 --mismatch image=0 --mismatch text=0
 	for grid in $(GRIDS); do $(RUNS) evaluate --config docs/evidence/$$grid.toml || exit; done
+
+# MMRec is no dependency: MMREC is a clone of it, PANDAS what it needs beside torch (benchmarks/README.md).
+DATA    ?= ../shared/data/movielens-1m
+MMREC   ?=
+PANDAS  ?=
+RESULTS := benchmarks/results
+TABLE    = echo "$(1)" && $(BIN)/python -m benchmarks.$(1) $(2) > .bench.md && mv .bench.md $(RESULTS)/$(1).md
+
+bench: $(STAMP) ## every table that takes minutes, into benchmarks/results
+	$(call TABLE,propagation,)
+	$(call TABLE,top_k,)
+	$(call TABLE,sinkhorn,)
+	$(call TABLE,publish,)
+	@if test -d "$(DATA)"; then $(call TABLE,anchor_curve,--data $(DATA) --seeds 2 --logs sparse clustered); \
+	else echo "anchor_curve: skipped, there is no MovieLens at $(DATA); say DATA=folder"; fi
+	@if test -d "$(MMREC)"; then PYTHONPATH="$(PANDAS)" && export PYTHONPATH && $(call TABLE,lightgcn_epoch,--mmrec $(MMREC)); \
+	else echo "lightgcn_epoch: skipped; git clone https://github.com/enoche/MMRec and say MMREC=folder PANDAS=folder"; fi
+
+bench-scale: $(STAMP) ## how a whole night grows: 10,000, 100,000 and 1,000,000 items, an hour and 40 GB (SIZES= for less)
+	$(call TABLE,scale,$(SIZES))
+
+SIZES ?= --large
 
 clean: ## remove the virtual environment and the demo
 	rm -rf $(VENV) $(DEMO) .lock .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+from datetime import date
 from pathlib import Path
 
 import numpy as np
@@ -25,9 +26,9 @@ def clustered_log(num_users: int, num_items: int, pairs: int, *, clusters: int =
 
 
 def machine() -> str:
-    """Processor, threads and versions."""
+    """The day, the processor, threads and versions."""
     info = Path("/proc/cpuinfo")
     names = [line.split(":")[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")] if info.exists() else []
     name = names[0] if names else platform.processor()
     versions = f"Python {platform.python_version()}, torch {torch.__version__}"
-    return f"{name}, {len(names) or '?'} virtual cores, {torch.get_num_threads()} thread(s) used, {versions}."
+    return f"{date.today()}, {name}, {len(names) or '?'} virtual cores, {torch.get_num_threads()} thread(s) used, {versions}."

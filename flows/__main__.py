@@ -42,12 +42,20 @@ def demo(
     sequences: Annotated[
         bool, typer.Option("--sequences", help="Add a video and an audio modality: sequences with planted wrong segments.")
     ] = False,
+    next_day: Annotated[
+        bool, typer.Option("--next-day", help="Add a day to the demo that is there: a new snapshot, and one more day of the log.")
+    ] = False,
+    changed: Annotated[float, typer.Option("--changed", help="With --next-day: the share of features that change.")] = 0.01,
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
     """Write a catalog with planted mismatches, and what was planted."""
 
     def work() -> dict[str, Any]:
+        if next_day:
+            from tasks.demo_next_day import add_day
+
+            return add_day(folder, changed, printed_progress())
         from tasks.demo_catalog import DemoConfig, write_demo
         from tasks.demo_config import DEFAULT_MISMATCH, DEFAULT_WIDTHS
 
@@ -65,7 +73,9 @@ def demo(
         work,
         as_json,
         debug,
-        lambda found: f"demo catalog written to {folder}; run it with: python -m flows rectify --config {folder}/run.toml",
+        lambda found: (
+            f"demo catalog of {found['last_day']} written to {folder}; run it with: python -m flows rectify --config {folder}/run.toml"
+        ),
     )
 
 
@@ -134,6 +144,38 @@ def audit(
         from tasks.audit_words import told_audit
 
         return told_audit(found)
+
+    run_command(work, as_json, debug, told)
+
+
+@app.command()
+def compare(
+    config: ConfigFile,
+    as_of: Annotated[str | None, typer.Option("--as-of", help="The day to compare, YYYY-MM-DD; the newest in the data by default.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="Where the comparison goes; beside the day's report by default.")] = None,
+    overrides: Overrides = None,
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    """Hold an incremental night against a cold run of the same day; publish nothing."""
+
+    def work() -> dict[str, Any]:
+        set_prefect_defaults()
+        from flows.run_config import RunConfig
+        from tasks.source import resolve_day
+
+        settings = RunConfig.from_toml(config, overrides or ())
+        day = resolve_day(settings.source, given_day(as_of))
+        from flows.compare_nights import compare_nights
+
+        if not debug:
+            hide_tracebacks()
+        return compare_nights(settings, day, None if out is None else out.absolute())
+
+    def told(found: dict[str, Any]) -> str:
+        from tasks.comparison_page import told_comparison
+
+        return "\n".join([*told_comparison(found), "", f"written to {found['page']}"])
 
     run_command(work, as_json, debug, told)
 

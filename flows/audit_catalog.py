@@ -9,14 +9,15 @@ from typing import Any
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 
+from flows.learn_anchors import begin_again
 from flows.match_catalog import match_catalog
 from flows.run_config import RunConfig
 from tasks import prefect_tasks as do
 from tasks.audit import write_audit
 from tasks.audit_inputs import AuditInputs, AuditOptions
 from tasks.memory_plan import plan_memory
+from tasks.open_runner import open_runner
 from tasks.resources import use_resources
-from tasks.runs import identify
 
 
 @task(name="audit", cache_policy=NO_CACHE, persist_result=False)
@@ -33,14 +34,12 @@ def audit_catalog(config: RunConfig, as_of: date, options: AuditOptions, out: Pa
     InputError or StorageError, each with one line for the user.
     """
     use_resources(config.resources)
-    device = config.resources.torch_device
-    with config.run.store.in_use():
-        store = config.run.store
+    with config.run.store.in_use(), open_runner(config.resources, config.run.store) as store:
         source = do.read(config.source, as_of, store)
-        run_id = identify(as_of, source, config.shaping).run_id
+        beginning = begin_again(config, as_of, source, store)
+        run_id, anchors = beginning.identity.run_id, beginning.anchors
         memory = plan_memory(source, config.pipeline, config.resources)
-        anchors = do.anchors(source, config.anchors, config.seed, store, config.run, config.publish, as_of, device=device)
-        matched = match_catalog(source, anchors, config, store, memory)
+        matched = match_catalog(source, anchors, config, store, memory, beginning.last)
         folder = out or config.run.run_folder(run_id) / "audit"
         inputs = AuditInputs(run_id=run_id, as_of=as_of.isoformat(), seed=config.seed, source=source, anchors=anchors, modalities=matched)
         found: dict[str, Any] = audit(folder, inputs, options)

@@ -2,34 +2,59 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from itertools import combinations
-from typing import Any
+from typing import Any, TypeVar
 
 from flows.run_config import RunConfig
 from rectifier_core.witness import witness_pairs
 from tasks import prefect_tasks as do
+from tasks.incremental_base import Last
 from tasks.memory_plan import MemoryPlan
 from tasks.references import Ref, StageStore
 from tasks.report_inputs import ModalityRefs
 from tasks.segment_stages import sequence_modalities
 
+K = TypeVar("K")
 
-def match_catalog(source: Ref, anchors: Ref, config: RunConfig, store: StageStore, memory: MemoryPlan) -> dict[str, ModalityRefs]:
-    """Judge segments, find copies, project, hold modalities against one another, match, balance, and judge trust."""
+
+def one_by_one(task: Any, calls: Mapping[K, tuple[Any, ...]], **common: Any) -> dict[K, Ref]:
+    """``task`` called with each of ``calls`` in turn: what a machine holds at a time is one stage's."""
+    return {key: task(*given, **common) for key, given in calls.items()}
+
+
+def at_once(task: Any, calls: Mapping[K, tuple[Any, ...]], **common: Any) -> dict[K, Ref]:
+    """The same, all under way together: their shards are elsewhere."""
+    futures = {key: task.submit(*given, **common) for key, given in calls.items()}
+    return {key: future.result() for key, future in futures.items()}
+
+
+def match_catalog(
+    source: Ref, anchors: Ref, config: RunConfig, store: StageStore, memory: MemoryPlan, last: Last | None = None
+) -> dict[str, ModalityRefs]:
+    """Judge segments, find copies, project, hold modalities against one another, match, balance, and judge trust.
+
+    ``last`` is the earlier run to bring up to date; a sequence modality is matched anew all the same.
+    """
     seed, modalities, device = config.seed, list(config.source.modalities), config.resources.torch_device
+    together = at_once if store.runner.remote else one_by_one
     segments = {m: do.judge_segments(m, source, anchors, config.segments, seed, store) for m in sequence_modalities(source)}
     features = {m: segments.get(m, source) for m in modalities}
-    copies = {m: do.find_copies(m, features[m], anchors, config.copies, seed, store) for m in modalities}
-    projections = {m: do.project(m, features[m], copies[m], anchors, config.projection, seed, store, device=device) for m in modalities}
+    since = {m: last if last is not None and last.has(m) else None for m in modalities}
+    copies = together(do.find_copies, {m: (m, features[m], anchors, config.copies, seed, store, since[m]) for m in modalities})
+    projections = together(
+        do.project, {m: (m, features[m], copies[m], anchors, config.projection, seed, store, since[m]) for m in modalities}, device=device
+    )
     widths = {m: source.meta["modalities"][m]["width"] for m in modalities}
     pairs = witness_pairs(widths, config.witness)
-    places = {m: do.place(m, features[m], copies[m], config.witness, seed, store) for m in sorted({onto for _, onto in pairs})}
-    witnesses = {
-        (a, b): do.witness(a, b, features[a], copies[a], places[b], config.projection, seed, store, device=device) for a, b in pairs
-    }
+    targets = sorted({onto for _, onto in pairs})
+    places = together(do.place, {m: (m, features[m], copies[m], config.witness, seed, store, since[m]) for m in targets})
+    held = {(a, b): (a, b, features[a], copies[a], places[b], config.projection, seed, store, since[a] and since[b]) for a, b in pairs}
+    witnesses = together(do.witness, held, device=device)
+    # One by one: each has all the room there is for its index and its graph.
     rooms = {m: memory.room(f"affinity/{m}") for m in modalities}
-    affinities = {m: do.match(m, projections[m], config.affinity, seed, store, rooms[m], device=device) for m in modalities}
-    plans = {m: do.balance(m, affinities[m], config.sinkhorn, store, memory.room(f"plan/{m}")) for m in modalities}
+    affinities = {m: do.match(m, projections[m], config.affinity, seed, store, rooms[m], since[m], device=device) for m in modalities}
+    plans = {m: do.balance(m, affinities[m], config.sinkhorn, store, memory.room(f"plan/{m}"), since[m]) for m in modalities}
     trusts = do.judge_trust(source, anchors, projections, witnesses, config.trust, seed, store)
     return {
         m: ModalityRefs(

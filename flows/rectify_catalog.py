@@ -8,19 +8,22 @@ from typing import Any, Literal
 
 from prefect import flow
 
+from flows.learn_anchors import Beginning, begin, begin_cold, known_identity
 from flows.match_catalog import match_catalog, time_offsets
 from flows.run_config import RunConfig
 from rectifier_core.records import QualityReport, TableVersion
 from tasks import prefect_tasks as do
 from tasks.errors import GateRefusedError
+from tasks.incremental_base import CARRY, Last, incremental_facts
 from tasks.memory import peak_memory_bytes
 from tasks.memory_plan import MemoryPlan, plan_memory
+from tasks.open_runner import open_runner
 from tasks.publish import find_published
 from tasks.publish_config import RunIdentity
-from tasks.references import Ref
+from tasks.references import Ref, StageStore
 from tasks.report_inputs import ModalityRefs, ReportInputs, StageTiming
 from tasks.resources import use_resources
-from tasks.runs import identify, load_summary, open_run, ref_values, save_summary, without_places
+from tasks.runs import identify, load_summary, making_digest, open_run, ref_values, save_summary, without_places
 from tasks.shadow_stage import shadow_config
 from tasks.stages import modality_facts, quality_values
 from tasks.table_sweep import sweep_table
@@ -34,24 +37,30 @@ def rectify_catalog(config: RunConfig, as_of: date) -> dict[str, Any]:
     Raises InputError, GateRefusedError, TableHeldError or StorageError, each with one line for the user.
     """
     use_resources(config.resources)
-    device = config.resources.torch_device
     shadowing = shadow_config(config.evaluation)
-    with open_run(config.run, config.publish, as_of) as store:
+    with open_run(config.run, config.publish, as_of) as stages, open_runner(config.resources, stages) as store:
         source = do.read(config.source, as_of, store)
-        identity = identify(as_of, source, config.shaping)
-        if (known := _known(config, identity)) is not None:
+        if (known := _known(config, as_of, source)) is not None:
             return known
         memory = plan_memory(source, config.pipeline, config.resources)
-        anchors = do.anchors(source, config.anchors, config.seed, store, config.run, config.publish, as_of, device=device)
-        matched = match_catalog(source, anchors, config, store, memory)
-        rectified = do.rectify(source, matched, config.rectify, config.segments, store)
         shadow, shadow_found = do.shadow(source, shadowing, config.pipeline, config.seed, store) if shadowing else (None, None)
-        quality = do.judge_quality(source, matched, rectified, config.quality, config.publish, as_of, shadow)
+        made = _mend(config, as_of, source, begin(config, as_of, source, store), shadow, memory, store)
+        if not made.quality.passed and made.beginning.last is not None:
+            beginning = begin_cold(config, as_of, source, store, "the quality gate refused the incremental night")
+            made = _mend(config, as_of, source, beginning, shadow, memory, store)
+        identity, last, matched, rectified, quality = (
+            made.beginning.identity,
+            made.beginning.last,
+            made.matched,
+            made.rectified,
+            made.quality,
+        )
         facts: dict[str, Any] = {
             "modalities": modality_facts(source, matched, rectified, config.segments),
             "quality": quality_values(quality),
         }
         facts |= {} if shadow_found is None else {"shadow": shadow_found}
+        facts |= {"incremental": incremental_facts(last, made.beginning.reason, rectified)} if config.incremental.enabled else {}
         version = do.publish(config.publish, identity, source, rectified, facts) if quality.passed else None
         trend = do.keep_trend(config.publish, identity, version, facts)
         facts["time_offsets"] = time_offsets(source, matched, config, store)
@@ -60,7 +69,8 @@ def rectify_catalog(config: RunConfig, as_of: date) -> dict[str, Any]:
                 config=config,
                 identity=identity,
                 source=source,
-                anchors=anchors,
+                anchors=made.beginning.anchors,
+                last=last,
                 matched=matched,
                 rectified=rectified,
                 shadow=shadow,
@@ -75,8 +85,32 @@ def rectify_catalog(config: RunConfig, as_of: date) -> dict[str, Any]:
         return summary
 
 
-def _known(config: RunConfig, identity: RunIdentity) -> dict[str, Any] | None:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Made:
+    """What a run would publish, and what the gate says of it."""
+
+    beginning: Beginning
+    matched: dict[str, ModalityRefs]
+    rectified: Ref
+    quality: QualityReport
+
+
+def _mend(
+    config: RunConfig, as_of: date, source: Ref, beginning: Beginning, shadow: Ref | None, memory: MemoryPlan, store: StageStore
+) -> _Made:
+    matched = match_catalog(source, beginning.anchors, config, store, memory, beginning.last)
+    rectified = do.rectify(source, matched, config.rectify, config.segments, store, beginning.last)
+    quality = do.judge_quality(source, matched, rectified, config.quality, config.publish, as_of, shadow)
+    return _Made(beginning=beginning, matched=matched, rectified=rectified, quality=quality)
+
+
+def _known(config: RunConfig, as_of: date, source: Ref) -> dict[str, Any] | None:
     """The summary of this very run, when the table shows it and its report was written."""
+    identity = known_identity(config, as_of, source)
+    if identity is None:
+        # Raises where the day could not be published, before anything is computed.
+        find_published(config.publish, identify(as_of, source, config.shaping))
+        return None
     version, summary = find_published(config.publish, identity), load_summary(config.run, identity.run_id)
     if version is None or summary is None or summary["version"] is None:
         return None
@@ -91,6 +125,7 @@ class _Night:
     identity: RunIdentity
     source: Ref
     anchors: Ref
+    last: Last | None
     matched: dict[str, ModalityRefs]
     rectified: Ref
     shadow: Ref | None
@@ -105,6 +140,7 @@ class _Night:
         """Every stage output by its name."""
         refs = {"source": self.source, "anchors": self.anchors, "rectified": self.rectified}
         refs |= {} if self.shadow is None else {"shadow": self.shadow}
+        refs |= {} if self.last is None else {CARRY: self.last.carry}
         return refs | {name: ref for m, x in self.matched.items() for name, ref in x.named(m).items()}
 
 
@@ -131,7 +167,12 @@ def _report(night: _Night) -> dict[str, Any]:
         "planned_memory_bytes": {name: planned for name in night.stages if (planned := night.memory.planned(name)) is not None},
         "memory_limit_bytes": night.memory.limit,
         "stages": {name: ref_values(ref) for name, ref in night.stages.items()},
+        "making": making_digest(night.config.shaping),
+        "base": None if night.last is None else night.last.identity,
+        "nights": 0 if night.last is None else night.last.nights,
     }
+    if "incremental" in night.facts:
+        summary["incremental"] = night.facts["incremental"]
     if "shadow" in night.facts:
         summary["shadow"] = night.facts["shadow"]
     save_summary(night.config.run, summary)
@@ -162,7 +203,8 @@ def _report_inputs(night: _Night) -> ReportInputs:
             "config": identity.config_digest,
             "inputs": identity.inputs_digest,
             "code": identity.code_version,
-        },
+        }
+        | ({"incremental": night.facts["incremental"]["reason"]} if "incremental" in night.facts else {}),
         config=without_places(night.config.shaping),
         sequences={m: found["sequence"] for m, found in night.facts["modalities"].items() if "sequence" in found},
         time_offsets=tuple(night.facts["time_offsets"]),

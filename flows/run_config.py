@@ -24,6 +24,7 @@ from rectifier_core.witness import WitnessConfig
 from tasks.config_file import read_config
 from tasks.errors import InputError
 from tasks.evaluation_config import EvaluationConfig
+from tasks.incremental_config import IncrementalConfig
 from tasks.publish_config import PublishConfig
 from tasks.resources import ResourcesConfig
 from tasks.runs import RunSettings
@@ -40,6 +41,7 @@ class RunConfig(BaseModel):
     publish: PublishConfig
     run: RunSettings
     resources: ResourcesConfig = ResourcesConfig()
+    incremental: IncrementalConfig = IncrementalConfig()
     anchors: AnchorsConfig = AnchorsConfig()
     segments: SegmentsConfig = SegmentsConfig()
     time_offset: TimeOffsetConfig = TimeOffsetConfig()
@@ -68,8 +70,12 @@ class RunConfig(BaseModel):
 
     @property
     def shaping(self) -> dict[str, Any]:
-        """The parts that the published rows depend on; of the evaluation only its shadow, which may refuse them."""
-        parts = {name: getattr(self, name) for name in type(self).model_fields if name not in ("publish", "run", "resources", "evaluation")}
+        """The parts that the published rows depend on; of the evaluation only its shadow, which may refuse them.
+
+        What an incremental run takes from an earlier one is told with that run: a cold run's rows do not depend on it.
+        """
+        apart = ("publish", "run", "resources", "incremental", "evaluation")
+        parts = {name: getattr(self, name) for name in type(self).model_fields if name not in apart}
         return parts | self.evaluation.shadow_parts | {"sequences": self.publish.sequences}
 
 

@@ -12,6 +12,8 @@ def told_rectify(found: Mapping[str, Any]) -> str:
     """What a night published, and what it found."""
     done = "published" if found["published"] else "nothing new:"
     lines = [f"{found['as_of']}: {done} version {found['version']} of {found['table']}, {found['rows']:,} rows"]
+    if "incremental" in found:
+        lines.append(f"  incremental: {'runs cold: ' if found['incremental']['base'] is None else ''}{found['incremental']['reason']}")
     for name, x in found["modalities"].items():
         rate = f"{rate_phrase(x)} mismatched" if x["identifiable"] else f"nothing can be told: {x['reason']}"
         rate += f", {stretch_phrase(x)}" if x["identifiable"] and stretch_phrase(x) else ""

@@ -108,8 +108,7 @@ def find_neighbours(
             at = ordered[block]
             neighbours[at], scores[at] = neighbours_of(projection, index, at, config)
 
-        room = None if memory is None else max(memory - held, memory // 4) // threads
-        blocks = list(row_blocks(len(rows), _block_rows(config, projection.target.shape[1], room)))
+        blocks = list(row_blocks(len(rows), rows_in_work(config, projection.target.shape[1], held, memory, threads)))
         for block in in_threads(work, blocks, threads):
             progress(f"affinity of {projection.modality} ({name})", block.stop, len(rows))
     return Affinity(modality=projection.modality, neighbours=neighbours, scores=scores, recall=recall, index=name)
@@ -165,6 +164,20 @@ def neighbours_of(
         items, cosine = _scored(projection, search(index, asked, _width(config, True))[0], asked, config)
     else:
         items, cosine = search(index, asked, _width(config, False))
+    return _with_own(projection, rows, items, cosine, asked, config)
+
+
+def score_candidates(projection: Projection, items: Int32, rows: Int64, config: AffinityConfig) -> tuple[Int32, Float32]:
+    """The best of given candidates ``items`` [B, W], -1 for none, for the items ``rows`` [B]: neighbours [B, K] and scores [B, K]."""
+    asked = np.ascontiguousarray(projection.target[rows])
+    found, cosine = _scored(projection, items, asked, config)
+    return _with_own(projection, rows, found, cosine, asked, config)
+
+
+def _with_own(
+    projection: Projection, rows: Int64, items: Int32, cosine: Float32, asked: Float32, config: AffinityConfig
+) -> tuple[Int32, Float32]:
+    """The diagonal forced into neighbours found, and scores made of cosines."""
     own = projection.projected[rows]
     absent = own.any(axis=1) & ~(items == rows[:, None]).any(axis=1)
     items[absent, -1] = rows[absent]
@@ -196,10 +209,13 @@ def _width(config: AffinityConfig, again: bool) -> int:
     return config.num_neighbours + SPARE * again
 
 
-def _block_rows(config: AffinityConfig, width: int, memory: int | None) -> int:
+def rows_in_work(config: AffinityConfig, width: int, held: int, memory: int | None, threads: int) -> int:
+    """How many items, of anchors ``width`` long, each thread may ask for at a time where an index of ``held`` bytes shares ``memory``."""
+    if memory is None:
+        return config.block_rows
     # Per row: its candidates' vectors, once gathered and once multiplied, the lists it is noted beside, and its anchor.
     each = 4 * (2 * (config.num_neighbours + SPARE) * width + PANEL + 3 * width)
-    return config.block_rows if memory is None else max(1, min(config.block_rows, memory // each))
+    return max(1, min(config.block_rows, max(memory - held, memory // 4) // threads // each))
 
 
 def _scored(projection: Projection, found: Int32, asked: Float32, config: AffinityConfig) -> tuple[Int32, Float32]:

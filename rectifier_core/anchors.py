@@ -47,7 +47,8 @@ class AnchorsConfig:
 
     ``method`` "lightgcn" trains; "spectral" is a weighted spectral embedding, for logs where even few steps cost too much: it ranks as
     well, and takes only ``embedding_size``, ``num_layers`` and ``held_out``. ``batch_size`` None takes at least 2,048 pairs a step and at
-    most ``steps_per_epoch`` steps an epoch; on a graph so large that these would cost more than ``epoch_work`` multiply-adds of
+    most ``steps_per_epoch`` steps an epoch: four times as many cost three times as much and rank no better
+    (``benchmarks/results/anchor_curve.md``). On a graph so large that these would cost more than ``epoch_work`` multiply-adds of
     propagation, fewer and larger steps (never fewer than 8), so that an epoch's cost stays bounded however long the log is.
     ``learning_rate`` is that of steps of 2,048 pairs. ``patience`` counts epochs in which the held-out Recall@20 did not
     rise by the share ``least_gain``: on large logs it creeps on for hours, and nothing comes of it (``benchmarks/anchor_curve.py``).
@@ -60,7 +61,7 @@ class AnchorsConfig:
     weight_decay: float = 1e-4
     epochs: int = 200
     batch_size: int | None = None
-    steps_per_epoch: int = 64
+    steps_per_epoch: int = 16
     epoch_work: float = 2.5e10
     patience: int = 5
     least_gain: float = 0.005
@@ -108,11 +109,12 @@ def train_anchors(
     final = layer_mean(whole, ego, layers) if device == CPU else layer_mean_on_device(whole, ego, layers, device)
     items = unit_rows(final[num_users:])
     items[~trained] = 0
-    ego = ego[num_users:].copy()
-    ego[~trained] = 0
+    own = ego[num_users:].copy()
+    own[~trained] = 0
     return Anchors(
         items=items,
-        ego=ego,
+        ego=own,
+        user_ego=ego[:num_users].copy(),
         trained=trained & (np.abs(items).sum(axis=1) > 0),
         reliability=split_half_reliability(interactions, config.embedding_size, config.num_layers, generator(seed, "anchors", "halves")),
         losses=np.asarray(losses, dtype=np.float64),
@@ -163,7 +165,7 @@ def _fit(
     device: str,
     progress: Progress,
 ) -> tuple[Float32, list[float], list[float]]:
-    size = config.batch_size or _batch_size(len(training.users), 2 * graph.towards[USERS].nnz, config)
+    size = pairs_a_step(config, len(training.users), 2 * graph.towards[USERS].nnz)
     rate = config.learning_rate * float(np.clip(np.sqrt(size / USUAL_STEP), 1, FASTEST))
     given: dict[str, float] = {"learning_rate": rate, "weight_decay": config.weight_decay}
     model: LightGCNTraining | DeviceTraining = (
@@ -197,7 +199,10 @@ def _fit(
     return best_ego, losses, recalls
 
 
-def _batch_size(num_pairs: int, num_entries: int, config: AnchorsConfig) -> int:
+def pairs_a_step(config: AnchorsConfig, num_pairs: int, num_entries: int) -> int:
+    """The size of a step on a log of ``num_pairs`` whose graph has ``num_entries`` both ways: see ``AnchorsConfig``."""
+    if config.batch_size is not None:
+        return config.batch_size
     step_work = 2 * max(1, config.num_layers) * num_entries * config.embedding_size
     steps = int(np.clip(config.epoch_work / max(1, step_work), min(8, config.steps_per_epoch), config.steps_per_epoch))
     return max(USUAL_STEP, -(-num_pairs // steps))

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from rectifier_core.near_copies import Search, label_copies
+from rectifier_core.near_copies import Search, Sketch, label_copies, sketch_rows
 from rectifier_core.numerics import Progress, silent, unit_rows
 from rectifier_core.records import Anchors, Copies, Float32, Float64, Int64
 from rectifier_core.seeding import generator
@@ -41,6 +41,11 @@ class CopiesConfig:
     leaf_rows: int = 64
     block_rows: int = 4096
 
+    @property
+    def search(self) -> Search:
+        """How near copies are looked for."""
+        return Search(threshold=self.threshold, num_trees=self.num_trees, leaf_rows=self.leaf_rows, block_rows=self.block_rows)
+
     def __post_init__(self) -> None:
         if not 0.9 <= self.threshold < 1:
             raise ValueError(f"threshold: wanted a cosine in [0.9, 1), got {self.threshold}")
@@ -61,15 +66,23 @@ def find_copies(
     config: CopiesConfig,
     *,
     seed: int,
+    sketch: Sketch | None = None,
     progress: Progress = silent,
 ) -> Copies:
     """Groups of near-identical rows of ``features`` [I, D] (float32, may be a memory map) among the ``present`` [I] ones, and their kind.
 
-    Groups depend neither on the order of items nor on ``config.block_rows``; equal sizes are numbered by their first item.
+    Groups depend neither on the order of items nor on ``config.block_rows``; equal sizes are numbered by their first item. ``sketch`` is
+    that of these features, where it is at hand.
     """
-    search = Search(threshold=config.threshold, num_trees=config.num_trees, leaf_rows=config.leaf_rows, block_rows=config.block_rows)
-    rows, labels = label_copies(features, present, search, seed=seed, name=modality, progress=progress)
-    group = np.full(len(present), -1, np.int32)
+    if sketch is None:
+        sketch = sketch_rows(features, present, config.search, seed=seed, name=modality, progress=progress)
+    labels = label_copies(features, sketch, config.search, seed=seed, name=modality, progress=progress)
+    return judge_groups(modality, sketch.rows, labels, anchors, config, seed=seed)
+
+
+def judge_groups(modality: str, rows: Int64, labels: Int64, anchors: Anchors, config: CopiesConfig, *, seed: int) -> Copies:
+    """The groups that ``labels`` [P] of the items ``rows`` [P] make, and which of them are placeholders."""
+    group = np.full(len(anchors.trained), -1, np.int32)
     group[rows] = _numbered(labels)
     likeness, expected, anchored = _likeness(group, anchors)
     return Copies(

@@ -15,7 +15,7 @@ import scipy.linalg
 
 from rectifier_core.devices import CPU, full_float32, to_device
 from rectifier_core.numerics import row_blocks, unit_rows
-from rectifier_core.records import Float32, Int32, Int64
+from rectifier_core.records import Float32, Float64, Int32, Int64
 from rectifier_core.seeding import generator
 
 GRAM_ROUNDING = 4e-6
@@ -68,12 +68,21 @@ class NormalEquations:
             self.grams[fold] += sign * gram
             self.crosses[fold] += sign * cross
 
+    def merge(self, other: NormalEquations, *, sign: float = 1.0) -> None:
+        """Add (or with ``sign = -1`` take out) what another set with the same origin has summed."""
+        for mine, its in zip(self.arrays.values(), other.arrays.values(), strict=True):
+            mine += sign * its
+
+    @property
+    def arrays(self) -> dict[str, Float64]:
+        """The sums by name, float64, as they are."""
+        return {name: getattr(self, name) for name in ("counts", "feature_sums", "target_sums", "grams", "crosses")}
+
     def copy(self) -> NormalEquations:
         """The same sums, to be added to apart from these."""
         width = self.target_sums.shape[1]
         other = NormalEquations(num_folds=len(self.counts), origin=self.origin, target_width=width, device=self.device)
-        other.counts, other.feature_sums, other.target_sums = self.counts.copy(), self.feature_sums.copy(), self.target_sums.copy()
-        other.grams, other.crosses = self.grams.copy(), self.crosses.copy()
+        other.merge(self)
         return other
 
     def solve(self, strength: float, *left_out: int) -> Solved:

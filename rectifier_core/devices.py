@@ -31,6 +31,7 @@ def sparse_to_device(matrix: sp.csr_array, device: str) -> torch.Tensor:
     with warnings.catch_warnings():
         # Torch calls its CSR tensors a beta, once a process; what is used of them is the product with dense rows.
         warnings.filterwarnings("ignore", "Sparse CSR tensor support is in beta state")
+        warnings.filterwarnings("ignore", "Sparse invariant checks are implicitly disabled")
         return torch.sparse_csr_tensor(starts, columns, weights, size=list(matrix.shape), check_invariants=False)
 
 

@@ -26,6 +26,8 @@ SLACK = 2.5
 # Identical but for rounding to half precision: what is left of a group in which small differences lead from one end to its opposite.
 TIGHT = 1e-4
 SMALLEST_BOUND = 1e-10
+NEAR_ENTRIES = 1 << 23
+"""Distances that ``near_any`` holds at a time."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,35 +41,63 @@ class Search:
     block_rows: int
 
 
-def label_copies(
-    features: Float32, present: Bool, search: Search, *, seed: int, name: str, progress: Progress = silent
-) -> tuple[Int64, Int64]:
-    """The rows that are present and not zero, int64 [P], and a label for each, int64 [P]: rows with one label are near copies.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sketch:
+    """The rows in question, int64 [P], ascending: present and not zero; their ``points`` [P, SKETCH_SIZE]; and ``spread``, the mean squared
+    distance of unit rows from their mean."""
 
-    ``features`` [I, D] float32 may be a memory map: it is read once in blocks, and after that only rows in question are. Labels are those
+    rows: Int64
+    points: Float32
+    spread: float
+
+    def bound(self, search: Search) -> float:
+        """The squared distance up to which rows are copies."""
+        return max(2 * (1 - search.threshold) * self.spread, SMALLEST_BOUND)
+
+    def only(self, chosen: Bool) -> Sketch:
+        """The chosen [P] rows, in the same units of distance."""
+        return Sketch(rows=self.rows[chosen], points=np.ascontiguousarray(self.points[chosen]), spread=self.spread)
+
+
+def label_copies(features: Float32, sketch: Sketch, search: Search, *, seed: int, name: str, progress: Progress = silent) -> Int64:
+    """A label for each row of the sketch, int64 [P]: rows with one label are near copies.
+
+    ``features`` [I, D] float32 may be a memory map: only rows in question are read. Labels are those
     of the connected components of "is a near copy of"; where such a chain spreads wider than the bound, only rows that are
     identical up to rounding share one. The outcome does not depend on the order of rows nor on ``block_rows``.
     """
-    rows, sketch, spread = _sketch(features, present, search.block_rows, generator(seed, "copies", name, "sketch"), progress)
-    bound = max(2 * (1 - search.threshold) * spread, SMALLEST_BOUND)
-    forest = _Forest(features, rows, sketch, bound, search)
+    forest = _Forest(features, sketch.rows, sketch.points, sketch.bound(search), search)
     for tree in range(search.num_trees):
         forest.grow(generator(seed, "copies", name, "tree", tree).permutation(SKETCH_SIZE))
         progress(f"looking for copies in {name}", tree + 1, search.num_trees)
-    return rows, _compact(sketch, forest.loose, forest.tight, bound)
+    return _compact(sketch.points, forest.loose, forest.tight, sketch.bound(search))
 
 
-def _sketch(
-    features: Float32, present: Bool, block_rows: int, rng: np.random.Generator, progress: Progress
-) -> tuple[Int64, Float32, float]:
-    """Rows in question, their sketches [P, SKETCH_SIZE], and the mean squared distance of unit rows from their mean."""
-    width = features.shape[1]
+def near_any(sketch: Sketch, asked: Bool, search: Search) -> Bool:
+    """Which rows may be copies of a row that is ``asked`` [P], by sketch: [P] bool."""
+    near, points = asked.copy(), np.ascontiguousarray(sketch.points[asked])
+    bound, lengths = SLACK * sketch.bound(search), _square_lengths(points)
+    for block in row_blocks(len(near), max(1, NEAR_ENTRIES // max(1, len(points)))):
+        mine = sketch.points[block]
+        distance = mine @ points.T
+        distance *= -2
+        distance += lengths
+        near[block] |= distance.min(axis=1, initial=np.inf) <= bound - _square_lengths(mine)
+    return near
+
+
+def sketch_rows(features: Float32, present: Bool, search: Search, *, seed: int, name: str, progress: Progress = silent) -> Sketch:
+    """The sketch of the rows of ``features`` [I, D] that are ``present`` [I] and not zero; each point depends on its own row alone."""
+    width, block_rows, rng = features.shape[1], search.block_rows, generator(seed, "copies", name, "sketch")
     directions = (rng.standard_normal((width, SKETCH_SIZE)) / np.sqrt(SKETCH_SIZE)).astype(np.float32)
     sketch, rows = np.empty((int(present.sum()), SKETCH_SIZE), np.float32), np.empty(int(present.sum()), np.int64)
     total, done = np.zeros(width), 0
     for block in row_blocks(len(present), block_rows):
         there = np.flatnonzero(present[block])
-        unit = unit_rows(np.asarray(features[block], dtype=np.float32)[there])
+        if not len(there):
+            continue
+        few = 4 * len(there) < block.stop - block.start
+        unit = unit_rows(np.asarray(features[there + block.start] if few else features[block][there], dtype=np.float32))
         there, unit = (there, unit) if unit.any(axis=1).all() else (there[unit.any(axis=1)], unit[unit.any(axis=1)])
         rows[done : done + len(there)] = there + block.start
         np.matmul(unit, directions, out=sketch[done : done + len(there)])
@@ -75,7 +105,7 @@ def _sketch(
         done += len(there)
         progress("sketching rows", block.stop, len(present))
     mean = total / max(1, done)
-    return rows[:done], sketch[:done], max(0.0, 1.0 - float(mean @ mean))
+    return Sketch(rows=rows[:done], points=sketch[:done], spread=max(0.0, 1.0 - float(mean @ mean)))
 
 
 class _Forest:

@@ -18,20 +18,23 @@ Differs from the paper (``crossfit_ridge`` only):
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
-from rectifier_core.crossfit import item_folds, project
+from rectifier_core.crossfit import item_folds
 from rectifier_core.devices import CPU
 from rectifier_core.evidence import re_pairings
 from rectifier_core.minibatch_fit import fit_minibatch
 from rectifier_core.mixture import fit_mixture
 from rectifier_core.numerics import Progress, silent, unit_rows
 from rectifier_core.projection_fit import Fitted, Problem, ProjectionConfig
-from rectifier_core.records import Anchors, Bool, Float32, Projection
+from rectifier_core.records import Anchors, Bool, Float32, Int32, Projection
 from rectifier_core.ridge_fit import fit_ridge
+from rectifier_core.row_passes import HeldRows, RowPasses
 from rectifier_core.seeding import generator
 
-__all__ = ["ProjectionConfig", "fit_projection"]
+__all__ = ["ProjectionConfig", "fit_projection", "score_pairs"]
 
 LEAST_NULL = 20_000
 """Re-paired scores at least, so that the null's tails are known well below one in a hundred."""
@@ -48,21 +51,24 @@ def fit_projection(
     *,
     seed: int,
     device: str = CPU,
+    passes: RowPasses | None = None,
     progress: Progress = silent,
 ) -> Projection:
     """Fit the map of one modality and score every item that has both a feature and an anchor.
 
     ``features`` [I, D] float32 may be a memory map, read by blocks and never copied whole; ``present`` [I] says which rows count.
     With fewer pairs than folds nothing can be fitted out of fold: the projection is zero and every alignment NaN. ``device`` sums the Gram
-    matrices of ``crossfit_ridge``, which are most of its work where features are wide.
+    matrices of ``crossfit_ridge``, which are most of its work where features are wide; ``passes`` over the features may be made elsewhere,
+    and then where they say.
     """
     pairs = np.flatnonzero(present & anchors.trained)
     if len(pairs) < max(2 * config.folds, 10):
         return _nothing(modality, features, anchors, config)
     folds = item_folds(len(present), config.folds, seed)
     keep_ratio = 1.0 if config.keep_ratio == "auto" else config.keep_ratio
+    passes = passes or HeldRows(features, config.block_rows, device)
     for _ in range(MOST_REFITS if config.keep_ratio == "auto" else 1):
-        problem = Problem(modality, features, pairs, folds[pairs], anchors, config, keep_ratio, seed, device, progress)
+        problem = Problem(modality, features, pairs, folds[pairs], anchors, config, keep_ratio, seed, progress, passes)
         fitted = fit_ridge(problem) if config.solver == "crossfit_ridge" else fit_minibatch(problem)
         found = _scored(problem, fitted, present)
         wanted = _following_ratio(found, seed) if config.keep_ratio == "auto" else keep_ratio
@@ -74,34 +80,48 @@ def fit_projection(
 
 def _scored(problem: Problem, fitted: Fitted, present: Bool) -> Projection:
     """The record of a fit: every item with a feature projected, every pair scored."""
-    modality, features, pairs, anchors = problem.modality, problem.features, problem.pairs, problem.anchors
+    modality, pairs, anchors = problem.modality, problem.pairs, problem.anchors
     rest = np.flatnonzero(present & ~anchors.trained)
     raw = np.zeros(anchors.items.shape, np.float32)
     raw[pairs] = fitted.projected
-    raw[rest] = project(features, rest, fitted.weight, fitted.feature_mean, problem.config.block_rows)
-    projected = unit_rows(raw)
-    target = unit_rows(np.asarray(anchors.items - fitted.target_mean, dtype=np.float32))
-    target[~anchors.trained] = 0
-    alignment = np.full(len(projected), np.nan, np.float32)
-    alignment[pairs] = np.einsum("ij,ij->i", projected[pairs], target[pairs])
-    kept, fold = np.zeros(len(projected), np.bool_), np.full(len(projected), -1, np.int32)
+    raw[rest] = problem.passes.project(rest, fitted.weight, fitted.feature_mean)
+    kept, fold = np.zeros(len(raw), np.bool_), np.full(len(raw), -1, np.int32)
     kept[pairs], fold[pairs] = fitted.kept, problem.folds
-    moved, put_on = re_pairings(problem.folds, generator(problem.seed, "projection", modality, "null"), least=LEAST_NULL)
-    return Projection(
-        modality=modality,
+    nothing = _nothing(modality, problem.features, anchors, problem.config)
+    maps = replace(
+        nothing,
         weight=fitted.weight,
         feature_mean=fitted.feature_mean,
         target_mean=fitted.target_mean,
         fold_weights=fitted.maps.weights,
         fold_means=fitted.maps.feature_means,
+        ridge=fitted.ridge,
+    )
+    return score_pairs(maps, unit_rows(raw), np.linalg.norm(raw, axis=1).astype(np.float32), fold, kept, anchors, seed=problem.seed)
+
+
+def score_pairs(
+    maps: Projection, projected: Float32, length: Float32, fold: Int32, kept: Bool, anchors: Anchors, *, seed: int
+) -> Projection:
+    """The record of the unit rows ``projected`` [I, A] by ``maps``, every pair scored, and wrong pairs drawn and scored likewise.
+
+    ``length`` [I] is that of the rows before they were made unit ones, ``fold`` [I] the fold of each pair, -1 for items that are none.
+    """
+    pairs = np.flatnonzero(fold >= 0)
+    target = unit_rows(np.asarray(anchors.items - maps.target_mean, dtype=np.float32))
+    target[~anchors.trained] = 0
+    alignment = np.full(len(projected), np.nan, np.float32)
+    alignment[pairs] = np.einsum("ij,ij->i", projected[pairs], target[pairs])
+    moved, put_on = re_pairings(fold[pairs], generator(seed, "projection", maps.modality, "null"), least=LEAST_NULL)
+    return replace(
+        maps,
         projected=projected,
         target=target,
         alignment=alignment,
-        length=np.linalg.norm(raw, axis=1).astype(np.float32),
+        length=length,
         fold=fold,
         null_alignment=np.einsum("ij,ij->i", projected[pairs[moved]], target[pairs[put_on]]).astype(np.float32),
         kept=kept,
-        ridge=fitted.ridge,
     )
 
 

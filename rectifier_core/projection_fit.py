@@ -10,6 +10,7 @@ import numpy as np
 from rectifier_core.crossfit import FoldMaps
 from rectifier_core.numerics import Progress, unit_rows
 from rectifier_core.records import Anchors, Bool, Float32, Int32, Int64
+from rectifier_core.row_passes import RowPasses
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,7 +47,7 @@ class ProjectionConfig:
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One fit's inputs: ``folds`` [len(pairs)] names the fold of each pair."""
+    """One fit's inputs: ``folds`` [len(pairs)] names the fold of each pair; ``passes`` are over ``features``, wherever they are made."""
 
     modality: str
     features: Float32
@@ -56,8 +57,8 @@ class Problem:
     config: ProjectionConfig
     keep_ratio: float
     seed: int
-    device: str
     progress: Progress
+    passes: RowPasses
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -107,7 +107,8 @@ class Anchors:
     ``reliability[i]`` is the cosine between the item's places as two disjoint halves of the log give them: near 1 where behaviour says the
     same twice, 0 where untrained. ``ego`` are the rows before propagation, from which the next run can start warm. ``losses[e]`` is the
     mean BPR loss of epoch e; ``recalls[e]`` the held-out Recall@20 before epoch e, the last one after the final epoch. ``method`` says what
-    placed the items: "lightgcn" or "spectral"; another modality's places, where they stand in for anchors, are "witness".
+    placed the items: "lightgcn" or "spectral"; another modality's places, where they stand in for anchors, are "witness". ``user_ego``
+    [U, A] are the users' rows before propagation, None where the places are no log's.
     """
 
     items: Float32
@@ -117,10 +118,13 @@ class Anchors:
     losses: Float64
     recalls: Float64
     method: str = "lightgcn"
+    user_ego: Float32 | None = None
 
     def __post_init__(self) -> None:
         check_array("items", self.items, (None, None), np.float32)
         check_array("ego", self.ego, self.items.shape, np.float32)
+        if self.user_ego is not None:
+            check_array("user_ego", self.user_ego, (None, self.ego.shape[1]), np.float32)
         check_array("trained", self.trained, (len(self.items),), np.bool_)
         check_array("reliability", self.reliability, (len(self.items),), np.float32)
         check_array("losses", self.losses, (None,), np.float64)

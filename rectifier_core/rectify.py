@@ -22,7 +22,7 @@ import scipy.sparse as sp
 from numpy.typing import NDArray
 
 from rectifier_core.numerics import row_blocks, unit_rows
-from rectifier_core.records import Bool, Float32, Plan, Status, Trust
+from rectifier_core.records import Bool, Float32, Int64, Plan, Status, Trust
 from rectifier_core.shards import in_shards
 
 MOST_DONATED = 64 << 20
@@ -68,8 +68,10 @@ def decide_status(present: Bool, plan: Plan, trust: Trust, config: RectifyConfig
     return status
 
 
-def rectify_rows(features: Float32, rows: slice, status: NDArray[np.int8], plan: Plan, trust: Trust, config: RectifyConfig) -> Float32:
-    """The published features of ``rows``: [len, D] float32, zeros where the status is MISSING.
+def rectify_rows(
+    features: Float32, rows: slice | Int64, status: NDArray[np.int8], plan: Plan, trust: Trust, config: RectifyConfig
+) -> Float32:
+    """The published features of ``rows``, a run of them or ascending numbers: [len, D] float32, zeros where the status is MISSING.
 
     ``features`` [I, D] may be a memory map; only the donors of these rows are read, ``MOST_DONATED`` bytes of them at a time.
     """
@@ -79,7 +81,7 @@ def rectify_rows(features: Float32, rows: slice, status: NDArray[np.int8], plan:
     own[code == Status.MISSING.code] = 0
     if not act.any():
         return own
-    weights = _donor_weights(plan, rows, trust, config, len(features))
+    weights = donor_weights(plan, rows, trust, config)
     donated = _donated(weights, features)
     mended = (code == Status.RECTIFIED.code) & np.any(donated != 0, axis=1)
     keep = kept_share(trust.probability[rows][mended], config)[:, None]
@@ -129,17 +131,23 @@ def kept_share(probability: Float32, config: RectifyConfig) -> Float32:
     return kept
 
 
-def _donor_weights(plan: Plan, rows: slice, trust: Trust, config: RectifyConfig, num_items: int) -> sp.csr_array:
+def donor_weights(plan: Plan, rows: slice | Int64, trust: Trust, config: RectifyConfig) -> sp.csr_array:
     """The plan's rows [len, I]; adaptive: times the donors' trust, without the item itself, each row summing to 1 or empty."""
-    first, last = int(plan.indptr[rows.start]), int(plan.indptr[rows.stop])
-    indptr, indices = plan.indptr[rows.start : rows.stop + 1] - first, plan.indices[first:last]
-    weights = np.array(plan.weights[first:last])
+    num_items = len(plan.indptr) - 1
+    numbers: Int64 = np.arange(rows.start, rows.stop) if isinstance(rows, slice) else rows
+    start, stop = (int(numbers[0]), int(numbers[-1]) + 1) if len(numbers) else (0, 0)
+    first, last = int(plan.indptr[start]), int(plan.indptr[stop])
+    run = (np.array(plan.weights[first:last]), plan.indices[first:last], plan.indptr[start : stop + 1] - first)
+    chosen = sp.csr_array(run, shape=(stop - start, num_items))
+    if not isinstance(rows, slice):
+        chosen = chosen[numbers - start]
+    indptr, indices, weights = chosen.indptr, chosen.indices, chosen.data
     if config.mix == "adaptive":
         # A donor that nothing is known of is as good as the average one.
         unknown = np.float32(1 - (trust.mismatch_rate or 0.0))
         believed = trust.probability[indices]
         weights *= np.where(np.isnan(believed), unknown, believed)
-        weights[indices == np.repeat(np.arange(rows.start, rows.stop), np.diff(indptr))] = 0
+        weights[indices == np.repeat(numbers, np.diff(indptr))] = 0
         sums = np.add.reduceat(np.append(weights, np.float32(0)), indptr[:-1]) * (np.diff(indptr) > 0)
         weights /= np.repeat(np.maximum(sums, np.finfo(np.float32).tiny), np.diff(indptr))
-    return sp.csr_array((weights, indices, indptr), shape=(rows.stop - rows.start, num_items))
+    return sp.csr_array((weights, indices, indptr), shape=(len(numbers), num_items))

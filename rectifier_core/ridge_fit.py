@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from rectifier_core.crossfit import FoldMaps, NormalEquations, Solved, out_of_fold
-from rectifier_core.numerics import row_blocks, unit_rows
+from rectifier_core.crossfit import FoldMaps, NormalEquations, Solved
 from rectifier_core.projection_fit import Fitted, Problem, aligned, keep_best
-from rectifier_core.records import Bool, Float32, Int32, Int64
+from rectifier_core.records import Bool, Float32, Int64
 from rectifier_core.seeding import generator
 
 STRENGTH_SAMPLE = 100_000
@@ -16,24 +15,24 @@ STRENGTH_SAMPLE = 100_000
 
 def fit_ridge(problem: Problem) -> Fitted:
     """The map of every fold without that fold, at the strength that aligns best out of fold, and the map of all kept pairs."""
-    modality, features, pairs, folds, anchors = problem.modality, problem.features, problem.pairs, problem.folds, problem.anchors
+    modality, pairs, folds, passes = problem.modality, problem.pairs, problem.folds, problem.passes
     config, keep_ratio, progress = problem.config, problem.keep_ratio, problem.progress
-    targets = np.ascontiguousarray(anchors.items[pairs])
-    origin = _mean_unit_row(features, pairs, config.block_rows)
-    sums = NormalEquations(num_folds=config.folds, origin=origin, target_width=targets.shape[1], device=problem.device)
+    targets = np.ascontiguousarray(problem.anchors.items[pairs])
+    origin = _mean_unit_row(problem)
+    sums = NormalEquations(num_folds=config.folds, origin=origin, target_width=targets.shape[1])
     everything = np.ones(len(pairs), np.bool_)
-    _recount(sums, features, pairs, targets, folds, ~everything, everything, config.block_rows)
+    _recount(sums, problem, targets, ~everything, everything)
     grid = config.ridge_grid
     best, highest, judged = 0, -np.inf, _judges_of_strength(problem)
     for at, strength in enumerate(grid):
-        trial = out_of_fold(features, pairs[judged], folds[judged], sums.solve_folds(strength), config.block_rows)
+        trial = passes.out_of_fold(pairs[judged], folds[judged], sums.solve_folds(strength))
         reached = float(aligned(trial, targets[judged], everything[judged]).mean())
         if reached > highest:
             best, highest = at, reached
         progress(f"projection of {modality}: out-of-fold alignment {reached:.4f} at ridge {strength:g}", at + 1, len(grid))
     kept, chosen_strength = everything, grid[best]
     maps = sums.solve_folds(chosen_strength)
-    projected = out_of_fold(features, pairs, folds, maps, config.block_rows)
+    projected = passes.out_of_fold(pairs, folds, maps)
     if config.rounds > 1 and keep_ratio < 1:
         near = grid[max(0, best - 1) : best + 2]
         solved: list[list[Solved]] = [[] for _ in near]
@@ -43,11 +42,11 @@ def fit_ridge(problem: Problem) -> Fitted:
                 maps_of.append(own.solve(strength, fold))
             progress(f"projection of {modality}: selection for fold", fold + 1, config.folds)
         tried = [FoldMaps.of(parts) for parts in solved]
-        trials = [out_of_fold(features, pairs, folds, x, config.block_rows) for x in tried]
+        trials = [passes.out_of_fold(pairs, folds, x) for x in tried]
         chosen = [keep_best(aligned(trial, targets, everything), keep_ratio) for trial in trials]
         at = int(np.argmax([aligned(trial, targets, kept)[kept].mean() for trial, kept in zip(trials, chosen, strict=True)]))
         kept, chosen_strength, projected, maps = chosen[at], near[at], trials[at], tried[at]
-        _recount(sums, features, pairs, targets, folds, everything, kept, config.block_rows)
+        _recount(sums, problem, targets, everything, kept)
     weight, feature_mean, target_mean = sums.solve(chosen_strength)
     return Fitted(
         weight=weight,
@@ -75,31 +74,29 @@ def _selected(sums: NormalEquations, problem: Problem, targets: Float32, fold: i
     Were one selection shared by all folds, it would carry each fold's own pairs into the map that is to score them, and features dealt out
     at random would seem aligned.
     """
-    features, pairs, folds, config = problem.features, problem.pairs, problem.folds, problem.config
+    pairs, folds, config = problem.pairs, problem.folds, problem.config
     own, kept, outside = sums.copy(), np.ones(len(pairs), np.bool_), np.flatnonzero(folds != fold)
     for step in range(1, config.rounds):
-        projected = out_of_fold(features, pairs[outside], folds[outside], own.solve_folds(strength, fold), config.block_rows)
+        projected = problem.passes.out_of_fold(pairs[outside], folds[outside], own.solve_folds(strength, fold))
         score = aligned(projected, targets[outside], kept[outside])
         now = np.zeros(len(pairs), np.bool_)
         now[outside] = keep_best(score, 1 - (1 - problem.keep_ratio) * step / (config.rounds - 1))
         now[folds == fold] = True
-        _recount(own, features, pairs, targets, folds, kept, now, config.block_rows)
+        _recount(own, problem, targets, kept, now)
         kept = now
     return own
 
 
-def _mean_unit_row(features: Float32, rows: Int64, block_rows: int) -> Float32:
-    total = np.zeros(features.shape[1])
-    for block in row_blocks(len(rows), block_rows):
-        total += unit_rows(np.asarray(features[rows[block]])).sum(axis=0, dtype=np.float64)
-    return (total / max(1, len(rows))).astype(np.float32)
+def _mean_unit_row(problem: Problem) -> Float32:
+    total = np.zeros(problem.features.shape[1])
+    for part in problem.passes.sums(problem.pairs):
+        total += part
+    return (total / max(1, len(problem.pairs))).astype(np.float32)
 
 
-def _recount(
-    sums: NormalEquations, features: Float32, pairs: Int64, targets: Float32, folds: Int32, before: Bool, after: Bool, block_rows: int
-) -> None:
+def _recount(sums: NormalEquations, problem: Problem, targets: Float32, before: Bool, after: Bool) -> None:
     """Bring the sums from the rows ``before`` to the rows ``after`` by adding and taking out the difference."""
     for rows, sign in ((np.flatnonzero(after & ~before), 1.0), (np.flatnonzero(before & ~after), -1.0)):
-        for block in row_blocks(len(rows), block_rows):
-            at = rows[block]
-            sums.add(unit_rows(np.asarray(features[pairs[at]])), targets[at], folds[at], sign=sign)
+        parts = problem.passes.moments(problem.pairs[rows], targets[rows], problem.folds[rows], sums.origin, len(sums.counts))
+        for part in parts:
+            sums.merge(part, sign=sign)

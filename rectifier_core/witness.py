@@ -43,19 +43,49 @@ def witness_pairs(widths: Mapping[str, int], config: WitnessConfig) -> tuple[tup
     return tuple((a, b) for i, a in enumerate(names) for b in names[i + 1 :])
 
 
-def place_by_features(modality: str, features: Float32, present: Bool, config: WitnessConfig, *, seed: int) -> Anchors:
-    """Unit rows [I, components] of the leading principal components of one modality's unit rows; ``trained`` where it is ``present``.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Axes:
+    """What places are read off: ``mean`` [D], the mean unit row, and ``leading`` [D, components or D], the leading principal axes."""
 
-    ``features`` [I, D] may be a memory map, read by blocks.
-    """
+    mean: Float32
+    leading: Float32
+
+
+def principal_axes(modality: str, features: Float32, present: Bool, config: WitnessConfig, *, seed: int) -> Axes:
+    """The axes of the ``present`` unit rows of ``features`` [I, D], found on a sample of them."""
     rows = np.flatnonzero(present)
     sample = np.sort(generator(seed, "witness", modality, "sample").choice(rows, min(len(rows), config.sample_rows), replace=False))
-    mean, axes = _principal_axes(features, sample, config)
-    items = np.zeros((len(present), config.components), np.float32)
+    mean, leading = _principal_axes(features, sample, config)
+    return Axes(mean=mean, leading=leading)
+
+
+def place_by_features(
+    modality: str,
+    features: Float32,
+    present: Bool,
+    config: WitnessConfig,
+    *,
+    seed: int,
+    axes: Axes | None = None,
+    known: Float32 | None = None,
+) -> Anchors:
+    """Unit rows [I, components] of the leading principal components of one modality's unit rows; ``trained`` where it is ``present``.
+
+    ``features`` [I, D] may be a memory map, read by blocks. ``axes`` are those to place by, where they are at hand; rows of ``known``
+    [I, components] that are not zero are taken as they are.
+    """
+    axes = axes or principal_axes(modality, features, present, config, seed=seed)
+    items = np.zeros((len(present), config.components), np.float32) if known is None else known * present[:, None]
+    rows = np.flatnonzero(present & ~items.any(axis=1))
     for block in row_blocks(len(rows), config.block_rows):
         at = rows[block]
-        centred: Float32 = unit_rows(np.asarray(features[at])) - mean
-        items[at, : axes.shape[1]] = unit_rows(centred @ axes)
+        centred: Float32 = unit_rows(np.asarray(features[at])) - axes.mean
+        items[at, : axes.leading.shape[1]] = unit_rows(centred @ axes.leading)
+    return places_of(items)
+
+
+def places_of(items: Float32) -> Anchors:
+    """Unit rows [I, components], zero where there is none, in the form of anchors."""
     known: Bool = np.asarray(items.any(axis=1))
     nothing = np.zeros(0)
     reliability = np.asarray(known, np.float32)

@@ -21,6 +21,12 @@ def code_digest() -> str:
 
 
 @cache
+def worker_digest() -> str:
+    """A digest of every source file of the core and of ``tasks``: what a cluster's workers must have the same of as the run."""
+    return _digest({*_ROOT.rglob("*.py"), *Path(__file__).parent.rglob("*.py")})
+
+
+@cache
 def evaluation_digest(module: str) -> str:
     """A digest of ``rectifier_core.evaluation.<module>`` and of every file of ``evaluation/`` that it imports, however deep."""
     found: set[Path] = set()
@@ -56,5 +62,5 @@ def _file(name: str) -> Path | None:
 def _digest(paths: Iterator[Path] | set[Path]) -> str:
     state = hashlib.blake2b(digest_size=12)
     for path in sorted(paths):
-        state.update(str(path.relative_to(_ROOT)).encode() + b"\0" + path.read_bytes() + b"\0")
+        state.update(str(path.relative_to(_ROOT.parent)).encode() + b"\0" + path.read_bytes() + b"\0")
     return state.hexdigest()

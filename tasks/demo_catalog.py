@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from dataclasses import asdict
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, Final
@@ -16,7 +17,7 @@ from tasks.demo_config import FEATURE_FAULTS, MODALITIES, ROW_FAULTS, SEQUENCES,
 from tasks.demo_model import DemoWorld, build_world
 from tasks.demo_sequences import Sequences, plant_splices, sequence_summary, write_segment_truth
 from tasks.demo_tables import LAST_DAY, POSITIVE_RATING, item_ids, write_catalog, write_interactions, write_truth
-from tasks.demo_truth import PlantedTruth, plant
+from tasks.demo_truth import MISSING, PlantedTruth, plant
 from tasks.errors import InputError, StorageError
 
 __all__ = ["DemoConfig", "write_demo"]
@@ -98,31 +99,33 @@ def _write(folder: Path, config: DemoConfig, progress: Progress) -> dict[str, An
     rows = write_catalog(folder / "catalog", world, truth, progress, sequences, splices)
     write_truth(folder / "truth", truth)
     logged = write_interactions(folder / "interactions", world, progress)
-    summary = _summary(world, truth, rows, logged)
+    summary = summarise(world, truth, rows, logged)
     if sequences:
         write_segment_truth(folder / "truth", splices, item_ids(np.arange(config.items)), sequences)
         summary["sequences"] = sequence_summary(config, splices, sequences)
-    _write_json(folder / SUMMARY, summary)
+    write_json(folder / SUMMARY, summary)
     modalities = "\n".join(f'{m} = "{m}_embedding"' for m in (*MODALITIES, *sequences))
     (folder / "run.toml").write_text(_RUN_TOML.format(seed=config.seed, positive=POSITIVE_RATING, modalities=modalities))
     return summary
 
 
-def _summary(world: DemoWorld, truth: PlantedTruth, rows: int, logged: dict[str, int]) -> dict[str, Any]:
+def summarise(world: DemoWorld, truth: PlantedTruth, rows: int, logged: dict[str, int]) -> dict[str, Any]:
+    """What was planted, counted, as it stands in ``truth/summary.json``."""
     config = world.config
     modalities = {}
     for m in MODALITIES:
-        having, swapped = config.having(m), len(truth.mismatched(m))
+        having, swapped = int(np.count_nonzero(truth.listed & (truth.owner[m] != MISSING))), len(truth.mismatched(m))
         modalities[m] = {
             "width": config.widths[m],
             "items_with_feature": having,
-            "missing": config.items - having,
+            "missing": int(np.count_nonzero(truth.listed)) - having,
             "mismatches": swapped,
             "mismatch_rate": swapped / having,
             "placeholders": len(truth.placeholders(m)),
         }
     return {
         "complete": True,
+        "config": asdict(config),
         "seed": config.seed,
         "items": config.items,
         "users": config.num_users,
@@ -137,7 +140,7 @@ def _summary(world: DemoWorld, truth: PlantedTruth, rows: int, logged: dict[str,
 
 def _replace(source: Path, folder: Path, summary: dict[str, Any]) -> None:
     """Put a whole new demo where an old one lies. The summary says "complete: false" while the two are mixed."""
-    _write_json(folder / SUMMARY, {**summary, "complete": False})
+    write_json(folder / SUMMARY, {**summary, "complete": False})
     for name in _PARTS:
         old, new = folder / name, source / name
         if old.exists():
@@ -151,7 +154,8 @@ def _replace(source: Path, folder: Path, summary: dict[str, Any]) -> None:
         path.replace(folder / "truth" / path.name)
 
 
-def _write_json(path: Path, value: dict[str, Any]) -> None:
+def write_json(path: Path, value: dict[str, Any]) -> None:
+    """Write JSON, whole or not at all."""
     temporary = path.with_suffix(".tmp")
     temporary.write_text(json.dumps(value, indent=1, sort_keys=True, allow_nan=False) + "\n")
     os.replace(temporary, path)

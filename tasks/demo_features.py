@@ -53,11 +53,12 @@ class Features:
         columns = np.arange(TASTE_SIZE + self._view.nuisances)
         self._map = on_grid(normals(self._keys["map"], columns, self._width) * np.float32(_MAP_DEVIATION))
 
-    def rows(self, items: Int64) -> Float32:
-        """Features of ``items`` [N] int64 -> [N, width] float32."""
+    def rows(self, items: Int64, takes: Int64 | None = None) -> Float32:
+        """Features of ``items`` [N] int64 -> [N, width] float32; ``takes`` [N] int64 numbers the picture taken of each, 0 the first."""
         made = np.empty((len(items), self._width), np.float32)
+        draws = items if takes is None else items + takes * (len(self._taste) + 1)
         for block in row_blocks(len(items), BLOCK_ROWS):
-            made[block] = self._see(items[block], self._taste[items[block]])
+            made[block] = self._see(draws[block], self._taste[items[block]])
         return made
 
     def placeholder(self) -> Float32:
@@ -66,16 +67,16 @@ class Features:
         vector: Float32 = self._see(nobody, np.zeros((1, TASTE_SIZE), np.float32))[0]
         return vector
 
-    def _see(self, items: Int64, taste: Float32) -> Float32:
+    def _see(self, draws: Int64, taste: Float32) -> Float32:
         view, keys = self._view, self._keys
-        blurred = taste + np.float32(view.blur) * normals(keys["blur"], items, TASTE_SIZE)
-        nuisance = np.float32(view.nuisance) * normals(keys["nuisance"], items, view.nuisances)
+        blurred = taste + np.float32(view.blur) * normals(keys["blur"], draws, TASTE_SIZE)
+        nuisance = np.float32(view.nuisance) * normals(keys["nuisance"], draws, view.nuisances)
         # On the grid the product is exact, so it cannot depend on the block; see demo_random.on_grid.
         seen = on_grid(np.concatenate([blurred, nuisance], axis=1)) @ self._map
-        seen += np.float32(view.grain * _MAP_DEVIATION) * normals(keys["grain"], items, self._width)
+        seen += np.float32(view.grain * _MAP_DEVIATION) * normals(keys["grain"], draws, self._width)
         if view.rectified:
             np.maximum(seen, 0, out=seen)
-        gain = 1 + np.float32(view.gain) * normals(keys["gain"], items, 1)
+        gain = 1 + np.float32(view.gain) * normals(keys["gain"], draws, 1)
         seen *= gain * np.float32(view.norm / self._usual_norm())
         return seen
 

@@ -134,10 +134,14 @@ def _users(config: DemoConfig, centres: Float32, sizes: Float64) -> tuple[Float3
 
 
 def draw_events(world: DemoWorld, numbers: Int64) -> Events:
-    """The events with these running numbers, in [0, interactions). Numbers grow with time; a user's events lie all over them."""
+    """The events with these running numbers. Numbers grow with time; a user's events lie all over them.
+
+    Those in [0, interactions) are the demo's own; numbers from there on are of later days, by users as active as they were.
+    """
     seed = world.config.seed
-    slots = permuted(stream(seed, "slots"), world.config.num_interactions, numbers)
-    users = np.searchsorted(world.first_slot, slots, side="right") - 1
+    slots = _slots(world, numbers)
+    owned = np.where(slots < world.config.num_interactions, slots, bits(stream(seed, "later"), slots) % world.config.num_interactions)
+    users = np.searchsorted(world.first_slot, owned, side="right") - 1
     nth = slots - world.first_slot[users]
     shares = _CATEGORY_SHARES[world.user_breadth[users] - 1]
     which = (uniforms(stream(seed, "event-category"), slots)[:, None] >= shares).sum(axis=1)
@@ -154,6 +158,12 @@ def draw_events(world: DemoWorld, numbers: Int64) -> Events:
     mood = normals(stream(seed, "mood"), slots, 1)[:, 0]
     ratings = np.clip(np.rint(np.float32(3.9) + np.float32(0.6) * liking + np.float32(0.7) * mood), 1, 5)
     return Events(users=users, items=seen[every, chosen], ratings=ratings.astype(np.float32))
+
+
+def _slots(world: DemoWorld, numbers: Int64) -> Int64:
+    slots, own = numbers.copy(), numbers < world.config.num_interactions
+    slots[own] = permuted(stream(world.config.seed, "slots"), world.config.num_interactions, numbers[own])
+    return slots
 
 
 def _candidates(world: DemoWorld, users: Int64, nth: Int64, category: Int64) -> Int64:

@@ -54,11 +54,12 @@ def write_catalog(
     sequences: Mapping[str, Sequences] | None = None,
     splices: Mapping[str, Splices] | None = None,
 ) -> int:
-    """Write ``part-*.parquet`` and return the number of rows: all items in order, then the rows that repeat an id or have none."""
+    """Write ``part-*.parquet`` and return the number of rows: all listed items in order, then the rows that repeat an id or have none."""
     sequences, splices = sequences or {}, splices or {}
     faults = [fault for fault in truth.faults if fault.kind in ROW_FAULTS]
-    rows = np.concatenate([np.arange(world.config.items), np.array([fault.item for fault in faults], dtype=np.int64)])
-    nameless = np.concatenate([np.zeros(world.config.items, dtype=np.bool_), np.array([fault.kind == "null_id" for fault in faults])])
+    listed = np.delete(np.arange(world.config.items), truth.delisted)
+    rows = np.concatenate([listed, np.array([fault.item for fault in faults], dtype=np.int64)])
+    nameless = np.concatenate([np.zeros(len(listed), dtype=np.bool_), np.array([fault.kind == "null_id" for fault in faults])])
     features = {m: Features(world.config.seed, m, world.config.widths[m], world.taste) for m in MODALITIES}
     schema = pa.schema([*_CATALOG, *(pa.field(f"{m}_embedding", SEQUENCE_TYPE) for m in sequences)])
     folder.mkdir(parents=True)
@@ -86,13 +87,14 @@ def _catalog_rows(
     here = set(rows.tolist())
     for m in MODALITIES:
         broken = [fault for fault in truth.faults if fault.modality == m and fault.item in here]
-        columns[f"{m}_embedding"] = _embeddings(rows, truth.owner[m][rows].astype(np.int64), features[m], broken)
+        takes = truth.take[m][rows] if m in truth.take else np.zeros(len(rows), np.int64)
+        columns[f"{m}_embedding"] = _embeddings(rows, truth.owner[m][rows].astype(np.int64), takes, features[m], broken)
     return pa.table(columns, schema=_CATALOG)
 
 
-def _embeddings(rows: Int64, owner: Int64, features: Features, broken: list[Fault]) -> pa.Array:
+def _embeddings(rows: Int64, owner: Int64, takes: Int64, features: Features, broken: list[Fault]) -> pa.Array:
     stock, present = owner == PLACEHOLDER, (owner >= 0) | (owner == PLACEHOLDER)
-    vectors = features.rows(np.where(stock, 0, owner)[present])
+    vectors = features.rows(np.where(stock, 0, owner)[present], takes[present])
     if stock.any():
         vectors[stock[present]] = features.placeholder()
     kept = np.ones(vectors.shape, dtype=np.bool_)
@@ -161,15 +163,19 @@ def write_interactions(folder: Path, world: DemoWorld, progress: Progress) -> di
     touched = np.zeros(config.items, dtype=np.bool_)
     for number in range(config.days):
         day = LAST_DAY - timedelta(days=config.days - 1 - number)
-        home = folder / f"dt={day.isoformat()}"
-        home.mkdir(parents=True)
-        with closing(_writer(home / "part-0.parquet", _LOG, ["item_id", "rating"])) as writer:
-            first, last = int(bounds[number]), int(bounds[number + 1])
-            for start in range(first, last, LOG_GROUP_ROWS):
-                numbers = np.arange(start, min(start + LOG_GROUP_ROWS, last))
-                writer.write_table(_log_rows(world, numbers, _times(config, day, numbers, first, last), counts, touched))
+        write_events(folder, world, day, slice(int(bounds[number]), int(bounds[number + 1])), counts, touched)
         progress("interactions", number + 1, config.days)
     return counts | {"items_without_interactions": int(np.count_nonzero(~touched))}
+
+
+def write_events(folder: Path, world: DemoWorld, day: date, events: slice, counts: dict[str, int], touched: NDArray[np.bool_]) -> None:
+    """Write the day's events, by their running numbers, as ``dt=YYYY-MM-DD/part-0.parquet``; add to ``counts``, mark items ``touched``."""
+    home = folder / f"dt={day.isoformat()}"
+    home.mkdir(parents=True)
+    with closing(_writer(home / "part-0.parquet", _LOG, ["item_id", "rating"])) as writer:
+        for start in range(events.start, events.stop, LOG_GROUP_ROWS):
+            numbers = np.arange(start, min(start + LOG_GROUP_ROWS, events.stop))
+            writer.write_table(_log_rows(world, numbers, _times(world.config, day, numbers, events.start, events.stop), counts, touched))
 
 
 def _share_by_end_of_day(days: int) -> Float64:
@@ -195,7 +201,8 @@ def _log_rows(world: DemoWorld, numbers: Int64, times: Int64, counts: dict[str, 
         items=np.concatenate([x.items for x in drawn]),
         ratings=np.concatenate([x.ratings for x in drawn]),
     )
-    order = permuted(stream(config.seed, "broken-log"), config.num_interactions, numbers)
+    order, own = numbers.copy(), numbers < config.num_interactions
+    order[own] = permuted(stream(config.seed, "broken-log"), config.num_interactions, numbers[own])
     unknown, nobody = (((order < config.broken_interactions) & (order % 2 == odd)) for odd in (0, 1))
     sound = ~(unknown | nobody)
     touched[events.items[sound]] = True

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import product
 from typing import Final
 
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from rectifier_core.records import Bool, Int64
 from tasks.demo_config import FEATURE_FAULTS, MODALITIES, ROW_FAULTS, DemoConfig
-from tasks.demo_random import shuffled, stream
+from tasks.demo_random import shuffled, stream, uniforms
 
 MISSING: Final = -1
 PLACEHOLDER: Final = -2
@@ -31,20 +31,30 @@ class Fault:
 class PlantedTruth:
     """``owner[m]`` [I] int32 is the item whose feature of modality m item i carries: i itself, another, ``MISSING`` or ``PLACEHOLDER``.
 
-    An item is in ``faults`` at most once, and then it is mismatched in no modality and shows no placeholder.
+    An item is in ``faults`` at most once, and then it is mismatched in no modality and shows no placeholder. On a later day ``take[m]``
+    [I] int64 numbers the picture that an item shows, and the items ``delisted`` are not in the catalog.
     """
 
     owner: Mapping[str, NDArray[np.int32]]
     faults: tuple[Fault, ...]
+    take: Mapping[str, Int64] = field(default_factory=dict)
+    delisted: Int64 = field(default_factory=lambda: np.zeros(0, np.int64))
 
     def mismatched(self, modality: str) -> Int64:
         """The items that carry another's feature, ascending. int64."""
         owner = self.owner[modality]
-        return np.flatnonzero((owner >= 0) & (owner != np.arange(len(owner))))
+        return np.flatnonzero(self.listed & (owner >= 0) & (owner != np.arange(len(owner))))
 
     def placeholders(self, modality: str) -> Int64:
         """The items that show the placeholder, ascending. int64."""
-        return np.flatnonzero(self.owner[modality] == PLACEHOLDER)
+        return np.flatnonzero(self.listed & (self.owner[modality] == PLACEHOLDER))
+
+    @property
+    def listed(self) -> Bool:
+        """Which items the catalog holds. [I] bool."""
+        held = np.ones(len(next(iter(self.owner.values()))), dtype=np.bool_)
+        held[self.delisted] = False
+        return held
 
 
 def plant(config: DemoConfig) -> PlantedTruth:
@@ -65,6 +75,32 @@ def plant(config: DemoConfig) -> PlantedTruth:
         # One cycle through all of them in random order: nobody keeps its own, and every item of the cycle gives once and takes once.
         owner[modality][swapped] = np.roll(swapped, 1)
     return PlantedTruth(owner=owner, faults=faults)
+
+
+def drift(config: DemoConfig, truth: PlantedTruth, number: int, share: float) -> PlantedTruth:
+    """The truth one day on: of every modality the ``share`` of the features changed, and a tenth of it of the items not listed that day.
+
+    A mismatched item that is drawn gets its own feature back, and as many others get another's, so rates stay about what they were; the
+    rest show a new picture of the same thing. Items delisted the day before are listed again.
+    """
+    everyone = np.arange(config.items)
+    free = np.ones(config.items, dtype=np.bool_)
+    free[[fault.item for fault in truth.faults]] = False
+    owner, take = {}, {}
+    for modality in MODALITIES:
+        now, taken = truth.owner[modality].copy(), truth.take.get(modality, np.zeros(config.items, np.int64)).copy()
+        order = shuffled(stream(config.seed, "drift", number, modality), config.items)
+        drawn = np.sort(order[(free & (now >= 0))[order]][: round(share * config.having(modality))])
+        own = drawn[now[drawn] == drawn]
+        rate = config.mismatch.get(modality, 0.0)
+        swapped = own[uniforms(stream(config.seed, "drifted", number, modality), own) < rate / max(1 - rate, rate)]
+        now[drawn] = drawn
+        taken[np.setdiff1d(own, swapped)] = number
+        if len(swapped) > 1:
+            now[swapped] = np.roll(swapped, 1)
+        owner[modality], take[modality] = now, taken
+    gone = np.flatnonzero(free & (uniforms(stream(config.seed, "delisted", number), everyone) < share / 10))
+    return PlantedTruth(owner=owner, faults=truth.faults, take=take, delisted=gone)
 
 
 def _faults(config: DemoConfig, owner: Mapping[str, NDArray[np.int32]], order: Int64, free: Bool) -> list[Fault]:

@@ -15,6 +15,10 @@ class InputError(RectifierError):
     exit_code = 2
 
 
+class ClusterError(RectifierError):
+    """The cluster that shards should go to cannot be reached, or cannot do them: nothing was published, and a rerun resumes."""
+
+
 class GateRefusedError(RectifierError):
     """The quality gate refused: nothing was published."""
 

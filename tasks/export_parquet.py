@@ -11,7 +11,6 @@ import pyarrow.parquet as pq
 from rectifier_core.numerics import Progress
 from tasks.export import Export
 from tasks.references import StageWriter
-from tasks.table_rows import parquet_options
 from tasks.table_snapshot import Snapshot
 
 FILE = "features.parquet"
@@ -26,10 +25,21 @@ def _write(snapshot: Snapshot, writer: StageWriter, progress: Progress) -> dict[
     day = pa.scalar(date.fromisoformat(snapshot.day), pa.date32())
     schema = snapshot.schema.insert(0, pa.field("as_of", pa.date32()))
     groups = 0
-    with pq.ParquetWriter(writer.folder / FILE, schema, **parquet_options(schema)) as sink:
+    with pq.ParquetWriter(writer.folder / FILE, schema, **_options(schema)) as sink:
         for block in snapshot.blocks(snapshot.schema.names, progress):
             rows = block.add_column(0, schema.field("as_of"), pa.repeat(day, len(block)))
             sink.write_table(rows, row_group_size=len(rows))
             groups += 1
     columns = {x.name: str(x.type).replace("element: ", "").replace("item: ", "") for x in schema}
     return {FILE: {"columns": columns, "rows": snapshot.rows, "row_groups": groups, "rows_per_group": snapshot.block_rows}}
+
+
+def _options(schema: pa.Schema) -> dict[str, Any]:
+    """Vectors plain, which costs least to write and to read; the small columns compressed and with statistics."""
+    small = [x.name for x in schema if not pa.types.is_list(x.type)]
+    return {
+        "compression": dict.fromkeys(small, "zstd"),
+        "use_dictionary": [column for column in small if column == "run_id" or column.endswith("_status")],
+        "write_statistics": small,
+        "store_schema": False,
+    }

@@ -17,6 +17,7 @@ from tasks.errors import InputError
 from tasks.memory import resident_bytes
 from tasks.references import Ref
 from tasks.resources import MAPPED_SHARE, ResourcesConfig
+from tasks.shard_runner import SHARD_ROWS
 
 WORK_SHARE = 16
 """The share of memory, one in so many, that blocks in work get whatever else there is."""
@@ -118,7 +119,7 @@ def _copies(sizes: Sizes, config: PipelineConfig, width: int) -> Need:
 
 def _projection(sizes: Sizes, config: PipelineConfig, width: int) -> Need:
     anchor, fit = max(config.anchors.embedding_size, config.witness.components), config.projection
-    sums = fit.folds * DOUBLE * width * (width + anchor) * (2 if fit.keep_ratio != 1 else 1) + 4 * DOUBLE * width**2
+    sums = fit.folds * DOUBLE * width * (width + anchor) * (3 if fit.keep_ratio != 1 else 2) + 4 * DOUBLE * width**2
     held = sums + 6 * REAL * sizes.items * anchor + 4 * REAL * width * fit.block_rows
     return Need(held=held, mapped=REAL * sizes.items * (width + anchor))
 
@@ -148,7 +149,7 @@ def _trust(sizes: Sizes, config: PipelineConfig) -> Need:
 
 def _rectified(sizes: Sizes, config: PipelineConfig) -> Need:
     widest = max(sizes.widths.values())
-    return Need(held=4 * REAL * widest * config.rectify.block_rows + (192 << 20), mapped=2 * REAL * sizes.items * widest)
+    return Need(held=REAL * widest * (4 * config.rectify.block_rows + SHARD_ROWS) + (192 << 20), mapped=2 * REAL * sizes.items * widest)
 
 
 _BY_MODALITY: Mapping[str, Callable[[Sizes, PipelineConfig, int], Need]] = {

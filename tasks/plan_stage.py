@@ -12,11 +12,12 @@ from numpy.typing import DTypeLike, NDArray
 
 from rectifier_core.numerics import Progress, silent
 from rectifier_core.records import Affinity
-from rectifier_core.scaling import Run, in_order
 from rectifier_core.sinkhorn import SinkhornConfig, balance
 from rectifier_core.support import ENTRY, Allocate, in_memory
+from tasks.incremental_base import Last
 from tasks.references import Ref, StageStore, StageWriter
 from tasks.saved_records import load_record, save_record
+from tasks.shard_plan import lines_run
 
 SCRATCH = "scratch"
 KEPT = {"rows-indices": "indices", "rows-kernel": "weights"}
@@ -29,17 +30,24 @@ def plan_stage(
     store: StageStore,
     *,
     memory: int | None = None,
-    run: Run = in_order,
+    last: Last | None = None,
     progress: Progress = silent,
 ) -> Ref:
-    """The balanced correspondence. A graph that takes more than half of ``memory`` bytes is kept in files while it is worked on."""
+    """The balanced correspondence. A graph that takes more than half of ``memory`` bytes is kept in files while it is worked on.
+
+    ``last`` is the run whose scalings it starts from.
+    """
+    earlier = None if last is None else last.stages[f"plan/{modality}"]
 
     def build(writer: StageWriter) -> None:
         found = load_record(affinity, Affinity)
-        with _room(writer, memory, found.neighbours.size * ENTRY) as allocate:
-            save_record(writer, balance(found, config, memory=memory and memory // 2, allocate=allocate, run=run, progress=progress))
+        size, half = found.neighbours.size, memory and memory // 2
+        start = None if last is None or earlier is None else last.carried(modality).rows(earlier.array("potential"), np.nan)
+        with _room(writer, memory, size * ENTRY) as allocate, lines_run(store.runner, f"plan/{modality}", size) as run:
+            save_record(writer, balance(found, config, potential=start, memory=half, allocate=allocate, run=run, progress=progress))
 
-    return store.once(f"plan/{modality}", (affinity, config), build)
+    taken = () if last is None else (earlier, last.carry)
+    return store.once(f"plan/{modality}", (affinity, config, *taken), build)
 
 
 @contextmanager

@@ -31,8 +31,10 @@ from rectifier_core.sinkhorn import SinkhornConfig
 from rectifier_core.time_offset import TimeOffsetConfig
 from rectifier_core.trust import TrustConfig
 from rectifier_core.witness import WitnessConfig
-from tasks import stages
+from tasks import incremental_stages, stages
 from tasks.errors import RectifierError
+from tasks.incremental_base import Last, find_last, recall_fell
+from tasks.incremental_config import IncrementalConfig
 from tasks.memory import peak_memory_bytes
 from tasks.plan_stage import plan_stage
 from tasks.progress import logged_progress, run_logger
@@ -69,6 +71,32 @@ def read(config: SourceConfig, as_of: date, store: StageStore) -> Ref:
     counts = source.meta["counts"]
     run_logger().info("read %s items and %s positive pairs as of %s", f"{counts['items']:,}", f"{counts['interactions_used']:,}", as_of)
     return source
+
+
+@task(task_run_name="find what to bring up to date", **PLAIN)
+def find_base(
+    source: Ref,
+    shaping: Mapping[str, Any],
+    config: IncrementalConfig,
+    store: StageStore,
+    settings: RunSettings,
+    publish_config: PublishConfig,
+    as_of: date,
+) -> tuple[Last | None, str]:
+    """The earlier run that this one brings up to date, or None; and why."""
+    last, reason = find_last(settings, publish_config.uri, as_of, source, shaping, config, store)
+    run_logger().info("incremental: %s", reason if last is not None else f"runs cold: {reason}")
+    return last, reason
+
+
+@task(**PLAIN)
+def refold(source: Ref, config: AnchorsConfig, seed: int, store: StageStore, last: Last) -> tuple[Ref, str | None]:
+    """Fold what is new into the earlier run's anchors; and why they will not do, None where they do."""
+    found = incremental_stages.anchors_stage(source, config, seed, last, store)
+    fell = recall_fell(found, last)
+    if fell is not None:
+        run_logger().info("incremental: runs cold: %s", fell)
+    return found, fell
 
 
 @task(**PLAIN)
@@ -111,23 +139,40 @@ def recover_offset(
 
 
 @task(task_run_name="find copies in {modality}", **PLAIN)
-def find_copies(modality: str, features: Ref, anchor: Ref, config: CopiesConfig, seed: int, store: StageStore) -> Ref:
+def find_copies(
+    modality: str, features: Ref, anchor: Ref, config: CopiesConfig, seed: int, store: StageStore, last: Last | None = None
+) -> Ref:
     """Find features that many items share."""
+    if last is not None:
+        return incremental_stages.copies_stage(modality, features, anchor, config, seed, last, store, progress=logged_progress())
     return stages.copies_stage(modality, features, anchor, config, seed, store, progress=logged_progress())
 
 
 @task(task_run_name="project {modality}", **PLAIN)
 def project(
-    modality: str, features: Ref, copies: Ref, anchor: Ref, config: ProjectionConfig, seed: int, store: StageStore, *, device: str = "cpu"
+    modality: str,
+    features: Ref,
+    copies: Ref,
+    anchor: Ref,
+    config: ProjectionConfig,
+    seed: int,
+    store: StageStore,
+    last: Last | None = None,
+    *,
+    device: str = "cpu",
 ) -> Ref:
     """Carry one modality into anchor space."""
+    if last is not None:
+        return incremental_stages.projection_stage(modality, features, copies, anchor, config, seed, last, store)
     told = logged_progress()
     return stages.projection_stage(modality, features, copies, anchor, config, seed, store, device=device, progress=told)
 
 
 @task(task_run_name="place items by {modality}", **PLAIN)
-def place(modality: str, features: Ref, copies: Ref, config: WitnessConfig, seed: int, store: StageStore) -> Ref:
+def place(modality: str, features: Ref, copies: Ref, config: WitnessConfig, seed: int, store: StageStore, last: Last | None = None) -> Ref:
     """Say where one modality places each item."""
+    if last is not None:
+        return incremental_stages.places_stage(modality, features, copies, config, seed, last, store)
     return stages.places_stage(modality, features, copies, config, seed, store)
 
 
@@ -141,25 +186,40 @@ def witness(
     config: ProjectionConfig,
     seed: int,
     store: StageStore,
+    last: Last | None = None,
     *,
     device: str = "cpu",
 ) -> Ref:
     """Carry one modality into the space of another."""
+    if last is not None:
+        return incremental_stages.projection_stage(modality, features, copies, places, config, seed, last, store, onto=other)
     told = logged_progress()
     return stages.projection_stage(modality, features, copies, places, config, seed, store, onto=other, device=device, progress=told)
 
 
 @task(task_run_name="match {modality}", **PLAIN)
-def match(modality: str, projection: Ref, config: AffinityConfig, seed: int, store: StageStore, memory: int, *, device: str = "cpu") -> Ref:
+def match(
+    modality: str,
+    projection: Ref,
+    config: AffinityConfig,
+    seed: int,
+    store: StageStore,
+    memory: int,
+    last: Last | None = None,
+    *,
+    device: str = "cpu",
+) -> Ref:
     """Find each item's best donors."""
     told = logged_progress()
+    if last is not None:
+        return incremental_stages.affinity_stage(modality, projection, config, seed, last, store, memory=memory, progress=told)
     return stages.affinity_stage(modality, projection, config, seed, store, memory=memory, device=device, progress=told)
 
 
 @task(task_run_name="balance {modality}", **PLAIN)
-def balance(modality: str, affinity: Ref, config: SinkhornConfig, store: StageStore, memory: int) -> Ref:
+def balance(modality: str, affinity: Ref, config: SinkhornConfig, store: StageStore, memory: int, last: Last | None = None) -> Ref:
     """Balance the correspondence."""
-    plan = plan_stage(modality, affinity, config, store, memory=memory, progress=logged_progress())
+    plan = plan_stage(modality, affinity, config, store, memory=memory, last=last, progress=logged_progress())
     meta = plan.meta
     said = "plan of %s: %s after %s iterations, column error %.2g"
     run_logger().info(said, modality, meta["outcome"], meta["iterations"], meta["column_error"])
@@ -184,9 +244,16 @@ def judge_trust(
 
 
 @task(**PLAIN)
-def rectify(source: Ref, matched: Mapping[str, ModalityRefs], config: RectifyConfig, segments: SegmentsConfig, store: StageStore) -> Ref:
+def rectify(
+    source: Ref,
+    matched: Mapping[str, ModalityRefs],
+    config: RectifyConfig,
+    segments: SegmentsConfig,
+    store: StageStore,
+    last: Last | None = None,
+) -> Ref:
     """Mend every modality."""
-    return stages.rectified_stage(source, matched, config, segments, store, progress=logged_progress())
+    return stages.rectified_stage(source, matched, config, segments, store, last=last, progress=logged_progress())
 
 
 @task(**PLAIN)

@@ -21,9 +21,11 @@ from rectifier_core.records import TableVersion
 from tasks.errors import InputError, RectifierError, StorageError, TableHeldError
 from tasks.publish_config import PublishConfig, RunIdentity, app_id
 from tasks.references import Ref
+from tasks.table_audit import audit_files
 from tasks.table_files import RUN_AGAIN, TableFiles, one_line, storage_errors, storage_options
 from tasks.table_log import LOG, LOOK, DataFile, attempt_of, commit_path, days_shown, open_table, part_path, read_log, visible_files
-from tasks.table_rows import WrittenFile, audit_files, open_rows, write_files
+from tasks.table_parts import WrittenFile, write_files
+from tasks.table_rows import open_rows
 
 __all__ = ["PublishConfig", "RunIdentity", "find_published", "publish_rectified"]
 

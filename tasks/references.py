@@ -28,6 +28,7 @@ from tasks.code_version import code_digest
 from tasks.errors import StorageError
 from tasks.mapped import create_mapped, open_mapped
 from tasks.memory import watch_memory
+from tasks.shard_runner import LocalRunner, Runner
 
 MANIFEST = "manifest.json"
 TEMPORARY = ".tmp-"
@@ -106,9 +107,10 @@ class StageWriter:
 
 @dataclass(frozen=True, slots=True)
 class StageStore:
-    """All stage outputs under one folder."""
+    """All stage outputs under one folder, and where the shards of those being built are worked on."""
 
     root: Path
+    runner: Runner = field(default=LocalRunner(), compare=False)
 
     def once(self, kind: str, inputs: tuple[Any, ...], build: Callable[[StageWriter], None]) -> Ref:
         """The output of ``kind`` for these inputs (refs, configs, plain values): found whole, or built now and kept."""
@@ -127,15 +129,11 @@ class StageStore:
     def find(self, kind: str, key: str) -> Ref | None:
         """The output under this key if it lies there whole: every file of its manifest, at its size."""
         folder = self.root / folder_name(kind, key)
-        try:
-            manifest = json.loads((folder / MANIFEST).read_text())
-            whole = all((folder / name).stat().st_size == entry["size"] for name, entry in manifest["files"].items())
-        except (OSError, ValueError, KeyError):
-            return None
-        if not whole:
+        digest = whole_digest(folder)
+        if digest is None:
             return None
         os.utime(folder)
-        return Ref(kind=kind, path=str(folder), digest=manifest["digest"])
+        return Ref(kind=kind, path=str(folder), digest=digest)
 
     @contextmanager
     def _writing(self, kind: str, key: str) -> Iterator[StageWriter]:
@@ -203,6 +201,16 @@ class StageStore:
             yield False
         finally:
             os.close(handle)
+
+
+def whole_digest(folder: Path) -> str | None:
+    """The digest of the output in ``folder`` if it lies there whole, every file of its manifest at its size; else None."""
+    try:
+        manifest = json.loads((folder / MANIFEST).read_text())
+        whole = all((folder / name).stat().st_size == entry["size"] for name, entry in manifest["files"].items())
+        return str(manifest["digest"]) if whole else None
+    except (OSError, ValueError, KeyError):
+        return None
 
 
 def folder_name(kind: str, key: str) -> str:

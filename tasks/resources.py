@@ -6,6 +6,7 @@ on another one finds what was published.
 
 from __future__ import annotations
 
+import math
 import os
 import re
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from threadpoolctl import threadpool_limits
 
 from tasks.errors import InputError
 from tasks.mapped import use_room
+from tasks.shard_runner import SHARD_ROWS
 
 UNITS = {"MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
 _SIZE = re.compile(r"(\d+(?:\.\d+)?) ?(MiB|GiB|TiB)")
@@ -37,7 +39,8 @@ class ResourcesConfig:
 
     ``runner`` "dask" sends the matching of each modality, cut into shards, to the ``distributed`` cluster whose scheduler listens at
     ``address`` ("tcp://host:8786"); its workers must see ``run.folder`` under the same path, and memory and threads are then those of
-    one worker.
+    one worker. ``patience`` are the seconds that a run waits for the scheduler to answer, and for a worker where none is left.
+    ``shard_rows`` are the rows that one shard of work covers, wherever it runs.
     """
 
     memory: str | None = None
@@ -45,12 +48,18 @@ class ResourcesConfig:
     device: Literal["auto", "cpu", "cuda"] = "auto"
     runner: Literal["local", "dask"] = "local"
     address: str | None = None
+    patience: float = 60.0
+    shard_rows: int = SHARD_ROWS
 
     def __post_init__(self) -> None:
         if self.memory is not None and not (_SIZE.fullmatch(self.memory) and self.memory_bytes >= LEAST):
             raise ValueError(f"memory: wanted at least 512MiB, as a number and MiB, GiB or TiB, got {self.memory!r}")
         if self.threads is not None and self.threads < 1:
             raise ValueError(f"threads: wanted at least 1, got {self.threads}")
+        if self.shard_rows < 1:
+            raise ValueError(f"shard_rows: wanted at least 1, got {self.shard_rows}")
+        if not 0 < self.patience < math.inf:
+            raise ValueError(f"patience: wanted seconds above 0, got {self.patience}")
         if (self.runner == "dask") != (self.address is not None):
             raise ValueError(f"address: wanted the scheduler's where runner is dask, and only there, got {self.address!r}")
         if self.address is not None and not _ADDRESS.fullmatch(self.address):

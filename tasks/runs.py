@@ -101,12 +101,13 @@ def _stages_of_newest(settings: RunSettings) -> set[str]:
     return {ref["path"] for summary in summaries if summary is not None for ref in summary["stages"].values()}
 
 
-def identify(as_of: date, source: Ref, parts: Mapping[str, Any]) -> RunIdentity:
+def identify(as_of: date, source: Ref, parts: Mapping[str, Any], last: Mapping[str, Any] | None = None) -> RunIdentity:
     """The identity of a run: the day, what was read, the config ``parts`` that shape the rows, and the code of the core.
 
     Where files lie, and how many are kept, does not count; nor do the previous run's anchors, or a repeat after a backfill would differ.
+    ``last`` is what a run that brings an earlier one up to date takes from there: that run's id and the settings for it.
     """
-    config = _digest(without_places(parts))
+    config = _digest(without_places(parts) | ({} if last is None else {"incremental": dict(last)}))
     digest = _digest([as_of.isoformat(), source.digest, config, code_digest()])
     return RunIdentity(
         run_id=f"{as_of:%Y%m%d}-{digest[:12]}",
@@ -171,7 +172,7 @@ def previous_ego(
     settings: RunSettings, table: str, as_of: date, item_ids: np.ndarray[Any, Any], width: int
 ) -> tuple[Float32 | None, str | None]:
     """The ego rows of the newest earlier run published to ``table``, by item id, and that run's id; NaN rows for items it did not know."""
-    for summary in _earlier(settings, table, as_of):
+    for summary in earlier_runs(settings, table, as_of):
         refs = {name: Ref(**summary["stages"][name]) for name in ("source", "anchors")}
         if not all(ref.file("manifest.json").exists() for ref in refs.values()):
             continue
@@ -187,12 +188,32 @@ def previous_ego(
     return None, None
 
 
-def _earlier(settings: RunSettings, table: str, as_of: date) -> list[dict[str, Any]]:
+def earlier_runs(settings: RunSettings, table: str, as_of: date) -> list[dict[str, Any]]:
+    """The summaries of the runs of earlier days that were published to ``table``, the newest first."""
+    usable = [x for x in _published(settings) if x.get("table") == table and x["as_of"] < as_of.isoformat()]
+    return sorted(usable, key=lambda x: (x["as_of"], x["version"]), reverse=True)
+
+
+def runs_of(settings: RunSettings, as_of: date) -> list[dict[str, Any]]:
+    """The summaries of the runs of one day that were published, the newest version first."""
+    found = [x for x in _published(settings) if x["as_of"] == as_of.isoformat()]
+    return sorted(found, key=lambda x: (x["version"], x["run_id"]), reverse=True)
+
+
+def _published(settings: RunSettings) -> list[dict[str, Any]]:
     folders = Path(settings.folder).glob(f"*/{SUMMARY}")
     found = [load_summary(settings, path.parent.name) for path in folders]
-    published = [x for x in found if x is not None and x.get("version") is not None and x.get("table") == table]
-    usable = [x for x in published if x["as_of"] < as_of.isoformat()]
-    return sorted(usable, key=lambda x: (x["as_of"], x["version"]), reverse=True)
+    return [x for x in found if x is not None and x.get("version") is not None]
+
+
+def same_making(summary: Mapping[str, Any], parts: Mapping[str, Any]) -> bool:
+    """Whether the run of a summary was made from this config by this code."""
+    return bool(summary.get("making") == making_digest(parts))
+
+
+def making_digest(parts: Mapping[str, Any]) -> str:
+    """A digest of the config that shapes the rows, and of the code."""
+    return _digest([without_places(parts), code_digest()])
 
 
 def sweep_runs(settings: RunSettings) -> None:

@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import fields
 from enum import Enum
+from functools import lru_cache
 from typing import Any, TypeVar, get_type_hints
 
 import numpy as np
 
+from rectifier_core.near_copies import Sketch
+from rectifier_core.witness import Axes
 from tasks.references import Ref, StageWriter, plain
 
 Record = TypeVar("Record")
@@ -43,3 +46,33 @@ def load_record(ref: Ref, kind: type[Record]) -> Record:
         else:
             values[name] = float("nan") if hint is float and meta.get(name) is None else meta.get(name)
     return kind(**values)
+
+
+@lru_cache(maxsize=8)
+def open_record(ref: Ref, kind: type[Record]) -> Record:
+    """``load_record``, kept for the next shard: the checks of a large record read all of it."""
+    return load_record(ref, kind)
+
+
+def save_sketch(writer: StageWriter, sketch: Sketch) -> None:
+    """Keep what copies were found by, for the next run."""
+    writer.array("sketch_rows", sketch.rows)
+    writer.array("sketch_points", sketch.points)
+    writer.array("sketch_spread", np.array([sketch.spread]))
+
+
+def load_sketch(ref: Ref) -> Sketch:
+    """Read back what ``save_sketch`` wrote."""
+    rows, points = np.asarray(ref.array("sketch_rows")), np.asarray(ref.array("sketch_points"))
+    return Sketch(rows=rows, points=points, spread=float(ref.array("sketch_spread")[0]))
+
+
+def save_axes(writer: StageWriter, axes: Axes) -> None:
+    """Keep what places were read off, for the next run."""
+    writer.array("axes_mean", axes.mean)
+    writer.array("axes_leading", axes.leading)
+
+
+def load_axes(ref: Ref) -> Axes:
+    """Read back what ``save_axes`` wrote."""
+    return Axes(mean=np.asarray(ref.array("axes_mean")), leading=np.asarray(ref.array("axes_leading")))

@@ -3,9 +3,11 @@
 Files in the output's folder, I items, E pairs, D_m features of modality m:
 
 - ``item_ids.npy`` [I] int64 or fixed-width text; ``features-<m>.npy`` [I, D_m] float32, zeros where absent; ``present-<m>.npy`` [I] bool;
+  ``digest-<m>.npy`` [I] uint64, a digest of each row of features, by which another night tells whether it is still the same;
 - of a sequence modality also ``segments-<m>.npy``, ``offsets-<m>.npy`` and ``positions-<m>.npy`` (see ``source_sequences``); its feature is
   the plain mean of the item's usable segments;
 - ``users.npy``, ``items.npy`` [E] int32, distinct positive pairs sorted by (user, item); a user's code is the rank of its id among all;
+  ``user_keys.npy`` [U] uint64, a digest of each user's id;
   ``times.npy`` [E] int64, seconds since the epoch of the pair's latest event, only with a time column;
 - ``labels.parquet`` item_id and, as configured, title and category as text, in catalog order;
 - ``quarantine-items.parquet`` row_number, item_id, reason; ``quarantine-features.parquet`` item_id, modality, reason;

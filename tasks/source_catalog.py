@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from rectifier_core.numerics import Progress, row_blocks
 from rectifier_core.records import Bool, Float32, Int64
+from rectifier_core.row_digest import UInt64, row_digests
 from tasks.errors import InputError
 from tasks.references import StageWriter
 from tasks.source_columns import (
@@ -61,6 +62,7 @@ class _Modality:
     column: str
     width: int
     present: Bool
+    digest: UInt64
     missing: int
     quarantined: dict[str, int]
     dropped: dict[str, int]
@@ -83,12 +85,14 @@ def read_catalog(files: ParquetFiles, config: SourceConfig, writer: StageWriter,
     family, source_type, sequences = check_columns(files, config)
     items = _read_items(files, config, family, source_type, writer, progress)
     _write_ids(writer, items.ids)
+    widths = {name: _common_width(files, name, column, name in sequences) for name, column in config.modalities.items()}
     modalities = [
         _Modality(
             name=name,
             column=column,
-            width=_common_width(files, name, column, name in sequences),
+            width=widths[name],
             present=np.zeros(len(items.ids), dtype=np.bool_),
+            digest=np.full(len(items.ids), row_digests(np.zeros((1, widths[name]), np.float32))[0], np.uint64),
             missing=0,
             quarantined=dict.fromkeys(("zero_norm", "no_usable_segment") if name in sequences else FEATURE_REASONS, 0),
             dropped=dict.fromkeys(SEQUENCE_REASONS[FIRST_SEGMENT_REASON:], 0) if name in sequences else {},
@@ -98,6 +102,7 @@ def read_catalog(files: ParquetFiles, config: SourceConfig, writer: StageWriter,
     _read_features(files, config, items, modalities, writer, progress)
     for modality in modalities:
         writer.array(f"present-{modality.name}", modality.present)
+        writer.array(f"digest-{modality.name}", modality.digest)
         if modality.writer is not None:
             stop_if_too_many(
                 f"source.modalities.{modality.name}, the segments in column {modality.column!r} of {files.uri}",
@@ -255,6 +260,7 @@ def _store_sequences(column: pa.Array, modality: _Modality, rows: slice, writer:
 
 def _write_features(writer: StageWriter, modality: _Modality, rows: slice, good: Int64, values: Float32) -> None:
     modality.present[rows][good] = True
+    modality.digest[rows][good] = row_digests(values)
     # Mapped anew for each batch: a map kept open would hold every page written so far in this process's memory.
     out = np.load(writer.folder / f"features-{modality.name}.npy", mmap_mode="r+", allow_pickle=False)
     if len(good) == rows.stop - rows.start:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import date
@@ -14,6 +15,7 @@ import pyarrow.parquet as pq
 
 from rectifier_core.numerics import Progress
 from rectifier_core.records import Int32, Int64
+from rectifier_core.row_digest import UInt64
 from tasks.errors import InputError
 from tasks.references import StageWriter
 from tasks.source_catalog import Items
@@ -200,6 +202,7 @@ class _Pairs:
         rank = np.empty(len(dictionary), dtype=np.int64)
         rank[np.asarray(pc.array_sort_indices(dictionary))] = np.arange(len(dictionary))
         self._users.clear()
+        writer.array("user_keys", _user_keys(dictionary, rank))
         keys = np.concatenate([rank[np.asarray(x.indices)] for x in unified.chunks])
         keys *= num_items
         keys += np.concatenate(self._items)
@@ -215,3 +218,11 @@ class _Pairs:
         writer.array("users", (distinct // num_items).astype(np.int32))
         writer.array("items", (distinct % num_items).astype(np.int32))
         return len(starts), len(dictionary)
+
+
+def _user_keys(users: pa.Array, rank: Int64) -> UInt64:
+    """64 bits of a digest of every user's id, by the user's code: another night finds its users by them, and no id is kept."""
+    keys = np.empty(len(users), dtype=np.uint64)
+    told = (hashlib.blake2b(str(user).encode(), digest_size=8).digest() for user in users.to_pylist())
+    keys[rank] = np.frombuffer(b"".join(told), dtype="<u8")
+    return keys

@@ -19,7 +19,8 @@ from rectifier_core.affinity import AffinityConfig, find_neighbours
 from rectifier_core.anchors import AnchorsConfig, train_anchors
 from rectifier_core.copies import CopiesConfig, find_copies
 from rectifier_core.devices import CPU
-from rectifier_core.numerics import Progress, row_blocks, silent
+from rectifier_core.near_copies import sketch_rows
+from rectifier_core.numerics import Progress, silent
 from rectifier_core.projection import ProjectionConfig, fit_projection
 from rectifier_core.quality import QualityConfig, ShadowMeasure, judge_quality, measure_modality
 from rectifier_core.records import (
@@ -36,16 +37,22 @@ from rectifier_core.records import (
     Status,
     Trust,
 )
-from rectifier_core.rectify import RectifyConfig, decide_status, rectify_rows
+from rectifier_core.rectify import RectifyConfig, decide_status
 from rectifier_core.segments import SegmentsConfig
 from rectifier_core.trust import TrustConfig, judge_trust
-from rectifier_core.witness import WitnessConfig, place_by_features
+from rectifier_core.witness import WitnessConfig, place_by_features, principal_axes
 from tasks.drift import drift_since_last
+from tasks.incremental_base import Last
+from tasks.incremental_rows import write_updated
 from tasks.publish_config import PublishConfig
 from tasks.references import Ref, StageStore, StageWriter
 from tasks.report_inputs import ModalityRefs
-from tasks.saved_records import load_record, save_record
+from tasks.saved_records import load_record, save_axes, save_record, save_sketch
 from tasks.segment_stages import segment_facts, write_mended
+from tasks.shard_affinity import write_neighbours
+from tasks.shard_projection import ShardedRows
+from tasks.shard_rectify import RectifyShard, rectify_shard
+from tasks.shard_runner import row_shards
 
 
 def load_interactions(source: Ref) -> Interactions:
@@ -83,7 +90,10 @@ def copies_stage(
     def build(writer: StageWriter) -> None:
         rows, present = features.array(f"features-{modality}"), np.asarray(features.array(f"present-{modality}"))
         anchor = load_record(anchors, Anchors)
-        save_record(writer, find_copies(modality, rows, present, anchor, config, seed=seed, progress=progress))
+        sketch = sketch_rows(rows, present, config.search, seed=seed, name=modality, progress=progress)
+        found = find_copies(modality, rows, present, anchor, config, seed=seed, sketch=sketch, progress=progress)
+        save_record(writer, found)
+        save_sketch(writer, sketch)
 
     return store.once(f"copies/{modality}", (features, anchors, config, seed), build)
 
@@ -111,8 +121,17 @@ def projection_stage(
 
     def build(writer: StageWriter) -> None:
         rows, known = features.array(f"features-{modality}"), telling(modality, features, copies)
-        places = load_record(anchors, Anchors)
-        save_record(writer, fit_projection(modality, rows, known, places, config, seed=seed, device=device, progress=progress))
+        with store.runner.open_work(name) as work:
+            passes = ShardedRows(
+                features=features,
+                name=f"features-{modality}",
+                work=work,
+                device=CPU if store.runner.remote else device,
+                block_rows=config.block_rows,
+                shard_rows=store.runner.shard_rows,
+            )
+            anchor = load_record(anchors, Anchors)
+            save_record(writer, fit_projection(modality, rows, known, anchor, config, seed=seed, passes=passes, progress=progress))
 
     name = f"projection/{modality}" if onto is None else f"witness/{modality}-{onto}"
     return store.once(name, (features, copies, anchors, config, seed), build)
@@ -123,7 +142,9 @@ def places_stage(modality: str, features: Ref, copies: Ref, config: WitnessConfi
 
     def build(writer: StageWriter) -> None:
         rows, known = features.array(f"features-{modality}"), telling(modality, features, copies)
-        save_record(writer, place_by_features(modality, rows, known, config, seed=seed))
+        axes = principal_axes(modality, rows, known, config, seed=seed)
+        save_record(writer, place_by_features(modality, rows, known, config, seed=seed, axes=axes))
+        save_axes(writer, axes)
 
     return store.once(f"places/{modality}", (features, copies, config, seed), build)
 
@@ -142,6 +163,9 @@ def affinity_stage(
     """The best donors of every item; ``memory`` bounds, in bytes, the index and the blocks in work."""
 
     def build(writer: StageWriter) -> None:
+        if device == CPU or store.runner.remote:
+            write_neighbours(writer, projection, config, store.runner, seed=seed, memory=memory, progress=progress)
+            return
         record, threads = load_record(projection, Projection), torch.get_num_threads()
         given: dict[str, Any] = {"threads": threads, "memory": memory, "device": device}
         save_record(writer, find_neighbours(record, config, seed=seed, **given, progress=progress))
@@ -190,19 +214,30 @@ def rectified_stage(
     segments: SegmentsConfig,
     store: StageStore,
     *,
+    last: Last | None = None,
     progress: Progress = silent,
 ) -> Ref:
-    """Every modality rectified, written block by block: no copy of the features is held."""
+    """Every modality rectified, written block by block: no copy of the features is held. ``last`` is the run to bring up to date."""
 
     def build(writer: StageWriter) -> None:
+        mended = {}
         for modality, refs in matched.items():
+            if last is not None and last.has(modality):
+                now, mended[modality] = write_updated(writer, modality, refs, config, last, progress=progress)
+                writer.array(f"status-{modality}", now.status)
+                writer.array(f"trust-{modality}", now.trust.probability)
+                continue
             features, present = refs.features.array(f"features-{modality}"), np.asarray(refs.features.array(f"present-{modality}"))
             plan, trust = load_record(refs.plan, Plan), load_record(refs.trust, Trust)
             status = decide_status(present, plan, trust, config, load_record(refs.copies, Copies).placeholder)
             out = writer.memmap(f"features-{modality}", features.shape, np.float32)
-            for rows in row_blocks(len(features), config.block_rows):
-                out[rows] = rectify_rows(features, rows, status, plan, trust, config)
-                progress(f"rectifying {modality}", rows.stop, len(features))
+            spans = row_shards(len(features), store.runner.shard_rows)
+            with store.runner.open_work(f"rectified/{modality}") as work:
+                decided = work.share(status=status)
+                shards = [RectifyShard.of(modality, refs, decided, config, x) for x in spans]
+                for rows, found in zip(spans, work.map(rectify_shard, shards), strict=True):
+                    out[rows] = found["features"]
+                    progress(f"rectifying {modality}", rows.stop, len(features))
             out.flush()
             writer.array(f"status-{modality}", status)
             writer.array(f"trust-{modality}", trust.probability)
@@ -218,9 +253,12 @@ def rectified_stage(
                     status=status,
                     progress=progress,
                 )
-        writer.meta({"features": list(matched), "sequences": [m for m, refs in matched.items() if refs.segments is not None]})
+        sequences = [m for m, refs in matched.items() if refs.segments is not None]
+        writer.meta({"features": list(matched), "sequences": sequences, "mended": mended})
 
-    return store.once("rectified", (source, dict(matched), config, segments), build)
+    inputs = (source, dict(matched), config, segments)
+    taken = () if last is None else (last.stages["rectified"], last.carry, last.config.tolerance)
+    return store.once("rectified", (*inputs, *taken), build)
 
 
 def judge_stage(

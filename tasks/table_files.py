@@ -16,6 +16,7 @@ from pathlib import Path
 from secrets import token_hex
 from typing import Any
 
+import polars as pl
 import pyarrow as pa
 from deltalake.exceptions import DeltaError
 from pyarrow import fs
@@ -145,8 +146,8 @@ def one_line(error: BaseException) -> str:
 
 @contextmanager
 def storage_errors(uri: str, doing: str, remedy: str = RUN_AGAIN) -> Iterator[None]:
-    """Turn what the storage, Arrow or delta-rs raise inside the block into one StorageError naming the table and the way out."""
+    """Turn what the storage, Arrow, Polars or delta-rs raise inside the block into one StorageError naming the table and the way out."""
     try:
         yield
-    except (OSError, DeltaError, pa.ArrowException) as error:
+    except (OSError, DeltaError, pa.ArrowException, pl.exceptions.PolarsError) as error:
         raise StorageError(f"table {uri}: {doing} failed: {one_line(error)}; {remedy}") from error

@@ -1,30 +1,19 @@
-"""The published rows: from a run's memory maps to audited Parquet files, a block of rows at a time.
-
-Embeddings are stored plain: no dictionary and no statistics, which cost most of the writing time and help no reader, and no compression,
-which takes two to three times the time to save a tenth of the size of float vectors. The small columns get both. The same rows give the
-same bytes.
-"""
+"""The rows that a run publishes: its memory maps, and a block of them as the table's columns."""
 
 from __future__ import annotations
 
-import hashlib
-import json
 import re
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from rectifier_core.numerics import row_blocks
-from tasks.errors import InputError, StorageError
+from tasks.errors import InputError
 from tasks.references import Ref
 from tasks.table_columns import ModalityRows, SequenceRows, check_shapes, most_bytes, published_columns, published_fields
-from tasks.table_files import FileEntry, TableFiles
 
-_BLOCK_BYTES = 32 << 20
+_BLOCK_BYTES = 16 << 20
 _MOST_BLOCK_ROWS = 100_000
 _WIDENED = {"uint8": "int16", "uint16": "int32", "uint32": "int64", "uint64": "int64"}
 _UNUSABLE_NAME = re.compile(r"[ ,;{}()\n\t=]|^$")
@@ -53,34 +42,12 @@ class PublishedRows:
         return rows
 
     def block(self, rows: slice) -> pa.RecordBatch:
-        """The published columns of these rows."""
+        """The published columns of these rows, in memory of their own."""
         ids = pa.array(self.item_ids[rows]).cast(self.schema.field("item_id").type)
         columns = [ids]
         for modality in self.modalities:
             columns += published_columns(modality, rows)
         return pa.record_batch([*columns, pa.repeat(self.run_id, len(ids))], schema=self.schema)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WrittenFile:
-    """One data file as written, and its rows among the run's."""
-
-    entry: FileEntry
-    rows: slice
-
-    @property
-    def path(self) -> str:
-        """The file's path in the table."""
-        return self.entry.path
-
-    @property
-    def stats(self) -> str:
-        """The Delta statistics of the file, JSON: its number of rows and no more.
-
-        As soon as one column has bounds, delta-rs tells pyarrow that every other column lies between null and null, and a filter finds
-        nothing there. Row groups have their own bounds, in the file.
-        """
-        return json.dumps({"numRecords": self.rows.stop - self.rows.start})
 
 
 def open_rows(source: Ref, rectified: Ref, run_id: str, *, sequences: bool = True) -> PublishedRows:
@@ -142,71 +109,3 @@ def _id_type(name: str, item_ids: np.ndarray[Any, Any]) -> pa.DataType:
     if item_ids.dtype == np.uint64 and int(item_ids.max(initial=0)) >= 2**63:
         raise InputError("source.item_column: an unsigned id of 2^63 or more fits no Delta type; make the ids strings")
     return pa.type_for_alias(_WIDENED.get(given, given))
-
-
-def write_files(files: TableFiles, rows: PublishedRows, rows_per_file: int, name: Callable[[int], str]) -> Iterator[WrittenFile]:
-    """Write every row, ``rows_per_file`` to a file called ``name(index)``; each file is yielded once it is whole and flushed."""
-    for index, part in enumerate(row_blocks(len(rows), rows_per_file)):
-        path = name(index)
-        with files.create(path) as sink, pq.ParquetWriter(sink, rows.schema, **parquet_options(rows.schema)) as writer:
-            for block in _blocks(part, rows.block_rows):
-                writer.write_batch(rows.block(block), row_group_size=block.stop - block.start)
-        yield WrittenFile(entry=files.entries([path])[path], rows=part)
-
-
-def parquet_options(schema: pa.Schema) -> dict[str, Any]:
-    """How published columns are written as Parquet: see above."""
-    small = [x.name for x in schema if not pa.types.is_list(x.type)]
-    return {
-        "compression": dict.fromkeys(small, "zstd"),
-        "use_dictionary": [column for column in small if column == "run_id" or column.endswith("_status")],
-        "write_statistics": small,
-        "store_schema": False,
-    }
-
-
-def audit_files(files: TableFiles, rows: PublishedRows, written: list[WrittenFile]) -> str:
-    """Read back every file and hold it against the run's arrays; the digest of the item ids in their order.
-
-    Raises StorageError naming the first file that does not hold exactly its rows, or holds a value that must not be published.
-    """
-    if [x.rows.start for x in written] != [0, *(x.rows.stop for x in written[:-1])] or written[-1].rows.stop != len(rows):
-        raise StorageError(
-            f"table {files.uri}: the files written do not cover the {len(rows)} rows of the run; nothing was published, run again"
-        )
-    ids = hashlib.blake2b(digest_size=16)
-    for file in written:
-        fault = _fault(files, rows, file, ids)
-        if fault is not None:
-            raise StorageError(f"table {files.uri}: {file.path} {fault}; nothing was published; check the disk, then run again")
-    return ids.hexdigest()
-
-
-def _fault(files: TableFiles, rows: PublishedRows, file: WrittenFile, ids: Any) -> str | None:
-    with files.open(file.path) as stream, pq.ParquetFile(stream) as parquet:
-        blocks = list(_blocks(file.rows, rows.block_rows))
-        if not parquet.schema_arrow.equals(rows.schema):
-            return "reads back with another schema than was written"
-        if parquet.metadata.num_rows != file.rows.stop - file.rows.start or parquet.num_row_groups != len(blocks):
-            return f"reads back with {parquet.metadata.num_rows} rows where {file.rows.stop - file.rows.start} were written"
-        for group, block in enumerate(blocks):
-            read = parquet.read_row_group(group).combine_chunks().to_batches()[0]
-            for column in (x for modality in rows.modalities for x in modality.vectors):
-                if not np.isfinite(_numbers(read.column(column))).all():
-                    return f"holds a value of {column} that is not finite"
-            if not read.equals(rows.block(block)):
-                return f"reads back with other values than were written, in rows {block.start} to {block.stop}"
-            ids.update("".join(f"{item}\0" for item in read.column("item_id").to_pylist()).encode())
-    return None
-
-
-def _numbers(column: pa.Array) -> np.ndarray[Any, Any]:
-    while pa.types.is_list(column.type):
-        column = column.flatten()
-    found: np.ndarray[Any, Any] = column.to_numpy(zero_copy_only=False)
-    return found
-
-
-def _blocks(part: slice, block_rows: int) -> Iterator[slice]:
-    for block in row_blocks(part.stop - part.start, block_rows):
-        yield slice(part.start + block.start, part.start + block.stop)

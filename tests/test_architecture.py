@@ -16,6 +16,8 @@ LEAVES = {
     "seeding",
     "numerics",
     "shards",
+    "row_passes",
+    "row_digest",
     "devices",
     "device_search",
     "device_training",
@@ -140,6 +142,11 @@ def test_a_stage_imports_leaves_only(path: Path) -> None:
         assert found <= LEAVES
     else:
         assert path.stem in {"__init__", "pipeline"}, f"{path.stem}: neither a leaf nor a stage"
+
+
+def test_a_cold_run_knows_nothing_of_incremental_ones() -> None:
+    core = sources("rectifier_core")
+    assert {path.parent.name for path in core if any(x.startswith("rectifier_core.incremental") for x in imports(path))} == {"incremental"}
 
 
 @pytest.mark.parametrize("path", sources("rectifier_core"), ids=lambda path: str(path.relative_to(ROOT)))

@@ -301,7 +301,8 @@ def test_cuda_gives_the_same_loss_and_scores(name: str) -> None:
     assert there.loss(Batch(*(x.cuda() for x in batch))).item() == pytest.approx(here.loss(batch).item(), abs=1e-4)
     with torch.no_grad():
         users, items = there.represent()
-    np.testing.assert_allclose((users @ items.T).cpu().numpy(), scores(here), atol=1e-4)
+        found = (users @ items.T).cpu().numpy()
+    np.testing.assert_allclose(found, scores(here), atol=1e-4)
 
 
 def test_a_name_that_is_not_there_is_refused() -> None:

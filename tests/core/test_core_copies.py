@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from scipy.sparse.csgraph import connected_components
 
 from rectifier_core.copies import CopiesConfig, find_copies
-from rectifier_core.near_copies import Search, label_copies
+from rectifier_core.near_copies import Search, label_copies, sketch_rows
 from rectifier_core.numerics import unit_rows
 from rectifier_core.records import Anchors, Bool, Copies, Float32, Int64
 
@@ -238,7 +238,8 @@ def test_work_does_not_grow_with_the_size_of_groups() -> None:
     features[30_000:50_000] = normals(rng, 4, 16)[rng.integers(0, 4, 20_000)]
     read = Counted(features)
     search = Search(threshold=0.999, num_trees=6, leaf_rows=64, block_rows=4096)
-    _, label = label_copies(read, np.ones(60_000, np.bool_), search, seed=0, name="image")  # type: ignore[arg-type]
+    sketch = sketch_rows(read, np.ones(60_000, np.bool_), search, seed=0, name="image")  # type: ignore[arg-type]
+    label = label_copies(read, sketch, search, seed=0, name="image")  # type: ignore[arg-type]
     assert sorted(np.bincount(label))[-5] > 4_000
     assert read.rows < 4 * 60_000
 

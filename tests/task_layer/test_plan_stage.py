@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 import numpy as np
 import pytest
+from distributed import LocalCluster
 
 from rectifier_core.records import NO_NEIGHBOUR, Affinity, BalanceOutcome, Plan
-from rectifier_core.scaling import Run, in_order
 from rectifier_core.sinkhorn import SinkhornConfig, balance
 from rectifier_core.support import ENTRY
+from tasks.dask_runner import connect
 from tasks.memory import watch_memory
 from tasks.plan_stage import plan_stage
 from tasks.references import Ref, StageStore
+from tasks.resources import ResourcesConfig
 from tasks.saved_records import load_record, save_record
 
 
@@ -73,19 +76,13 @@ def test_a_graph_beyond_its_memory_stays_within_it(tmp_path: Path) -> None:
     assert load_record(made, Plan).column_error < 1e-3
 
 
-def test_blocks_may_be_worked_on_elsewhere(tmp_path: Path) -> None:
-    """What a cluster does: blocks known by the files their arrays lie in, vectors out and lines back."""
-    seen: list[set[str]] = []
-
-    def elsewhere(work, blocks, vectors):  # type: ignore[no-untyped-def]
-        for block in blocks:
-            side = block.side
-            seen.append({Path(array.filename).name for array in (side.indices, side.logits, side.kernel)})
-        return np.concatenate([in_order(work, [block], vectors)[block.first :] for block in reversed(blocks)][::-1])
-
-    run: Run = elsewhere
+@pytest.mark.parametrize("memory", [None, 5000])
+def test_lines_may_be_summed_on_a_cluster(tmp_path: Path, in_process_cluster: LocalCluster, memory: int | None) -> None:
+    """In files or in memory, by shards of a few rows: the same bytes."""
     ref = saved(affinity(400, 9), tmp_path)
-    made = plan_stage("image", ref, SinkhornConfig(), StageStore(tmp_path / "a"), memory=5000, run=run)
-    assert files(made) == files(plan_stage("image", ref, SinkhornConfig(), StageStore(tmp_path / "b")))
-    assert {"indices.npy", "rows-logits.npy", "weights.npy"} in seen
-    assert {"columns-indices.npy", "columns-logits.npy", "columns-kernel.npy"} in seen
+    here = plan_stage("image", ref, SinkhornConfig(), StageStore(tmp_path / "b"))
+    resources = ResourcesConfig(memory="1GiB", threads=1, runner="dask", address=in_process_cluster.scheduler_address, shard_rows=5)
+    with connect(resources, tmp_path / "a", logging.getLogger("test")) as runner:
+        made = plan_stage("image", ref, SinkhornConfig(), StageStore(tmp_path / "a", runner), memory=memory)
+    assert files(made) == files(here)
+    assert [x.name for x in (tmp_path / "a").iterdir() if x.name.startswith(".tmp-")] == []

@@ -14,12 +14,15 @@ import pytest
 from deltalake import DeltaTable, write_deltalake
 
 from rectifier_core.records import Status
-from tasks import table_rows
+from tasks import mapped, table_rows
 from tasks.errors import InputError, StorageError
+from tasks.memory import watch_memory
 from tasks.publish import PublishConfig, find_published, publish_rectified
 from tasks.references import Ref
+from tasks.table_audit import audit_files
 from tasks.table_files import TableFiles
-from tasks.table_rows import audit_files, open_rows, write_files
+from tasks.table_parts import write_files
+from tasks.table_rows import open_rows
 from tests.task_layer.publish_support import FACTS, data_files, identity, make_refs, publish, shown
 
 DAYS = ("2024-03-01", "2024-03-02", "2024-03-03")
@@ -72,7 +75,7 @@ def test_every_value_reads_back_in_order(tmp_path: Path, refs: tuple[Ref, Ref], 
         assert read[f"{name}_trust"].to_pylist() == [None if np.isnan(x) else x for x in trust.tolist()]
 
 
-def test_row_groups_have_statistics_but_for_embeddings(tmp_path: Path, refs: tuple[Ref, Ref]) -> None:
+def test_row_groups_have_statistics_and_embeddings_are_stored_plain(tmp_path: Path, refs: tuple[Ref, Ref]) -> None:
     config = PublishConfig(uri=str(tmp_path / "table"), rows_per_file=20)
     publish(config, refs, DAYS[0])
     actions = pa.table(DeltaTable(config.uri).get_add_actions(flatten=True)).to_pylist()
@@ -80,7 +83,7 @@ def test_row_groups_have_statistics_but_for_embeddings(tmp_path: Path, refs: tup
     group = pq.ParquetFile(f"{config.uri}/{actions[0]['path']}").metadata.row_group(0)
     columns = {group.column(i).path_in_schema: group.column(i) for i in range(group.num_columns)}
     embedding = columns["image.list.element"]
-    assert (embedding.compression, embedding.is_stats_set, embedding.has_dictionary_page) == ("UNCOMPRESSED", False, False)
+    assert (embedding.compression, embedding.has_dictionary_page) == ("UNCOMPRESSED", False)
     assert columns["image_status"].has_dictionary_page
     assert columns["item_id"].is_stats_set
     assert pl.scan_delta(config.uri).filter(pl.col("item_id") == "item-00012").select("item_id").collect().height == 1
@@ -263,19 +266,17 @@ def test_arrays_that_do_not_fit_the_ids_are_refused(tmp_path: Path, config: Publ
 
 def test_a_larger_table_is_written_a_block_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(table_rows, "_BLOCK_BYTES", 1 << 20)
-    source, rectified = make_refs(tmp_path / "stages", items=30_000, widths={"image": 512})
-    config = PublishConfig(uri=str(tmp_path / "table"), rows_per_file=25_000)
-    usual = pa.default_memory_pool()
-    counting = pa.proxy_memory_pool(usual)
-    pa.set_memory_pool(counting)
-    try:
+    monkeypatch.setattr(mapped, "_ROOM", mapped._Room(8 << 20))
+    source, rectified = make_refs(tmp_path / "stages", items=60_000, widths={"image": 512})
+    config = PublishConfig(uri=str(tmp_path / "table"), rows_per_file=50_000)
+    with watch_memory() as usual:
+        publish(PublishConfig(uri=str(tmp_path / "small")), make_refs(tmp_path / "few"), DAYS[0])
+    with watch_memory() as peak:
         done = publish(config, (source, rectified), DAYS[0])
-    finally:
-        pa.set_memory_pool(usual)
-    assert done.rows == 30_000
-    assert 1 << 20 < counting.max_memory() < 16 << 20 < rectified.array("features-image").nbytes
+    assert done.rows == 60_000
+    assert peak.size - usual.size < 64 << 20 < rectified.array("features-image").nbytes
     groups = [pq.ParquetFile(f"{config.uri}/{path}").metadata for path in sorted(data_files(config.uri))]
-    assert [x.num_rows for x in groups] == [25_000, 5_000]
+    assert [x.num_rows for x in groups] == [50_000, 10_000]
     assert max(x.row_group(i).num_rows for x in groups for i in range(x.num_row_groups)) < 512
     assert pl.scan_delta(config.uri).select(pl.col("image").drop_nulls().list.len().unique()).collect().to_series().to_list() == [512]
 

@@ -25,6 +25,9 @@ def test_sizes_are_read_as_they_are_written():
         ({"runner": "dask"}, "address: wanted the scheduler's"),
         ({"address": "tcp://127.0.0.1:8786"}, "address: wanted the scheduler's"),
         ({"runner": "dask", "address": "127.0.0.1"}, "address: wanted tcp://host:port"),
+        ({"shard_rows": 0}, "shard_rows: wanted at least 1, got 0"),
+        ({"patience": 0.0}, r"patience: wanted seconds above 0, got 0\.0"),
+        ({"patience": float("inf")}, "patience: wanted seconds above 0, got inf"),
     ],
 )
 def test_a_wrong_key_is_named(keys, named):

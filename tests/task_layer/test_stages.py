@@ -31,6 +31,7 @@ from tasks.publish_config import PublishConfig
 from tasks.references import Ref, StageStore, StageWriter
 from tasks.report_inputs import ModalityRefs
 from tasks.saved_records import load_record
+from tasks.shard_runner import LocalRunner
 from tasks.source import read_source
 
 DAY = date(2026, 6, 30)
@@ -185,7 +186,7 @@ def test_the_rows_do_not_depend_on_the_block_they_are_mended_in(chain: Chain, st
 
 def test_progress_ends_where_the_rows_end(chain: Chain, store: StageStore) -> None:
     told: list[tuple[str, int, int]] = []
-    config = replace(CONFIG.rectify, keep_trusted=0.11, block_rows=150)
+    config, store = replace(CONFIG.rectify, keep_trusted=0.11), replace(store, runner=LocalRunner(shard_rows=150))
     stages.rectified_stage(chain.source, chain.matched, config, SegmentsConfig(), store, progress=lambda *x: told.append(x))
     assert told == [(f"rectifying {m}", done, 400) for m in ("image", "text") for done in (150, 300, 400)]
 

@@ -1,0 +1,30 @@
+"""The runner that the config asks for, for as long as a run takes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+
+from tasks.errors import InputError
+from tasks.progress import run_logger
+from tasks.references import StageStore
+from tasks.resources import ResourcesConfig
+from tasks.shard_runner import LocalRunner
+
+
+@contextmanager
+def open_runner(resources: ResourcesConfig, store: StageStore) -> Iterator[StageStore]:
+    """``store`` with its shards worked on as ``resources`` say, for the block. Raises ClusterError or InputError where no cluster can."""
+    if resources.runner == "local":
+        yield replace(store, runner=LocalRunner(resources.shard_rows))
+        return
+    try:
+        from tasks.dask_runner import connect
+    except ModuleNotFoundError as error:
+        if (error.name or "").split(".")[0] not in ("dask", "distributed"):
+            raise
+        wanted = "the package distributed, which is not installed: install catalog-rectifier[dask]"
+        raise InputError(f'resources.runner: "dask" needs {wanted}') from error
+    with connect(resources, store.root, run_logger()) as runner:
+        yield replace(store, runner=runner)

@@ -1,0 +1,94 @@
+"""The search of best donors as shards: the index is built once and mapped, the items that ask are divided in the order that suits it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from rectifier_core.affinity import AffinityConfig, index_features, neighbours_of, rows_in_work
+from rectifier_core.inverted_lists import InvertedLists, by_likeness
+from rectifier_core.numerics import Progress, row_blocks
+from rectifier_core.records import NO_NEIGHBOUR, Affinity, Projection
+from rectifier_core.top_k import in_threads
+from tasks.references import Ref, StageWriter
+from tasks.saved_records import load_record, open_record, save_record
+from tasks.shard_runner import Arrays, Runner, Shared, row_shards
+
+LISTS = ("means", "radius", "vectors", "items", "offsets")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SearchShard:
+    """Positions ``first`` to ``last`` of the items that ask, in ``order``; ``lists`` are the index's arrays, ``reach`` its own."""
+
+    projection: Ref
+    lists: Shared
+    order: Shared
+    reach: float
+    recall: float
+    memory: int | None
+    config: AffinityConfig
+    first: int
+    last: int
+
+    @property
+    def index(self) -> InvertedLists:
+        """The index, mapped."""
+        return InvertedLists(**{name: self.lists[name] for name in LISTS}, reach=self.reach, recall=self.recall)
+
+
+def search_shard(shard: SearchShard) -> Arrays:
+    """The best donors of the shard's items and their scores, in its order."""
+    projection, index, config = open_record(shard.projection, Projection), shard.index, shard.config
+    rows = np.ascontiguousarray(shard.order["rows"][shard.first : shard.last])
+    neighbours = np.empty((len(rows), config.num_neighbours), np.int32)
+    scores = np.empty((len(rows), config.num_neighbours), np.float32)
+
+    def work(block: slice) -> None:
+        neighbours[block], scores[block] = neighbours_of(projection, index, rows[block], config)
+
+    threads = torch.get_num_threads()
+    most = rows_in_work(config, projection.target.shape[1], index.vectors.nbytes, shard.memory, threads)
+    for _ in in_threads(work, list(row_blocks(len(rows), max(1, min(most, -(-len(rows) // threads))))), threads):
+        pass
+    return {"neighbours": neighbours, "scores": scores}
+
+
+def write_neighbours(
+    writer: StageWriter, ref: Ref, config: AffinityConfig, runner: Runner, *, seed: int, memory: int | None, progress: Progress
+) -> None:
+    """``affinity.find_neighbours`` of the projection ``ref``, its rows written as their shards are done."""
+    projection = load_record(ref, Projection)
+    shape, threads = (len(projection.target), config.num_neighbours), torch.get_num_threads()
+    neighbours, scores = writer.memmap("neighbours", shape, np.int32), writer.memmap("scores", shape, np.float32)
+    for block in row_blocks(shape[0], config.block_rows):
+        neighbours[block], scores[block] = NO_NEIGHBOUR, -np.inf
+    rows, name, recall = np.flatnonzero(projection.target.any(axis=1)), "none", 1.0
+    index = index_features(projection, config, seed=seed, threads=threads, memory=memory) if len(rows) else None
+    if index is not None:
+        name, recall = index.name, index.recall
+        order = by_likeness(index, projection.target, rows, threads=threads)
+        spans = row_shards(len(order), runner.shard_rows)
+        with runner.open_work(f"affinity/{projection.modality}") as work:
+            lists, asked = work.share(**{x: getattr(index, x) for x in LISTS}), work.share(rows=order)
+            shards = [
+                SearchShard(
+                    projection=ref,
+                    lists=lists,
+                    order=asked,
+                    reach=index.reach,
+                    recall=recall,
+                    memory=memory,
+                    config=config,
+                    first=span.start,
+                    last=span.stop,
+                )
+                for span in spans
+            ]
+            found = work.map(search_shard, shards)
+            for span, arrays in zip(spans, found, strict=True):
+                neighbours[order[span]], scores[order[span]] = arrays["neighbours"], arrays["scores"]
+                progress(f"affinity of {projection.modality} ({name})", span.stop, len(order))
+    save_record(writer, Affinity(modality=projection.modality, neighbours=neighbours, scores=scores, recall=recall, index=name))
