@@ -92,6 +92,33 @@ def build_lists(
     return _tuned(index, np.ascontiguousarray(queries[sample]), min(count, len(items)), target)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lists:
+    """What of an index lasts when some of its rows change: ``number`` [I] int32, the list of each item, -1 for those in none; the ``means``
+    [L, D]; and the ``reach`` that was tuned, with its ``recall``."""
+
+    number: Int32
+    means: Float32
+    reach: float
+    recall: float
+
+    @classmethod
+    def of(cls, index: InvertedLists, num_items: int) -> Lists:
+        """Those of an index of some of ``num_items`` items."""
+        number, there = np.full(num_items, -1, np.int32), index.items >= 0
+        lists = np.repeat(np.arange(len(index.means), dtype=np.int32), np.diff(index.offsets))
+        number[index.items[there]] = lists[there]
+        return cls(number=number, means=index.means, reach=index.reach, recall=index.recall)
+
+
+def fill_lists(lists: Lists, rows: Float32, items: Int64, *, compact: bool = False, threads: int = 1) -> InvertedLists:
+    """The index of ``rows[items]`` by lists that were made earlier: who is in none of them joins the nearest; means and radii are anew."""
+    nearest = lists.number[items]
+    new = np.flatnonzero(nearest < 0)
+    nearest[new] = _nearest(lists.means, rows, items[new], threads)
+    return replace(_index(rows, items, nearest, len(lists.means), compact), reach=lists.reach, recall=lists.recall)
+
+
 def _cluster(rows: Float32, items: Int64, count: int, rng: np.random.Generator, threads: int) -> Float32:
     sample = np.sort(rng.choice(items, min(PER_LIST * count, len(items)), replace=False))
     centroids = np.ascontiguousarray(rows[np.sort(rng.choice(sample, count, replace=False))])

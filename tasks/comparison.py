@@ -15,8 +15,8 @@ from tasks.report_inputs import ModalityRefs
 
 BLOCK_ROWS = 8192
 TOLERANCE = 1.5
-"""How many times as far apart as two cold runs of different seeds an incremental and a cold run may be: two seeds are but one draw of that
-distance, and on catalogs of 3,000 to 6,000 items a night ended 1.0 to 1.45 times as far from a cold run as the draw beside it."""
+"""How many times as far apart as two cold runs of different seeds an incremental and a cold run may be. It was set by what was measured: on
+catalogs of 3,000 to 20,000 items a night ended .94 to 1.44 times as far from a cold run (``benchmarks/results/incremental.md``)."""
 FARTHER = ("cosine_distance", "trust_difference", "status_disagreement", "rate_difference")
 """The measures that a tolerance is stated for, all the smaller the nearer."""
 

@@ -22,7 +22,7 @@ from rectifier_core.records import Affinity, Anchors, Copies, Float32, Int64, Pr
 from rectifier_core.witness import WitnessConfig, place_by_features
 from tasks.incremental_base import Last
 from tasks.references import Ref, StageStore, StageWriter
-from tasks.saved_records import load_axes, load_record, load_sketch, save_axes, save_record, save_sketch
+from tasks.saved_records import load_axes, load_lists, load_record, load_sketch, save_axes, save_lists, save_record, save_sketch
 from tasks.stages import load_interactions, telling
 
 
@@ -129,8 +129,8 @@ def affinity_stage(
     earlier, projected = last.stages[f"affinity/{modality}"], last.stages[f"projection/{modality}"]
 
     def build(writer: StageWriter) -> None:
-        before = EarlierNeighbours(affinity=load_record(earlier, Affinity), target=projected.array("target"))
-        found = update_neighbours(
+        before = EarlierNeighbours(affinity=load_record(earlier, Affinity), target=projected.array("target"), lists=load_lists(earlier))
+        found, lists = update_neighbours(
             before,
             last.carried(modality),
             load_record(projection, Projection),
@@ -142,6 +142,7 @@ def affinity_stage(
             progress=progress,
         )
         save_record(writer, found)
+        save_lists(writer, lists)
 
     inputs = (projection, config, seed, earlier, projected, last.carry, last.config.still)
     return store.once(f"affinity/{modality}", inputs, build)

@@ -10,6 +10,7 @@ from typing import Any, TypeVar, get_type_hints
 
 import numpy as np
 
+from rectifier_core.inverted_lists import Lists
 from rectifier_core.near_copies import Sketch
 from rectifier_core.witness import Axes
 from tasks.references import Ref, StageWriter, plain
@@ -65,6 +66,22 @@ def load_sketch(ref: Ref) -> Sketch:
     """Read back what ``save_sketch`` wrote."""
     rows, points = np.asarray(ref.array("sketch_rows")), np.asarray(ref.array("sketch_points"))
     return Sketch(rows=rows, points=points, spread=float(ref.array("sketch_spread")[0]))
+
+
+def save_lists(writer: StageWriter, lists: Lists | None) -> None:
+    """Keep the lists that neighbours were found by, where there are any, for the next run."""
+    if lists is not None:
+        writer.array("list_number", lists.number)
+        writer.array("list_means", lists.means)
+        writer.array("list_tuning", np.array([lists.reach, lists.recall]))
+
+
+def load_lists(ref: Ref) -> Lists | None:
+    """Read back what ``save_lists`` wrote, None where it wrote nothing."""
+    if not ref.file("list_number.npy").exists():
+        return None
+    reach, recall = ref.array("list_tuning").tolist()
+    return Lists(number=np.asarray(ref.array("list_number")), means=np.asarray(ref.array("list_means")), reach=reach, recall=recall)
 
 
 def save_axes(writer: StageWriter, axes: Axes) -> None:

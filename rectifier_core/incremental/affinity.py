@@ -13,7 +13,7 @@ import numpy as np
 
 from rectifier_core.affinity import AffinityConfig, index_features, neighbours_of, score_candidates
 from rectifier_core.incremental.carried import Carried
-from rectifier_core.inverted_lists import InvertedLists, by_likeness, one_list, search
+from rectifier_core.inverted_lists import InvertedLists, Lists, by_likeness, fill_lists, one_list, search
 from rectifier_core.numerics import Progress, row_blocks, silent
 from rectifier_core.records import NO_NEIGHBOUR, Affinity, Bool, Float32, Int32, Int64, Projection
 from rectifier_core.seeding import generator
@@ -24,10 +24,12 @@ SAMPLE = 1000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EarlierNeighbours:
-    """What an earlier run found: its ``affinity``, and the ``target`` [J, A] that it was asked for."""
+    """What an earlier run found: its ``affinity``, the ``target`` [J, A] that it was asked for, and the ``lists`` it searched, where there
+    are any."""
 
     affinity: Affinity
     target: Float32
+    lists: Lists | None = None
 
 
 def update_neighbours(
@@ -41,8 +43,10 @@ def update_neighbours(
     threads: int = 1,
     memory: int | None = None,
     progress: Progress = silent,
-) -> Affinity:
-    """The affinity of ``projection``; an anchor has moved where its cosine with the earlier one is below ``still``.
+) -> tuple[Affinity, Lists | None]:
+    """The affinity of ``projection``, and the lists for the next run, None where the search was exact.
+
+    An anchor has moved where its cosine with the earlier one is below ``still``.
 
     ``recall`` is what a sample of the rows that kept their neighbours has of the exact best, weighed with the index's for the others.
     """
@@ -52,7 +56,7 @@ def update_neighbours(
     scores = np.full(neighbours.shape, -np.inf, np.float32)
     fresh = np.flatnonzero(~stays & projection.projected.any(axis=1))
     news = replace(projection, projected=np.where(stays[:, None], np.float32(0), projection.projected)) if len(fresh) else projection
-    whole = index_features(projection, config, seed=seed, threads=threads, memory=memory) if len(full) else None
+    whole = _index(earlier.lists, carried, stays, projection, config, seed, threads, memory) if len(full) else None
     changed = index_features(news, config, seed=seed, threads=threads, memory=memory) if len(fresh) else None
 
     def ask(index: InvertedLists) -> None:
@@ -76,13 +80,33 @@ def update_neighbours(
     recall, share = _recall(projection, neighbours, part, config, seed), len(part) / max(1, len(part) + len(full))
     if whole is not None:
         recall = share * recall + (1 - share) * whole.recall
-    return Affinity(
+    found = Affinity(
         modality=projection.modality,
         neighbours=neighbours,
         scores=scores,
         recall=recall,
         index=f"{100 * share:.0f} % kept, {'none' if whole is None else whole.name}",
     )
+    return found, None if whole is None or len(whole.means) == 1 else Lists.of(whole, len(stays))
+
+
+def _index(
+    lists: Lists | None,
+    carried: Carried,
+    stays: Bool,
+    projection: Projection,
+    config: AffinityConfig,
+    seed: int,
+    threads: int,
+    memory: int | None,
+) -> InvertedLists | None:
+    """The earlier run's lists with the rows of now, or lists anew where it left none."""
+    if lists is None:
+        return index_features(projection, config, seed=seed, threads=threads, memory=memory)
+    columns = np.flatnonzero(projection.projected.any(axis=1))
+    compact = memory is not None and 4 * len(columns) * projection.projected.shape[1] > memory // 2
+    number = np.where(stays, carried.rows(lists.number, -1), np.int32(-1))
+    return fill_lists(replace(lists, number=number), projection.projected, columns, compact=compact, threads=threads)
 
 
 def _kept(earlier: EarlierNeighbours, carried: Carried, stays: Bool, projection: Projection, still: float) -> Int32:

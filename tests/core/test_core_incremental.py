@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from core_samples import anchors_of, block_log, normals, planted_scene, projection_of, random_units
 
-from rectifier_core.affinity import AffinityConfig, find_neighbours
+from rectifier_core.affinity import AffinityConfig, find_neighbours, index_features
 from rectifier_core.anchors import AnchorsConfig, train_anchors
 from rectifier_core.copies import CopiesConfig, find_copies
 from rectifier_core.crossfit import item_folds
@@ -18,6 +18,7 @@ from rectifier_core.incremental.carried import Carried, carried_folds, gathered
 from rectifier_core.incremental.copies import update_copies
 from rectifier_core.incremental.projection import update_projection
 from rectifier_core.incremental.rectify import Mixing, moved_rows
+from rectifier_core.inverted_lists import Lists
 from rectifier_core.near_copies import sketch_rows
 from rectifier_core.numerics import unit_rows
 from rectifier_core.projection import ProjectionConfig, fit_projection
@@ -177,18 +178,24 @@ def test_maps_are_kept_and_used_on_what_changed() -> None:
         assert now.alignment[row] == pytest.approx(float(now.projected[row] @ now.target[row]), abs=1e-6)
 
 
-@pytest.mark.parametrize("index", ["flat", "ivf"])
+@pytest.mark.parametrize("kind", ["flat", "ivf", "kept lists"])
 @pytest.mark.parametrize("seed", range(3))
-def test_neighbours_are_the_exact_ones_while_anchors_stay(seed: int, index: str) -> None:
+def test_neighbours_are_the_exact_ones_while_anchors_stay(seed: int, kind: str) -> None:
     rng = np.random.default_rng(seed)
     projected, target = random_units(rng, EVERYTHING, 12), random_units(rng, EVERYTHING, 12)
     projected[rng.random(EVERYTHING) < 0.1], target[rng.random(EVERYTHING) < 0.1] = 0, 0
-    config = replace(EXACT, index=index, target_recall=1.0)
+    config = replace(EXACT, index="flat" if kind == "flat" else "ivf", target_recall=1.0)
     earlier = find_neighbours(projection_of(projected, target), config, seed=0)
     night = drift(projected, anchors_of(target, target.any(axis=1)), seed=seed)
     now = projection_of(unit_rows(night.features), unit_rows(night.anchors.items))
-    known = EarlierNeighbours(affinity=earlier, target=target)
-    found = update_neighbours(known, night.carried, now, config, still=0.999, seed=0)
+    index = index_features(projection_of(projected, target), config, seed=0)
+    assert index is not None
+    lists = Lists.of(index, EVERYTHING) if kind == "kept lists" else None
+    known = EarlierNeighbours(affinity=earlier, target=target, lists=lists)
+    found, left = update_neighbours(known, night.carried, now, config, still=0.999, seed=0)
+    assert (left is None) == (kind == "flat")
+    if left is not None:
+        np.testing.assert_array_equal(left.number >= 0, now.projected.any(axis=1))
     wanted = find_neighbours(now, EXACT, seed=0)
     np.testing.assert_array_equal(found.neighbours, wanted.neighbours)
     np.testing.assert_array_equal(found.scores, wanted.scores)
@@ -202,7 +209,7 @@ def test_who_moved_asks_anew_and_who_did_not_is_scored_anew() -> None:
     moved = unit_rows(target + np.float32(0.02) * random_units(rng, EVERYTHING, 12))
     moved[:50] = random_units(rng, 50, 12)
     now = projection_of(projected, moved)
-    found = update_neighbours(earlier, unmoved(EVERYTHING), now, EXACT, still=0.99, seed=0)
+    found, _ = update_neighbours(earlier, unmoved(EVERYTHING), now, EXACT, still=0.99, seed=0)
     wanted = find_neighbours(now, EXACT, seed=0)
     np.testing.assert_array_equal(found.neighbours[:50], wanted.neighbours[:50])
     np.testing.assert_array_equal(np.sort(found.neighbours[50:]), np.sort(earlier.affinity.neighbours[50:]))
