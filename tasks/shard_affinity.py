@@ -8,12 +8,12 @@ import numpy as np
 import torch
 
 from rectifier_core.affinity import AffinityConfig, index_features, neighbours_of, rows_in_work
-from rectifier_core.inverted_lists import InvertedLists, by_likeness
+from rectifier_core.inverted_lists import InvertedLists, Lists, by_likeness
 from rectifier_core.numerics import Progress, row_blocks
 from rectifier_core.records import NO_NEIGHBOUR, Affinity, Projection
 from rectifier_core.top_k import in_threads
 from tasks.references import Ref, StageWriter
-from tasks.saved_records import load_record, open_record, save_record
+from tasks.saved_records import load_record, open_record, save_lists, save_record
 from tasks.shard_runner import Arrays, Runner, Shared, row_shards
 
 LISTS = ("means", "radius", "vectors", "items", "offsets")
@@ -69,6 +69,8 @@ def write_neighbours(
     index = index_features(projection, config, seed=seed, threads=threads, memory=memory) if len(rows) else None
     if index is not None:
         name, recall = index.name, index.recall
+        if len(index.means) > 1:
+            save_lists(writer, Lists.of(index, shape[0]))
         order = by_likeness(index, projection.target, rows, threads=threads)
         spans = row_shards(len(order), runner.shard_rows)
         with runner.open_work(f"affinity/{projection.modality}") as work:
