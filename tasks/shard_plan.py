@@ -24,7 +24,7 @@ from rectifier_core.shards import balanced_bounds, num_shards
 from rectifier_core.support import Block, Side
 from tasks.shard_runner import Arrays, Runner, ShardWork, Shared
 
-ENTRIES = 256
+ENTRIES = 640
 MAKING = (make_rows, make_columns)
 
 
@@ -92,7 +92,7 @@ class ShardedLines:
         self._kernels: dict[int, list[Path]] = {}
         self._numbers = count()
 
-    def __call__(self, work: Work, blocks: Sequence[Block], vectors: tuple[Float64, ...]) -> Float64:
+    def __call__(self, work: Work, blocks: Sequence[Block], vectors: tuple[Float32 | Float64, ...]) -> Float64:
         """``work`` on all lines of the side that ``blocks`` cut, wherever it is done: [I] float64."""
         side = blocks[0].side
         graph, bounds = self._graph(side)
