@@ -25,7 +25,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.sinkhorn_graphs import drawn
-from rectifier_core.records import Float64
+from rectifier_core.records import Float32
 from rectifier_core.scaling import Run, in_order, kernel_sums, make_columns, make_rows
 from rectifier_core.support import Support, build_support
 from tasks.code_version import worker_digest
@@ -87,7 +87,7 @@ def shard_costs(runner: DaskRunner, shards: int) -> Iterator[str]:
         yield f"| {floats * 4:,} | {count} | {wall:.1f} | {cpu:.1f} | {sent:,} |"
 
 
-def step(run: Run, support: Support, vectors: tuple[Float64, Float64]) -> float:
+def step(run: Run, support: Support, vectors: tuple[Float32, Float32]) -> float:
     """Seconds of one step."""
     start = time.perf_counter()
     run(kernel_sums, support.row_blocks, vectors[:1])
@@ -102,7 +102,8 @@ def step_costs(runner: DaskRunner, support: Support, rounds: int, workers: int) 
         lines = ShardedLines(work, runner.shard_rows)
         for run in (lines, in_order):
             run(make_columns, support.column_blocks, (nothing, run(make_rows, support.row_blocks, (nothing,))))
-        vectors = (np.ones(support.num_items), np.ones(support.num_items))
+        ones = np.ones(support.num_items, np.float32)
+        vectors = (ones, ones)
         taken = [(step(in_order, support, vectors), step(lines, support, vectors)) for _ in range(rounds)]
     here, there = (min(x) for x in zip(*taken, strict=True))
     millions = support.num_entries / 1e6

@@ -24,7 +24,7 @@ from rectifier_core.shards import balanced_bounds, num_shards
 from rectifier_core.support import Block, Side
 from tasks.shard_runner import Arrays, Runner, ShardWork, Shared
 
-ENTRIES = 256
+ENTRIES = 640
 MAKING = (make_rows, make_columns)
 
 

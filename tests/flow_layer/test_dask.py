@@ -21,7 +21,7 @@ from tests.flow_layer.flow_support import PATIENCE, ROOT, CommandLine, last_days
 # Small blocks and shards, so that a catalog of 400 items is many of them; a block's size may show in the bits, a shard's may not.
 BLOCKS = ("--set", "projection.block_rows=4", "--set", "affinity.block_rows=16", "--set", "rectify.block_rows=16")
 BRIEF = ("--set", "projection.ridge_grid=[1.0, 30.0]", "--set", "sinkhorn.max_iterations=6")
-SHARDS = ("--set", "resources.shard_rows=25")
+SHARDS = ("--set", "resources.shard_rows=12")
 Here = tuple[Path, dict[str, Any]]
 PRELOAD = ("tasks.shard_affinity", "tasks.shard_plan", "tasks.shard_projection", "tasks.shard_rectify")
 

@@ -81,7 +81,7 @@ def test_lines_may_be_summed_on_a_cluster(tmp_path: Path, in_process_cluster: Lo
     """In files or in memory, by shards of a few rows: the same bytes."""
     ref = saved(affinity(400, 9), tmp_path)
     here = plan_stage("image", ref, SinkhornConfig(), StageStore(tmp_path / "b"))
-    resources = ResourcesConfig(memory="1GiB", threads=1, runner="dask", address=in_process_cluster.scheduler_address, shard_rows=5)
+    resources = ResourcesConfig(memory="1GiB", threads=1, runner="dask", address=in_process_cluster.scheduler_address, shard_rows=2)
     with connect(resources, tmp_path / "a", logging.getLogger("test")) as runner:
         made = plan_stage("image", ref, SinkhornConfig(), StageStore(tmp_path / "a", runner), memory=memory)
     assert files(made) == files(here)
