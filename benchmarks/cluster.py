@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import logging
 import os
-import pickle
 import socket
 import subprocess
 import sys
@@ -23,6 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from distributed.protocol.pickle import dumps
 
 from benchmarks.sinkhorn_graphs import drawn
 from rectifier_core.records import Float32
@@ -83,7 +83,7 @@ def shard_costs(runner: DaskRunner, shards: int) -> Iterator[str]:
                 pass
             wall, cpu = 1000 * (time.perf_counter() - start) / count, 1000 * (time.process_time() - spent) / count
             terms = Terms(str(work.folder), worker_digest(), runner.resources)
-            sent = len(pickle.dumps((write_shard, zeros, pieces[0], count, terms)))
+            sent = len(dumps((write_shard, zeros, pieces[0], count, terms)))
         yield f"| {floats * 4:,} | {count} | {wall:.1f} | {cpu:.1f} | {sent:,} |"
 
 
