@@ -28,6 +28,8 @@ from rectifier_core.support import Allocate, Support, build_support, in_memory
 
 PATIENCE, FALL = 30, 0.99
 """Iterations within which the error must fall to this share of what it was."""
+HOPELESS, LOOK_EVERY = 10, 5
+"""The same, once no plan can be within tolerance; after how many iterations to look for a proof of that, which costs two or three."""
 CHUNK = 1 << 14
 FINE = 1e-5
 """Down to this tolerance vectors are gathered, and sent, as float32: the columns' sums are then good to about 1e-7 of themselves."""
@@ -65,7 +67,8 @@ def balance(
     run: Run = in_order,
     progress: Progress = silent,
 ) -> Plan:
-    """Balance exp(scores) on the affinity's support. Iterations stop at the tolerance, at the limit, or when the error no longer falls.
+    """Balance exp(scores) on the affinity's support. Iterations stop at the tolerance, at the limit, when the error no longer
+    falls, or within tolerance of what any plan leaves.
 
     ``potential`` [I] float64 starts from an earlier plan's, NaN where an item had none. ``memory`` bounds, in bytes, what is held beside
     vectors [I] and the graph's arrays, ``support.ENTRY`` bytes a neighbour, which lie where ``allocate`` says; the result's ``indices`` and
@@ -81,7 +84,7 @@ def balance(
         return _plan(affinity.modality, scaling, here, [], BalanceOutcome.ROW_ONLY)
     mixing = Anderson(config.memory, support.num_items) if config.method == "anderson" else None
     errors: list[float] = []
-    outcome, lowest, mark, marked = BalanceOutcome.MAX_ITERATIONS, np.inf, np.inf, 0
+    outcome, lowest, mark, marked, least = BalanceOutcome.MAX_ITERATIONS, np.inf, np.inf, 0, 0.0
     for iteration in range(config.max_iterations + 1):
         step, error = scaling.column_step(here)
         errors.append(error)
@@ -93,15 +96,22 @@ def balance(
         if error <= config.tolerance:
             outcome = BalanceOutcome.CONVERGED
             break
-        if iteration - marked >= PATIENCE:
+        if iteration and iteration % LOOK_EVERY == 0:
+            least = max(least, scaling.least_error(best))
+        if iteration - marked >= PATIENCE or (least > config.tolerance and _as_near_as_matters(error, least, iteration - marked, config)):
             outcome = BalanceOutcome.STALLED
             break
         if mixing is not None and error > 2 * lowest:
             mixing.forget()
         here = here + step if mixing is None else mixing.next(here, step)
-    if outcome is not BalanceOutcome.CONVERGED and scaling.least_error(best) > config.tolerance:
+    if outcome is not BalanceOutcome.CONVERGED and max(least, scaling.least_error(best)) > config.tolerance:
         outcome = BalanceOutcome.INFEASIBLE
     return _plan(affinity.modality, scaling, best, errors, outcome)
+
+
+def _as_near_as_matters(error: float, least: float, waited: int, config: SinkhornConfig) -> bool:
+    """Whether to leave a graph that no plan balances: its error is within tolerance of the ``least`` that any has, or hardly falls."""
+    return error <= least + config.tolerance or waited >= HOPELESS
 
 
 class Scaling:

@@ -220,6 +220,20 @@ def test_a_graph_without_balance_says_so() -> None:
     assert plan.column_error > 0.3
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_a_graph_without_balance_is_left_when_nothing_more_can_come_of_it(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    neighbours = np.stack([rng.choice(60, 4, replace=False, p=np.arange(60, 0, -1) ** 2 / 73810) for _ in range(60)])
+    affinity = affinity_of(neighbours, rng.standard_normal(neighbours.shape))
+    least, plan = least_error(dense(affinity) > -np.inf), balance(affinity, SinkhornConfig())
+    assert plan.outcome is BalanceOutcome.INFEASIBLE
+    assert least <= plan.column_error + 1e-7 < 1.15 * least + 2e-3
+    again = balance(affinity, SinkhornConfig(), potential=plan.potential)
+    assert again.outcome is BalanceOutcome.INFEASIBLE
+    assert again.iterations <= 10 < plan.iterations + 10
+    assert again.column_error <= plan.column_error + 1e-4
+
+
 def test_the_iteration_limit_is_an_outcome_of_its_own() -> None:
     plan = balance(clustered(4), SinkhornConfig(method="knopp", max_iterations=3, tolerance=1e-9))
     assert plan.outcome is BalanceOutcome.MAX_ITERATIONS
