@@ -1,8 +1,8 @@
-"""Writing the published rows as Parquet files, a file's rows in memory at a time; the same rows give the same bytes.
+"""Writing the published rows as Parquet files, a block of rows at a time; the same rows give the same bytes.
 
-The writer is Polars': Arrow's makes two levels for every number of a list and encodes them one by one, at three times the cost. It is
-handed a frame and a path, so that none of its threads ever waits for the interpreter. Nothing is compressed, which takes two to three
-times the time to save a tenth of the size of float vectors; short words get a dictionary.
+The writer is Polars': Arrow's makes two levels for every number of a list and encodes them one by one, at three times the cost. It
+writes to a path, so that of its threads only the one that asks for the next block ever waits for the interpreter. Nothing is compressed,
+which takes two to three times the time to save a tenth of the size of float vectors; short words get a dictionary.
 """
 
 from __future__ import annotations
@@ -15,12 +15,11 @@ from pathlib import Path
 
 import polars as pl
 import pyarrow as pa
+from polars.io.plugins import register_io_source
 
 from rectifier_core.numerics import row_blocks
 from tasks.table_files import FileEntry, TableFiles
 from tasks.table_rows import PublishedRows
-
-GROUPS = 16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,9 +51,8 @@ def blocks_of(part: slice, block_rows: int) -> Iterator[slice]:
 
 
 def write_files(files: TableFiles, rows: PublishedRows, rows_per_file: int, name: Callable[[int], str]) -> Iterator[WrittenFile]:
-    """Write every row, ``rows_per_file`` and ``GROUPS`` row groups at most to a file called ``name(index)``; each file is yielded once it
-    is whole and flushed."""
-    for index, part in enumerate(row_blocks(len(rows), min(rows_per_file, GROUPS * rows.block_rows))):
+    """Write every row, ``rows_per_file`` to a file called ``name(index)``; each file is yielded once it is whole and flushed."""
+    for index, part in enumerate(row_blocks(len(rows), rows_per_file)):
         path = name(index)
         with files.place(path) as place:
             _write(place, rows, part)
@@ -62,7 +60,11 @@ def write_files(files: TableFiles, rows: PublishedRows, rows_per_file: int, name
 
 
 def _write(place: Path, rows: PublishedRows, part: slice) -> None:
-    frame = pl.DataFrame(pa.Table.from_batches([rows.block(x) for x in blocks_of(part, rows.block_rows)]))
+    def frames(*_: object) -> Iterator[pl.DataFrame]:
+        for block in blocks_of(part, rows.block_rows):
+            yield pl.DataFrame(pa.Table.from_batches([rows.block(block)]))
+
     # What Polars would write here has every list and string large; with the table's own schema, whoever reads a file by itself gets that.
     said = {"ARROW:schema": base64.b64encode(rows.schema.serialize().to_pybytes()).decode()}
-    frame.write_parquet(place, compression="uncompressed", row_group_size=rows.block_rows, metadata=said)
+    source = register_io_source(frames, schema=pl.DataFrame(rows.schema.empty_table()).schema)
+    source.sink_parquet(place, compression="uncompressed", row_group_size=rows.block_rows, metadata=said)
