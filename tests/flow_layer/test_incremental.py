@@ -9,10 +9,11 @@ from datetime import date
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import pytest
 
 from flows.run_config import RunConfig
-from tasks.incremental_base import find_last
+from tasks.incremental_base import find_last, recall_fell
 from tasks.incremental_config import IncrementalConfig
 from tasks.references import Ref
 from tests.flow_layer.cli_process import Death
@@ -108,6 +109,19 @@ def test_what_makes_a_night_cold_is_said(nights: Nights) -> None:
     assert "no earlier run" in why(config.incremental, day=nights.days[0])
     assert "3 nights since the last cold run" in why(replace(config.incremental, cold_every=3))
     assert "another config" in why(config.incremental, parts=shaping | {"seed": 99})
+
+
+def test_anchors_that_fell_behind_are_told(nights: Nights, tmp_path: Path) -> None:
+    config, now = RunConfig.from_toml(nights.demo / "run.toml"), Ref(kind="anchors", path=str(tmp_path), digest="0")
+    source, day = Ref(**nights.results[-1]["stages"]["source"]), date.fromisoformat(nights.days[-1])
+    last, _ = find_last(config.run, config.publish.uri, day, source, config.shaping, config.incremental, config.run.store)
+    assert last is not None
+    then = float(last.stages["anchors"].array("recalls").max())
+    for share, told in ((0.95, False), (0.85, True)):
+        np.save(tmp_path / "recalls.npy", np.array([share * then]))
+        reason = recall_fell(now, last)
+        assert (reason is not None) == told
+    assert reason is not None and f"held-out recall fell from {then:.4f} to" in reason and "most_fallen = 0.1" in reason
 
 
 def test_a_night_of_too_many_changes_is_cold_and_publishes_like_any_cold_one(tomorrow: Nights, cli: CommandLine) -> None:
