@@ -66,11 +66,13 @@ PANDAS  ?=
 RESULTS := benchmarks/results
 TABLE    = echo "$(1)" && $(BIN)/python -m benchmarks.$(1) $(2) > .bench.md && mv .bench.md $(RESULTS)/$(1).md
 
-bench: $(STAMP) ## every table that takes minutes, into benchmarks/results
+bench: $(TESTSTAMP) ## every table that takes minutes, into benchmarks/results
 	$(call TABLE,propagation,)
 	$(call TABLE,top_k,)
 	$(call TABLE,sinkhorn,)
 	$(call TABLE,publish,)
+	$(call TABLE,cluster,)
+	$(call TABLE,incremental,--items 6000 --image 384 --text 128 --nights 1 --changed 0.01)
 	@if test -d "$(DATA)"; then $(call TABLE,anchor_curve,--data $(DATA) --seeds 2 --logs sparse clustered); \
 	else echo "anchor_curve: skipped, there is no MovieLens at $(DATA); say DATA=folder"; fi
 	@if test -d "$(MMREC)"; then PYTHONPATH="$(PANDAS)" && export PYTHONPATH && $(call TABLE,lightgcn_epoch,--mmrec $(MMREC)); \
@@ -79,7 +81,7 @@ bench: $(STAMP) ## every table that takes minutes, into benchmarks/results
 bench-scale: $(STAMP) ## how a whole night grows: 10,000, 100,000 and 1,000,000 items, an hour and 40 GB (SIZES= for less)
 	$(call TABLE,scale,$(SIZES))
 
-SIZES ?= --large
+SIZES ?= --large --next-night --set resources.memory='"8GiB"'
 
 clean: ## remove the virtual environment and the demo
 	rm -rf $(VENV) $(DEMO) .lock .pytest_cache .mypy_cache .ruff_cache .hypothesis
