@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from benchmarks.device_bench import Bench, failed, relative
+from benchmarks.placed import placed
 from benchmarks.synthetic_log import clustered_log
 from rectifier_core.affinity import AffinityConfig, find_neighbours
 from rectifier_core.anchors import AnchorsConfig, train_anchors
@@ -25,7 +26,7 @@ from rectifier_core.interaction_sampling import NegativeSampler, hold_out
 from rectifier_core.numerics import row_blocks, unit_rows
 from rectifier_core.projection import ProjectionConfig, fit_projection
 from rectifier_core.propagation import InteractionGraph
-from rectifier_core.records import Anchors, Float32, Int32, Interactions, Projection
+from rectifier_core.records import Anchors, Float32, Int32, Interactions
 from rectifier_core.seeding import generator
 from rectifier_core.spectral import spectral_start
 from rectifier_core.top_k import largest_products
@@ -44,27 +45,6 @@ def clustered(items: int) -> Float32:
         latent = centre[kind[block]] + np.float32(0.7) * rng.standard_normal((block.stop - block.start, 24), dtype=np.float32)
         rows[block] = latent @ spread + np.float32(0.2) * rng.standard_normal((block.stop - block.start, WIDTH), dtype=np.float32)
     return unit_rows(rows)
-
-
-def placed(projected: Float32, target: Float32) -> Projection:
-    """The record that the search reads."""
-    rows, nothing = len(projected), np.zeros(len(projected), np.float32)
-    return Projection(
-        modality="image",
-        weight=np.zeros((1, projected.shape[1]), np.float32),
-        feature_mean=np.zeros(1, np.float32),
-        target_mean=np.zeros(WIDTH, np.float32),
-        fold_weights=np.zeros((1, 1, WIDTH), np.float32),
-        fold_means=np.zeros((1, 1), np.float32),
-        projected=projected,
-        target=target,
-        alignment=nothing,
-        length=nothing,
-        fold=np.zeros(rows, np.int32),
-        null_alignment=np.zeros(0, np.float32),
-        kept=np.zeros(rows, np.bool_),
-        ridge=None,
-    )
 
 
 def search_with_ties(bench: Bench) -> None:

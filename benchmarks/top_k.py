@@ -18,9 +18,10 @@ from pathlib import Path
 import faiss
 import numpy as np
 
+from benchmarks.placed import placed
 from rectifier_core.affinity import AffinityConfig, find_neighbours
 from rectifier_core.numerics import row_blocks, unit_rows
-from rectifier_core.records import Float32, Int64, Projection
+from rectifier_core.records import Float32, Int64
 from rectifier_core.seeding import generator
 from rectifier_core.top_k import in_threads, lay_out, search_all
 
@@ -47,27 +48,6 @@ def hubs(items: int) -> tuple[Float32, Float32]:
 
 
 KINDS: dict[str, Callable[[int], tuple[Float32, Float32]]] = {"clustered": clustered, "hubs": hubs}
-
-
-def projection(queries: Float32, features: Float32) -> Projection:
-    """The record that the stage reads, as if ``features`` had been projected."""
-    rows, nothing = len(features), np.zeros(len(features), np.float32)
-    return Projection(
-        modality="image",
-        weight=np.zeros((1, WIDTH), np.float32),
-        feature_mean=np.zeros(1, np.float32),
-        target_mean=np.zeros(WIDTH, np.float32),
-        fold_weights=np.zeros((1, 1, WIDTH), np.float32),
-        fold_means=np.zeros((1, 1), np.float32),
-        projected=features,
-        target=queries,
-        alignment=nothing,
-        length=nothing,
-        fold=np.zeros(rows, np.int32),
-        null_alignment=np.zeros(0, np.float32),
-        kept=np.zeros(rows, np.bool_),
-        ridge=None,
-    )
 
 
 class Clock:
@@ -117,7 +97,7 @@ def measure(kind: str, items: int, whole: int, threads: int) -> tuple[str, float
     flat = peer(index, queries[halves[0]])
     Path("/proc/self/clear_refs").write_text("5")
     before, clock = resident("VmRSS"), Clock()
-    found = find_neighbours(projection(queries, features), AffinityConfig(), seed=0, threads=threads)
+    found = find_neighbours(placed(features, queries), AffinityConfig(), seed=0, threads=threads)
     lists, peak = clock.read(), resident("VmHWM") - before
     flat = (flat + peer(index, queries[halves[1]])) * items / len(asked)
     some = queries[asked[: max(1024, min(len(asked), PAIRS // items))]]
@@ -139,7 +119,8 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
     faiss.omp_set_num_threads(options.threads)
-    small = projection(*clustered(3000))
+    asked, found = clustered(3000)
+    small = placed(found, asked)
     find_neighbours(small, AffinityConfig(index="ivf"), seed=0)
     cpu = next((line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")), "")
     sizes = " ".join(map(str, options.sizes))

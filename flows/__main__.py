@@ -17,6 +17,7 @@ from flows.command_line import (
     given_day,
     hide_tracebacks,
     printed_progress,
+    read_config_and_day,
     run_command,
     set_prefect_defaults,
     told_by,
@@ -91,11 +92,7 @@ def rectify(
 
     def work() -> dict[str, Any]:
         set_prefect_defaults()
-        from flows.run_config import RunConfig
-        from tasks.source import resolve_day
-
-        settings = RunConfig.from_toml(config, overrides or ())
-        day = resolve_day(settings.source, given_day(as_of))
+        settings, day = read_config_and_day(config, overrides, as_of)
         from flows.rectify_catalog import rectify_catalog
 
         if not debug:
@@ -122,9 +119,7 @@ def audit(
 
     def work() -> dict[str, Any]:
         set_prefect_defaults()
-        from flows.run_config import RunConfig
         from tasks.audit_inputs import AuditOptions
-        from tasks.source import resolve_day
 
         if fdr is not None and top is not None:
             raise InputError("--fdr, --top: give one of the two")
@@ -132,8 +127,7 @@ def audit(
             options = AuditOptions(fdr=0.1 if fdr is None else fdr, top=top, labels=labels, hand_check=hand_check)
         except ValueError as error:
             raise InputError(str(error)) from error
-        settings = RunConfig.from_toml(config, overrides or ())
-        day = resolve_day(settings.source, given_day(as_of))
+        settings, day = read_config_and_day(config, overrides, as_of)
         from flows.audit_catalog import audit_catalog
 
         if not debug:
@@ -161,11 +155,7 @@ def compare(
 
     def work() -> dict[str, Any]:
         set_prefect_defaults()
-        from flows.run_config import RunConfig
-        from tasks.source import resolve_day
-
-        settings = RunConfig.from_toml(config, overrides or ())
-        day = resolve_day(settings.source, given_day(as_of))
+        settings, day = read_config_and_day(config, overrides, as_of)
         from flows.compare_nights import compare_nights
 
         if not debug:

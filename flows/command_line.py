@@ -10,11 +10,14 @@ import traceback
 from collections.abc import Callable
 from datetime import date, datetime
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from tasks.errors import InputError, RectifierError
+
+if TYPE_CHECKING:
+    from flows.run_config import RunConfig
 
 ConfigFile = Annotated[Path, typer.Option("--config", help="The run config, a TOML file.")]
 Overrides = Annotated[list[str] | None, typer.Option("--set", help="Override a key of the config: a.b=value. May be repeated.")]
@@ -61,6 +64,15 @@ def given_day(text: str | None, option: str = "--as-of") -> date | None:
         return None if text is None else datetime.strptime(text, "%Y-%m-%d").date()
     except ValueError:
         raise InputError(f"{option} {text}: wanted a day as YYYY-MM-DD") from None
+
+
+def read_config_and_day(path: Path, overrides: list[str] | None, as_of: str | None) -> tuple[RunConfig, date]:
+    """The run config, and the day that ``--as-of`` or the data name. Raises InputError."""
+    from flows.run_config import RunConfig
+    from tasks.source import resolve_day
+
+    config = RunConfig.from_toml(path, overrides or ())
+    return config, resolve_day(config.source, given_day(as_of))
 
 
 def printed_progress() -> Callable[[str, int, int], None]:

@@ -17,7 +17,7 @@ from rectifier_core.projection import ProjectionConfig
 from rectifier_core.records import Int32, Int64
 from tasks.incremental_config import IncrementalConfig
 from tasks.references import Ref, StageStore, StageWriter, whole_digest
-from tasks.runs import RunSettings, earlier_runs, same_making
+from tasks.runs import RunSettings, earlier_runs, rows_before, same_making
 
 CARRY = "carry"
 
@@ -166,12 +166,3 @@ def _same(source: Ref, earlier: Ref, before: Int64) -> Iterator[tuple[str, np.nd
                 now, then = (np.asarray(x.array(f"{part}-{modality}")) for x in (source, earlier))
                 same &= now == then[before]
             yield modality, same
-
-
-def rows_before(ids: np.ndarray[Any, Any], earlier: np.ndarray[Any, Any]) -> Int64:
-    """The place of each of ``ids`` [N] among the distinct ids ``earlier`` [M], -1 where it is not among them: int64 [N]."""
-    if not len(earlier) or ids.dtype.kind != earlier.dtype.kind:
-        return np.full(len(ids), -1, np.int64)
-    order = np.argsort(earlier, kind="stable")
-    at = order[np.minimum(np.searchsorted(earlier, ids, sorter=order), len(earlier) - 1)]
-    return np.where(earlier[at] == ids, at, -1).astype(np.int64)

@@ -13,12 +13,12 @@ from rectifier_core.anchors import AnchorsConfig
 from rectifier_core.copies import CopiesConfig
 from rectifier_core.incremental.affinity import EarlierNeighbours, update_neighbours
 from rectifier_core.incremental.anchors import EarlierRows, refold_anchors
-from rectifier_core.incremental.carried import gathered
+from rectifier_core.incremental.carried import carried_rows
 from rectifier_core.incremental.copies import update_copies
 from rectifier_core.incremental.projection import update_projection
 from rectifier_core.numerics import Progress, silent
 from rectifier_core.projection import ProjectionConfig
-from rectifier_core.records import Affinity, Anchors, Copies, Float32, Int64, Projection
+from rectifier_core.records import Affinity, Anchors, Copies, Projection
 from rectifier_core.witness import WitnessConfig, place_by_features
 from tasks.incremental_base import Last
 from tasks.references import Ref, StageStore, StageWriter
@@ -33,22 +33,14 @@ def anchors_stage(source: Ref, config: AnchorsConfig, seed: int, last: Last, sto
     def build(writer: StageWriter) -> None:
         items, users = (np.asarray(last.carry.array(name)) for name in ("before", "user_before"))
         rows = EarlierRows(
-            users=_placed(earlier.array("user_ego"), users),
-            items=_placed(earlier.array("ego"), items),
-            reliability=_placed(earlier.array("reliability"), items),
+            users=carried_rows(earlier.array("user_ego"), users, np.nan),
+            items=carried_rows(earlier.array("ego"), items, np.nan),
+            reliability=carried_rows(earlier.array("reliability"), items, np.nan),
         )
-        rows.reliability[~_placed(earlier.array("trained"), items).astype(np.bool_)] = np.nan
+        rows.reliability[~carried_rows(earlier.array("trained"), items, False)] = np.nan
         save_record(writer, refold_anchors(load_interactions(source), rows, config, seed=seed))
 
     return store.once("anchors", (source, config, seed, earlier, last.carry), build)
-
-
-def _placed(values: np.ndarray, before: Int64) -> Float32:
-    """An earlier run's rows in this run's order, NaN where it had none."""
-    found = np.full((len(before), *values.shape[1:]), np.nan, np.float32)
-    known = np.flatnonzero(before >= 0)
-    found[known] = gathered(np.asarray(values), before[known])
-    return found
 
 
 def copies_stage(

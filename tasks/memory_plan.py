@@ -53,15 +53,14 @@ class Need:
 
 def stage_needs(sizes: Sizes, config: PipelineConfig) -> dict[str, Need]:
     """What every stage needs, by its name in the run's summary."""
-    needs = {"anchors": _anchors(sizes, config), "trust": _trust(sizes, config), "rectified": _rectified(sizes, config)}
+    needs, trust = {"anchors": _anchors(sizes, config), "rectified": _rectified(sizes, config)}, _trust(sizes, config)
     for modality, width in sizes.widths.items():
         for name, need in _BY_MODALITY.items():
             needs[f"{name}/{modality}"] = need(sizes, config, width)
-        needs[f"trust/{modality}"] = needs["trust"]
+        needs[f"trust/{modality}"] = trust
     for projected, onto in witness_pairs(sizes.widths, config.witness):
         needs[f"places/{onto}"] = _places(sizes, config, sizes.widths[onto])
         needs[f"witness/{projected}-{onto}"] = _projection(sizes, config, sizes.widths[projected])
-    del needs["trust"]
     return needs
 
 

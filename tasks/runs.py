@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 
 import rectifier_core
-from rectifier_core.records import Float32
+from rectifier_core.records import Float32, Int64
 from tasks.code_version import code_digest
 from tasks.errors import StorageError
 from tasks.publish_config import PublishConfig, RunIdentity
@@ -179,13 +179,21 @@ def previous_ego(
         before, ego = refs["source"].array("item_ids"), refs["anchors"].array("ego")
         if ego.shape[1] != width or before.dtype.kind != item_ids.dtype.kind:
             continue
-        order = np.argsort(before, kind="stable")
-        at = np.minimum(np.searchsorted(before, item_ids, sorter=order), len(before) - 1)
-        known = (before[order[at]] == item_ids) & refs["anchors"].array("trained")[order[at]]
+        at = rows_before(item_ids, np.asarray(before))
+        known = (at >= 0) & refs["anchors"].array("trained")[at]
         rows = np.full((len(item_ids), width), np.nan, np.float32)
-        rows[known] = ego[order[at[known]]]
+        rows[known] = ego[at[known]]
         return rows, str(summary["run_id"])
     return None, None
+
+
+def rows_before(ids: np.ndarray[Any, Any], earlier: np.ndarray[Any, Any]) -> Int64:
+    """The place of each of ``ids`` [N] among the distinct ids ``earlier`` [M], -1 where it is not among them: int64 [N]."""
+    if not len(earlier) or ids.dtype.kind != earlier.dtype.kind:
+        return np.full(len(ids), -1, np.int64)
+    order = np.argsort(earlier, kind="stable")
+    at = order[np.minimum(np.searchsorted(earlier, ids, sorter=order), len(earlier) - 1)]
+    return np.where(earlier[at] == ids, at, -1).astype(np.int64)
 
 
 def earlier_runs(settings: RunSettings, table: str, as_of: date) -> list[dict[str, Any]]:

@@ -45,11 +45,16 @@ class Carried:
 
     def rows(self, values: np.ndarray[Any, Any], fill: Any) -> np.ndarray[Any, Any]:
         """``values`` [J, ...] of the earlier run in this run's order [I, ...], ``fill`` for items that it did not have."""
-        found = np.full((len(self.before), *values.shape[1:]), fill, values.dtype)
-        for block in row_blocks(len(self.before), BLOCK_ROWS):
-            at = np.flatnonzero(self.known[block])
-            found[block][at] = gathered(values, self.before[block][at])
-        return found
+        return carried_rows(values, self.before, fill)
+
+
+def carried_rows(values: np.ndarray[Any, Any], before: Int64, fill: Any) -> np.ndarray[Any, Any]:
+    """``values`` [J, ...] at the places ``before`` [I], read by blocks; ``fill`` where a place is -1."""
+    found = np.full((len(before), *values.shape[1:]), fill, values.dtype)
+    for block in row_blocks(len(before), BLOCK_ROWS):
+        at = np.flatnonzero(before[block] >= 0)
+        found[block][at] = gathered(values, before[block][at])
+    return found
 
 
 def gathered(values: np.ndarray[Any, Any], rows: Int64) -> np.ndarray[Any, Any]:
