@@ -122,7 +122,7 @@ def index_features(
     columns = np.flatnonzero(projection.projected.any(axis=1))
     if not len(columns):
         return None
-    compact = memory is not None and 4 * len(columns) * projection.projected.shape[1] > memory // 2
+    compact = needs_compact(len(columns), projection.projected.shape[1], memory)
     exact = config.index == "flat"
     if config.index == "auto":
         exact = one_list_is_cheaper(len(rows), len(columns))
@@ -142,6 +142,11 @@ def index_features(
         if config.index == "ivf" or not _disappointing(index, projection.target, rows, config, seed):
             return index
     return one_list(projection.projected, columns, compact=compact)
+
+
+def needs_compact(features: int, width: int, memory: int | None) -> bool:
+    """Whether float32 vectors would fill more than half of ``memory`` bytes, and are indexed in 16 bits."""
+    return memory is not None and 4 * features * width > memory // 2
 
 
 def index_on_device(projection: Projection, device: str) -> DeviceSearch | None:

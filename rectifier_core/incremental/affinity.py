@@ -7,11 +7,12 @@ not change and was not among the K best, but would be now that the anchor moved 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
 
-from rectifier_core.affinity import AffinityConfig, index_features, neighbours_of, score_candidates
+from rectifier_core.affinity import AffinityConfig, index_features, needs_compact, neighbours_of, score_candidates
 from rectifier_core.incremental.carried import Carried
 from rectifier_core.inverted_lists import InvertedLists, Lists, by_likeness, fill_lists, one_list, search
 from rectifier_core.numerics import Progress, row_blocks, silent
@@ -104,7 +105,7 @@ def _index(
     if lists is None:
         return index_features(projection, config, seed=seed, threads=threads, memory=memory)
     columns = np.flatnonzero(projection.projected.any(axis=1))
-    compact = memory is not None and 4 * len(columns) * projection.projected.shape[1] > memory // 2
+    compact = needs_compact(len(columns), projection.projected.shape[1], memory)
     number = np.where(stays, carried.rows(lists.number, -1), np.int32(-1))
     return fill_lists(replace(lists, number=number), projection.projected, columns, compact=compact, threads=threads)
 
@@ -113,7 +114,7 @@ def _kept(earlier: EarlierNeighbours, carried: Carried, stays: Bool, projection:
     """The earlier neighbours [I, K] as rows of this run; all ``NO_NEIGHBOUR`` where an item has to ask anew."""
     before = carried.rows(earlier.affinity.neighbours, NO_NEIGHBOUR)
     after = np.append(carried.after(len(earlier.affinity.neighbours)), -1)
-    after[np.append(~_of_earlier(stays, carried, len(after) - 1), False)] = -1
+    after[np.append(~carried.marked(stays, len(after) - 1), False)] = -1
     now: Int32 = after[before].astype(np.int32)
     lost = ((before != NO_NEIGHBOUR) & (now == NO_NEIGHBOUR)).any(axis=1)
     moved = np.einsum("ij,ij->i", carried.rows(earlier.target, 0), projection.target) < still
@@ -122,14 +123,8 @@ def _kept(earlier: EarlierNeighbours, carried: Carried, stays: Bool, projection:
     return now
 
 
-def _of_earlier(stays: Bool, carried: Carried, num_before: int) -> Bool:
-    of: Bool = np.zeros(num_before, np.bool_)
-    of[carried.before[stays & carried.known]] = True
-    return of
-
-
-def _through(work: object, count: int, config: AffinityConfig, threads: int, what: str, progress: Progress) -> None:
-    for block in in_threads(work, list(row_blocks(count, config.block_rows)), threads):  # type: ignore[arg-type]
+def _through(work: Callable[[slice], None], count: int, config: AffinityConfig, threads: int, what: str, progress: Progress) -> None:
+    for block in in_threads(work, list(row_blocks(count, config.block_rows)), threads):
         progress(what, block.stop, count)
 
 

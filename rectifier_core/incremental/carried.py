@@ -43,6 +43,12 @@ class Carried:
         after[self.before[self.known]] = np.flatnonzero(self.known)
         return after
 
+    def marked(self, items: Bool, num_before: int) -> Bool:
+        """Which rows then are those of the ``items`` [I] bool now: [num_before] bool."""
+        marked = np.zeros(num_before, np.bool_)
+        marked[self.before[items & self.known]] = True
+        return marked
+
     def rows(self, values: np.ndarray[Any, Any], fill: Any) -> np.ndarray[Any, Any]:
         """``values`` [J, ...] of the earlier run in this run's order [I, ...], ``fill`` for items that it did not have."""
         return carried_rows(values, self.before, fill)

@@ -35,7 +35,7 @@ def update_copies(
     group[changed] = -1
     touched = np.zeros(len(before.unlike) + 1, np.bool_)
     touched[group[near]] = True
-    touched[before.group[~_stayed(carried, len(before.group))]] = True
+    touched[before.group[~carried.marked(carried.same, len(before.group))]] = True
     touched[-1] = False
     anew: Bool = near | touched[group]
     found = label_copies(features, sketch.only(anew), config.search, seed=seed, name=before.modality, progress=progress)
@@ -50,13 +50,6 @@ def _labels(group: Int32) -> Int64:
     labels = group.astype(np.int64) + len(group)
     labels[alone] = np.flatnonzero(alone)
     return labels
-
-
-def _stayed(carried: Carried, num_before: int) -> Bool:
-    """Which rows of the earlier run are here with the same feature: [num_before] bool."""
-    stayed = np.zeros(num_before, np.bool_)
-    stayed[carried.before[carried.same]] = True
-    return stayed
 
 
 def _sketch(before: Sketch, carried: Carried, features: Float32, present: Bool, config: CopiesConfig, seed: int, name: str) -> Sketch:
