@@ -7,7 +7,7 @@ BIN    := $(VENV)/bin
 RUNS   := $(BIN)/python -m flows
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test test-slow lint lock evidence bench bench-scale clean
+.PHONY: help tools install run test test-slow lint lock evidence bench bench-scale clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -28,6 +28,14 @@ $(TESTSTAMP): $(STAMP)
 	$(BIN)/python -m pip install --quiet --editable ".[app,test]" --constraint $(VENV)/constraints.txt
 	touch $@
 
+# What some tests drive for real; where it cannot be installed those tests skip, saying so.
+tools: ## install redis-server and strace for the tests, where this is Debian and we may
+	@for tool in redis-server strace; do command -v $$tool > /dev/null || missing="$$missing $$tool"; done; \
+	if test -n "$$missing" && test "$$(id -u)" = 0 && command -v apt-get > /dev/null; then \
+	  echo "installing$$missing"; \
+	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends $$missing > /dev/null || true; \
+	elif test -n "$$missing"; then echo "not installed, their tests will be skipped:$$missing"; fi
+
 install: $(STAMP) ## install the application into .venv
 
 run: $(STAMP) ## build the demo catalog, run the nightly flow once, say what it found
@@ -40,7 +48,7 @@ lint: $(TESTSTAMP) ## ruff and mypy
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-test: lint ## what .ci/run calls: lint, types, every test that is not marked slow
+test: tools lint ## what .ci/run calls: lint, types, every test that is not marked slow
 	$(BIN)/python -m pytest -m "not slow"
 
 test-slow: $(TESTSTAMP) ## the longer proofs
