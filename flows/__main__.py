@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import typer
 
+from flows.backfill_command import backfill
 from flows.command_line import (
     AsJson,
     ConfigFile,
     Debug,
     Overrides,
+    end_with,
     given_day,
     hide_tracebacks,
     printed_progress,
@@ -22,6 +23,7 @@ from flows.command_line import (
     set_prefect_defaults,
     told_by,
 )
+from flows.status_command import status
 from tasks.errors import InputError
 
 Number = TypeVar("Number", int, float)
@@ -199,8 +201,7 @@ def evaluate(
 
     run_command(work, as_json, debug, told_by("told_evaluation"))
     if failed:
-        print(f"error: {failed[0]}", file=sys.stderr)
-        raise typer.Exit(1)
+        end_with(1, failed[0])
 
 
 @app.command()
@@ -292,6 +293,10 @@ def score(
         return describe_score(found)
 
     run_command(work, as_json, debug, told)
+
+
+app.command()(status)
+app.command()(backfill)
 
 
 def _of_modality(option: str, text: str, number: type[Number], wanted: str) -> tuple[str, Number]:

@@ -33,3 +33,9 @@ class TableHeldError(RectifierError):
 
 class StorageError(RectifierError):
     """Writing failed (disk full, no permission): nothing was published, and a rerun resumes where this one stopped."""
+
+
+class InterruptedBackfillError(RectifierError):
+    """Stopped by hand: what was done stays done."""
+
+    exit_code = 130

@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import socket
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -19,14 +20,16 @@ from pathlib import Path
 from tasks.errors import StorageError, TableHeldError
 from tasks.publish_config import PublishConfig
 
+TICK = 0.5
+
 
 @contextmanager
-def table_lock(config: PublishConfig, lock_folder: Path | None = None, *, run: str = "") -> Iterator[Path]:
+def table_lock(config: PublishConfig, lock_folder: Path | None = None, *, run: str = "", patience: float = 0.0) -> Iterator[Path]:
     """Hold the table of ``config`` for the block; yields the lock file.
 
     The file lies beside a local table, else in ``lock_folder``; ``run`` is written into it for whoever meets the lock. Raises
-    TableHeldError at once when another holds it, StorageError when the file cannot be made, ValueError for a remote table without
-    ``lock_folder``.
+    TableHeldError when another holds it and still does after ``patience`` seconds, StorageError when the file cannot be made, ValueError
+    for a remote table without ``lock_folder``.
     """
     path = lock_path(config, lock_folder)
     try:
@@ -37,6 +40,7 @@ def table_lock(config: PublishConfig, lock_folder: Path | None = None, *, run: s
             f"table {config.uri}: the lock file {path} cannot be opened: {error.strerror}; make its folder writable"
         ) from error
     try:
+        _wait(handle, patience)
         _take(handle, config, path, run)
         yield path
         os.ftruncate(handle, 0)
@@ -53,6 +57,17 @@ def lock_path(config: PublishConfig, lock_folder: Path | None = None) -> Path:
     if lock_folder is None:
         raise ValueError(f"lock_folder: wanted a local folder for the lock of {config.uri}")
     return lock_folder / f".{hashlib.blake2b(config.uri.rstrip('/').encode(), digest_size=12).hexdigest()}.lock"
+
+
+def _wait(handle: int, patience: float) -> None:
+    """Come back when the lock looks free, or after ``patience`` seconds."""
+    end = time.monotonic() + patience
+    while time.monotonic() < end:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except OSError:
+            time.sleep(min(TICK, max(0.0, end - time.monotonic())))
 
 
 def _take(handle: int, config: PublishConfig, path: Path, run: str) -> None:
