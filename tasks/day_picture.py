@@ -18,7 +18,7 @@ LOOKS = {
     "done": ("#009e73", "D"),
     "stale": ("#e69f00", "S"),
     "running": ("#56b4e9", "r"),
-    "dead": ("#000000", "x"),
+    "dead": ("#1a1a1a", "x"),
     "failed": ("#d55e00", "F"),
     "refused": ("#cc79a7", "R"),
     "missing": ("#ffffff", "M"),
