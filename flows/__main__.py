@@ -22,6 +22,7 @@ from flows.command_line import (
     set_prefect_defaults,
     told_by,
 )
+from flows.server_command import server
 from tasks.errors import InputError
 
 Number = TypeVar("Number", int, float)
@@ -29,6 +30,7 @@ Number = TypeVar("Number", int, float)
 app = typer.Typer(
     add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help="Find and mend features that belong to another item."
 )
+app.add_typer(server, name="server")
 
 
 @app.command()
