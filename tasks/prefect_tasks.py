@@ -304,8 +304,9 @@ def publish(config: PublishConfig, identity: RunIdentity, source: Ref, rectified
 
 
 def asset_key(config: PublishConfig) -> str:
-    """The table's asset key: its URI, escaped as Prefect wants it."""
-    return config.uri if config.folder is None else f"file://{quote(config.uri)}"
+    """The table's asset key: its URI, with what Prefect does not take in a key written as =20, a blank."""
+    uri = config.uri if config.folder is None else f"file://{config.uri}"
+    return quote(uri, safe="/:@+,").replace("%", "=")
 
 
 @task(**IO, **PLAIN)
