@@ -76,3 +76,9 @@ def rolled_back(config: dict[str, Any], runs: str, to: int) -> int:
             sweep(publishing, RunSettings(folder=runs), 100)
 
     return told(work)
+
+
+def careless(path: str) -> None:
+    """Write a file and flush nothing."""
+    with open(path, "w") as stream:
+        stream.write("abcd")

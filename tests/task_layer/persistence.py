@@ -43,7 +43,7 @@ class Outcome(NamedTuple):
 
 @dataclass(slots=True)
 class Scene:
-    """A table's past under ``folder``/scene and a job: the rows it shows ``before`` and ``after``, the ``points`` where the job persists."""
+    """A table's past under ``folder``/scene and a job: what it shows ``before`` and ``after``, the ``points`` where it persists."""
 
     name: str
     folder: Path
