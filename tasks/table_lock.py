@@ -12,7 +12,7 @@ import json
 import os
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -39,7 +39,9 @@ def table_lock(config: PublishConfig, lock_folder: Path | None = None, *, run: s
     try:
         _take(handle, config, path, run)
         yield path
-        os.ftruncate(handle, 0)
+        # Who held it is of no interest any more; that it cannot be wiped out is no failure of the run.
+        with suppress(OSError):
+            os.ftruncate(handle, 0)
     finally:
         # The file itself stays: were it deleted, one process could lock a new file of that name while another holds the old one.
         os.close(handle)
