@@ -16,12 +16,14 @@ from typing import Any
 
 import mmh3
 from redis import Redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 from tasks.errors import InputError
 from tasks.feature_store_config import FeatureStoreConfig
 
 _SECONDS = {"socket_timeout": 30, "socket_connect_timeout": 10}
-_NODE = re.compile(r"[^:=,\s]+:\d+")
+_NODE = re.compile(r"[^:=,@/\s]+:\d+")
 _KEYS = 2000
 _INTS = struct.Struct("<2I")
 
@@ -33,8 +35,11 @@ def connection_string(config: FeatureStoreConfig) -> str:
     if not given:
         raise InputError(f'{variable} is not set; give it Feast\'s connection string for Redis, host:port,password="...",db=0')
     node, *options = given.split(",")
-    if not _NODE.fullmatch(node) or not all("=" in x for x in options):
-        raise InputError(f'{variable} is no connection string of one Redis; wanted host:port,password="...",db=0 (no commas in values)')
+    # Readers' feature_store.yaml holds it in single quotes.
+    if not _NODE.fullmatch(node) or not all("=" in x for x in options) or "'" in given:
+        raise InputError(
+            f'{variable} is no connection string of one Redis; wanted host:port,password="...",db=0, with no comma or quote in a value'
+        )
     names = {x.partition("=")[0] for x in options}
     return ",".join([given, *(f"{name}={seconds}" for name, seconds in _SECONDS.items() if name not in names)])
 
@@ -70,7 +75,8 @@ def clear_redis(config: FeatureStoreConfig, kept: Mapping[str, Sequence[str]]) -
     host, port = node.split(":")
     fields = {_field(view, name) for view, names in kept.items() for name in names} | {f"_ts:{view}".encode() for view in kept}
     touched = 0
-    with Redis(host=host, port=int(port), **options) as client:
+    # Whoever called tries again, and says so.
+    with Redis(host=host, port=int(port), **{"retry": Retry(NoBackoff(), 0)} | options) as client:
         keys = (key for key in client.scan_iter(match=b"*" + config.project.encode(), count=_KEYS) if _is_ours(key, config.project))
         while block := list(islice(keys, _KEYS)):
             with client.pipeline(transaction=False) as pipe:
