@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tasks.errors import InputError, RectifierError
+from tasks.run_log import error_line
 
 if TYPE_CHECKING:
     from flows.run_config import RunConfig
@@ -40,7 +41,7 @@ def run_command(work: Callable[[], dict[str, Any]], as_json: bool, debug: bool, 
             traceback.print_exc()
         code = error.exit_code if isinstance(error, RectifierError) else 130 if isinstance(error, KeyboardInterrupt) else 1
         said = str(error) if isinstance(error, RectifierError) else f"{type(error).__name__}: {error} (--debug shows where)"
-        print("error: " + " ".join(said.split()), file=sys.stderr)
+        print(error_line(said, code), file=sys.stderr)
         raise typer.Exit(code) from None
     print(told(found))
     if as_json:

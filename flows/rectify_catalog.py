@@ -11,6 +11,7 @@ from prefect import flow
 from flows.learn_anchors import Beginning, begin, begin_cold, known_identity
 from flows.match_catalog import match_catalog, time_offsets
 from flows.run_config import RunConfig
+from flows.watched import watched
 from rectifier_core.records import QualityReport, TableVersion
 from tasks import prefect_tasks as do
 from tasks.errors import GateRefusedError
@@ -31,6 +32,7 @@ from tasks.trend import Trend
 
 
 @flow(name="rectify-catalog", flow_run_name="rectify {as_of}", validate_parameters=False, persist_result=False)
+@watched
 def rectify_catalog(config: RunConfig, as_of: date) -> dict[str, Any]:
     """Publish the rectified features of one day and return the run's summary; a repeat publishes nothing.
 
@@ -148,7 +150,7 @@ def _report(night: _Night) -> dict[str, Any]:
     """Write the report and return the run's summary; raises GateRefusedError, which names the report, where nothing was published."""
     path = do.report(night.config.run.run_folder(night.identity.run_id), _report_inputs(night), night.facts)
     if night.version is None:
-        failed = "; ".join(f"{c.name}: {c.value:.4g}, wanted {c.rule} {c.bound:.4g}" for c in night.quality.checks if not c.passed)
+        failed = "; ".join(f"{c.name}: {c.value:.4g}, wanted {c.rule} {c.bound:.4g}" for c in night.quality.checks if c.verdict == "failed")
         raise GateRefusedError(f"{night.identity.day}: the quality gate refused, nothing was published: {failed}; see {path}")
     summary = {
         "run_id": night.identity.run_id,

@@ -24,6 +24,7 @@ from rectifier_core.witness import WitnessConfig
 from tasks.config_file import read_config
 from tasks.errors import InputError
 from tasks.evaluation_config import EvaluationConfig
+from tasks.freshness import AlertsConfig
 from tasks.incremental_config import IncrementalConfig
 from tasks.publish_config import PublishConfig
 from tasks.resources import ResourcesConfig
@@ -42,6 +43,7 @@ class RunConfig(BaseModel):
     run: RunSettings
     resources: ResourcesConfig = ResourcesConfig()
     incremental: IncrementalConfig = IncrementalConfig()
+    alerts: AlertsConfig = AlertsConfig()
     anchors: AnchorsConfig = AnchorsConfig()
     segments: SegmentsConfig = SegmentsConfig()
     time_offset: TimeOffsetConfig = TimeOffsetConfig()
@@ -74,7 +76,7 @@ class RunConfig(BaseModel):
 
         What an incremental run takes from an earlier one is told with that run: a cold run's rows do not depend on it.
         """
-        apart = ("publish", "run", "resources", "incremental", "evaluation")
+        apart = ("publish", "run", "resources", "incremental", "alerts", "evaluation")
         parts = {name: getattr(self, name) for name in type(self).model_fields if name not in apart}
         return parts | self.evaluation.shadow_parts | {"sequences": self.publish.sequences}
 

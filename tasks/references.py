@@ -28,6 +28,7 @@ from tasks.code_version import code_digest
 from tasks.errors import StorageError
 from tasks.mapped import create_mapped, open_mapped
 from tasks.memory import watch_memory
+from tasks.run_context import StageSpent, enter_stage, stage_ended
 from tasks.shard_runner import LocalRunner, Runner
 
 MANIFEST = "manifest.json"
@@ -114,17 +115,18 @@ class StageStore:
 
     def once(self, kind: str, inputs: tuple[Any, ...], build: Callable[[StageWriter], None]) -> Ref:
         """The output of ``kind`` for these inputs (refs, configs, plain values): found whole, or built now and kept."""
+        enter_stage(kind)
         start, worked, key = time.monotonic(), time.process_time(), stage_key(kind, inputs)
         found = self.find(kind, key)
         if found is not None:
-            return replace(found, reused=True, seconds=time.monotonic() - start)
+            return _told(replace(found, reused=True, seconds=time.monotonic() - start))
         with watch_memory() as peak, self._writing(kind, key) as writer:
             build(writer)
         found = self.find(kind, key)
         if found is None:
             raise StorageError(f"stage {kind}: its output vanished from {self.root} while the run was using it; run again")
         spent = time.process_time() - worked
-        return replace(found, seconds=time.monotonic() - start, cpu_seconds=spent, peak_memory=peak.size)
+        return _told(replace(found, seconds=time.monotonic() - start, cpu_seconds=spent, peak_memory=peak.size))
 
     def find(self, kind: str, key: str) -> Ref | None:
         """The output under this key if it lies there whole: every file of its manifest, at its size."""
@@ -201,6 +203,12 @@ class StageStore:
             yield False
         finally:
             os.close(handle)
+
+
+def _told(ref: Ref) -> Ref:
+    spent = StageSpent(seconds=ref.seconds, cpu_seconds=ref.cpu_seconds, peak_memory=ref.peak_memory, reused=ref.reused)
+    stage_ended(ref.kind, spent)
+    return ref
 
 
 def whole_digest(folder: Path) -> str | None:
