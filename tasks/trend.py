@@ -190,7 +190,7 @@ def find_jumps(days: Sequence[Mapping[str, Any]], as_of: str) -> list[dict[str, 
 
 def shared_interval(*found: Mapping[str, Any]) -> tuple[str, str]:
     """The ends of the narrowest interval that all have: of mix-ups among unlike items, else of all."""
-    return next((x for x in _INTERVALS if all(facts[end] is not None for facts in found for end in x)), _INTERVALS[1])
+    return next((x for x in _INTERVALS if all(facts.get(end) is not None for facts in found for end in x)), _INTERVALS[1])
 
 
 def _rate(facts: Mapping[str, Any], low: str, high: str) -> dict[str, Any]:
