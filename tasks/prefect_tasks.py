@@ -45,7 +45,6 @@ from tasks.references import Ref, StageStore
 from tasks.report import write_report
 from tasks.report_inputs import ModalityRefs, ReportInputs
 from tasks.report_words import shadow_phrase
-from tasks.run_context import enter_stage, stage
 from tasks.runs import RunSettings, copy_quarantine, previous_ego
 from tasks.segment_stages import offset_facts, segments_stage, time_offset_stage
 from tasks.shadow_stage import ShadowConfig, shadow_facts, shadow_measure, shadow_stage
@@ -74,7 +73,6 @@ PLAIN: dict[str, Any] = {"cache_policy": NO_CACHE, "persist_result": False}
 @task(task_run_name="read as of {as_of}", **IO, **PLAIN)
 def read(config: SourceConfig, as_of: date, store: StageStore) -> Ref:
     """Read and validate the catalog and the log."""
-    enter_stage("source")
     source = read_source(config, as_of, store, logged_progress())
     counts = source.meta["counts"]
     run_logger().info("read %s items and %s positive pairs as of %s", f"{counts['items']:,}", f"{counts['interactions_used']:,}", as_of)
@@ -285,8 +283,7 @@ def judge_quality(
     shadow: Ref | None = None,
 ) -> QualityReport:
     """Check what is about to be published."""
-    with stage("quality"):
-        report = stages.judge_stage(source, matched, rectified, config, publish_config, as_of, shadow=shadow_measure(shadow))
+    report = stages.judge_stage(source, matched, rectified, config, publish_config, as_of, shadow=shadow_measure(shadow))
     for check in report.checks:
         level, said = _TOLD[check.verdict]
         run_logger().log(level, "gate: %s: %.4g, %s %.4g: %s", check.name, check.value, check.rule, check.bound, said)
@@ -300,9 +297,9 @@ def publish(config: PublishConfig, identity: RunIdentity, source: Ref, rectified
 
     @materialize(asset, name="publish", task_run_name=f"publish {identity.day}", **IO, **PLAIN)
     def publish_table() -> TableVersion:
-        with stage("publish"):
-            found = find_published(config, identity) or publish_rectified(config, identity, source, rectified, facts)
-        if found.published:
+        found = find_published(config, identity)
+        if found is None:
+            found = publish_rectified(config, identity, source, rectified, facts)
             asset.add_metadata({"version": found.version, "rows": found.rows, "run_id": found.run_id, "as_of": found.as_of})
         done = "published" if found.published else "already holds this run:"
         run_logger().info("table version %s %s %s rows of %s", found.version, done, f"{found.rows:,}", identity.day)
@@ -321,7 +318,6 @@ def asset_key(config: PublishConfig) -> str:
 def keep_trend(config: PublishConfig, identity: RunIdentity, version: TableVersion | None, facts: Mapping[str, Any]) -> Trend:
     """Record what the run found beside the table, and raise an event where a rate jumped; the last days come back."""
     outcome = "refused" if version is None else "published" if version.published else "unchanged"
-    enter_stage("trend")
     entry = trend_entry(identity, outcome, None if version is None else version.version, facts["modalities"], facts["quality"])
     new = record_run(config, entry)
     trend = read_trend(config, until=identity.day)
@@ -333,9 +329,8 @@ def keep_trend(config: PublishConfig, identity: RunIdentity, version: TableVersi
 @task(**PLAIN)
 def report(folder: Path, inputs: ReportInputs, facts: Mapping[str, Any]) -> str:
     """Write the report and its JSON twin, put the quarantined rows beside them, and leave artifacts with Prefect."""
-    with stage("report"):
-        copy_quarantine(inputs.source, folder)
-        path = write_report(folder, inputs)
+    copy_quarantine(inputs.source, folder)
+    path = write_report(folder, inputs)
     version = "nothing" if inputs.table_version is None else f"version {inputs.table_version}"
     lines = [f"# {inputs.as_of}: {inputs.outcome}, {version}", ""]
     lines += [f"Run `{inputs.run_id}`, table `{inputs.table_uri}`, report `{path}`.", ""]

@@ -16,7 +16,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Container, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from enum import Enum
 from pathlib import Path
@@ -28,7 +28,7 @@ from tasks.code_version import code_digest
 from tasks.errors import StorageError
 from tasks.mapped import create_mapped, open_mapped
 from tasks.memory import watch_memory
-from tasks.run_context import StageSpent, enter_stage, stage_ended
+from tasks.run_context import StageSpent, stage_ended
 from tasks.shard_runner import LocalRunner, Runner
 
 MANIFEST = "manifest.json"
@@ -106,27 +106,38 @@ class StageWriter:
         (self.folder / "meta.json").write_text(json.dumps(values, indent=1, sort_keys=True, allow_nan=False))
 
 
+def _unwatched(_kind: str) -> AbstractContextManager[None]:
+    return nullcontext()
+
+
 @dataclass(frozen=True, slots=True)
 class StageStore:
-    """All stage outputs under one folder, and where the shards of those being built are worked on."""
+    """All stage outputs under one folder, where the shards of those being built are worked on, and who is told of each."""
 
     root: Path
     runner: Runner = field(default=LocalRunner(), compare=False)
+    watch: Callable[[str], AbstractContextManager[None]] = field(default=_unwatched, compare=False)
 
     def once(self, kind: str, inputs: tuple[Any, ...], build: Callable[[StageWriter], None]) -> Ref:
         """The output of ``kind`` for these inputs (refs, configs, plain values): found whole, or built now and kept."""
-        enter_stage(kind)
+        with self.watch(kind):
+            ref = self._once(kind, inputs, build)
+        spent = StageSpent(seconds=ref.seconds, cpu_seconds=ref.cpu_seconds, peak_memory=ref.peak_memory, reused=ref.reused)
+        stage_ended(kind, spent)
+        return ref
+
+    def _once(self, kind: str, inputs: tuple[Any, ...], build: Callable[[StageWriter], None]) -> Ref:
         start, worked, key = time.monotonic(), time.process_time(), stage_key(kind, inputs)
         found = self.find(kind, key)
         if found is not None:
-            return _told(replace(found, reused=True, seconds=time.monotonic() - start))
+            return replace(found, reused=True, seconds=time.monotonic() - start)
         with watch_memory() as peak, self._writing(kind, key) as writer:
             build(writer)
         found = self.find(kind, key)
         if found is None:
             raise StorageError(f"stage {kind}: its output vanished from {self.root} while the run was using it; run again")
         spent = time.process_time() - worked
-        return _told(replace(found, seconds=time.monotonic() - start, cpu_seconds=spent, peak_memory=peak.size))
+        return replace(found, seconds=time.monotonic() - start, cpu_seconds=spent, peak_memory=peak.size)
 
     def find(self, kind: str, key: str) -> Ref | None:
         """The output under this key if it lies there whole: every file of its manifest, at its size."""
@@ -203,12 +214,6 @@ class StageStore:
             yield False
         finally:
             os.close(handle)
-
-
-def _told(ref: Ref) -> Ref:
-    spent = StageSpent(seconds=ref.seconds, cpu_seconds=ref.cpu_seconds, peak_memory=ref.peak_memory, reused=ref.reused)
-    stage_ended(ref.kind, spent)
-    return ref
 
 
 def whole_digest(folder: Path) -> str | None:

@@ -64,11 +64,6 @@ def bind_run(run: RunContext) -> Iterator[None]:
         _STAGE.reset(stage_before)
 
 
-def enter_stage(name: str) -> None:
-    """This thread is in a stage from now on; it stays named until the next begins."""
-    _STAGE.set(name)
-
-
 def stage_ended(name: str, spent: StageSpent) -> None:
     """Note what a stage took."""
     run = _RUN.get()
@@ -77,9 +72,9 @@ def stage_ended(name: str, spent: StageSpent) -> None:
 
 
 @contextmanager
-def stage(name: str) -> Iterator[None]:
-    """A stage that leaves no output in the store, timed."""
-    enter_stage(name)
+def timed_stage(name: str) -> Iterator[None]:
+    """Be in a stage for the block, in this thread; it stays named until the next begins."""
+    _STAGE.set(name)
     start, worked = time.monotonic(), time.process_time()
     yield
     stage_ended(name, StageSpent(seconds=time.monotonic() - start, cpu_seconds=time.process_time() - worked))

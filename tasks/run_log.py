@@ -20,6 +20,7 @@ from logging.handlers import RotatingFileHandler
 from pathlib import Path
 from typing import Any
 
+from tasks.errors import RectifierError
 from tasks.report_words import MASK, is_secret_name, mask_credentials
 from tasks.run_context import RunContext, current_run, current_stage
 
@@ -45,6 +46,12 @@ def masked(text: str) -> str:
             text = text.replace(value, MASK)
     found: str = mask_credentials(text)
     return found
+
+
+def told_in_one_line(error: BaseException) -> str:
+    """The one line for a failure, masked; one that is not meant for a user is headed by its type."""
+    said = masked(" ".join(str(error).split()))
+    return said if isinstance(error, RectifierError) else f"{type(error).__name__}: {said}".rstrip(": ")
 
 
 class JsonLines(logging.Formatter):

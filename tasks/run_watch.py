@@ -13,7 +13,7 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-from tasks.errors import GateRefusedError, InputError, RectifierError, TableHeldError
+from tasks.errors import GateRefusedError, InputError, RectifierError, TableHeldError, exit_code_of
 from tasks.freshness import AlertsConfig
 from tasks.memory import peak_memory_bytes
 from tasks.metrics_facts import see_table
@@ -24,11 +24,9 @@ from tasks.prefect_tasks import asset_key
 from tasks.progress import run_logger
 from tasks.publish_config import PublishConfig
 from tasks.run_context import RunContext, bind_run, current_stage
-from tasks.run_log import log_end, masked, run_log, use_console
+from tasks.run_log import log_end, masked, run_log, told_in_one_line, use_console
 from tasks.runs import RunSettings
 from tasks.storage import StorageUnreachableError
-
-INTERRUPTED = 130
 
 
 @contextmanager
@@ -62,17 +60,12 @@ def how_it_ended(run: RunContext, error: BaseException | None) -> tuple[str, int
         kinds = ((GateRefusedError, "refused"), (InputError, "bad_input"), (TableHeldError, "held"))
         return next((name for kind, name in kinds if isinstance(error, kind)), "failed"), error.exit_code
     # SystemExit and what Prefect raises on SIGTERM are no Exception either.
-    return ("failed", 1) if isinstance(error, Exception) else ("interrupted", INTERRUPTED)
-
-
-def said_of(error: BaseException) -> str:
-    """The one line of a failure."""
-    return masked(" ".join((str(error) if isinstance(error, RectifierError) else f"{type(error).__name__}: {error}").split()))
+    return "failed" if isinstance(error, Exception) else "interrupted", exit_code_of(error)
 
 
 def _ended(run: RunContext, publish: PublishConfig, alerts: AlertsConfig, started: float, error: BaseException | None) -> None:
     outcome, code = how_it_ended(run, error)
-    message = "done" if error is None else said_of(error)
+    message = "done" if error is None else told_in_one_line(error)
     facts = {"outcome": outcome, "exit_code": code, "seconds": {name: round(x.seconds, 3) for name, x in run.stages.items()}}
     log_end(logging.INFO if error is None else logging.ERROR, message, facts, None if isinstance(error, RectifierError) else error)
     _tolerated("keeping the metrics", lambda: _keep_metrics(run, publish, alerts, outcome, code, started, error))
