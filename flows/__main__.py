@@ -21,6 +21,7 @@ from flows.command_line import (
     set_prefect_defaults,
     told_by,
 )
+from flows.observe_commands import freshness, metrics
 from flows.refresh_command import refresh
 from flows.rollback_command import rollback
 from flows.server_command import server
@@ -95,12 +96,11 @@ def rectify(
 
     def work() -> dict[str, Any]:
         set_prefect_defaults()
-        settings, day = read_config_and_day(config, overrides, as_of)
-        from flows.rectify_catalog import rectify_catalog
+        from flows.rectify_command import rectify_day
 
         if not debug:
             hide_tracebacks()
-        return rectify_catalog(settings, day)
+        return rectify_day(config, overrides or (), as_of)
 
     run_command(work, as_json, debug, told_by("told_rectify"))
 
@@ -272,6 +272,10 @@ def score(
         return describe_score(found)
 
     run_command(work, as_json, debug, told)
+
+
+app.command()(freshness)
+app.command()(metrics)
 
 
 def _of_modality(option: str, text: str, number: type[Number], wanted: str) -> tuple[str, Number]:

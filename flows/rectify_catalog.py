@@ -12,6 +12,7 @@ from prefect.runtime import flow_run
 from flows.learn_anchors import Beginning, begin, begin_cold, known_identity
 from flows.match_catalog import match_catalog, time_offsets
 from flows.run_config import RunConfig
+from flows.watched import watched
 from rectifier_core.records import QualityReport, TableVersion
 from tasks import prefect_tasks as do
 from tasks.day_journal import DayRun, hold_day
@@ -26,6 +27,7 @@ from tasks.publish_config import RunIdentity
 from tasks.references import Ref, StageStore
 from tasks.report_inputs import ModalityRefs, ReportInputs, StageTiming
 from tasks.resources import use_resources
+from tasks.run_log import name_run
 from tasks.runs import identify, load_summary, making_digest, open_run, ref_values, save_summary, without_places
 from tasks.shadow_stage import shadow_config
 from tasks.stages import modality_facts, quality_values
@@ -34,6 +36,7 @@ from tasks.trend import Trend
 
 
 @flow(name="rectify-catalog", flow_run_name="rectify {as_of}", validate_parameters=False, persist_result=False)
+@watched
 def rectify_catalog(config: RunConfig, as_of: date) -> dict[str, Any]:
     """Publish the rectified features of one day and return the run's summary; a repeat publishes nothing.
 
@@ -142,6 +145,7 @@ def _known(config: RunConfig, as_of: date, source: Ref) -> dict[str, Any] | None
         # Raises where the day could not be published, before anything is computed.
         find_published(config.publish, identify(as_of, source, config.shaping))
         return None
+    name_run(identity.run_id)
     version, summary = find_published(config.publish, identity), load_summary(config.run, identity.run_id)
     if version is None or summary is None or summary["version"] is None:
         return None
@@ -179,7 +183,7 @@ def _report(night: _Night) -> dict[str, Any]:
     """Write the report and return the run's summary; raises GateRefusedError, which names the report, where nothing was published."""
     path = do.report(night.config.run.run_folder(night.identity.run_id), _report_inputs(night), night.facts)
     if night.version is None:
-        failed = "; ".join(f"{c.name}: {c.value:.4g}, wanted {c.rule} {c.bound:.4g}" for c in night.quality.checks if not c.passed)
+        failed = "; ".join(f"{c.name}: {c.value:.4g}, wanted {c.rule} {c.bound:.4g}" for c in night.quality.checks if c.verdict == "failed")
         raise GateRefusedError(f"{night.identity.day}: the quality gate refused, nothing was published: {failed}; see {path}")
     summary = {
         "run_id": night.identity.run_id,

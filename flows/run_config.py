@@ -25,6 +25,7 @@ from tasks.config_file import read_config
 from tasks.errors import InputError
 from tasks.evaluation_config import EvaluationConfig
 from tasks.feature_store_config import FeatureStoreConfig
+from tasks.freshness import AlertsConfig
 from tasks.incremental_config import IncrementalConfig
 from tasks.publish_config import PublishConfig
 from tasks.resources import ResourcesConfig
@@ -44,6 +45,7 @@ class RunConfig(BaseModel):
     feature_store: FeatureStoreConfig
     resources: ResourcesConfig = ResourcesConfig()
     incremental: IncrementalConfig = IncrementalConfig()
+    alerts: AlertsConfig = AlertsConfig()
     anchors: AnchorsConfig = AnchorsConfig()
     segments: SegmentsConfig = SegmentsConfig()
     time_offset: TimeOffsetConfig = TimeOffsetConfig()
@@ -76,7 +78,7 @@ class RunConfig(BaseModel):
 
         What an incremental run takes from an earlier one is told with that run: a cold run's rows do not depend on it.
         """
-        apart = ("publish", "run", "feature_store", "resources", "incremental", "evaluation")
+        apart = ("publish", "run", "feature_store", "resources", "incremental", "alerts", "evaluation")
         parts = {name: getattr(self, name) for name in type(self).model_fields if name not in apart}
         return parts | self.evaluation.shadow_parts | {"sequences": self.publish.sequences}
 

@@ -1,9 +1,8 @@
 """One run: its identity, its folder, the lock it holds, and the tidying of runs that are over.
 
-Under ``folder`` lie ``stages/`` (content-addressed stage outputs, shared by all runs) and one folder a run, named by its id:
-``summary.json``,
-``report.html``, ``report.json`` and ``quarantine/``. A run's id is its day and a digest over what the day's rows depend on, so a repeat
-has the same id.
+Under ``folder`` lie ``stages/`` (content-addressed stage outputs, shared by all runs), ``logs/`` (one a day), ``metrics/``, and one folder
+a run, named by its id: ``summary.json``, ``report.html``, ``report.json``, ``run.log`` and ``quarantine/``. A run's id is its day and a
+digest over what the day's rows depend on, so a repeat has the same id.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ import shutil
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -28,6 +27,7 @@ from tasks.code_version import code_digest
 from tasks.errors import StorageError
 from tasks.publish_config import PublishConfig, RunIdentity
 from tasks.references import TEMPORARY, Ref, StageStore, plain
+from tasks.run_log import FORMATS, default_format, sweep_logs
 from tasks.source_config import SourceConfig
 from tasks.table_lock import table_lock
 from tasks.whole_file import write_whole
@@ -42,13 +42,15 @@ RUN_ID = re.compile(r"\d{8}-[0-9a-f]{12}")
 class RunSettings:
     """Where runs keep their files (an absolute path), and how many of them, for how many days.
 
-    Reports stay for ``keep_runs`` runs, the large stage outputs of only the newest ``keep_stages``.
+    Reports stay for ``keep_runs`` runs, the large stage outputs of only the newest ``keep_stages``. ``log`` is the look of what goes to
+    the terminal, "text" or "json"; by default what the environment's CATALOG_RECTIFIER_LOG says, else text.
     """
 
     folder: str
     keep_runs: int = 30
     keep_days: float = 30.0
     keep_stages: int = 2
+    log: str = field(default_factory=default_format)
 
     def __post_init__(self) -> None:
         if not Path(self.folder).is_absolute():
@@ -56,6 +58,8 @@ class RunSettings:
         for name, least in (("keep_runs", 1), ("keep_stages", 0), ("keep_days", 0)):
             if getattr(self, name) < least:
                 raise ValueError(f"{name}: wanted at least {least}, got {getattr(self, name)}")
+        if self.log not in FORMATS:
+            raise ValueError(f"log: wanted one of {', '.join(FORMATS)}, got {self.log!r}")
 
     @property
     def store(self) -> StageStore:
@@ -75,6 +79,7 @@ def open_run(settings: RunSettings, publish: PublishConfig, as_of: date) -> Iter
         with settings.store.in_use():
             yield settings.store
         sweep_runs(settings)
+        sweep_logs(Path(settings.folder), settings.keep_runs)
         settings.store.sweep(keep_seconds=0, keep=_stages_of_newest(settings))
 
 
