@@ -20,8 +20,8 @@ def refuse_cuda() -> None:
 
     if torch.version.cuda is not None:
         sys.exit(
-            f"torch {torch.__version__} is a CUDA build: give --build-arg TORCH_INDEX= with the CPU index that PyTorch's install page names,"
-            " TORCH= with a wheel's address, or TORCH_BUILD=any to keep it"
+            f"torch {torch.__version__} is a CUDA build: give --build-arg TORCH_INDEX= with the CPU index that PyTorch's install page"
+            " names, TORCH= with a wheel's address, or TORCH_BUILD=any to keep it"
         )
 
 
