@@ -7,7 +7,7 @@ BIN    := $(VENV)/bin
 RUNS   := $(BIN)/python -m flows
 
 .DEFAULT_GOAL := help
-.PHONY: help tools install run test test-slow lint lock audit evidence bench bench-scale clean
+.PHONY: help tools install run test test-slow lint lock docs audit evidence bench bench-scale clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -60,6 +60,9 @@ lock: ## write constraints.txt from a fresh resolution of pyproject.toml
 	.lock/bin/python -m pip install --quiet "$(TORCH)" ".[app,test]" $(PINS)
 	.lock/bin/python -m pip freeze --all --exclude catalog-rectifier | sed -E 's/\+cpu$$//; s/^([A-Za-z0-9_.-]+) @ .*//' | grep -v '^setuptools==' | grep . > constraints.txt
 	rm -rf .lock
+
+docs: $(STAMP) ## write docs/configuration.md from the config dataclasses
+	PYTHONPATH=. $(BIN)/python docs/config_reference.py > .configuration.md && mv .configuration.md docs/configuration.md
 
 audit: ## known vulnerabilities of every pin, by pip-audit; fails where the advisory services cannot be reached
 	test -x .audit/bin/pip-audit || { $(PYTHON) -m venv .audit && .audit/bin/python -m pip install --quiet pip-audit==2.10.1; }
