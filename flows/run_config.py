@@ -24,6 +24,7 @@ from rectifier_core.witness import WitnessConfig
 from tasks.config_file import read_config
 from tasks.errors import InputError
 from tasks.evaluation_config import EvaluationConfig
+from tasks.feature_store_config import FeatureStoreConfig
 from tasks.incremental_config import IncrementalConfig
 from tasks.publish_config import PublishConfig
 from tasks.resources import ResourcesConfig
@@ -40,6 +41,7 @@ class RunConfig(BaseModel):
     source: SourceConfig
     publish: PublishConfig
     run: RunSettings
+    feature_store: FeatureStoreConfig
     resources: ResourcesConfig = ResourcesConfig()
     incremental: IncrementalConfig = IncrementalConfig()
     anchors: AnchorsConfig = AnchorsConfig()
@@ -74,7 +76,7 @@ class RunConfig(BaseModel):
 
         What an incremental run takes from an earlier one is told with that run: a cold run's rows do not depend on it.
         """
-        apart = ("publish", "run", "resources", "incremental", "evaluation")
+        apart = ("publish", "run", "feature_store", "resources", "incremental", "evaluation")
         parts = {name: getattr(self, name) for name in type(self).model_fields if name not in apart}
         return parts | self.evaluation.shadow_parts | {"sequences": self.publish.sequences}
 

@@ -33,3 +33,7 @@ class TableHeldError(RectifierError):
 
 class StorageError(RectifierError):
     """Writing failed (disk full, no permission): nothing was published, and a rerun resumes where this one stopped."""
+
+
+class OnlineStoreError(RectifierError):
+    """The online store cannot be reached or written: readers keep the version that was served, and a repeated refresh starts over."""
