@@ -16,7 +16,7 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 from pydantic_core import PydanticUndefined
 
 from flows.run_config import RunConfig
-from tasks.config_file import DEFAULT_FOLDER
+from tasks.config_file import DEFAULT_FOLDERS
 
 OPENING = """# Configuration
 
@@ -46,7 +46,7 @@ SHARED = {
     "seeds": "Seeds of every cell of the grid.",
 }
 """Of keys that mean the same wherever they stand, and that a docstring need not say again."""
-FILLED = {("run", "folder"): f'`"{DEFAULT_FOLDER}"` beside the config'}
+FILLED = {(section, "folder"): f'`"{name}"` beside the config' for section, name in DEFAULT_FOLDERS.items()}
 """What is filled in before the config is checked."""
 
 

@@ -15,8 +15,8 @@ from jsonschema import Draft7Validator
 
 ROOT = Path(__file__).parents[1]
 DOCKER = ROOT / "docker"
-ONE_OFF = {"register", "demo"}
-OURS = {"server", "register", "worker", "demo"}
+ONE_OFF = {"register", "demo-catalog", "demo"}
+OURS = {"server", "worker", *ONE_OFF}
 
 
 @pytest.fixture(scope="module")
@@ -110,7 +110,7 @@ def test_secrets_are_drawn_once(tmp_path: Path) -> None:
         subprocess.run(["sh", str(script)], check=True, timeout=30)
         drawn.append({x.name: x.read_text() for x in (tmp_path / "secrets").iterdir()})
     assert drawn[0] == drawn[1]
-    assert len(set(drawn[0].values())) == 2
+    assert len(set(drawn[0].values())) == 4
     assert all(len(x) >= 32 for x in drawn[0].values())
     assert (tmp_path / "secrets").stat().st_mode & 0o077 == 0
 
