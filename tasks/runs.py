@@ -40,10 +40,11 @@ RUN_ID = re.compile(r"\d{8}-[0-9a-f]{12}")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunSettings:
-    """Where runs keep their files (an absolute path), and how many of them, for how many days.
+    """Where runs keep their files, and how many of them, for how many days.
 
-    Reports stay for ``keep_runs`` runs, the large stage outputs of only the newest ``keep_stages``. ``log`` is the look of what goes to
-    the terminal, "text" or "json"; by default what the environment's CATALOG_RECTIFIER_LOG says, else text.
+    ``folder`` is an absolute path, on a disk of every machine that works on a run. Nothing is older than ``keep_days``; reports stay for
+    ``keep_runs`` runs, the large stage outputs of only the newest ``keep_stages``. ``log`` is the look of
+    what goes to the terminal, "text" or "json"; by default what the environment's CATALOG_RECTIFIER_LOG says, else text.
     """
 
     folder: str
