@@ -10,7 +10,7 @@ import traceback
 from collections.abc import Callable
 from datetime import date, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
@@ -45,6 +45,12 @@ def run_command(work: Callable[[], dict[str, Any]], as_json: bool, debug: bool, 
     print(told(found))
     if as_json:
         print(json.dumps(found, allow_nan=False, default=str))
+
+
+def end_with(code: int, line: str) -> NoReturn:
+    """End a command that has said what it did with one line on what failed, and that exit status."""
+    print(f"error: {line}", file=sys.stderr)
+    raise typer.Exit(code)
 
 
 def told_by(name: str) -> Callable[[dict[str, Any]], str]:

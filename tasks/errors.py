@@ -46,3 +46,9 @@ def exit_code_of(error: BaseException) -> int:
     if isinstance(error, RectifierError):
         return error.exit_code
     return 1 if isinstance(error, Exception) else INTERRUPTED
+
+
+class InterruptedBackfillError(RectifierError):
+    """Stopped by hand: what was done stays done."""
+
+    exit_code = 130

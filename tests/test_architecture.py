@@ -186,6 +186,7 @@ def test_only_flows_and_tasks_know_prefect_and_few_modules_of_tasks_do() -> None
         "publish_events",
         "feature_store_tasks",
         "night_events",
+        "backfill_runs",
     }
 
 
