@@ -35,16 +35,27 @@ def run_command(work: Callable[[], dict[str, Any]], as_json: bool, debug: bool, 
     """Run a command; a failure is one line on standard error and its exit status, after a traceback only with ``--debug``."""
     try:
         found = work()
-    except (RectifierError, KeyboardInterrupt, Exception) as error:
+    except BaseException as error:
+        # Polars' panics are no Exceptions, and are failures all the same.
+        if isinstance(error, SystemExit):
+            raise
         if debug:
             traceback.print_exc()
         code = error.exit_code if isinstance(error, RectifierError) else 130 if isinstance(error, KeyboardInterrupt) else 1
         said = str(error) if isinstance(error, RectifierError) else f"{type(error).__name__}: {error} (--debug shows where)"
-        print("error: " + " ".join(said.split()), file=sys.stderr)
+        print("error: " + printable(said), file=sys.stderr)
         raise typer.Exit(code) from None
     print(told(found))
     if as_json:
         print(json.dumps(found, allow_nan=False, default=str))
+
+
+def printable(text: str) -> str:
+    """``text`` on one line; what would move a terminal's cursor or change its colours is shown as an escape.
+
+    Names of columns, files and items come from other people's data.
+    """
+    return "".join(x if x.isprintable() else ascii(x)[1:-1] for x in " ".join(text.split()))
 
 
 def told_by(name: str) -> Callable[[dict[str, Any]], str]:

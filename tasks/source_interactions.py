@@ -77,13 +77,13 @@ def read_interactions(
 
 def newest_event_day(files: ParquetFiles, column: str, today: date) -> date:
     """The newest day, not after ``today``, of a time column. Raises InputError if there is none."""
-    window, newest = Window.of_days(None, today), int(INT64.min)
+    window, newest = Window.of_days(date.min, today), int(INT64.min)
     for file in files.files:
         with open_parquet(files.filesystem, file, {column: TIME_KEY}) as parquet:
             check_time(parquet.schema_arrow.field(column).type, file, f"{TIME_KEY} {column!r}")
             for batch in batches(parquet, file, [column], BATCH_ROWS):
                 seconds, valid = as_seconds(batch.column(0))
-                newest = int(seconds.max(initial=newest, where=valid & (seconds < window.stop)))
+                newest = int(seconds.max(initial=newest, where=valid & (seconds >= window.start) & (seconds < window.stop)))
     if newest == INT64.min:
         raise InputError(f"{files.uri}: no event on or before today ({today}, UTC) in {TIME_KEY} {column!r}; say --as-of")
     return window.day(newest)
