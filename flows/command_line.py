@@ -36,7 +36,10 @@ def run_command(work: Callable[[], dict[str, Any]], as_json: bool, debug: bool, 
     """Run a command; a failure is one line on standard error and its exit status, after a traceback only with ``--debug``."""
     try:
         found = work()
-    except (RectifierError, KeyboardInterrupt, Exception) as error:
+    except BaseException as error:
+        # Polars' panics are no Exceptions, and are failures all the same.
+        if isinstance(error, SystemExit):
+            raise
         if debug:
             traceback.print_exc()
         code, said = exit_code_of(error), told_in_one_line(error)
