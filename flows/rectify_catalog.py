@@ -14,11 +14,13 @@ from prefect.runtime import flow_run
 from flows.learn_anchors import Beginning, begin, begin_cold, known_identity
 from flows.match_catalog import match_catalog, time_offsets
 from flows.run_config import RunConfig
+from flows.watched import watched
 from rectifier_core.records import QualityReport, TableVersion
 from tasks import prefect_tasks as do
 from tasks.day_journal import DayRun, hold_day
 from tasks.day_status import asked_of
 from tasks.errors import GateRefusedError
+from tasks.feature_store_tasks import refresh
 from tasks.incremental_base import CARRY, Last, incremental_facts
 from tasks.memory import peak_memory_bytes
 from tasks.memory_plan import MemoryPlan, plan_memory
@@ -28,6 +30,7 @@ from tasks.publish_config import RunIdentity
 from tasks.references import Ref, StageStore
 from tasks.report_inputs import ModalityRefs, ReportInputs, StageTiming
 from tasks.resources import use_resources
+from tasks.run_log import name_run
 from tasks.runs import identify, load_summary, making_digest, open_run, ref_values, save_summary, use_stages, without_places
 from tasks.shadow_stage import shadow_config
 from tasks.stages import modality_facts, quality_values
@@ -49,11 +52,20 @@ class Turn:
 
 
 @flow(name="rectify-catalog", flow_run_name="rectify {as_of}", validate_parameters=False, persist_result=False)
+@watched
 def rectify_catalog(config: RunConfig, as_of: date, turn: Turn | None = None) -> dict[str, Any]:
     """Publish the rectified features of one day and return the run's summary; a repeat publishes nothing.
 
-    Raises InputError, GateRefusedError, TableHeldError or StorageError, each with one line for the user.
+    Where ``feature_store.enabled`` says so, its readers get the version as well, once the table is free again. Raises InputError,
+    GateRefusedError, TableHeldError, StorageError or OnlineStoreError, each with one line for the user.
     """
+    summary = _rectify(config, as_of, turn)
+    if config.feature_store.enabled:
+        summary |= {"feature_store": refresh(config.feature_store, config.publish, None, "skip")}
+    return summary
+
+
+def _rectify(config: RunConfig, as_of: date, turn: Turn | None) -> dict[str, Any]:
     use_resources(config.resources)
     if turn is not None:
         return _rectify_in_turn(config, as_of, turn)
@@ -184,6 +196,7 @@ def _known(config: RunConfig, as_of: date, source: Ref) -> dict[str, Any] | None
         # Raises where the day could not be published, before anything is computed.
         find_published(config.publish, identify(as_of, source, config.shaping))
         return None
+    name_run(identity.run_id)
     version, summary = find_published(config.publish, identity), load_summary(config.run, identity.run_id)
     if version is None or summary is None or summary["version"] is None:
         return None
@@ -222,7 +235,7 @@ def _report(night: _Night) -> dict[str, Any]:
     """Write the report and return the run's summary; raises GateRefusedError, which names the report, where nothing was published."""
     path = do.report(night.config.run.run_folder(night.identity.run_id), _report_inputs(night), night.facts)
     if night.version is None:
-        failed = "; ".join(f"{c.name}: {c.value:.4g}, wanted {c.rule} {c.bound:.4g}" for c in night.quality.checks if not c.passed)
+        failed = "; ".join(f"{c.name}: {c.value:.4g}, wanted {c.rule} {c.bound:.4g}" for c in night.quality.checks if c.verdict == "failed")
         raise GateRefusedError(f"{night.identity.day}: the quality gate refused, nothing was published: {failed}; see {path}")
     summary = {
         "run_id": night.identity.run_id,

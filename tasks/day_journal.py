@@ -22,16 +22,17 @@ from pathlib import Path
 from typing import Any
 
 from tasks.day_lease import DayHeldError, is_leased, lease_day
-from tasks.errors import GateRefusedError, RectifierError, StorageError, TableHeldError
+from tasks.errors import GateRefusedError, StorageError, TableHeldError, exit_code_of
 from tasks.progress import run_logger
 from tasks.publish_config import PublishConfig
 from tasks.references import StageStore
+from tasks.run_context import timed_stage
+from tasks.run_log import told_in_one_line
 from tasks.whole_file import write_whole
 
 FORMAT = 1
 FOLDER = "days"
 STATES = ("running", "done", "refused", "failed")
-INTERRUPTED = 130
 Entry = dict[str, Any]
 
 
@@ -166,7 +167,8 @@ class DayRun:
         """A stage, from its beginning to its end."""
         self.enter(stage)
         start = time.monotonic()
-        yield
+        with timed_stage(stage):
+            yield
         self.left(stage, time.monotonic() - start)
 
     def watched(self, store: StageStore) -> StageStore:
@@ -185,11 +187,8 @@ class DayRun:
         return summary
 
     def _failed(self, error: BaseException) -> None:
-        code = error.exit_code if isinstance(error, RectifierError) else INTERRUPTED if isinstance(error, KeyboardInterrupt) else 1
-        said = " ".join(str(error).split())
-        message = said if isinstance(error, RectifierError) else f"{type(error).__name__}: {said}".rstrip(": ")
         try:
-            self._end("refused" if isinstance(error, GateRefusedError) else "failed", code, message)
+            self._end("refused" if isinstance(error, GateRefusedError) else "failed", exit_code_of(error), told_in_one_line(error))
         except StorageError as full:
             # The lease goes all the same: the day is then told as dead, which asks for the same rerun.
             run_logger().warning("%s", full)

@@ -145,7 +145,15 @@ def batches(
 ) -> Iterator[pa.RecordBatch]:
     """The rows of an open file in order, only these columns, at most ``batch_rows`` at a time. Raises InputError if the file is broken."""
     with reading(file.uri):
-        yield from parquet.iter_batches(batch_size=batch_rows, columns=list(columns), row_groups=row_groups)
+        for batch in parquet.iter_batches(batch_size=batch_rows, columns=list(columns), row_groups=row_groups):
+            yield _without_views(batch)
+
+
+def _without_views(batch: pa.RecordBatch) -> pa.RecordBatch:
+    # Arrow has no kernel that filters views of text.
+    plain = {pa.string_view(): pa.string(), pa.binary_view(): pa.binary()}
+    schema = pa.schema([x.with_type(plain.get(x.type, x.type)) for x in batch.schema])
+    return batch if schema == batch.schema else batch.cast(schema)
 
 
 def stream(

@@ -83,13 +83,13 @@ def newest_event_day(files: ParquetFiles, column: str, today: date) -> date:
 
 def event_days(files: ParquetFiles, column: str, today: date) -> list[date]:
     """The days, none after ``today``, that a time column holds, oldest first. Raises InputError if there is none."""
-    window, found = Window.of_days(None, today), set[int]()
+    window, found = Window.of_days(date.min, today), set[int]()
     for file in files.files:
         with open_parquet(files.filesystem, file, {column: TIME_KEY}) as parquet:
             check_time(parquet.schema_arrow.field(column).type, file, f"{TIME_KEY} {column!r}")
             for batch in batches(parquet, file, [column], BATCH_ROWS):
                 seconds, valid = as_seconds(batch.column(0))
-                found.update(np.unique(seconds[valid & (seconds < window.stop)] // DAY_SECONDS).tolist())
+                found.update(np.unique(seconds[valid & (seconds >= window.start) & (seconds < window.stop)] // DAY_SECONDS).tolist())
     if not found:
         raise InputError(f"{files.uri}: no event on or before today ({today}, UTC) in {TIME_KEY} {column!r}; say --as-of")
     return [window.day(day * DAY_SECONDS) for day in sorted(found)]
