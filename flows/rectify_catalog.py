@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from datetime import date
 from typing import Any, Literal
@@ -15,6 +15,7 @@ from flows.learn_anchors import Beginning, begin, begin_cold, known_identity
 from flows.match_catalog import match_catalog, time_offsets
 from flows.run_config import RunConfig
 from flows.watched import watched
+from flows.write_slot import write_slot
 from rectifier_core.records import QualityReport, TableVersion
 from tasks import prefect_tasks as do
 from tasks.day_journal import DayRun, hold_day
@@ -42,12 +43,14 @@ from tasks.trend import Trend
 class Turn:
     """A day's place in a backfill, which saw the day's journal at ``since``.
 
-    The run ``waits`` for its turn to publish, ``patience`` seconds for the table then, and ``prepares`` its outputs before.
+    The run ``waits`` for its turn to publish, ``patience`` seconds for the table then, and ``prepares`` its outputs before; ``slotted``
+    ones take the table's slot among the deployed writers as well.
     """
 
     since: str
     prepares: bool
     patience: float
+    slotted: bool
     waits: Callable[[], None]
 
 
@@ -87,6 +90,7 @@ def _rectify_in_turn(config: RunConfig, as_of: date, turn: Turn) -> dict[str, An
         day.enter("its turn")
         turn.waits()
         with (
+            write_slot(config.publish) if turn.slotted else nullcontext(),
             open_run(config.run, config.publish, as_of, patience=turn.patience) as stages,
             open_runner(config.resources, day.watched(stages)) as store,
         ):
