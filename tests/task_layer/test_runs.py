@@ -188,7 +188,7 @@ def test_a_run_holds_the_table_and_tidies_up(tmp_path: Path) -> None:
             pass
         wanted = store.once("source", ("wanted",), lambda writer: writer.meta({"is": "wanted"}))
         unwanted = store.once("source", ("unwanted",), lambda writer: writer.meta({"is": "not"}))
-        old = run_folder(kept, 1, days_ago=1.0)
+        old = run_folder(kept, 30, days_ago=1.0)
         summary = {"run_id": "20240310-0123456789ab", "version": 0, "as_of": "2024-03-10", "stages": {"source": ref_values(wanted)}}
         save_summary(kept, summary)
         assert old.exists()
