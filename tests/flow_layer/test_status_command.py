@@ -14,7 +14,7 @@ import pytest
 
 from flows.run_config import RunConfig
 from tasks.day_journal import read_day
-from tasks.day_status import DayStatus, read_status
+from tasks.day_status import DayStatus, read_status, shown_days
 from tests.flow_layer.cli_process import Death
 from tests.flow_layer.flow_support import ROOT, CommandLine, Published
 
@@ -34,7 +34,7 @@ with hold_day(config.run.folder, config.publish, date.fromisoformat(sys.argv[2])
 def status(demo: Path, *sets: str, start: str | None = None, end: str | None = None) -> dict[str, DayStatus]:
     config = RunConfig.from_toml(demo / "run.toml", sets)
     first, last = (None if x is None else date.fromisoformat(x) for x in (start, end))
-    found = read_status(config.source, config.publish, config.run, config.shaping, first, last)
+    found = read_status(config.source, config.publish, config.run, config.shaping, shown_days(config.publish), first, last)
     return {x.day.isoformat(): x for x in found}
 
 
