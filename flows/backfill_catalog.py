@@ -30,14 +30,14 @@ PRELOAD = ("flows.backfill_catalog", "tasks.report_figures")
 class BackfillOptions:
     """Which ``states`` are run, in which order, how many days at a time, and how many seconds each waits for the table.
 
-    ``slotted`` days take the table's slot among the deployed writers, one by one: a night that is due comes in between two of them.
+    With ``slot`` each takes its turn among all runs of the server that publish to the table.
     """
 
     states: frozenset[str]
     newest_first: bool = False
     parallel: int = 1
     patience: float = 3600.0
-    slotted: bool = False
+    slot: bool = False
 
     def __post_init__(self) -> None:
         if self.parallel < 1:
@@ -128,8 +128,7 @@ class _Launching:
             return DayOutcome(day=day, outcome="skipped", reason="another backfill is at it")
         self.flow_runs[day] = run_id
         config = self.config.model_copy(update={"resources": divided(self.config.resources, self.options.parallel)})
-        options = self.options
-        turn = {"prepares": options.parallel > 1, "patience": options.patience, "slotted": options.slotted, "since": planned.since}
+        turn = {"since": planned.since, "prepares": self.options.parallel > 1, "patience": self.options.patience, "slot": self.options.slot}
         return DayProcess(run_day, (config, day, run_id, self.url, turn), PRELOAD)
 
 

@@ -41,17 +41,17 @@ from tasks.trend import Trend
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Turn:
-    """A day's place in a backfill, which saw the day's journal at ``since``.
+    """A day's place among others, a backfill's or a server's; who gave it saw the day's journal at ``since``.
 
-    The run ``waits`` for its turn to publish, ``patience`` seconds for the table then, and ``prepares`` its outputs before; ``slotted``
-    ones take the table's slot among the deployed writers as well.
+    The run ``waits`` for its turn to publish, for the table's slot where runs of a server share one (``slot``), ``patience`` seconds for
+    the table then, and ``prepares`` its outputs before.
     """
 
     since: str
     prepares: bool
     patience: float
-    slotted: bool
     waits: Callable[[], None]
+    slot: bool = False
 
 
 @flow(name="rectify-catalog", flow_run_name="rectify {as_of}", validate_parameters=False, persist_result=False)
@@ -90,7 +90,7 @@ def _rectify_in_turn(config: RunConfig, as_of: date, turn: Turn) -> dict[str, An
         day.enter("its turn")
         turn.waits()
         with (
-            write_slot(config.publish) if turn.slotted else nullcontext(),
+            write_slot(config.publish) if turn.slot else nullcontext(),
             open_run(config.run, config.publish, as_of, patience=turn.patience) as stages,
             open_runner(config.resources, day.watched(stages)) as store,
         ):
