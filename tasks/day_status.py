@@ -195,5 +195,11 @@ def stale_reasons(made: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
         both = made["config"].keys() | now["config"].keys()
         found.append(f"config changed: {', '.join(sorted(x for x in both if made['config'].get(x) != now['config'].get(x)))}")
     if made.get("code") != now["code"]:
-        found.append(f"code changed: {made.get('code')}, {now['code']} now")
+        found.append(f"code changed: {_short(made.get('code'))}, {_short(now['code'])} now")
     return found
+
+
+def _short(version: str | None) -> str:
+    """A version with the first digits of its digest."""
+    name, _, digest = (version or "unknown").partition("+")
+    return f"{name}+{digest[:8]}" if digest else name
