@@ -165,12 +165,9 @@ def judge_day(
 ) -> tuple[str, str]:
     """The state of one day, and why."""
     if held:
-        at = (
-            ""
-            if entry is None or entry["state"] != "running"
-            else f"at {entry['stage']} since {entry['heartbeat'][:19]}, pid {entry['pid']}"
-        )
-        return "running", at or "it begins"
+        if entry is None or entry["state"] != "running":
+            return "running", "it begins"
+        return "running", f"at {entry['stage']} since {entry['heartbeat'][:19]} UTC, pid {entry['pid']}"
     if entry is not None and entry["state"] == "running":
         return "dead", f"killed at {entry['stage']}, last heard of {entry['heartbeat'][:19]} UTC"
     if entry is not None and entry["state"] in ("failed", "refused"):
