@@ -7,12 +7,14 @@ from datetime import date
 from typing import Any, Literal
 
 from prefect import flow
+from prefect.runtime import flow_run
 
 from flows.learn_anchors import Beginning, begin, begin_cold, known_identity
 from flows.match_catalog import match_catalog, time_offsets
 from flows.run_config import RunConfig
 from rectifier_core.records import QualityReport, TableVersion
 from tasks import prefect_tasks as do
+from tasks.day_journal import DayRun, hold_day
 from tasks.errors import GateRefusedError
 from tasks.incremental_base import CARRY, Last, incremental_facts
 from tasks.memory import peak_memory_bytes
@@ -37,52 +39,64 @@ def rectify_catalog(config: RunConfig, as_of: date) -> dict[str, Any]:
     Raises InputError, GateRefusedError, TableHeldError or StorageError, each with one line for the user.
     """
     use_resources(config.resources)
+    with (
+        open_run(config.run, config.publish, as_of) as stages,
+        hold_day(config.run.folder, config.publish, as_of) as day,
+        day.under_way(flow_run_id=flow_run.get_id()),
+        open_runner(config.resources, day.watched(stages)) as store,
+    ):
+        return day.done(rectify_day(config, as_of, day, store))
+
+
+def rectify_day(config: RunConfig, as_of: date, day: DayRun, store: StageStore) -> dict[str, Any]:
+    """The night itself, under the table's lock and the day's lease; the same summary, the same errors."""
     shadowing = shadow_config(config.evaluation)
-    with open_run(config.run, config.publish, as_of) as stages, open_runner(config.resources, stages) as store:
-        source = do.read(config.source, as_of, store)
-        if (known := _known(config, as_of, source)) is not None:
-            return known
-        memory = plan_memory(source, config.pipeline, config.resources)
-        shadow, shadow_found = do.shadow(source, shadowing, config.pipeline, config.seed, store) if shadowing else (None, None)
-        made = _mend(config, as_of, source, begin(config, as_of, source, store), shadow, memory, store)
-        if not made.quality.passed and made.beginning.last is not None:
-            beginning = begin_cold(config, as_of, source, store, "the quality gate refused the incremental night")
-            made = _mend(config, as_of, source, beginning, shadow, memory, store)
-        identity, last, matched, rectified, quality = (
-            made.beginning.identity,
-            made.beginning.last,
-            made.matched,
-            made.rectified,
-            made.quality,
-        )
-        facts: dict[str, Any] = {
-            "modalities": modality_facts(source, matched, rectified, config.segments),
-            "quality": quality_values(quality),
-        }
-        facts |= {} if shadow_found is None else {"shadow": shadow_found}
-        facts |= {"incremental": incremental_facts(last, made.beginning.reason, rectified)} if config.incremental.enabled else {}
+    source = do.read(config.source, as_of, store)
+    if (known := _known(config, as_of, source)) is not None:
+        return known
+    memory = plan_memory(source, config.pipeline, config.resources)
+    shadow, shadow_found = do.shadow(source, shadowing, config.pipeline, config.seed, store) if shadowing else (None, None)
+    made = _mend(config, as_of, source, begin(config, as_of, source, store), shadow, memory, day, store)
+    if not made.quality.passed and made.beginning.last is not None:
+        beginning = begin_cold(config, as_of, source, store, "the quality gate refused the incremental night")
+        made = _mend(config, as_of, source, beginning, shadow, memory, day, store)
+    identity, last, matched, rectified, quality = (
+        made.beginning.identity,
+        made.beginning.last,
+        made.matched,
+        made.rectified,
+        made.quality,
+    )
+    facts: dict[str, Any] = {
+        "modalities": modality_facts(source, matched, rectified, config.segments),
+        "quality": quality_values(quality),
+    }
+    facts |= {} if shadow_found is None else {"shadow": shadow_found}
+    facts |= {"incremental": incremental_facts(last, made.beginning.reason, rectified)} if config.incremental.enabled else {}
+    day.of_run(identity.run_id)
+    with day.at("publish"):
         version = do.publish(config.publish, identity, source, rectified, facts) if quality.passed else None
         trend = do.keep_trend(config.publish, identity, version, facts)
-        facts["time_offsets"] = time_offsets(source, matched, config, store)
-        summary = _report(
-            _Night(
-                config=config,
-                identity=identity,
-                source=source,
-                anchors=made.beginning.anchors,
-                last=last,
-                matched=matched,
-                rectified=rectified,
-                shadow=shadow,
-                quality=quality,
-                version=version,
-                facts=facts,
-                trend=trend,
-                memory=memory,
-            )
-        )
-        sweep_table(config.publish)
-        return summary
+    facts["time_offsets"] = time_offsets(source, matched, config, store)
+    night = _Night(
+        config=config,
+        identity=identity,
+        source=source,
+        anchors=made.beginning.anchors,
+        last=last,
+        matched=matched,
+        rectified=rectified,
+        shadow=shadow,
+        quality=quality,
+        version=version,
+        facts=facts,
+        trend=trend,
+        memory=memory,
+    )
+    with day.at("report"):
+        summary = _report(night)
+    sweep_table(config.publish)
+    return summary
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,11 +110,19 @@ class _Made:
 
 
 def _mend(
-    config: RunConfig, as_of: date, source: Ref, beginning: Beginning, shadow: Ref | None, memory: MemoryPlan, store: StageStore
+    config: RunConfig,
+    as_of: date,
+    source: Ref,
+    beginning: Beginning,
+    shadow: Ref | None,
+    memory: MemoryPlan,
+    day: DayRun,
+    store: StageStore,
 ) -> _Made:
     matched = match_catalog(source, beginning.anchors, config, store, memory, beginning.last)
     rectified = do.rectify(source, matched, config.rectify, config.segments, store, beginning.last)
-    quality = do.judge_quality(source, matched, rectified, config.quality, config.publish, as_of, shadow)
+    with day.at("quality"):
+        quality = do.judge_quality(source, matched, rectified, config.quality, config.publish, as_of, shadow)
     return _Made(beginning=beginning, matched=matched, rectified=rectified, quality=quality)
 
 

@@ -19,7 +19,7 @@ import shutil
 import time
 from collections.abc import Callable, Container, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from enum import Enum
 from pathlib import Path
@@ -111,15 +111,24 @@ class StageWriter:
         (self.folder / "meta.json").write_text(json.dumps(values, indent=1, sort_keys=True, allow_nan=False))
 
 
+def _unwatched(_kind: str) -> AbstractContextManager[None]:
+    return nullcontext()
+
+
 @dataclass(frozen=True, slots=True)
 class StageStore:
-    """All stage outputs under one folder, and where the shards of those being built are worked on."""
+    """All stage outputs under one folder, where the shards of those being built are worked on, and who is told of each."""
 
     root: Path
     runner: Runner = field(default=LocalRunner(), compare=False)
+    watch: Callable[[str], AbstractContextManager[None]] = field(default=_unwatched, compare=False)
 
     def once(self, kind: str, inputs: tuple[Any, ...], build: Callable[[StageWriter], None]) -> Ref:
         """The output of ``kind`` for these inputs (refs, configs, plain values): found whole, or built now and kept."""
+        with self.watch(kind):
+            return self._once(kind, inputs, build)
+
+    def _once(self, kind: str, inputs: tuple[Any, ...], build: Callable[[StageWriter], None]) -> Ref:
         start, worked, key = time.monotonic(), time.process_time(), stage_key(kind, inputs)
         found = self.find(kind, key)
         if found is not None:
