@@ -177,6 +177,23 @@ def open_mapped(path: Path) -> np.ndarray[Any, Any]:
     return mapped
 
 
+@contextmanager
+def whole_rows(rows: np.ndarray[Any, Any], room: int) -> Iterator[np.ndarray[Any, Any]]:
+    """A read-only map of at most ``room`` bytes as a plain array for the block, its pages left resident until then; a larger one as it is.
+
+    A row that is read often costs no copy and one fault then.
+    """
+    pages = rows._pages if isinstance(rows, Mapped) else None
+    if pages is None or rows.nbytes > room:
+        yield rows
+        return
+    pages.madvise(mmap.MADV_WILLNEED)
+    try:
+        yield np.asarray(rows)
+    finally:
+        pages.madvise(mmap.MADV_DONTNEED)
+
+
 def _read_rows(path: Path, offset: int, like: np.ndarray[Any, Any], rows: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     """The given rows of the file that ``like`` maps, read one by one without the interpreter's lock."""
     if len(rows) and not 0 <= int(rows.min()) <= int(rows.max()) < len(like):

@@ -40,6 +40,7 @@ from tasks.plan_stage import plan_stage
 from tasks.progress import logged_progress, run_logger
 from tasks.publish import find_published, publish_rectified
 from tasks.publish_config import PublishConfig, RunIdentity
+from tasks.rectified_stage import rectified_stage
 from tasks.references import Ref, StageStore
 from tasks.report import write_report
 from tasks.report_inputs import ModalityRefs, ReportInputs
@@ -245,15 +246,10 @@ def judge_trust(
 
 @task(**PLAIN)
 def rectify(
-    source: Ref,
-    matched: Mapping[str, ModalityRefs],
-    config: RectifyConfig,
-    segments: SegmentsConfig,
-    store: StageStore,
-    last: Last | None = None,
+    source: Ref, matched: Mapping[str, ModalityRefs], config: RectifyConfig, segments: SegmentsConfig, store: StageStore, memory: int
 ) -> Ref:
     """Mend every modality."""
-    return stages.rectified_stage(source, matched, config, segments, store, last=last, progress=logged_progress())
+    return rectified_stage(source, matched, config, segments, store, memory=memory, progress=logged_progress())
 
 
 @task(**PLAIN)
