@@ -7,6 +7,8 @@ from datetime import date
 from functools import wraps
 from typing import Any
 
+from prefect.runtime import flow_run
+
 from flows.run_config import RunConfig
 from tasks.run_watch import watch_run
 
@@ -18,7 +20,8 @@ def watched(night: Night) -> Night:
 
     @wraps(night)
     def watched_night(config: RunConfig, as_of: date) -> dict[str, Any]:
-        with watch_run(config.run, config.publish, config.alerts, as_of) as run:
+        told: dict[str, Any] = {"flow_run_id": flow_run.get_id()}
+        with watch_run(config.run, config.source, config.publish, config.alerts, as_of, **told) as run:
             run.summary = night(config, as_of)
             return run.summary
 

@@ -8,12 +8,14 @@ from datetime import date
 from typing import Any
 
 from rectifier_core.records import Status
+from tasks.day_journal import STATES, is_held, read_days
 from tasks.publish_config import PublishConfig
 from tasks.table_files import storage_errors
 from tasks.table_log import LOOK, open_table, visible_files
 from tasks.trend import find_jumps, read_trend
 
 Facts = dict[str, Any]
+DEAD = "dead"
 
 
 def newest_day(config: PublishConfig) -> tuple[date | None, int | None]:
@@ -24,6 +26,15 @@ def newest_day(config: PublishConfig) -> tuple[date | None, int | None]:
     with storage_errors(config.uri, "reading it", LOOK):
         newest = max((x.day for x in visible_files(table)), default=None)
     return None if newest is None else date.fromisoformat(newest), table.version()
+
+
+def count_days(run_folder: str, config: PublishConfig) -> dict[str, int]:
+    """How many days of the journal are in each state; "dead" are those that say that they run while nobody holds them."""
+    found = Counter(dict.fromkeys((*STATES, DEAD), 0))
+    for day, entry in read_days(run_folder, config).items():
+        dead = entry["state"] == "running" and not is_held(run_folder, config, day)
+        found[DEAD if dead else entry["state"]] += 1
+    return dict(found)
 
 
 def see_table(config: PublishConfig) -> Facts:

@@ -21,7 +21,7 @@ import rectifier_core
 from rectifier_core.records import Status
 from tasks.errors import RectifierError
 from tasks.freshness import AlertsConfig, judge_freshness
-from tasks.metrics_facts import see_table
+from tasks.metrics_facts import count_days, see_table
 from tasks.metrics_state import METRICS, State, load_state
 from tasks.publish_config import PublishConfig
 
@@ -60,13 +60,15 @@ def table_name(config: PublishConfig) -> str:
     return config.uri.rstrip("/").rsplit("/", 1)[-1]
 
 
-def families(state: State, config: PublishConfig, alerts: AlertsConfig, now: datetime | None) -> Iterator[Metric]:
+def families(run_folder: Path, state: State, config: PublishConfig, alerts: AlertsConfig, now: datetime | None) -> Iterator[Metric]:
     """Every metric; ``now`` is None where what is written will be read later, and nothing may be said that depends on when."""
     make = _Families(table_name(config))
     yield InfoMetricFamily(PREFIX, "The pipeline that these metrics are of.", value={"version": rectifier_core.__version__})
     yield from _runs(make, state)
     if state["run"] is not None:
         yield from _last_run(make, state["run"], alerts)
+    told = "Days of the journal by how their last run stands; dead is one that was killed."
+    yield from make.gauges("days", told, ("state",), [((x,), count) for x, count in sorted(count_days(str(run_folder), config).items())])
     late_after = alerts.late_after_hours * 3600
     yield from make.gauge("late_after_seconds", "How long ago the newest published day may have ended.", late_after)
     if state["seen"] is not None:
@@ -163,7 +165,7 @@ class LiveMetrics(Collector):
             state["seen"] = see_table(self._config)
         except RectifierError:
             read = False
-        yield from families(state, self._config, self._alerts, datetime.now(UTC))
+        yield from families(self._folder, state, self._config, self._alerts, datetime.now(UTC))
         make = _Families(table_name(self._config))
         yield from make.gauge("table_readable", "Whether the table could be looked at for this scrape.", read)
         yield from make.gauge("scrape_seconds", "What looking at the table took.", time.monotonic() - start)
@@ -172,7 +174,7 @@ class LiveMetrics(Collector):
 def write_metrics(run_folder: Path, state: State, config: PublishConfig, alerts: AlertsConfig) -> Path:
     """Write ``<run.folder>/metrics/catalog_rectifier.prom``, whole or not at all; OSError where it cannot be written."""
     registry = CollectorRegistry()
-    registry.register(_Fixed(families(state, config, alerts, None)))
+    registry.register(_Fixed(families(run_folder, state, config, alerts, None)))
     path = run_folder / METRICS / TEXTFILE
     path.parent.mkdir(parents=True, exist_ok=True)
     write_to_textfile(str(path), registry)

@@ -1,4 +1,4 @@
-"""A run as those see it who were asleep: its log, its counters and metrics, and an event when it ended badly.
+"""A run as those see it who were asleep: its log, its counters and metrics, its lineage, and an event when it ended badly.
 
 Whatever of that fails is a warning in the log: watching never fails a run.
 """
@@ -6,12 +6,13 @@ Whatever of that fails is a warning in the log: watching never fails a run.
 from __future__ import annotations
 
 import logging
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import date
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from tasks.errors import GateRefusedError, InputError, RectifierError, TableHeldError, exit_code_of
 from tasks.freshness import AlertsConfig
@@ -26,26 +27,58 @@ from tasks.publish_config import PublishConfig
 from tasks.run_context import RunContext, bind_run, current_stage
 from tasks.run_log import log_end, masked, run_log, told_in_one_line, use_console
 from tasks.runs import RunSettings
+from tasks.source_config import SourceConfig
 from tasks.storage import StorageUnreachableError
+
+if TYPE_CHECKING:
+    from tasks.lineage import Lineage
+
+T = TypeVar("T")
+LINEAGE = ("OPENLINEAGE_URL", "OPENLINEAGE_CONFIG", "OPENLINEAGE__TRANSPORT__TYPE")
 
 
 @contextmanager
-def watch_run(settings: RunSettings, publish: PublishConfig, alerts: AlertsConfig, as_of: date | None) -> Iterator[RunContext]:
+def watch_run(
+    settings: RunSettings,
+    source: SourceConfig,
+    publish: PublishConfig,
+    alerts: AlertsConfig,
+    as_of: date | None,
+    *,
+    flow_run_id: str | None = None,
+) -> Iterator[RunContext]:
     """Watch a run for the block, which leaves the flow's summary in the context; an error passes through.
 
     ``as_of`` is None for a run that failed before it knew its day.
     """
-    run = RunContext(folder=Path(settings.folder), as_of=None if as_of is None else as_of.isoformat())
+    day = None if as_of is None else as_of.isoformat()
+    run = RunContext(folder=Path(settings.folder), as_of=day, flow_run_id=flow_run_id)
     use_console(settings.log)
     with bind_run(run), run_log(run):
         started = time.time()
         _tolerated("counting the run", lambda: change_state(run.folder, _began))
+        lineage = _tolerated("telling its lineage", lambda: _open_lineage(run, source, publish))
         try:
             yield run
         except BaseException as error:
-            _ended(run, publish, alerts, started, error)
+            _ended(run, publish, alerts, lineage, started, error)
             raise
-        _ended(run, publish, alerts, started, None)
+        _ended(run, publish, alerts, lineage, started, None)
+
+
+def _open_lineage(run: RunContext, source: SourceConfig, publish: PublishConfig) -> Lineage | None:
+    if not any(os.environ.get(x) for x in LINEAGE):
+        return None
+    try:
+        from tasks.lineage import Lineage
+    except ModuleNotFoundError as error:
+        if (error.name or "").split(".")[0] != "openlineage":
+            raise
+        run_logger().warning("no lineage is told, though OPENLINEAGE_… asks for it: install catalog-rectifier[lineage]")
+        return None
+    lineage = Lineage.of(run, source, publish)
+    _tolerated("telling its lineage", lineage.began)
+    return lineage
 
 
 def _began(state: State) -> None:
@@ -63,12 +96,16 @@ def how_it_ended(run: RunContext, error: BaseException | None) -> tuple[str, int
     return "failed" if isinstance(error, Exception) else "interrupted", exit_code_of(error)
 
 
-def _ended(run: RunContext, publish: PublishConfig, alerts: AlertsConfig, started: float, error: BaseException | None) -> None:
+def _ended(
+    run: RunContext, publish: PublishConfig, alerts: AlertsConfig, lineage: Lineage | None, started: float, error: BaseException | None
+) -> None:
     outcome, code = how_it_ended(run, error)
     message = "done" if error is None else told_in_one_line(error)
     facts = {"outcome": outcome, "exit_code": code, "seconds": {name: round(x.seconds, 3) for name, x in run.stages.items()}}
     log_end(logging.INFO if error is None else logging.ERROR, message, facts, None if isinstance(error, RectifierError) else error)
     _tolerated("keeping the metrics", lambda: _keep_metrics(run, publish, alerts, outcome, code, started, error))
+    if lineage is not None:
+        _tolerated("telling its lineage", lambda: lineage.ended(outcome, None if error is None else message))
     if error is not None and outcome != "interrupted":
         told = {"as_of": run.as_of, "run_id": run.run_id, "stage": current_stage(), "exit_code": code, "message": message}
         event = REFUSED if outcome == "refused" else FAILED
@@ -121,8 +158,9 @@ def _run_facts(run: RunContext) -> dict[str, Any]:
     }
 
 
-def _tolerated(doing: str, work: Callable[[], object]) -> None:
+def _tolerated(doing: str, work: Callable[[], T]) -> T | None:
     try:
-        work()
+        return work()
     except Exception as error:
         run_logger().warning("%s failed, the run is none the worse for it: %s", doing, masked(f"{type(error).__name__}: {error}"))
+        return None

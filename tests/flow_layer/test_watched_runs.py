@@ -104,6 +104,10 @@ def test_a_refused_run_a_failed_one_and_a_killed_one_can_be_read_of(published: P
     assert (bad.code, lines_of(demo, day)[-1]["outcome"]) == (2, "bad_input")
     killed = cli.rectify(demo, day, "--set", "seed=3", death=Death("os.rename", r"stages/\.tmp-.*rectified"))
     assert killed.code == -9
+    with served(demo) as url:
+        seen = samples(scrape(url))
+    states = {dict(labels)["state"]: value for (name, labels), value in seen.items() if name == "days"}
+    assert states == {"done": 3, "dead": 1, "failed": 0, "refused": 0, "running": 0}
     last = lines_of(demo, day)[-1]
     assert last["stage"] == "rectified" and last["run_id"].startswith(day.replace("-", ""))
     done = cli.published(demo, day)
