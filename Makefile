@@ -7,7 +7,7 @@ BIN    := $(VENV)/bin
 RUNS   := $(BIN)/python -m flows
 
 .DEFAULT_GOAL := help
-.PHONY: help tools install run test test-slow lint lock evidence bench bench-scale clean
+.PHONY: help tools install run server stop test test-slow lint lock evidence bench bench-scale clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -42,6 +42,18 @@ run: $(STAMP) ## build the demo catalog, run the nightly flow once, say what it 
 	$(RUNS) demo $(DEMO)
 	$(RUNS) rectify --config $(DEMO)/run.toml
 	$(RUNS) score --config $(DEMO)/run.toml --truth $(DEMO)/truth
+
+# Everything the server keeps lies in SERVER; CONFIG is the run config that its deployments take by default.
+SERVER ?= .prefect
+PORT   ?= 4200
+CONFIG ?= $(DEMO)/run.toml
+
+server: $(STAMP) ## start a Prefect server and a worker, register every deployment
+	@test -e "$(CONFIG)" || $(RUNS) demo "$(DEMO)"
+	@$(RUNS) server start --config "$(CONFIG)" --folder "$(SERVER)" --port $(PORT)
+
+stop: ## end them
+	@test ! -x $(BIN)/python || $(RUNS) server stop --folder "$(SERVER)"
 
 lint: $(TESTSTAMP) ## ruff and mypy
 	$(BIN)/ruff check .
@@ -91,5 +103,5 @@ bench-scale: $(STAMP) ## how a whole night grows: 10,000, 100,000 and 1,000,000 
 
 SIZES ?= --large --next-night --set resources.memory='"8GiB"'
 
-clean: ## remove the virtual environment and the demo
-	rm -rf $(VENV) $(DEMO) .lock .pytest_cache .mypy_cache .ruff_cache .hypothesis
+clean: stop ## remove the virtual environment, the demo and the server's data
+	rm -rf $(VENV) $(DEMO) "$(SERVER)" .lock .pytest_cache .mypy_cache .ruff_cache .hypothesis

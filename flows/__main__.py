@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -23,6 +22,9 @@ from flows.command_line import (
     told_by,
 )
 from flows.observe_commands import freshness, metrics
+from flows.refresh_command import refresh
+from flows.rollback_command import rollback
+from flows.server_command import server
 from tasks.errors import InputError
 
 Number = TypeVar("Number", int, float)
@@ -30,6 +32,7 @@ Number = TypeVar("Number", int, float)
 app = typer.Typer(
     add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help="Find and mend features that belong to another item."
 )
+app.add_typer(server, name="server")
 
 
 @app.command()
@@ -216,31 +219,8 @@ def versions(config: ConfigFile, overrides: Overrides = None, as_json: AsJson = 
     run_command(work, as_json, debug, told_by("told_versions"))
 
 
-@app.command()
-def rollback(
-    config: ConfigFile,
-    to: Annotated[int, typer.Option("--to", help="The version whose contents the table shall show again.")],
-    overrides: Overrides = None,
-    as_json: AsJson = False,
-    debug: Debug = False,
-) -> None:
-    """Make the table show an earlier version again, as a new commit."""
-
-    def work() -> dict[str, Any]:
-        from flows.run_config import RunConfig
-        from tasks.table_history import roll_back
-        from tasks.table_lock import table_lock
-
-        settings = RunConfig.from_toml(config, overrides or ())
-        with table_lock(settings.publish, Path(settings.run.folder), run=f"rollback to {to}"):
-            return asdict(roll_back(settings.publish, to))
-
-    def told(found: dict[str, Any]) -> str:
-        return (
-            f"the table shows version {to} again, as version {found['version']}" if found["published"] else f"the table already shows {to}"
-        )
-
-    run_command(work, as_json, debug, told)
+app.command()(rollback)
+app.command()(refresh)
 
 
 @app.command()

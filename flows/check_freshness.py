@@ -13,7 +13,7 @@ from tasks.errors import InputError
 from tasks.freshness import judge_freshness
 from tasks.metrics_facts import newest_day
 from tasks.night_events import LATE, emit_night
-from tasks.prefect_tasks import asset_key
+from tasks.publish_events import asset_key
 
 
 def check_freshness(path: Path, overrides: Iterable[str], within: float | None) -> dict[str, Any]:

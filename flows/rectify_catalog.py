@@ -17,6 +17,7 @@ from rectifier_core.records import QualityReport, TableVersion
 from tasks import prefect_tasks as do
 from tasks.day_journal import DayRun, hold_day
 from tasks.errors import GateRefusedError
+from tasks.feature_store_tasks import refresh
 from tasks.incremental_base import CARRY, Last, incremental_facts
 from tasks.memory import peak_memory_bytes
 from tasks.memory_plan import MemoryPlan, plan_memory
@@ -39,8 +40,16 @@ from tasks.trend import Trend
 def rectify_catalog(config: RunConfig, as_of: date) -> dict[str, Any]:
     """Publish the rectified features of one day and return the run's summary; a repeat publishes nothing.
 
-    Raises InputError, GateRefusedError, TableHeldError or StorageError, each with one line for the user.
+    Where ``feature_store.enabled`` says so, its readers get the version as well, once the table is free again. Raises InputError,
+    GateRefusedError, TableHeldError, StorageError or OnlineStoreError, each with one line for the user.
     """
+    summary = _rectify(config, as_of)
+    if config.feature_store.enabled:
+        summary |= {"feature_store": refresh(config.feature_store, config.publish, None, "skip")}
+    return summary
+
+
+def _rectify(config: RunConfig, as_of: date) -> dict[str, Any]:
     use_resources(config.resources)
     with (
         open_run(config.run, config.publish, as_of) as stages,

@@ -20,8 +20,7 @@ def watched(night: Night) -> Night:
 
     @wraps(night)
     def watched_night(config: RunConfig, as_of: date) -> dict[str, Any]:
-        told: dict[str, Any] = {"flow_run_id": flow_run.get_id()}
-        with watch_run(config.run, config.source, config.publish, config.alerts, as_of, **told) as run:
+        with watch_run(config.watch, as_of, flow_run_id=flow_run.get_id()) as run:
             run.summary = night(config, as_of)
             return run.summary
 

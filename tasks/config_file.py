@@ -15,10 +15,11 @@ PATHS = (
     ("source", "interactions"),
     ("publish", "uri"),
     ("run", "folder"),
+    ("feature_store", "folder"),
     ("evaluation", "out"),
     ("evaluation", "evidence"),
 )
-DEFAULT_FOLDER = "runs"
+DEFAULT_FOLDERS = {"run": "runs", "feature_store": "feature_store"}
 
 
 def read_config(path: Path, overrides: Iterable[str] = ()) -> dict[str, Any]:
@@ -36,9 +37,10 @@ def read_config(path: Path, overrides: Iterable[str] = ()) -> dict[str, Any]:
     for override in overrides:
         _override(values, override)
     base = path.resolve().parent
-    run = values.setdefault("run", {})
-    if isinstance(run, dict):
-        run.setdefault("folder", DEFAULT_FOLDER)
+    for table, folder in DEFAULT_FOLDERS.items():
+        section = values.setdefault(table, {})
+        if isinstance(section, dict):
+            section.setdefault("folder", folder)
     for table, key in PATHS:
         section = values.get(table)
         if isinstance(section, dict) and isinstance(section.get(key), str) and section[key].strip():

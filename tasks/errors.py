@@ -37,6 +37,10 @@ class StorageError(RectifierError):
     """Writing failed (disk full, no permission): nothing was published, and a rerun resumes where this one stopped."""
 
 
+class OnlineStoreError(RectifierError):
+    """The online store cannot be reached or written: readers keep the version that was served, and a repeated refresh starts over."""
+
+
 def exit_code_of(error: BaseException) -> int:
     """The exit status of a process that ends by ``error``: what is no Exception is somebody's wish to stop it."""
     if isinstance(error, RectifierError):

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections import Counter
 from datetime import date
+from pathlib import Path
 from typing import Any
 
 from rectifier_core.records import Status
@@ -63,6 +65,15 @@ def see_table(config: PublishConfig) -> Facts:
         "gate": [] if last is None else last["gate"],
         "jumped": [] if last is None else sorted({x["modality"] for x in find_jumps(trend, last["as_of"])}),
     }
+
+
+def see_served(path: Path) -> Facts:
+    """What the feature store serves, as a refresh told it; empty where there is none, or it cannot be read."""
+    try:
+        found = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def _modality(found: Facts) -> Facts:

@@ -12,7 +12,6 @@ from dataclasses import asdict
 from datetime import date
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 from prefect import task
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
@@ -33,7 +32,7 @@ from rectifier_core.time_offset import TimeOffsetConfig
 from rectifier_core.trust import TrustConfig
 from rectifier_core.witness import WitnessConfig
 from tasks import incremental_stages, stages
-from tasks.errors import RectifierError
+from tasks.errors import OnlineStoreError, RectifierError
 from tasks.incremental_base import Last, find_last, recall_fell
 from tasks.incremental_config import IncrementalConfig
 from tasks.memory import peak_memory_bytes
@@ -41,6 +40,7 @@ from tasks.plan_stage import plan_stage
 from tasks.progress import logged_progress, run_logger
 from tasks.publish import find_published, publish_rectified
 from tasks.publish_config import PublishConfig, RunIdentity
+from tasks.publish_events import asset_key, emit_published
 from tasks.references import Ref, StageStore
 from tasks.report import write_report
 from tasks.report_inputs import ModalityRefs, ReportInputs
@@ -56,9 +56,11 @@ from tasks.trend_events import emit_jumps
 
 
 def _is_transient(_task: Any, _run: Any, state: Any) -> bool:
-    """Retry an object store that did not answer or an I/O error nobody explained; never bad input, a held table or a refused gate."""
+    """Retry a store that did not answer or an I/O error nobody explained; never bad input, a held table or a refused gate."""
     error = state.result(raise_on_failure=False)
-    return isinstance(error, StorageUnreachableError) or (isinstance(error, OSError) and not isinstance(error, RectifierError))
+    return isinstance(error, StorageUnreachableError | OnlineStoreError) or (
+        isinstance(error, OSError) and not isinstance(error, RectifierError)
+    )
 
 
 IO: dict[str, Any] = {"retries": 2, "retry_delay_seconds": [2, 10], "retry_condition_fn": _is_transient}
@@ -300,6 +302,7 @@ def publish(config: PublishConfig, identity: RunIdentity, source: Ref, rectified
         found = find_published(config, identity)
         if found is None:
             found = publish_rectified(config, identity, source, rectified, facts)
+            emit_published(config, found)
             asset.add_metadata({"version": found.version, "rows": found.rows, "run_id": found.run_id, "as_of": found.as_of})
         done = "published" if found.published else "already holds this run:"
         run_logger().info("table version %s %s %s rows of %s", found.version, done, f"{found.rows:,}", identity.day)
@@ -307,11 +310,6 @@ def publish(config: PublishConfig, identity: RunIdentity, source: Ref, rectified
 
     version: TableVersion = publish_table()
     return version
-
-
-def asset_key(config: PublishConfig) -> str:
-    """The table's asset key: its URI, escaped as Prefect wants it."""
-    return config.uri if config.folder is None else f"file://{quote(config.uri)}"
 
 
 @task(**IO, **PLAIN)

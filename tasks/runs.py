@@ -9,12 +9,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 import shutil
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from datetime import date
 from pathlib import Path
@@ -27,13 +26,15 @@ from rectifier_core.records import Float32, Int64
 from tasks.code_version import code_digest
 from tasks.errors import StorageError
 from tasks.publish_config import PublishConfig, RunIdentity
-from tasks.references import Ref, StageStore, fsync, plain
+from tasks.references import TEMPORARY, Ref, StageStore, plain
 from tasks.run_log import FORMATS, default_format, sweep_logs
 from tasks.source_config import SourceConfig
 from tasks.table_lock import table_lock
+from tasks.whole_file import write_whole
 
 SUMMARY = "summary.json"
 STAGES = "stages"
+LEFT_SECONDS = 3600.0
 RUN_ID = re.compile(r"\d{8}-[0-9a-f]{12}")
 
 
@@ -139,17 +140,10 @@ def _digest(value: Any) -> str:
 
 def save_summary(settings: RunSettings, summary: Mapping[str, Any]) -> Path:
     """Write a run's summary beside its report, whole or not at all."""
-    folder = settings.run_folder(summary["run_id"])
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        temporary = folder / f".{SUMMARY}-{os.getpid()}"
-        temporary.write_text(json.dumps(summary, indent=1, allow_nan=False))
-        fsync(temporary)
-        temporary.rename(folder / SUMMARY)
-        fsync(folder)
-    except OSError as error:
-        raise StorageError(f"{folder}: the summary cannot be written: {error.strerror}; fix the disk, then run again") from error
-    return folder / SUMMARY
+    path, text = settings.run_folder(summary["run_id"]) / SUMMARY, json.dumps(summary, indent=1, allow_nan=False)
+    failed = "summary: writing {path} failed: {why}; free or fix the disk, then run again"
+    write_whole(path, lambda temporary: temporary.write_text(text), failed=failed)
+    return path
 
 
 def load_summary(settings: RunSettings, run_id: str) -> dict[str, Any] | None:
@@ -232,7 +226,7 @@ def making_digest(parts: Mapping[str, Any]) -> str:
 def sweep_runs(settings: RunSettings) -> None:
     """Drop run folders beyond the newest ``keep_runs`` and those older than ``keep_days``; the newest always stays.
 
-    A run that was refused or killed has a folder too, though no summary.
+    A run that was refused or killed has a folder too, though no summary. What a killed one left of a file goes an hour later.
     """
     folders = [x for x in Path(settings.folder).glob("*") if RUN_ID.fullmatch(x.name) and x.is_dir()]
     runs = sorted(folders, key=lambda x: x.stat().st_mtime, reverse=True)
@@ -240,6 +234,16 @@ def sweep_runs(settings: RunSettings) -> None:
     for at, folder in enumerate(runs):
         if at and (at >= settings.keep_runs or folder.stat().st_mtime < horizon):
             shutil.rmtree(folder, ignore_errors=True)
+        else:
+            _sweep_temporary(folder)
+
+
+def _sweep_temporary(folder: Path) -> None:
+    # Runs of two tables may share a folder: one that is not this run's may be writing.
+    for left in folder.glob(f"{TEMPORARY}*"):
+        with suppress(OSError):
+            if left.stat().st_mtime < time.time() - LEFT_SECONDS:
+                left.unlink()
 
 
 def ref_values(ref: Ref) -> dict[str, str]:

@@ -15,6 +15,8 @@ from __future__ import annotations
 
 import json
 import math
+import re
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
@@ -27,6 +29,8 @@ from tasks.publish_config import PublishConfig, RunIdentity
 from tasks.table_files import FileEntry, TableFiles, storage_errors
 
 FORMAT = 1
+LEFT_SECONDS = 3600.0
+_LEFT = re.compile(r"\d{4}-\d\d-\d\d/\.[^/]+\.tmp")
 LATER = "the published rows are not affected; the next run of that day records it again"
 _INTERVALS = (("low_unlike", "high_unlike"), ("low", "high"))
 _FACTS = ("mismatch_rate", *_INTERVALS[1], *_INTERVALS[0], "identifiable", "separation", *(status.value for status in Status))
@@ -100,7 +104,12 @@ def _substance(entry: Mapping[str, Any]) -> Any:
 
 
 def _sweep(files: TableFiles, keep: int) -> None:
-    by_day = _by_day(files.walk())
+    there = files.walk()
+    for file in there:
+        # Under the table's lock nobody else writes here; an hour is for tables in S3, whose lock is each machine's own.
+        if _LEFT.fullmatch(file.path) and file.modified < time.time() - LEFT_SECONDS:
+            files.delete(file.path)
+    by_day = _by_day(there)
     for day in sorted(by_day)[:-keep]:
         for file in by_day[day]:
             files.delete(file.path)

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from prefect import flow
+from prefect.assets import Asset
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.states import Failed
 
@@ -79,10 +80,13 @@ def test_the_table_is_one_asset(three_days: Published, prefect_server: str) -> N
 
 @pytest.mark.parametrize(
     ("uri", "key"),
-    [("/data/with space/items", "file:///data/with%20space/items"), ("s3://bucket/items", "s3://bucket/items")],
+    [
+        ("/data/with space/it's", "file:///data/with=20space/it=27s"),
+        ("s3://bucket/items", "s3://bucket/items"),
+    ],
 )
-def test_asset_keys_are_the_tables_uri(uri: str, key: str) -> None:
-    assert prefect_tasks.asset_key(PublishConfig(uri=uri)) == key
+def test_asset_keys_are_the_tables_uri_as_prefect_takes_it(uri: str, key: str) -> None:
+    assert prefect_tasks.asset_key(PublishConfig(uri=uri)) == key == Asset(key=key).key
 
 
 def test_only_what_touches_storage_is_tried_again() -> None:
