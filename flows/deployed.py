@@ -16,9 +16,10 @@ from typing import Annotated, Any
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from prefect import flow
+from prefect.client.schemas.objects import State
 from prefect.flows import Flow
 from prefect.runtime import flow_run
-from prefect.states import Failed, State
+from prefect.states import Failed
 from pydantic import ConfigDict, Field, ValidationError, create_model
 
 from flows.audit_catalog import audit_catalog
@@ -156,7 +157,7 @@ def freshness(
 ) -> dict[str, Any] | State[Any]:
     """Say whether the newest published day is late; where it is, an event says so too."""
     found = check_freshness(Path(config), overrides, within)
-    return Failed(name="Late", message=found["told"]) if found["late"] else found
+    return Failed(name="Overdue", message=found["told"]) if found["late"] else found
 
 
 @deployed("audit", _of_day("audit"))
