@@ -8,7 +8,7 @@ import os
 import socket
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -32,7 +32,8 @@ def held_file(path: Path, what: str, *, run: str = "", patience: float = 0.0) ->
     try:
         _take(handle, what, path, run, time.monotonic() + patience)
         yield path
-        os.ftruncate(handle, 0)
+        with suppress(OSError):
+            os.ftruncate(handle, 0)
     finally:
         # The file itself stays: were it deleted, one process could lock a new file of that name while another holds the old one.
         os.close(handle)
@@ -45,10 +46,12 @@ def _take(handle: int, what: str, path: Path, run: str, until: float) -> None:
             if time.monotonic() >= until:
                 raise TableHeldError(f"{what}: {_holder(handle)} holds it ({path}); wait for it to end or stop it, then run again")
             time.sleep(_AGAIN)
-        os.ftruncate(handle, 0)
-        os.pwrite(handle, json.dumps(holder).encode(), 0)
     except OSError as error:
         raise StorageError(f"{what}: {path} cannot be locked: {error.strerror}; put it on a disk that takes locks") from error
+    # Whoever is locked out without it is still locked out.
+    with suppress(OSError):
+        os.ftruncate(handle, 0)
+        os.pwrite(handle, json.dumps(holder).encode(), 0)
 
 
 def _locked(handle: int) -> bool:
