@@ -25,6 +25,7 @@ from flows.audit_catalog import audit_catalog
 from flows.evaluate_command import evaluate_day, failed_told
 from flows.rectify_catalog import rectify_catalog
 from flows.run_config import RunConfig, explain
+from flows.watched import read_nights_config
 from flows.write_slot import write_slot
 from tasks.audit_inputs import AuditOptions
 from tasks.errors import InputError, RectifierError
@@ -97,7 +98,7 @@ def nightly(
     day = as_of or _yesterday(timezone)
     if day is None:
         raise InputError(f"nightly: timezone: {timezone!r} is no IANA time zone such as Europe/Berlin")
-    settings = RunConfig.from_toml(Path(config), overrides)
+    settings = read_nights_config(Path(config), overrides, day)
     with write_slot(settings.publish):
         found: dict[str, Any] = rectify_catalog.fn(settings, day)
         return found
