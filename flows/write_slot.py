@@ -13,9 +13,9 @@ from contextlib import contextmanager
 from prefect.client.orchestration import get_client
 from prefect.concurrency.sync import concurrency
 
-from tasks.prefect_tasks import asset_key
 from tasks.progress import run_logger
 from tasks.publish_config import PublishConfig
+from tasks.publish_events import asset_key
 
 LEASE = 60.0
 

@@ -35,14 +35,15 @@ def emit_published(config: PublishConfig, version: TableVersion) -> None:
     table = open_table(config.uri, version.version)
     days = days_shown(visible_files(table)) if table is not None else []
     told = {"as_of": version.as_of, "version": version.version, "run_id": version.run_id, "rows": version.rows}
-    asset = asset_key(config)
+    asset, backfilled = asset_key(config), bool(days) and version.as_of < days[-1]
     resource = {
         "prefect.resource.id": asset,
         "prefect.resource.name": asset.rsplit("/", 1)[-1],
         "catalog-rectifier.as-of": version.as_of,
         "catalog-rectifier.version": str(version.version),
+        "catalog-rectifier.backfilled": str(backfilled).lower(),
     }
-    emit_event(event=PUBLISHED, resource=resource, payload=told | {"backfilled": bool(days) and version.as_of < days[-1]})
+    emit_event(event=PUBLISHED, resource=resource, payload=told | {"backfilled": backfilled})
 
 
 def has_server() -> bool:

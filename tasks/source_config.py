@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-MODALITY = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
+MODALITY = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,63}")
 PUBLISHED = ("as_of", "item_id", "run_id")
 
 
@@ -57,7 +57,7 @@ class SourceConfig:
         taken = dict.fromkeys(PUBLISHED, "the table itself")
         for name, column in self.modalities.items():
             if not MODALITY.fullmatch(name):
-                raise ValueError(f"modalities.{name}: a name is a letter followed by letters, digits and underscores")
+                raise ValueError(f"modalities.{name}: a name is a letter followed by letters, digits and underscores, at most 64 in all")
             if not column.strip():
                 raise ValueError(f"modalities.{name}: must not be empty")
             for published in (name, f"{name}_trust", f"{name}_status"):
