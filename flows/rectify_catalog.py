@@ -106,7 +106,7 @@ def _prepare(config: RunConfig, as_of: date, store: StageStore) -> None:
     if shadowing := shadow_config(config.evaluation):
         do.shadow(source, shadowing, config.pipeline, config.seed, store)
     matched = match_catalog(source, begin_cold(config, as_of, source, store, "").anchors, config, store, memory)
-    do.rectify(source, matched, config.rectify, config.segments, store)
+    do.rectify(source, matched, config.rectify, config.segments, store, memory.room("rectified"))
     time_offsets(source, matched, config, store)
 
 

@@ -22,6 +22,6 @@ def rectify_day(path: Path, overrides: Iterable[str], as_of: str | None) -> dict
     try:
         day = resolve_day(config.source, given)
     except RectifierError:
-        with watch_run(config.run, config.publish, config.alerts, given):
+        with watch_run(config.watch, given):
             raise
     return rectify_catalog(config, day)

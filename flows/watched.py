@@ -7,6 +7,8 @@ from datetime import date
 from functools import wraps
 from typing import Any, Concatenate, ParamSpec
 
+from prefect.runtime import flow_run
+
 from flows.run_config import RunConfig
 from tasks.run_watch import watch_run
 
@@ -19,7 +21,7 @@ def watched(night: Night[P]) -> Night[P]:
 
     @wraps(night)
     def watched_night(config: RunConfig, as_of: date, /, *args: P.args, **more: P.kwargs) -> dict[str, Any]:
-        with watch_run(config.run, config.publish, config.alerts, as_of) as run:
+        with watch_run(config.watch, as_of, flow_run_id=flow_run.get_id()) as run:
             run.summary = night(config, as_of, *args, **more)
             return run.summary
 
