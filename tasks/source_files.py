@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from contextvars import copy_context
 from dataclasses import dataclass, replace
 from datetime import date
 from typing import TypeVar, cast
@@ -186,10 +187,16 @@ def stream(
 def ahead(given: Iterator[T]) -> Iterator[T]:
     """The same in the same order, the next one already made by another thread while one is looked at."""
     end = object()
+
+    def draw() -> T | object:
+        return next(given, end)
+
+    # What a thread says is logged with the run it works for.
+    context = copy_context()
     with ThreadPoolExecutor(max_workers=1) as pool:
-        waiting: Future[T | object] = pool.submit(next, given, end)
+        waiting: Future[T | object] = pool.submit(context.run, draw)
         while (found := waiting.result()) is not end:
-            waiting = pool.submit(next, given, end)
+            waiting = pool.submit(context.run, draw)
             yield cast(T, found)
 
 
