@@ -45,11 +45,14 @@ written=$(find "$root" -xdev -newer "$WORK/before" -type f ! -path "$root/home/a
 test -z "$written" || fail "written outside /data, /tmp and the home folder: $written"
 
 # What compose.yaml starts of this image: a server with its pages, the deployments registered, a worker, and a night given to it.
+# Each with what it starts is a process group, so that it can be ended whole.
+set -m
 port=$((20000 + RANDOM % 20000)) health=$((40000 + RANDOM % 20000))
 api=http://127.0.0.1:$port/api
 run prefect server start --host 127.0.0.1 --port "$port" > "$WORK/server.log" 2>&1 &
 server=$!
-trap 'kill "$server" ${worker:-} 2> /dev/null || true; b rm "$container" > /dev/null' EXIT
+stop() { for group in ${worker:-} $server; do kill -- "-$group" 2> /dev/null || true; done; wait; b rm "$container" > /dev/null; }
+trap stop EXIT
 wait_for() { for _ in $(seq 180); do "$@" > /dev/null 2>&1 && return; sleep 1; done; return 1; }
 well() { run env "HEALTH_URL=$1" PREFECT_API_URL="$api" python docker/healthcheck.py; }
 wait_for curl --silent --fail "$api/health" || { tail "$WORK/server.log"; fail "the server does not come up"; }
