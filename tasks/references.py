@@ -32,6 +32,7 @@ from tasks.code_version import code_digest
 from tasks.errors import StorageError
 from tasks.mapped import create_mapped, open_mapped
 from tasks.memory import watch_memory
+from tasks.run_context import StageSpent, stage_ended
 from tasks.shard_runner import LocalRunner, Runner
 
 MANIFEST = "manifest.json"
@@ -126,7 +127,10 @@ class StageStore:
     def once(self, kind: str, inputs: tuple[Any, ...], build: Callable[[StageWriter], None]) -> Ref:
         """The output of ``kind`` for these inputs (refs, configs, plain values): found whole, or built now and kept."""
         with self.watch(kind):
-            return self._once(kind, inputs, build)
+            ref = self._once(kind, inputs, build)
+        spent = StageSpent(seconds=ref.seconds, cpu_seconds=ref.cpu_seconds, peak_memory=ref.peak_memory, reused=ref.reused)
+        stage_ended(kind, spent)
+        return ref
 
     def _once(self, kind: str, inputs: tuple[Any, ...], build: Callable[[StageWriter], None]) -> Ref:
         start, worked, key = time.monotonic(), time.process_time(), stage_key(kind, inputs)

@@ -33,7 +33,9 @@ from tasks.source_quarantine import USABLE, ParquetSink, Quarantine, stop_if_too
 from tasks.source_schema import ITEM_KEY, check_columns, label_columns, wanted_columns
 from tasks.source_sequences import FIRST_SEGMENT_REASON, SEQUENCE_REASONS, SequenceWriter, judge_sequences, numbers_per_row
 
-ITEM_REASONS = ("null_id", "duplicate_id")
+ITEM_REASONS = ("null_id", "duplicate_id", "id_too_long", "id_ends_with_nul")
+# Ids are kept as text of a fixed width, that of the longest: one beyond all measure would make every other as large.
+LONGEST_ID = 512
 ID_ROWS = 1 << 18
 # Rows of features are read so many at a time that one batch stays near this many bytes as float32.
 FEATURE_BYTES = 1 << 22
@@ -150,12 +152,16 @@ def _read_items(
     codes = np.asarray(pc.dictionary_encode(ids).indices.fill_null(-1)).astype(np.int64)
     before = np.concatenate([[-1], np.maximum.accumulate(codes)[:-1]])
     reasons = np.where(codes < 0, np.int8(0), np.where(codes > before, np.int8(USABLE), np.int8(1)))
+    if pa.types.is_large_string(ids.type):
+        # Fixed-width text drops the NULs at its end, so two ids would become one.
+        for reason, found in (("id_ends_with_nul", pc.ends_with(ids, "\0")), ("id_too_long", pc.greater(pc.utf8_length(ids), LONGEST_ID))):
+            reasons[(reasons == USABLE) & np.asarray(found.fill_null(False))] = ITEM_REASONS.index(reason)
     schema = pa.schema([("row_number", pa.int64()), ("item_id", source_type)])
     with Quarantine(writer.folder / "quarantine-items.parquet", schema, ITEM_REASONS) as quarantine:
         usable = quarantine.judge(pa.table({"row_number": np.arange(len(ids)), "item_id": ids}), reasons)
     stop_if_too_many(f"{files.uri}: catalog rows", quarantine.counts, len(ids), config.max_quarantined, f"mend {ITEM_KEY}")
     if not usable.any():
-        raise InputError(f"{files.uri}: the catalog is empty: no row has an item id ({ITEM_KEY} {config.item_column!r})")
+        raise InputError(f"{files.uri}: the catalog is empty: no row has a usable item id ({ITEM_KEY} {config.item_column!r})")
     target = np.where(usable, np.cumsum(usable) - 1, -1)
     return Items(ids=ids.filter(pa.array(usable)), source_type=source_type, target=target, quarantined=quarantine.counts)
 
@@ -164,8 +170,6 @@ def _write_ids(writer: StageWriter, ids: pa.Array) -> None:
     if pa.types.is_int64(ids.type):
         writer.array("item_ids", ids.to_numpy())
         return
-    if pc.any(pc.ends_with(ids, pattern="\0")).as_py():
-        raise InputError(f"{ITEM_KEY}: an item id ends with a NUL character, which fixed-width text cannot hold; strip it")
     width = max(1, pc.max(pc.utf8_length(ids)).as_py())
     out = writer.memmap("item_ids", (len(ids),), f"<U{width}")
     for rows in row_blocks(len(ids), 1 << 16):

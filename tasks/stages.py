@@ -42,6 +42,7 @@ from rectifier_core.trust import TrustConfig, judge_trust
 from rectifier_core.witness import WitnessConfig, place_by_features, principal_axes
 from tasks.drift import drift_since_last
 from tasks.publish_config import PublishConfig
+from tasks.rate_jump import rate_jumps
 from tasks.references import Ref, StageStore, StageWriter
 from tasks.report_inputs import ModalityRefs
 from tasks.saved_records import load_record, save_axes, save_record, save_sketch
@@ -214,6 +215,7 @@ def judge_stage(
 ) -> QualityReport:
     """The quality gate over what is about to be published, and over what the shadow evaluation says of it where there was one."""
     counts, drifts = source.meta["counts"], drift_since_last(publish, as_of, source, rectified)
+    jumps = rate_jumps(publish, as_of, {m: refs.trust.meta for m, refs in matched.items()})
     measures = {}
     for modality, refs in matched.items():
         plan, status = load_record(refs.plan, Plan), np.asarray(rectified.array(f"status-{modality}"))
@@ -227,6 +229,7 @@ def judge_stage(
             config,
             marginal_error=plan.column_error if judged else None,
             drift=drifts[modality],
+            rate_jump=jumps[modality],
         )
     return judge_quality(
         rows_read=counts["catalog_rows_read"],
