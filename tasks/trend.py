@@ -6,7 +6,7 @@ first one comes before there is a table. An entry's shape::
     format, as_of, run_id, outcome (published, unchanged or refused), version (null where refused), recorded (UTC, ISO)
     modalities  {m: {mismatch_rate, low, high, low_unlike, high_unlike, identifiable, separation, drift,
                 rectified, passed_through, imputed, missing}}
-    gate        [{name, value, rule, bound, passed}]
+    gate        [{name, value, rule, bound, passed, blocking}]
 
 ``drift`` is the mean cosine to the last published version as the gate compared it, null where there was none to compare with.
 """
@@ -34,6 +34,7 @@ _LEFT = re.compile(r"\d{4}-\d\d-\d\d/\.[^/]+\.tmp")
 LATER = "the published rows are not affected; the next run of that day records it again"
 _INTERVALS = (("low_unlike", "high_unlike"), ("low", "high"))
 _FACTS = ("mismatch_rate", *_INTERVALS[1], *_INTERVALS[0], "identifiable", "separation", *(status.value for status in Status))
+_CHECK = ("name", "value", "rule", "bound", "passed", "blocking")
 _DRIFT = ": mean cosine to the last published version"
 Entry = dict[str, Any]
 
@@ -66,7 +67,7 @@ def trend_entry(
         "modalities": {
             m: {name: _finite(found.get(name)) for name in _FACTS} | {"drift": _finite(drifts.get(m))} for m, found in modalities.items()
         },
-        "gate": [{name: _finite(check[name]) for name in ("name", "value", "rule", "bound", "passed")} for check in gate],
+        "gate": [{name: _finite(check[name]) for name in _CHECK} for check in gate],
     }
 
 
@@ -183,7 +184,7 @@ def _is_entry(found: Any, path: str) -> bool:
         and isinstance(modalities, dict)
         and all(isinstance(x, dict) and x.keys() >= {*_FACTS, "drift"} for x in modalities.values())
         and isinstance(gate, list)
-        and all(isinstance(x, dict) and x.keys() >= {"name", "value", "rule", "bound", "passed"} for x in gate)
+        and all(isinstance(x, dict) and x.keys() >= set(_CHECK) for x in gate)
     )
 
 
@@ -203,13 +204,18 @@ def find_jumps(days: Sequence[Mapping[str, Any]], as_of: str) -> list[dict[str, 
     jumps = []
     for modality in sorted(today["modalities"].keys() & last["modalities"].keys()):
         both = [x["modalities"][modality] for x in (last, today)]
-        ends = next((x for x in _INTERVALS if all(facts[end] is not None for facts in both for end in x)), _INTERVALS[1])
+        ends = shared_interval(*both)
         before, now = (_rate(facts, *ends) for facts in both)
         kind = _jump(before, now)
         if kind:
             facts = {"as_of": as_of, "since": last["as_of"], "run_id": today["run_id"], "before": before, "now": now}
             jumps.append({"modality": modality, "kind": kind, "among_unlike": ends == _INTERVALS[0], **facts})
     return jumps
+
+
+def shared_interval(*found: Mapping[str, Any]) -> tuple[str, str]:
+    """The ends of the narrowest interval that all have: of mix-ups among unlike items, else of all."""
+    return next((x for x in _INTERVALS if all(facts.get(end) is not None for facts in found for end in x)), _INTERVALS[1])
 
 
 def _rate(facts: Mapping[str, Any], low: str, high: str) -> dict[str, Any]:
