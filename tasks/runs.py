@@ -56,7 +56,8 @@ class RunSettings:
 
     def __post_init__(self) -> None:
         if not Path(self.folder).is_absolute():
-            raise ValueError(f"folder: wanted an absolute path, got {self.folder!r}")
+            why = "stages are memory maps, and lie on a local or shared disk" if "://" in self.folder else "wanted an absolute path"
+            raise ValueError(f"folder: {why}, got {self.folder!r}")
         for name, least in (("keep_runs", 1), ("keep_stages", 0), ("keep_days", 0)):
             if getattr(self, name) < least:
                 raise ValueError(f"{name}: wanted at least {least}, got {getattr(self, name)}")
