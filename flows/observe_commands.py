@@ -59,7 +59,7 @@ def metrics(
         settings = RunConfig.from_toml(config, overrides or ())
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: stop.set())
-        with serve_metrics(settings.run.folder, settings.publish, settings.alerts, port) as url:
+        with serve_metrics(settings.watch, port) as url:
             typer.echo(json.dumps({"url": url}) if as_json else f"metrics: {url}")
             stop.wait()
         return {"url": url}

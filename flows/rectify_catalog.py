@@ -110,7 +110,7 @@ def _prepare(config: RunConfig, as_of: date, store: StageStore) -> None:
     if shadowing := shadow_config(config.evaluation):
         do.shadow(source, shadowing, config.pipeline, config.seed, store)
     matched = match_catalog(source, begin_cold(config, as_of, source, store, "").anchors, config, store, memory)
-    do.rectify(source, matched, config.rectify, config.segments, store)
+    do.rectify(source, matched, config.rectify, config.segments, store, memory.room("rectified"))
     time_offsets(source, matched, config, store)
 
 
@@ -138,7 +138,7 @@ def rectify_day(config: RunConfig, as_of: date, day: DayRun, store: StageStore) 
         "quality": quality_values(quality),
     }
     facts |= {} if shadow_found is None else {"shadow": shadow_found}
-    facts |= {"incremental": incremental_facts(last, made.beginning.reason, rectified)} if config.incremental.enabled else {}
+    facts |= {"incremental": incremental_facts(last, made.beginning.reason)} if config.incremental.enabled else {}
     day.of_run(identity.run_id)
     with day.at("publish"):
         version = do.publish(config.publish, identity, source, rectified, facts) if quality.passed else None
@@ -187,7 +187,7 @@ def _mend(
     store: StageStore,
 ) -> _Made:
     matched = match_catalog(source, beginning.anchors, config, store, memory, beginning.last)
-    rectified = do.rectify(source, matched, config.rectify, config.segments, store, beginning.last)
+    rectified = do.rectify(source, matched, config.rectify, config.segments, store, memory.room("rectified"))
     with day.at("quality"):
         quality = do.judge_quality(source, matched, rectified, config.quality, config.publish, as_of, shadow)
     return _Made(beginning=beginning, matched=matched, rectified=rectified, quality=quality)

@@ -31,6 +31,7 @@ from tasks.publish_config import PublishConfig
 from tasks.resources import ResourcesConfig
 from tasks.runs import RunSettings
 from tasks.source_config import SourceConfig
+from tasks.watch_config import WatchConfig
 
 
 class RunConfig(BaseModel):
@@ -82,6 +83,12 @@ class RunConfig(BaseModel):
     def pipeline(self) -> PipelineConfig:
         """The stages from anchors to rectified features, as the core chains them in memory."""
         return PipelineConfig(**{part.name: getattr(self, part.name) for part in fields(PipelineConfig)})
+
+    @property
+    def watch(self) -> WatchConfig:
+        """What those are told who watch a run."""
+        parts = {part.name: getattr(self, part.name) for part in fields(WatchConfig)}
+        return WatchConfig(**parts)
 
     @property
     def shaping(self) -> dict[str, Any]:

@@ -52,7 +52,12 @@ def read_day(run_folder: str, publish: PublishConfig, day: date) -> Entry | None
     except (OSError, ValueError):
         return None
     whole = isinstance(found, dict) and found.get("format") == FORMAT and found.get("as_of") == day.isoformat()
-    return found if whole and found.get("state") in STATES and found.get("table") == publish.uri else None
+    return found if whole and found.get("state") in STATES and found.get("table") == _place(run_folder, publish) else None
+
+
+def _place(run_folder: str, publish: PublishConfig) -> str:
+    """Where the table lies, as seen from the run folder when it is local: both may be moved together, and the days are still known."""
+    return publish.uri if publish.folder is None else os.path.relpath(os.path.realpath(publish.folder), os.path.realpath(run_folder))
 
 
 def read_days(run_folder: str, publish: PublishConfig) -> dict[date, Entry]:
@@ -124,7 +129,7 @@ class DayRun:
         self.entry = {
             "format": FORMAT,
             "as_of": self.day.isoformat(),
-            "table": self.publish.uri,
+            "table": _place(self.run_folder, self.publish),
             "state": "running",
             "run_id": None,
             "version": None,

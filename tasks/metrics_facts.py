@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections import Counter
 from datetime import date
+from pathlib import Path
 from typing import Any
 
 from rectifier_core.records import Status
+from tasks.day_journal import STATES, is_held, read_days
 from tasks.publish_config import PublishConfig
 from tasks.table_files import storage_errors
 from tasks.table_log import LOOK, open_table, visible_files
 from tasks.trend import find_jumps, read_trend
 
 Facts = dict[str, Any]
+DEAD = "dead"
 
 
 def newest_day(config: PublishConfig) -> tuple[date | None, int | None]:
@@ -24,6 +28,15 @@ def newest_day(config: PublishConfig) -> tuple[date | None, int | None]:
     with storage_errors(config.uri, "reading it", LOOK):
         newest = max((x.day for x in visible_files(table)), default=None)
     return None if newest is None else date.fromisoformat(newest), table.version()
+
+
+def count_days(run_folder: str, config: PublishConfig) -> dict[str, int]:
+    """How many days of the journal are in each state; "dead" are those that say that they run while nobody holds them."""
+    found = Counter(dict.fromkeys((*STATES, DEAD), 0))
+    for day, entry in read_days(run_folder, config).items():
+        dead = entry["state"] == "running" and not is_held(run_folder, config, day)
+        found[DEAD if dead else entry["state"]] += 1
+    return dict(found)
 
 
 def see_table(config: PublishConfig) -> Facts:
@@ -52,6 +65,15 @@ def see_table(config: PublishConfig) -> Facts:
         "gate": [] if last is None else last["gate"],
         "jumped": [] if last is None else sorted({x["modality"] for x in find_jumps(trend, last["as_of"])}),
     }
+
+
+def see_served(path: Path) -> Facts:
+    """What the feature store serves, as a refresh told it; empty where there is none, or it cannot be read."""
+    try:
+        found = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def _modality(found: Facts) -> Facts:

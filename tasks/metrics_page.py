@@ -21,9 +21,10 @@ import rectifier_core
 from rectifier_core.records import Status
 from tasks.errors import RectifierError
 from tasks.freshness import AlertsConfig, judge_freshness
-from tasks.metrics_facts import see_table
+from tasks.metrics_facts import count_days, see_served, see_table
 from tasks.metrics_state import METRICS, State, load_state
 from tasks.publish_config import PublishConfig
+from tasks.watch_config import WatchConfig
 
 PREFIX = "catalog_rectifier"
 TEXTFILE = f"{PREFIX}.prom"
@@ -60,18 +61,23 @@ def table_name(config: PublishConfig) -> str:
     return config.uri.rstrip("/").rsplit("/", 1)[-1]
 
 
-def families(state: State, config: PublishConfig, alerts: AlertsConfig, now: datetime | None) -> Iterator[Metric]:
+def families(state: State, config: WatchConfig, now: datetime | None) -> Iterator[Metric]:
     """Every metric; ``now`` is None where what is written will be read later, and nothing may be said that depends on when."""
-    make = _Families(table_name(config))
+    make, alerts = _Families(table_name(config.publish)), config.alerts
     yield InfoMetricFamily(PREFIX, "The pipeline that these metrics are of.", value={"version": rectifier_core.__version__})
     yield from _runs(make, state)
     if state["run"] is not None:
         yield from _last_run(make, state["run"], alerts)
+    told = "Days of the journal by how their last run stands; dead is one that was killed."
+    yield from make.gauges(
+        "days", told, ("state",), [((x,), count) for x, count in sorted(count_days(config.run.folder, config.publish).items())]
+    )
     late_after = alerts.late_after_hours * 3600
     yield from make.gauge("late_after_seconds", "How long ago the newest published day may have ended.", late_after)
     if state["seen"] is not None:
         yield from _table(make, state["seen"], alerts)
         yield from _found(make, state["seen"], alerts)
+        yield from _served(make, see_served(config.served), alerts)
         if now is not None:
             newest = state["seen"]["newest_day"]
             late = judge_freshness(None if newest is None else date.fromisoformat(newest), alerts, now).late
@@ -138,6 +144,15 @@ def _found(make: _Families, seen: Mapping[str, Any], alerts: AlertsConfig) -> It
         yield from make.gauges(name, told, ("check", "rule"), [((x["name"], x["rule"]), x[key]) for x in gate])
 
 
+def _served(make: _Families, served: Mapping[str, Any], alerts: AlertsConfig) -> Iterator[Metric]:
+    yield from make.gauge("served_version", "The version that the feature store serves.", served.get("version"))
+    yield from make.gauge(
+        "served_day_end_timestamp_seconds", "When the day ended that the feature store serves.", _end(served.get("as_of"), alerts)
+    )
+    yield from make.gauge("served_since_timestamp_seconds", "Since when the feature store serves it.", served.get("since"))
+    yield from make.gauge("served_rows", "Rows that the feature store serves.", served.get("rows"))
+
+
 def _end(day: str | None, alerts: AlertsConfig) -> float | None:
     return None if day is None else alerts.end_of(date.fromisoformat(day)).timestamp()
 
@@ -153,27 +168,27 @@ class _Fixed(Collector):
 class LiveMetrics(Collector):
     """Looks at the table anew whenever it is asked; a table that cannot be read is shown as a run last saw it, and that is said."""
 
-    def __init__(self, run_folder: Path, config: PublishConfig, alerts: AlertsConfig) -> None:
-        self._folder, self._config, self._alerts = run_folder, config, alerts
+    def __init__(self, config: WatchConfig) -> None:
+        self._config = config
 
     def collect(self) -> Iterator[Metric]:
         """What Prometheus is told."""
-        state, start, read = load_state(self._folder), time.monotonic(), True
+        state, start, read = load_state(self._config.folder), time.monotonic(), True
         try:
-            state["seen"] = see_table(self._config)
+            state["seen"] = see_table(self._config.publish)
         except RectifierError:
             read = False
-        yield from families(state, self._config, self._alerts, datetime.now(UTC))
-        make = _Families(table_name(self._config))
+        yield from families(state, self._config, datetime.now(UTC))
+        make = _Families(table_name(self._config.publish))
         yield from make.gauge("table_readable", "Whether the table could be looked at for this scrape.", read)
         yield from make.gauge("scrape_seconds", "What looking at the table took.", time.monotonic() - start)
 
 
-def write_metrics(run_folder: Path, state: State, config: PublishConfig, alerts: AlertsConfig) -> Path:
+def write_metrics(state: State, config: WatchConfig) -> Path:
     """Write ``<run.folder>/metrics/catalog_rectifier.prom``, whole or not at all; OSError where it cannot be written."""
     registry = CollectorRegistry()
-    registry.register(_Fixed(families(state, config, alerts, None)))
-    path = run_folder / METRICS / TEXTFILE
+    registry.register(_Fixed(families(state, config, None)))
+    path = config.folder / METRICS / TEXTFILE
     path.parent.mkdir(parents=True, exist_ok=True)
     write_to_textfile(str(path), registry)
     return path

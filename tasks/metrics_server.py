@@ -4,23 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 from prometheus_client import CollectorRegistry, start_http_server
 
 from tasks.errors import InputError
-from tasks.freshness import AlertsConfig
 from tasks.metrics_page import LiveMetrics
-from tasks.publish_config import PublishConfig
+from tasks.watch_config import WatchConfig
 
 LOOPBACK = "127.0.0.1"
 
 
 @contextmanager
-def serve_metrics(run_folder: str, publish: PublishConfig, alerts: AlertsConfig, port: int) -> Iterator[str]:
+def serve_metrics(config: WatchConfig, port: int) -> Iterator[str]:
     """Serve for the block and yield the URL; ``port`` 0 takes a free one. Raises InputError where the port is taken."""
     registry = CollectorRegistry(auto_describe=False)
-    registry.register(LiveMetrics(Path(run_folder), publish, alerts))
+    registry.register(LiveMetrics(config))
     try:
         server, thread = start_http_server(port, addr=LOOPBACK, registry=registry)
     except OSError as error:

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from prefect.events import emit_event
-from prefect.settings import PREFECT_API_URL
+
+from tasks.publish_events import has_server
 
 REFUSED = "catalog-rectifier.night.refused"
 FAILED = "catalog-rectifier.night.failed"
@@ -16,10 +17,10 @@ LATE = "catalog-rectifier.night.late"
 def emit_night(event: str, asset: str, facts: Mapping[str, Any]) -> None:
     """One event of the table's ``asset`` key, with ``facts`` (JSON, ``as_of`` and ``exit_code`` among them) as its payload.
 
-    Day and exit status are in the resource too: there a trigger can match them. Nothing is sent where no Prefect server is configured, for
-    nobody would hear it; what a server does not take is dropped, and a run goes on.
+    Day and exit status are in the resource too: there a trigger can match them. Nothing is sent where there is no Prefect server to
+    hear it; what a server does not take is dropped, and a run goes on.
     """
-    if not PREFECT_API_URL.value():
+    if not has_server():
         return
     resource = {
         "prefect.resource.id": asset,

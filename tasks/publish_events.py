@@ -34,16 +34,18 @@ def emit_published(config: PublishConfig, version: TableVersion) -> None:
         return
     table = open_table(config.uri, version.version)
     days = days_shown(visible_files(table)) if table is not None else []
-    told = {"as_of": version.as_of, "version": version.version, "run_id": version.run_id, "rows": version.rows}
-    asset, backfilled = asset_key(config), bool(days) and version.as_of < days[-1]
+    backfilled = bool(days) and version.as_of < days[-1]
+    told = {"as_of": version.as_of, "version": version.version, "run_id": version.run_id, "rows": version.rows, "backfilled": backfilled}
+    asset = asset_key(config)
     resource = {
         "prefect.resource.id": asset,
         "prefect.resource.name": asset.rsplit("/", 1)[-1],
         "catalog-rectifier.as-of": version.as_of,
         "catalog-rectifier.version": str(version.version),
+        # A trigger can match what is in the resource, not what is in the payload.
         "catalog-rectifier.backfilled": str(backfilled).lower(),
     }
-    emit_event(event=PUBLISHED, resource=resource, payload=told | {"backfilled": backfilled})
+    emit_event(event=PUBLISHED, resource=resource, payload=told)
 
 
 def has_server() -> bool:

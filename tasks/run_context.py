@@ -29,12 +29,13 @@ class RunContext:
     """A run under way; ``folder`` is the run folder of its config.
 
     ``as_of`` is None until the day is known, ``run_id`` until what is read is; ``stages`` are in the order they ended; ``summary`` is the
-    flow's, once it has ended well.
+    flow's, once it has ended well. ``flow_run_id`` is Prefect's.
     """
 
     folder: Path
     as_of: str | None = None
     run_id: str | None = None
+    flow_run_id: str | None = None
     stages: dict[str, StageSpent] = field(default_factory=dict)
     summary: dict[str, Any] | None = None
 

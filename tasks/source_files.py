@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from contextvars import copy_context
 from dataclasses import dataclass, replace
 from datetime import date
+from typing import TypeVar, cast
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -16,6 +19,7 @@ from rectifier_core.numerics import Progress
 from tasks.errors import InputError
 from tasks.storage import StoredFile, changed_since, list_files, reading
 
+T = TypeVar("T")
 PARTITION = "dt="
 DAY = re.compile(r"\d{4}-\d{2}-\d{2}")
 # Parquet column chunks are read through a buffer of this many bytes: without one, pyarrow holds each chunk of a row group whole.
@@ -178,6 +182,22 @@ def stream(
                 progress(what, before + file.size * done // rows, total)
         before += file.size
     progress(what, total, total)
+
+
+def ahead(given: Iterator[T]) -> Iterator[T]:
+    """The same in the same order, the next one already made by another thread while one is looked at."""
+    end = object()
+
+    def draw() -> T | object:
+        return next(given, end)
+
+    # What a thread says is logged with the run it works for.
+    context = copy_context()
+    with ThreadPoolExecutor(max_workers=1) as pool:
+        waiting: Future[T | object] = pool.submit(context.run, draw)
+        while (found := waiting.result()) is not end:
+            waiting = pool.submit(context.run, draw)
+            yield cast(T, found)
 
 
 def in_blocks(tables: Iterable[pa.Table], rows: int) -> Iterator[pa.Table]:

@@ -17,6 +17,7 @@ LEAVES = {
     "numerics",
     "shards",
     "row_passes",
+    "donor_mixing",
     "row_digest",
     "devices",
     "device_search",

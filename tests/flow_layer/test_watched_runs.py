@@ -104,6 +104,10 @@ def test_a_refused_run_a_failed_one_and_a_killed_one_can_be_read_of(published: P
     assert (bad.code, lines_of(demo, day)[-1]["outcome"]) == (2, "bad_input")
     killed = cli.rectify(demo, day, "--set", "seed=3", death=Death("os.rename", r"stages/\.tmp-.*rectified"))
     assert killed.code == -9
+    with served(demo) as url:
+        seen = samples(scrape(url))
+    states = {dict(labels)["state"]: value for (name, labels), value in seen.items() if name == "days"}
+    assert states == {"done": 3, "dead": 1, "failed": 0, "refused": 0, "running": 0}
     last = lines_of(demo, day)[-1]
     assert last["stage"] == "rectified" and last["run_id"].startswith(day.replace("-", ""))
     done = cli.published(demo, day)
@@ -163,6 +167,9 @@ def test_the_exposition_is_as_prometheus_wants_it(three_days: Published) -> None
 def test_a_scrape_looks_anew_and_says_what_it_cannot_read(published: Published, cli: CommandLine) -> None:
     demo = published.demo
     newest = textfile(demo)["newest_day_end_timestamp_seconds", ()]
+    assert not any(name.startswith("served") for name, _ in textfile(demo))
+    refreshed = cli("refresh", "--config", demo / "run.toml")
+    assert refreshed.code == 0, refreshed.err
     with served(demo) as url:
         assert url.startswith("http://127.0.0.1:")
         first = samples(scrape(url))
@@ -172,6 +179,8 @@ def test_a_scrape_looks_anew_and_says_what_it_cannot_read(published: Published, 
         rolled = cli("rollback", "--config", demo / "run.toml", "--to", "0")
         assert rolled.code == 0, rolled.err
         second = samples(scrape(url))
+        # The store is not enabled, so a rollback leaves it alone, and that can be seen.
+        assert (second["served_version", ()], second["served_day_end_timestamp_seconds", ()]) == (2, newest)
         assert (second["table_days", ()], second["table_version", ()]) == (1, 3)
         assert second["newest_day_end_timestamp_seconds", ()] == newest - 2 * 86400
         log = demo / "warehouse" / "item_features" / "_delta_log"
