@@ -13,11 +13,11 @@ from prefect import Flow, Task
 from prefect.artifacts import create_progress_artifact, create_table_artifact, update_progress_artifact
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import FlowCreate, FlowRunCreate
-from prefect.client.schemas.objects import FlowRun
+from prefect.client.schemas.objects import FlowRun, State
 from prefect.context import FlowRunContext
 from prefect.flow_engine import run_flow_sync
 from prefect.settings import PREFECT_API_URL, temporary_settings
-from prefect.states import Crashed, Pending, to_state_create
+from prefect.states import Cancelled, Crashed, Pending, to_state_create
 from prefect.utilities.asyncutils import run_coro_as_sync
 
 TRIES = 100
@@ -76,10 +76,12 @@ def run_as(flow: Flow[..., Any], flow_run_id: UUID, url: str, parameters: Mappin
         return run_flow_sync(flow, flow_run=found, parameters=dict(parameters))
 
 
-def tell_crashed(flow_run_id: UUID, message: str) -> None:
-    """End a flow run whose process cannot do it any more."""
-    with suppress(Exception), get_client(sync_client=True) as client:
-        client.set_flow_run_state(flow_run_id, Crashed(message=message), force=True)
+def tell_end(flow_run_id: UUID | None, *, crashed: bool, message: str) -> None:
+    """End a flow run whose process died, or that left the day to another run."""
+    state: State[Any] = Crashed(message=message) if crashed else Cancelled(name="Skipped", message=message)
+    if flow_run_id is not None:
+        with suppress(Exception), get_client(sync_client=True) as client:
+            client.set_flow_run_state(flow_run_id, state, force=True)
 
 
 class Progress:

@@ -92,6 +92,9 @@ class DayProcess:
 def _serve(pipe: Connection, run: Run, given: tuple[Any, ...]) -> None:
     # Ctrl-C reaches the whole group of processes; the parent decides what it means.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # By these Prefect tells a worker's process which flow run it is: that one is the parent.
+    for name in [x for x in os.environ if x.startswith("PREFECT__")]:
+        del os.environ[name]
     threading.Thread(target=_leave_with_parent, daemon=True).start()
 
     def turn() -> None:
