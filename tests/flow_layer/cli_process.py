@@ -20,6 +20,7 @@ from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settin
 
 PRELOAD = [
     "flows.audit_catalog",
+    "flows.backfill_catalog",
     "flows.export_table",
     "flows.rectify_catalog",
     "flows.refresh_feature_store",
