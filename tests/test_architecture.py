@@ -183,6 +183,7 @@ def test_only_flows_and_tasks_know_prefect_and_few_modules_of_tasks_do() -> None
         "prefect_tasks",
         "evaluation_tasks",
         "progress",
+        "run_artifacts",
         "trend_events",
         "publish_events",
         "feature_store_tasks",
