@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import fields
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from rectifier_core.affinity import AffinityConfig
 from rectifier_core.anchors import AnchorsConfig
@@ -25,11 +25,13 @@ from tasks.config_file import read_config
 from tasks.errors import InputError
 from tasks.evaluation_config import EvaluationConfig
 from tasks.feature_store_config import FeatureStoreConfig
+from tasks.freshness import AlertsConfig
 from tasks.incremental_config import IncrementalConfig
 from tasks.publish_config import PublishConfig
 from tasks.resources import ResourcesConfig
 from tasks.runs import RunSettings
 from tasks.source_config import SourceConfig
+from tasks.watch_config import WatchConfig
 
 
 class RunConfig(BaseModel):
@@ -44,6 +46,7 @@ class RunConfig(BaseModel):
     feature_store: FeatureStoreConfig
     resources: ResourcesConfig = ResourcesConfig()
     incremental: IncrementalConfig = IncrementalConfig()
+    alerts: AlertsConfig = AlertsConfig()
     anchors: AnchorsConfig = AnchorsConfig()
     segments: SegmentsConfig = SegmentsConfig()
     time_offset: TimeOffsetConfig = TimeOffsetConfig()
@@ -65,10 +68,27 @@ class RunConfig(BaseModel):
         except ValidationError as error:
             raise InputError(f"{path}: {explain(error)}") from error
 
+    @model_validator(mode="before")
+    @classmethod
+    def _no_truth_for_a_number(cls, given: Any) -> Any:
+        """``keep_snapshots = true`` would be read as 1, and cost all days but one."""
+        for section, values in given.items() if isinstance(given, dict) else ():
+            kind = cls.model_fields[section].annotation if section in cls.model_fields else None
+            told = {x.name: str(x.type) for x in fields(kind)} if isinstance(values, dict) and is_dataclass(kind) else {}
+            for name in (x for x in told if isinstance(values.get(x), bool) and told[x].startswith(("int", "float"))):
+                raise ValueError(f"{section}.{name}: wanted a number, got {str(values[name]).lower()}")
+        return given
+
     @property
     def pipeline(self) -> PipelineConfig:
         """The stages from anchors to rectified features, as the core chains them in memory."""
         return PipelineConfig(**{part.name: getattr(self, part.name) for part in fields(PipelineConfig)})
+
+    @property
+    def watch(self) -> WatchConfig:
+        """What those are told who watch a run."""
+        parts = {part.name: getattr(self, part.name) for part in fields(WatchConfig)}
+        return WatchConfig(**parts)
 
     @property
     def shaping(self) -> dict[str, Any]:
@@ -76,7 +96,7 @@ class RunConfig(BaseModel):
 
         What an incremental run takes from an earlier one is told with that run: a cold run's rows do not depend on it.
         """
-        apart = ("publish", "run", "feature_store", "resources", "incremental", "evaluation")
+        apart = ("publish", "run", "feature_store", "resources", "incremental", "alerts", "evaluation")
         parts = {name: getattr(self, name) for name in type(self).model_fields if name not in apart}
         return parts | self.evaluation.shadow_parts | {"sequences": self.publish.sequences}
 
@@ -91,4 +111,4 @@ def explain(error: ValidationError) -> str:
         "missing": "missing, and it has no default",
         "missing_keyword_only_argument": "missing, and it has no default",
     }.get(first["type"], first["msg"].removeprefix("Value error, "))
-    return f"{key}: {said}" + (f" (and {len(more)} more)" if more else "")
+    return (f"{key}: {said}" if key else said) + (f" (and {len(more)} more)" if more else "")

@@ -32,6 +32,7 @@ def held_file(path: Path, what: str, *, run: str = "", patience: float = 0.0) ->
     try:
         _take(handle, what, path, run, time.monotonic() + patience)
         yield path
+        # Who held it is of no interest any more; that it cannot be wiped out is no failure of the run.
         with suppress(OSError):
             os.ftruncate(handle, 0)
     finally:

@@ -19,8 +19,9 @@ _SECONDS = 2.0
 
 
 def asset_key(config: PublishConfig) -> str:
-    """The table's asset key: its URI, escaped as Prefect wants it."""
-    return config.uri if config.folder is None else f"file://{quote(config.uri)}"
+    """The table's asset key: its URI, with what Prefect does not take in a key written as =20, a blank."""
+    uri = config.uri if config.folder is None else f"file://{config.uri}"
+    return quote(uri, safe="/:@+,").replace("%", "=")
 
 
 def emit_published(config: PublishConfig, version: TableVersion) -> None:
@@ -33,15 +34,18 @@ def emit_published(config: PublishConfig, version: TableVersion) -> None:
         return
     table = open_table(config.uri, version.version)
     days = days_shown(visible_files(table)) if table is not None else []
-    told = {"as_of": version.as_of, "version": version.version, "run_id": version.run_id, "rows": version.rows}
+    backfilled = bool(days) and version.as_of < days[-1]
+    told = {"as_of": version.as_of, "version": version.version, "run_id": version.run_id, "rows": version.rows, "backfilled": backfilled}
     asset = asset_key(config)
     resource = {
         "prefect.resource.id": asset,
         "prefect.resource.name": asset.rsplit("/", 1)[-1],
         "catalog-rectifier.as-of": version.as_of,
         "catalog-rectifier.version": str(version.version),
+        # A trigger can match what is in the resource, not what is in the payload.
+        "catalog-rectifier.backfilled": str(backfilled).lower(),
     }
-    emit_event(event=PUBLISHED, resource=resource, payload=told | {"backfilled": bool(days) and version.as_of < days[-1]})
+    emit_event(event=PUBLISHED, resource=resource, payload=told)
 
 
 def has_server() -> bool:
