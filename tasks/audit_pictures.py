@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 LONGEST_URL = 2_000
 LONGEST_INLINE = 20_000
 # No address has these unescaped; one that does was meant to end an attribute.
-NO_ADDRESS = frozenset("\"<>\\`")
+NO_ADDRESS = frozenset('"\\`')
 # SVG is a document that can hold scripts: never.
 _INLINE = re.compile(r"data:image/(?:png|jpeg|gif|webp|avif);base64,[A-Za-z0-9+/]+={0,2}")
 
