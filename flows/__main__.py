@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import sys
-from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import typer
 
+from flows.backfill_command import backfill
 from flows.command_line import (
     AsJson,
     ConfigFile,
     Debug,
     Overrides,
+    end_with,
     given_day,
     hide_tracebacks,
     printed_progress,
@@ -22,6 +22,11 @@ from flows.command_line import (
     set_prefect_defaults,
     told_by,
 )
+from flows.observe_commands import freshness, metrics
+from flows.refresh_command import refresh
+from flows.rollback_command import rollback
+from flows.server_command import server
+from flows.status_command import status
 from tasks.errors import InputError
 
 Number = TypeVar("Number", int, float)
@@ -29,6 +34,7 @@ Number = TypeVar("Number", int, float)
 app = typer.Typer(
     add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help="Find and mend features that belong to another item."
 )
+app.add_typer(server, name="server")
 
 
 @app.command()
@@ -92,12 +98,11 @@ def rectify(
 
     def work() -> dict[str, Any]:
         set_prefect_defaults()
-        settings, day = read_config_and_day(config, overrides, as_of)
-        from flows.rectify_catalog import rectify_catalog
+        from flows.rectify_command import rectify_day
 
         if not debug:
             hide_tracebacks()
-        return rectify_catalog(settings, day)
+        return rectify_day(config, overrides or (), as_of)
 
     run_command(work, as_json, debug, told_by("told_rectify"))
 
@@ -199,8 +204,7 @@ def evaluate(
 
     run_command(work, as_json, debug, told_by("told_evaluation"))
     if failed:
-        print(f"error: {failed[0]}", file=sys.stderr)
-        raise typer.Exit(1)
+        end_with(1, failed[0])
 
 
 @app.command()
@@ -216,31 +220,8 @@ def versions(config: ConfigFile, overrides: Overrides = None, as_json: AsJson = 
     run_command(work, as_json, debug, told_by("told_versions"))
 
 
-@app.command()
-def rollback(
-    config: ConfigFile,
-    to: Annotated[int, typer.Option("--to", help="The version whose contents the table shall show again.")],
-    overrides: Overrides = None,
-    as_json: AsJson = False,
-    debug: Debug = False,
-) -> None:
-    """Make the table show an earlier version again, as a new commit."""
-
-    def work() -> dict[str, Any]:
-        from flows.run_config import RunConfig
-        from tasks.table_history import roll_back
-        from tasks.table_lock import table_lock
-
-        settings = RunConfig.from_toml(config, overrides or ())
-        with table_lock(settings.publish, Path(settings.run.folder), run=f"rollback to {to}"):
-            return asdict(roll_back(settings.publish, to))
-
-    def told(found: dict[str, Any]) -> str:
-        return (
-            f"the table shows version {to} again, as version {found['version']}" if found["published"] else f"the table already shows {to}"
-        )
-
-    run_command(work, as_json, debug, told)
+app.command()(rollback)
+app.command()(refresh)
 
 
 @app.command()
@@ -292,6 +273,12 @@ def score(
         return describe_score(found)
 
     run_command(work, as_json, debug, told)
+
+
+app.command()(freshness)
+app.command()(metrics)
+app.command()(status)
+app.command()(backfill)
 
 
 def _of_modality(option: str, text: str, number: type[Number], wanted: str) -> tuple[str, Number]:

@@ -10,11 +10,12 @@ import traceback
 from collections.abc import Callable
 from datetime import date, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
-from tasks.errors import InputError, RectifierError
+from tasks.errors import InputError, RectifierError, exit_code_of
+from tasks.run_log import error_line, told_in_one_line
 
 if TYPE_CHECKING:
     from flows.run_config import RunConfig
@@ -28,6 +29,8 @@ PREFECT_DEFAULTS = {
     "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
     "DO_NOT_TRACK": "1",
+    # What finds dead runs (deployments/automations.yaml) goes by it.
+    "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",
 }
 
 
@@ -41,21 +44,18 @@ def run_command(work: Callable[[], dict[str, Any]], as_json: bool, debug: bool, 
             raise
         if debug:
             traceback.print_exc()
-        code = error.exit_code if isinstance(error, RectifierError) else 130 if isinstance(error, KeyboardInterrupt) else 1
-        said = str(error) if isinstance(error, RectifierError) else f"{type(error).__name__}: {error} (--debug shows where)"
-        print("error: " + printable(said), file=sys.stderr)
+        code, said = exit_code_of(error), told_in_one_line(error)
+        print(error_line(said if isinstance(error, RectifierError) else f"{said} (--debug shows where)", code), file=sys.stderr)
         raise typer.Exit(code) from None
     print(told(found))
     if as_json:
         print(json.dumps(found, allow_nan=False, default=str))
 
 
-def printable(text: str) -> str:
-    """``text`` on one line; what would move a terminal's cursor or change its colours is shown as an escape.
-
-    Names of columns, files and items come from other people's data.
-    """
-    return "".join(x if x.isprintable() else ascii(x)[1:-1] for x in " ".join(text.split()))
+def end_with(code: int, line: str) -> NoReturn:
+    """End a command that has said what it did with one line on what failed, and that exit status."""
+    print(f"error: {line}", file=sys.stderr)
+    raise typer.Exit(code)
 
 
 def told_by(name: str) -> Callable[[dict[str, Any]], str]:

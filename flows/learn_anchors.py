@@ -11,6 +11,7 @@ from tasks.incremental_base import Last, last_from, outputs_whole, takes_anchors
 from tasks.publish import find_published
 from tasks.publish_config import RunIdentity
 from tasks.references import Ref, StageStore
+from tasks.run_log import name_run
 from tasks.runs import identify, load_summary, runs_of
 
 
@@ -42,9 +43,10 @@ def begin(config: RunConfig, as_of: date, source: Ref, store: StageStore) -> Beg
     if config.incremental.enabled and takes_anchors(config.anchors):
         last, reason = do.find_base(source, config.shaping, config.incremental, store, config.run, config.publish, as_of)
     if last is not None:
+        identity = identify(as_of, source, config.shaping, last.identity)
+        name_run(identity.run_id)
         anchors, fell = do.refold(source, config.anchors, config.seed, store, last)
         if fell is None:
-            identity = identify(as_of, source, config.shaping, last.identity)
             return Beginning(identity=identity, anchors=anchors, last=last, reason=reason)
         reason = fell
     return begin_cold(config, as_of, source, store, reason)
@@ -52,9 +54,10 @@ def begin(config: RunConfig, as_of: date, source: Ref, store: StageStore) -> Beg
 
 def begin_cold(config: RunConfig, as_of: date, source: Ref, store: StageStore, reason: str) -> Beginning:
     """Learn the anchors from the log alone."""
-    device = config.resources.torch_device
+    identity, device = identify(as_of, source, config.shaping), config.resources.torch_device
+    name_run(identity.run_id)
     anchors = do.anchors(source, config.anchors, config.seed, store, config.run, config.publish, as_of, device=device)
-    return Beginning(identity=identify(as_of, source, config.shaping), anchors=anchors, last=None, reason=reason)
+    return Beginning(identity=identity, anchors=anchors, last=None, reason=reason)
 
 
 def begin_again(config: RunConfig, as_of: date, source: Ref, store: StageStore) -> Beginning:

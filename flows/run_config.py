@@ -24,11 +24,14 @@ from rectifier_core.witness import WitnessConfig
 from tasks.config_file import read_config
 from tasks.errors import InputError
 from tasks.evaluation_config import EvaluationConfig
+from tasks.feature_store_config import FeatureStoreConfig
+from tasks.freshness import AlertsConfig
 from tasks.incremental_config import IncrementalConfig
 from tasks.publish_config import PublishConfig
 from tasks.resources import ResourcesConfig
 from tasks.runs import RunSettings
 from tasks.source_config import SourceConfig
+from tasks.watch_config import WatchConfig
 
 
 class RunConfig(BaseModel):
@@ -40,8 +43,10 @@ class RunConfig(BaseModel):
     source: SourceConfig
     publish: PublishConfig
     run: RunSettings
+    feature_store: FeatureStoreConfig
     resources: ResourcesConfig = ResourcesConfig()
     incremental: IncrementalConfig = IncrementalConfig()
+    alerts: AlertsConfig = AlertsConfig()
     anchors: AnchorsConfig = AnchorsConfig()
     segments: SegmentsConfig = SegmentsConfig()
     time_offset: TimeOffsetConfig = TimeOffsetConfig()
@@ -80,12 +85,18 @@ class RunConfig(BaseModel):
         return PipelineConfig(**{part.name: getattr(self, part.name) for part in fields(PipelineConfig)})
 
     @property
+    def watch(self) -> WatchConfig:
+        """What those are told who watch a run."""
+        parts = {part.name: getattr(self, part.name) for part in fields(WatchConfig)}
+        return WatchConfig(**parts)
+
+    @property
     def shaping(self) -> dict[str, Any]:
         """The parts that the published rows depend on; of the evaluation only its shadow, which may refuse them.
 
         What an incremental run takes from an earlier one is told with that run: a cold run's rows do not depend on it.
         """
-        apart = ("publish", "run", "resources", "incremental", "evaluation")
+        apart = ("publish", "run", "feature_store", "resources", "incremental", "alerts", "evaluation")
         parts = {name: getattr(self, name) for name in type(self).model_fields if name not in apart}
         return parts | self.evaluation.shadow_parts | {"sequences": self.publish.sequences}
 

@@ -22,6 +22,7 @@ def told_rectify(found: Mapping[str, Any]) -> str:
         if "sequence" in x:
             lines.append(f"    {sequence_phrase(x['sequence'])}")
     lines += [f"  {offset_phrase(x)}" for x in found["time_offsets"]]
+    lines += [told_refresh(found["feature_store"])] if "feature_store" in found else []
     return "\n".join([*lines, f"report: {found['report']}"])
 
 
@@ -46,3 +47,24 @@ def told_export(found: Mapping[str, Any]) -> str:
     done = "already there:" if found["reused"] else "exported"
     what = f"{done} version {found['version']} as of {found['as_of']} as {found['format']}"
     return f"{what}: {found['rows']:,} rows, {found['files']} files, {found['bytes']:,} bytes in {found['out']}"
+
+
+_REFRESHED = {
+    "rows": "now serves",
+    "links": "serves the same rows online, now as part of",
+    "unchanged": "already serves",
+    "superseded": "serves a newer version than the one asked for:",
+}
+
+
+def told_refresh(found: Mapping[str, Any]) -> str:
+    """What readers of the feature store get."""
+    what = f"version {found['version']} as of {found['as_of']}, {found['rows']:,} rows of {', '.join(found['modalities'])}"
+    return f"feature store {found['folder']} ({found['online']}) {_REFRESHED[found['done']]} {what}; {found['seconds']:.1f} s"
+
+
+def told_rollback(found: Mapping[str, Any]) -> str:
+    """What the table shows again, and what readers of the feature store get."""
+    done = f"the table shows version {found['to']} again, as version {found['version']}"
+    lines = [done if found["published"] else f"the table already shows {found['to']}"]
+    return "\n".join(lines + ([told_refresh(found["feature_store"])] if "feature_store" in found else []))

@@ -1,18 +1,25 @@
-"""Stage: quality gate, named checks with a value and a bound; one that fails publishes nothing.
+"""Stage: quality gate, named checks with a value and a bound; one that fails publishes nothing, unless it is one that only warns.
 
 The checks are measured by blocks (``measure_modality``), so that no copy of the features is held, and judged together (``judge_quality``).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
+import numba
 import numpy as np
+import torch
 
 from rectifier_core.numerics import row_blocks
 from rectifier_core.records import Check, Float32, QualityReport, Status
+from rectifier_core.shards import kernel, read_only
+from rectifier_core.top_k import in_threads
 
+WARNABLE = ("marginal_error", "changed", "norm_ratio", "drift", "rate_jump", "shadow")
+"""Checks that may be told to warn; that rows add up and values are numbers is never a matter of taste."""
 TRUSTED = 0.9
 """From this trust on an item is one that rectification must leave about as it is."""
 
@@ -24,7 +31,11 @@ class QualityConfig:
     ``max_marginal_error``: mean relative column error of a plan. ``changed_below`` and ``max_changed``: at most this share of the trusted
     items may have a cosine to their input below that (suspect ones are meant to change, however many they are). ``min_drift_cosine``:
     mean cosine to the last published version. ``max_norm_ratio``: how far a published row's length may lie outside the range of the
-    input's.
+    input's. ``max_rate_jump``: how far the interval of a mismatch rate may lie above that of the last published day.
+
+    ``warn`` names the checks of ``WARNABLE`` that publish with a warning where they fail. A rate that jumped is one by default: the rows
+    of such a night are mended by the same evidence, and holding it back leaves yesterday's to serve; and held once, every later night is
+    compared with the same old day until someone decides.
     """
 
     max_marginal_error: float = 0.25
@@ -32,9 +43,11 @@ class QualityConfig:
     max_changed: float = 0.25
     min_drift_cosine: float = 0.8
     max_norm_ratio: float = 1.01
+    max_rate_jump: float = 0.05
+    warn: tuple[str, ...] = ("rate_jump",)
 
     def __post_init__(self) -> None:
-        for name in ("max_marginal_error", "max_changed"):
+        for name in ("max_marginal_error", "max_changed", "max_rate_jump"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name}: wanted at least 0, got {getattr(self, name)}")
         for name in ("changed_below", "min_drift_cosine"):
@@ -42,13 +55,16 @@ class QualityConfig:
                 raise ValueError(f"{name}: wanted a cosine in [-1, 1], got {getattr(self, name)}")
         if self.max_norm_ratio < 1:
             raise ValueError(f"max_norm_ratio: wanted at least 1, got {self.max_norm_ratio}")
+        for name in self.warn:
+            if name not in WARNABLE:
+                raise ValueError(f"warn: wanted some of {', '.join(WARNABLE)}, got {name!r}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModalityMeasures:
     """What the gate needs to know of one modality: ``changed`` of the ``trusted`` items changed.
 
-    ``drift`` is None where no earlier version has items in common.
+    ``drift`` is None where no earlier version has items in common, ``rate_jump`` where a rate cannot be told on both days.
     """
 
     not_finite: int
@@ -57,6 +73,7 @@ class ModalityMeasures:
     norm_ratio: float
     marginal_error: float | None
     drift: float | None
+    rate_jump: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,6 +95,7 @@ def measure_modality(
     *,
     marginal_error: float | None,
     drift: float | None,
+    rate_jump: float | None = None,
     block_rows: int = 8192,
 ) -> ModalityMeasures:
     """Compare what would be published with what came in; ``original`` and ``published`` [I, D] may be memory maps;
@@ -85,31 +103,42 @@ def measure_modality(
 
     ``norm_ratio`` is 1 when every published length lies within the input's range, else how many times outside it the worst one is.
     """
-    given = ~np.isin(status, (Status.MISSING.code, Status.IMPUTED.code))
-    not_finite = changed = trusted = 0
-    low, high, least, most = np.inf, 0.0, np.inf, 0.0
-    for rows in row_blocks(len(status), block_rows):
-        before, after, code = np.asarray(original[rows]), np.asarray(published[rows]), status[rows]
-        not_finite += int((~np.isfinite(after)).any(axis=1).sum())
-        lengths, inputs = np.linalg.norm(after, axis=1), np.linalg.norm(before, axis=1)
-        there = code != Status.MISSING.code
-        if there.any():
-            low, high = min(low, float(lengths[there].min())), max(high, float(lengths[there].max()))
-        if given[rows].any():
-            least, most = min(least, float(inputs[given[rows]].min())), max(most, float(inputs[given[rows]].max()))
-        at = (code == Status.RECTIFIED.code) & (trust[rows] >= TRUSTED)
-        trusted += int(at.sum())
-        cosine = np.einsum("ij,ij->i", before[at], after[at]) / np.maximum(lengths[at] * inputs[at], np.finfo(np.float32).tiny)
-        changed += int((cosine < config.changed_below).sum())
-    ratio = max(1.0, _times(least, low), _times(high, most)) if np.isfinite(least) and np.isfinite(low) else 1.0
+    squares = np.empty((len(status), 3))
+
+    def work(rows: slice) -> None:
+        pair = (np.ascontiguousarray(x[rows], dtype=np.float32) for x in (original, published))
+        _square(*pair, squares[rows])
+
+    for _ in in_threads(work, list(row_blocks(len(status), block_rows)), torch.get_num_threads()):
+        pass
+    inputs, lengths = np.sqrt(squares[:, 0]), np.sqrt(squares[:, 1])
+    there, given = status != Status.MISSING.code, ~np.isin(status, (Status.MISSING.code, Status.IMPUTED.code))
+    ratio = 1.0
+    if there.any() and given.any():
+        out, into = lengths[there], inputs[given]
+        ratio = max(1.0, _times(float(into.min()), float(out.min())), _times(float(out.max()), float(into.max())))
+    trusted = (status == Status.RECTIFIED.code) & (trust >= TRUSTED)
+    cosine = squares[trusted, 2] / np.maximum(lengths[trusted] * inputs[trusted], np.finfo(np.float64).tiny)
     return ModalityMeasures(
-        not_finite=not_finite,
-        trusted=trusted,
-        changed=changed,
+        not_finite=int((~np.isfinite(lengths)).sum()),
+        trusted=int(trusted.sum()),
+        changed=int((cosine < config.changed_below).sum()),
         norm_ratio=float(ratio),
         marginal_error=marginal_error,
         drift=drift,
+        rate_jump=rate_jump,
     )
+
+
+@kernel(numba.void(read_only(numba.float32, 2), read_only(numba.float32, 2), numba.float64[:, ::1]), fastmath={"reassoc", "contract"})
+def _square(before: Any, after: Any, squares: Any) -> None:
+    """Squared lengths of both rows, and their product: not finite where a value is not, for no square of a float32 overflows."""
+    for row in range(len(before)):
+        one, other, both = 0.0, 0.0, 0.0
+        for at in range(before.shape[1]):
+            x, y = np.float64(before[row, at]), np.float64(after[row, at])
+            one, other, both = one + x * x, other + y * y, both + x * y
+        squares[row, 0], squares[row, 1], squares[row, 2] = one, other, both
 
 
 def _times(longer: float, shorter: float) -> float:
@@ -130,21 +159,39 @@ def judge_quality(
     """Every check of the gate, in a fixed order; a value that is not a number fails."""
     checks = [_check("rows in = rows out + quarantined", rows_out + rows_quarantined, "equal to", rows_read)]
     for name, found in modalities.items():
-        checks.append(_check(f"{name}: rows with a value that is not finite", found.not_finite, "at most", 0))
-        if found.marginal_error is not None:
-            checks.append(_check(f"{name}: mean column error of the plan", found.marginal_error, "at most", config.max_marginal_error))
-        if found.trusted:
-            label = f"{name}: share of trusted items with a cosine to their input below {config.changed_below:g}"
-            checks.append(_check(label, found.changed / found.trusted, "at most", config.max_changed))
-        checks.append(_check(f"{name}: length outside the input's range, times", found.norm_ratio, "at most", config.max_norm_ratio))
-        if found.drift is not None:
-            checks.append(_check(f"{name}: mean cosine to the last published version", found.drift, "at least", config.min_drift_cosine))
+        checks += _of_modality(name, found, config)
     if shadow is not None:
         label = f"shadow {shadow.backbone}: change of Recall@20 by rectification, relative, upper end of its interval"
-        checks.append(_check(label, shadow.highest, "at least", -shadow.tolerance))
+        checks.append(_check(label, shadow.highest, "at least", -shadow.tolerance, blocking="shadow" not in config.warn))
     return QualityReport(checks=tuple(checks))
 
 
-def _check(name: str, value: float, rule: str, bound: float) -> Check:
+def _of_modality(name: str, found: ModalityMeasures, config: QualityConfig) -> Iterator[Check]:
+    changed = found.changed / found.trusted if found.trusted else None
+    yield _check(f"{name}: rows with a value that is not finite", found.not_finite, "at most", 0)
+    for kind, label, value, rule, bound in (
+        ("marginal_error", "mean column error of the plan", found.marginal_error, "at most", config.max_marginal_error),
+        (
+            "changed",
+            f"share of trusted items with a cosine to their input below {config.changed_below:g}",
+            changed,
+            "at most",
+            config.max_changed,
+        ),
+        ("norm_ratio", "length outside the input's range, times", found.norm_ratio, "at most", config.max_norm_ratio),
+        ("drift", "mean cosine to the last published version", found.drift, "at least", config.min_drift_cosine),
+        (
+            "rate_jump",
+            "mismatch rate above the last published day's, beyond both intervals",
+            found.rate_jump,
+            "at most",
+            config.max_rate_jump,
+        ),
+    ):
+        if value is not None:
+            yield _check(f"{name}: {label}", value, rule, bound, blocking=kind not in config.warn)
+
+
+def _check(name: str, value: float, rule: str, bound: float, *, blocking: bool = True) -> Check:
     held = {"equal to": value == bound, "at most": value <= bound, "at least": value >= bound}[rule]
-    return Check(name=name, value=float(value), bound=float(bound), rule=rule, passed=bool(held))
+    return Check(name=name, value=float(value), bound=float(bound), rule=rule, passed=bool(held), blocking=blocking)

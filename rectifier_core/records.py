@@ -345,13 +345,22 @@ class Rectified:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Check:
-    """One line of the quality gate: ``value`` against ``bound``, in the words of ``rule`` ("at most", "at least", "equal to")."""
+    """One line of the quality gate: ``value`` against ``bound``, in the words of ``rule`` ("at most", "at least", "equal to").
+
+    One that is not ``blocking`` and fails is a warning: the run publishes all the same.
+    """
 
     name: str
     value: float
     bound: float
     rule: str
     passed: bool
+    blocking: bool = True
+
+    @property
+    def verdict(self) -> str:
+        """ "passed", "failed", or "warning" where it failed and does not block."""
+        return "passed" if self.passed else "failed" if self.blocking else "warning"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -362,8 +371,8 @@ class QualityReport:
 
     @property
     def passed(self) -> bool:
-        """True when every check passed; otherwise nothing is published."""
-        return all(check.passed for check in self.checks)
+        """True when every blocking check passed; otherwise nothing is published."""
+        return all(check.passed or not check.blocking for check in self.checks)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

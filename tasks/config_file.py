@@ -16,12 +16,13 @@ PATHS = (
     ("source", "interactions"),
     ("publish", "uri"),
     ("run", "folder"),
+    ("feature_store", "folder"),
     ("evaluation", "out"),
     ("evaluation", "evidence"),
 )
 WRITTEN = (("publish", "uri"), ("run", "folder"))
 LONGEST_NAME, LONGEST_PATH = 255, 3_000
-DEFAULT_FOLDER = "runs"
+DEFAULT_FOLDERS = {"run": "runs", "feature_store": "feature_store"}
 # user:password@ of a URI, an AWS key id, or a named secret within a text.
 CREDENTIALS = re.compile(
     r"://[^/\s]*@|\b(AKIA|ASIA)[A-Z0-9]{12,}\b|[?&](?i:(aws_)?(secret|password|access_key|session_token|token))[a-z_]*="
@@ -45,9 +46,10 @@ def read_config(path: Path, overrides: Iterable[str] = ()) -> dict[str, Any]:
     for key, text in _texts(values, ()):
         _check_text(path, key, text)
     base = path.resolve().parent
-    run = values.setdefault("run", {})
-    if isinstance(run, dict):
-        run.setdefault("folder", DEFAULT_FOLDER)
+    for table, folder in DEFAULT_FOLDERS.items():
+        section = values.setdefault(table, {})
+        if isinstance(section, dict):
+            section.setdefault("folder", folder)
     for table, key in PATHS:
         section = values.get(table)
         if isinstance(section, dict) and isinstance(section.get(key), str) and section[key].strip():

@@ -1,13 +1,20 @@
-"""How far the rows about to be published lie from the last published ones."""
+"""How far the rows about to be published lie from the last published ones.
+
+It is a mean, so a sample tells it: whole row groups, evenly spaced over the table's day. Decoding all of a day's vectors from Parquet costs
+more than writing them.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from datetime import date
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from pyarrow.dataset import FileSystemDataset
 
+from rectifier_core.incremental.carried import gathered
 from rectifier_core.records import Status
 from tasks.publish_config import PublishConfig
 from tasks.references import Ref
@@ -15,10 +22,15 @@ from tasks.table_files import storage_errors
 from tasks.table_log import LOOK, days_shown, open_table, visible_files
 
 BATCH_ROWS = 4096
+SAMPLE_ROWS = 1 << 15
+"""Rows of the last published day that are compared: of whole row groups, so a group more or less."""
 
 
-def drift_since_last(config: PublishConfig, as_of: date, source: Ref, rectified: Ref) -> dict[str, float | None]:
-    """Mean cosine per modality between these rows and those of the newest earlier day in the table, over the items both have.
+def drift_since_last(
+    config: PublishConfig, as_of: date, source: Ref, rectified: Ref, *, sample_rows: int = SAMPLE_ROWS
+) -> dict[str, float | None]:
+    """Mean cosine per modality between these rows and those of the newest earlier day in the table, over the items both have, or those of a
+    sample of about ``sample_rows`` of that day's rows.
 
     None where there is no earlier day, no item in common, or the modality's width has changed: another embedding model is no drift.
     """
@@ -33,13 +45,25 @@ def drift_since_last(config: PublishConfig, as_of: date, source: Ref, rectified:
         ids = source.array("item_ids")
         order = np.argsort(ids, kind="stable")
         sums = {m: [0.0, 0] for m in usable}
-        for batch in dataset.to_batches(columns=["item_id", *usable], batch_size=BATCH_ROWS, batch_readahead=2, fragment_readahead=1):
+        for batch in _sampled(dataset, ["item_id", *usable], sample_rows):
             rows = _rows_of(ids, order, batch.column("item_id"))
             for m in usable:
                 total, count = _cosines(batch.column(m), rows, rectified, m)
                 sums[m][0] += total
                 sums[m][1] += count
     return {m: (sums[m][0] / sums[m][1] if m in sums and sums[m][1] else None) for m in modalities}
+
+
+def _sampled(dataset: FileSystemDataset, columns: list[str], sample_rows: int) -> Iterator[pa.RecordBatch]:
+    """The columns of every so many-th row group, about ``sample_rows`` rows, or of all where there are no more."""
+    step, before = max(1, dataset.count_rows() // sample_rows), 0
+    for fragment in dataset.get_fragments():
+        groups = [x.id for x in fragment.row_groups]
+        chosen = [x for at, x in enumerate(groups, before) if at % step == 0]
+        before += len(groups)
+        if chosen:
+            part = fragment.subset(row_group_ids=chosen, schema=dataset.schema)
+            yield from part.to_batches(dataset.schema, columns, batch_size=BATCH_ROWS, batch_readahead=2)
 
 
 def _rows_of(ids: np.ndarray, order: np.ndarray, column: pa.Array) -> np.ndarray:
@@ -53,15 +77,14 @@ def _rows_of(ids: np.ndarray, order: np.ndarray, column: pa.Array) -> np.ndarray
 
 def _cosines(column: pa.Array, rows: np.ndarray, rectified: Ref, modality: str) -> tuple[float, int]:
     features, status = rectified.array(f"features-{modality}"), rectified.array(f"status-{modality}")
-    there = np.flatnonzero((rows >= 0) & np.asarray(column.is_valid()))
+    given = np.asarray(column.is_valid())
+    there = np.flatnonzero((rows >= 0) & given)
     there = there[status[rows[there]] != Status.MISSING.code]
-    if not len(there):
+    if not len(there) or set(pc.unique(pc.list_value_length(column)).drop_null().to_pylist()) != {features.shape[1]}:
         return 0.0, 0
-    taken = column.take(pa.array(there))
-    if set(pc.unique(pc.list_value_length(taken)).to_pylist()) != {features.shape[1]}:
-        return 0.0, 0
-    before = taken.flatten().to_numpy(zero_copy_only=False).reshape(len(there), -1).astype(np.float64)
-    after = np.asarray(features[rows[there]], dtype=np.float64)
-    lengths = np.linalg.norm(before, axis=1) * np.linalg.norm(after, axis=1)
-    cosine = np.einsum("ij,ij->i", before, after) / np.maximum(lengths, np.finfo(np.float64).tiny)
+    # Arrow takes lists number by number; those that are not null lie side by side.
+    before = column.flatten().to_numpy(zero_copy_only=False).reshape(-1, features.shape[1])[(np.cumsum(given) - 1)[there]]
+    after = gathered(features, rows[there])
+    lengths = [np.sqrt(np.einsum("ij,ij->i", x, x, dtype=np.float64)) for x in (before, after)]
+    cosine = np.einsum("ij,ij->i", before, after, dtype=np.float64) / np.maximum(lengths[0] * lengths[1], np.finfo(np.float64).tiny)
     return float(cosine.sum()), len(there)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+INTERRUPTED = 130
+
 
 class RectifierError(Exception):
     """Base of every failure with a message meant for a user; ``exit_code`` is the process's exit status."""
@@ -33,3 +35,20 @@ class TableHeldError(RectifierError):
 
 class StorageError(RectifierError):
     """Writing failed (disk full, no permission): nothing was published, and a rerun resumes where this one stopped."""
+
+
+class OnlineStoreError(RectifierError):
+    """The online store cannot be reached or written: readers keep the version that was served, and a repeated refresh starts over."""
+
+
+def exit_code_of(error: BaseException) -> int:
+    """The exit status of a process that ends by ``error``: what is no Exception is somebody's wish to stop it, but for Polars' panics."""
+    if isinstance(error, RectifierError):
+        return error.exit_code
+    return 1 if isinstance(error, Exception) or type(error).__name__ == "PanicException" else INTERRUPTED
+
+
+class InterruptedBackfillError(RectifierError):
+    """Stopped by hand: what was done stays done."""
+
+    exit_code = 130

@@ -6,12 +6,12 @@ work, whose keys hold the inputs' digests, the config and the code, and it needs
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import asdict
 from datetime import date
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 from prefect import task
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
@@ -32,7 +32,7 @@ from rectifier_core.time_offset import TimeOffsetConfig
 from rectifier_core.trust import TrustConfig
 from rectifier_core.witness import WitnessConfig
 from tasks import incremental_stages, stages
-from tasks.errors import RectifierError
+from tasks.errors import OnlineStoreError, RectifierError
 from tasks.incremental_base import Last, find_last, recall_fell
 from tasks.incremental_config import IncrementalConfig
 from tasks.memory import peak_memory_bytes
@@ -40,6 +40,8 @@ from tasks.plan_stage import plan_stage
 from tasks.progress import logged_progress, run_logger
 from tasks.publish import find_published, publish_rectified
 from tasks.publish_config import PublishConfig, RunIdentity
+from tasks.publish_events import asset_key, emit_published
+from tasks.rectified_stage import rectified_stage
 from tasks.references import Ref, StageStore
 from tasks.report import write_report
 from tasks.report_inputs import ModalityRefs, ReportInputs
@@ -55,12 +57,19 @@ from tasks.trend_events import emit_jumps
 
 
 def _is_transient(_task: Any, _run: Any, state: Any) -> bool:
-    """Retry an object store that did not answer or an I/O error nobody explained; never bad input, a held table or a refused gate."""
+    """Retry a store that did not answer or an I/O error nobody explained; never bad input, a held table or a refused gate."""
     error = state.result(raise_on_failure=False)
-    return isinstance(error, StorageUnreachableError) or (isinstance(error, OSError) and not isinstance(error, RectifierError))
+    return isinstance(error, StorageUnreachableError | OnlineStoreError) or (
+        isinstance(error, OSError) and not isinstance(error, RectifierError)
+    )
 
 
 IO: dict[str, Any] = {"retries": 2, "retry_delay_seconds": [2, 10], "retry_condition_fn": _is_transient}
+_TOLD = {
+    "passed": (logging.INFO, "passed"),
+    "warning": (logging.WARNING, "WARNING, published all the same"),
+    "failed": (logging.ERROR, "FAILED"),
+}
 PLAIN: dict[str, Any] = {"cache_policy": NO_CACHE, "persist_result": False}
 
 
@@ -245,15 +254,10 @@ def judge_trust(
 
 @task(**PLAIN)
 def rectify(
-    source: Ref,
-    matched: Mapping[str, ModalityRefs],
-    config: RectifyConfig,
-    segments: SegmentsConfig,
-    store: StageStore,
-    last: Last | None = None,
+    source: Ref, matched: Mapping[str, ModalityRefs], config: RectifyConfig, segments: SegmentsConfig, store: StageStore, memory: int
 ) -> Ref:
     """Mend every modality."""
-    return stages.rectified_stage(source, matched, config, segments, store, last=last, progress=logged_progress())
+    return rectified_stage(source, matched, config, segments, store, memory=memory, progress=logged_progress())
 
 
 @task(**PLAIN)
@@ -279,8 +283,8 @@ def judge_quality(
     """Check what is about to be published."""
     report = stages.judge_stage(source, matched, rectified, config, publish_config, as_of, shadow=shadow_measure(shadow))
     for check in report.checks:
-        level = run_logger().info if check.passed else run_logger().error
-        level("gate: %s: %.4g, %s %.4g: %s", check.name, check.value, check.rule, check.bound, "passed" if check.passed else "FAILED")
+        level, said = _TOLD[check.verdict]
+        run_logger().log(level, "gate: %s: %.4g, %s %.4g: %s", check.name, check.value, check.rule, check.bound, said)
     return report
 
 
@@ -294,6 +298,7 @@ def publish(config: PublishConfig, identity: RunIdentity, source: Ref, rectified
         found = find_published(config, identity)
         if found is None:
             found = publish_rectified(config, identity, source, rectified, facts)
+            emit_published(config, found)
             asset.add_metadata({"version": found.version, "rows": found.rows, "run_id": found.run_id, "as_of": found.as_of})
         done = "published" if found.published else "already holds this run:"
         run_logger().info("table version %s %s %s rows of %s", found.version, done, f"{found.rows:,}", identity.day)
@@ -301,11 +306,6 @@ def publish(config: PublishConfig, identity: RunIdentity, source: Ref, rectified
 
     version: TableVersion = publish_table()
     return version
-
-
-def asset_key(config: PublishConfig) -> str:
-    """The table's asset key: its URI, escaped as Prefect wants it."""
-    return config.uri if config.folder is None else f"file://{quote(config.uri)}"
 
 
 @task(**IO, **PLAIN)
@@ -328,7 +328,8 @@ def report(folder: Path, inputs: ReportInputs, facts: Mapping[str, Any]) -> str:
     version = "nothing" if inputs.table_version is None else f"version {inputs.table_version}"
     lines = [f"# {inputs.as_of}: {inputs.outcome}, {version}", ""]
     lines += [f"Run `{inputs.run_id}`, table `{inputs.table_uri}`, report `{path}`.", ""]
-    lines += [f"- {'passed' if c.passed else '**FAILED**'}: {c.name}: {c.value:.4g}, {c.rule} {c.bound:.4g}" for c in inputs.quality.checks]
+    said = {"passed": "passed", "warning": "**warning**", "failed": "**FAILED**"}
+    lines += [f"- {said[c.verdict]}: {c.name}: {c.value:.4g}, {c.rule} {c.bound:.4g}" for c in inputs.quality.checks]
     create_markdown_artifact("\n".join(lines), key="rectify-catalog", description=f"{inputs.as_of} {inputs.outcome}")
     rows = [{"modality": m} | found for m, found in facts["modalities"].items()]
     create_table_artifact(rows, key="rectify-catalog-modalities", description=inputs.as_of)

@@ -3,7 +3,7 @@
 Readers never see rows that were not audited, nor one run's rows beside another's of the same day. The commit drops the day's former files
 and those of days beyond ``keep_snapshots``, carries the run's provenance, and keeps its digest as Delta's application transaction. It also
 brings a new modality's columns: delta-rs changes the schema within an overwrite of chosen partitions. On a local disk the data is flushed
-before the commit, and the commit after it, since delta-rs flushes nothing.
+before the commit, and the commit before it takes its name (``table_commit``), since delta-rs flushes nothing.
 """
 
 from __future__ import annotations
@@ -22,8 +22,9 @@ from tasks.errors import InputError, RectifierError, StorageError, TableHeldErro
 from tasks.publish_config import PublishConfig, RunIdentity, app_id
 from tasks.references import Ref
 from tasks.table_audit import audit_files
+from tasks.table_commit import LogCopy, log_copy
 from tasks.table_files import RUN_AGAIN, TableFiles, one_line, storage_errors, storage_options
-from tasks.table_log import LOG, LOOK, DataFile, attempt_of, commit_path, days_shown, open_table, part_path, read_log, visible_files
+from tasks.table_log import LOG, LOOK, DataFile, attempt_of, days_shown, open_table, part_path, read_log, visible_files
 from tasks.table_parts import WrittenFile, write_files
 from tasks.table_rows import open_rows
 
@@ -180,11 +181,13 @@ def _commit_or_yield(
     provenance: dict[str, object],
 ) -> TableVersion:
     """Commit; where that fails, find out what really landed before anything is removed, since an error can follow a commit that took."""
-    before = -1
+    before: int | None = None
     try:
-        table = open_table(config.uri)
-        before = table.version() if table is not None else -1
-        version = _commit(config, identity, files, table, schema, written, provenance)
+        with log_copy(files) as copy:
+            table = open_table(copy.uri)
+            before = table.version() if table is not None else -1
+            version = _commit(config, identity, copy, table, schema, written, provenance)
+            copy.reveal_commit(version)
     except (OSError, DeltaError, pa.ArrowException, RectifierError) as error:
         with storage_errors(config.uri, "finding out whether the commit landed", "run again: that tells"):
             log = read_log(files)
@@ -194,14 +197,14 @@ def _commit_or_yield(
             _discard(files, written)
             if isinstance(error, RectifierError):
                 raise
-            if isinstance(error, CommitFailedError) or (log and log[-1].version > before):
+            if isinstance(error, (CommitFailedError, FileExistsError)) or (before is not None and log and log[-1].version > before):
                 raise TableHeldError(
                     f"table {config.uri}: another run committed while this one was publishing; nothing of it was published, run it again"
                 ) from error
             raise StorageError(f"table {config.uri}: the commit failed: {one_line(error)}; {RUN_AGAIN}") from error
         version = landed
     with storage_errors(config.uri, f"flushing version {version}", "it is visible but may not outlive a power cut; check the disk"):
-        files.flush(commit_path(version), LOG, "")
+        files.flush(LOG)
     rows = sum(x.rows.stop - x.rows.start for x in written)
     return TableVersion(uri=config.uri, version=version, as_of=identity.day, run_id=identity.run_id, rows=rows, published=True)
 
@@ -209,14 +212,14 @@ def _commit_or_yield(
 def _commit(
     config: PublishConfig,
     identity: RunIdentity,
-    files: TableFiles,
+    copy: LogCopy,
     table: DeltaTable | None,
     schema: pa.Schema,
     written: list[WrittenFile],
     provenance: dict[str, object],
 ) -> int:
     plan = _plan(config, identity, table, schema)
-    there = files.entries(x.path for x in written)
+    there = copy.files.entries(x.path for x in written)
     gone = [x.path for x in written if x.path not in there or there[x.path].size != x.entry.size]
     if gone:
         raise StorageError(f"table {config.uri}: {gone[0]} changed between writing and committing; nothing was published, run again")
@@ -231,7 +234,7 @@ def _commit(
     adds = [_add_action(x, identity.day) for x in written]
     if table is None:
         create_table_with_add_actions(
-            config.uri,
+            copy.uri,
             Schema.from_arrow(plan.schema),
             adds,
             mode="error",
@@ -259,9 +262,14 @@ def _add_action(file: WrittenFile, day: str) -> AddAction:
 
 
 def _discard(files: TableFiles, written: list[WrittenFile]) -> None:
-    """Remove an attempt's files from a local table. In a shared store they are left to the sweep: without a lock between machines another
-    process may be publishing the very same run under the very same names."""
-    if files.root is None:
+    """Remove an attempt's files from a local table, but for those that a commit names: where a disk takes no locks another process may have
+    published the very same run, under the very same names. In a shared store they are all left to the sweep, for it may do so yet."""
+    if files.root is None or not written:
+        return
+    try:
+        named = {path for entry in read_log(files) for path in entry.added}
+    except (OSError, ValueError):
         return
     for file in written:
-        files.delete(file.path)
+        if file.path not in named:
+            files.delete(file.path)

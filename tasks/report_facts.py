@@ -9,7 +9,7 @@ Shape of the twin (``null`` where a number does not exist; shares are ``{count, 
     read              catalog  {rows, items, quarantined: {total, of, reasons: [{reason, count}]}}
                       interactions {rows, used, not_positive, repeats_merged, quarantined, users}
                       without_interactions, without_anchor {count, of}
-    quality           passed; checks [{name, value, rule, bound, passed}], as the gate compared them
+    quality           passed; checks [{name, value, rule, bound, passed, blocking}], as the gate compared them
     shadow            where a shadow evaluation was run, else null: sentence, cost, metrics [{name, raw, rectified}], not_worse
     anchors           width, epochs, best_epoch, best_recall, loss and recall as {x, y, length}: thinned to at most 200 points
     trend             days [{as_of, run_id, outcome, version, this}], oldest first; modalities [{name, identifiable, mismatch_rate, low,
@@ -111,11 +111,12 @@ def _check(check: Check) -> Facts:
         "rule": check.rule,
         "bound": float(check.bound),
         "passed": bool(check.passed),
+        "blocking": bool(check.blocking),
     }
 
 
 def _run(inputs: ReportInputs, checks: list[Facts], num_items: int) -> Facts:
-    failed = [check["name"] for check in checks if not check["passed"]]
+    failed = [check["name"] for check in checks if check["blocking"] and not check["passed"]]
     return {
         "outcome": inputs.outcome,
         "headline": headline(inputs.outcome, inputs.table_version, failed),

@@ -8,9 +8,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 MASK = "•••"
-_SECRET = r"[\w.-]*(?:secret|passw|token|credential|access.?key|account.?key|api.?key|private.?key|authorization|signature)[\w.-]*"
+_SECRET = (
+    r"[\w.-]*(?:secret|passw|token|credential|access.?key|account.?key|api.?key|private.?key|auth.?string|authorization|signature)[\w.-]*"
+)
 _SECRET_KEY = re.compile(_SECRET, re.IGNORECASE)
-_SECRET_PAIR = re.compile(rf"((?:^|[?&;\s]){_SECRET}\s*=\s*)[^&;\s]+", re.IGNORECASE)
+_SECRET_PAIR = re.compile(rf"((?:^|[?&;,\s]){_SECRET}\s*=\s*)[^&;\s]+", re.IGNORECASE)
 _USER_INFO = re.compile(r"(?<=://)[^/@\s]+@")
 _NO_BREAK = "\u00a0"
 _DASH = "\u2013"
@@ -109,10 +111,13 @@ def headline(outcome: str, table_version: int | None, failed: list[str]) -> str:
 def banner_sentence(outcome: str, num_items: int, checks: Sequence[Mapping[str, Any]]) -> str:
     """The one sentence under the headline."""
     if outcome == "published":
-        return f"All {len(checks)} checks passed, and {num_items:,} items went to the table in one commit."
+        warned = [x["name"] for x in checks if not x["passed"]]
+        passed = f"{len(checks) - len(warned)} of {len(checks)} checks passed" if warned else f"All {len(checks)} checks passed"
+        warning = f" A warning: {'; '.join(warned)}." if warned else ""
+        return f"{passed}, and {num_items:,} items went to the table in one commit.{warning}"
     if outcome == "unchanged":
         return "The table already holds the result of exactly these inputs and this config, so nothing was written."
-    failed = [check for check in checks if not check["passed"]]
+    failed = [check for check in checks if check["blocking"] and not check["passed"]]
     reasons = [f"{x['name']} is {number(x['value'], 6)}, wanted {x['rule']} {number(x['bound'], 6)}" for x in failed[:3]]
     rest = [f"and {len(failed) - 3} more below"] if len(failed) > 3 else []
     return "Nothing was published: " + "; ".join(reasons + rest) + ". Readers still see the table as it was."
@@ -224,11 +229,16 @@ def evidence_phrase(evidence: Mapping[str, Any]) -> str:
     return ", ".join(f"{evidence[kind]:,} {words}" for kind, words in parts if evidence[kind])
 
 
+def is_secret_name(name: str) -> bool:
+    """Whether a key or an environment variable of that name looks like it holds a credential."""
+    return _SECRET_KEY.fullmatch(name) is not None
+
+
 def mask_credentials(value: Any) -> Any:
     """``value`` with what looks like a credential masked: values of such keys, ``key=value`` pairs in text, user info in addresses."""
     if isinstance(value, Mapping):
         return {
-            key: MASK if _SECRET_KEY.fullmatch(str(key)) and inner not in (None, "", True, False) else mask_credentials(inner)
+            key: MASK if is_secret_name(str(key)) and inner not in (None, "", True, False) else mask_credentials(inner)
             for key, inner in value.items()
         }
     if isinstance(value, list):

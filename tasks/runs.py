@@ -1,9 +1,8 @@
 """One run: its identity, its folder, the lock it holds, and the tidying of runs that are over.
 
-Under ``folder`` lie ``stages/`` (content-addressed stage outputs, shared by all runs) and one folder a run, named by its id:
-``summary.json``,
-``report.html``, ``report.json`` and ``quarantine/``. A run's id is its day and a digest over what the day's rows depend on, so a repeat
-has the same id.
+Under ``folder`` lie ``stages/`` (content-addressed stage outputs, shared by all runs), ``logs/`` (one a day), ``metrics/``, and one folder
+a run, named by its id: ``summary.json``, ``report.html``, ``report.json``, ``run.log`` and ``quarantine/``. A run's id is its day and a
+digest over what the day's rows depend on, so a repeat has the same id.
 """
 
 from __future__ import annotations
@@ -15,8 +14,8 @@ import re
 import shutil
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, field
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -28,26 +27,32 @@ from rectifier_core.records import Float32, Int64
 from tasks.code_version import code_digest
 from tasks.errors import StorageError
 from tasks.publish_config import PublishConfig, RunIdentity
-from tasks.references import Ref, StageStore, fsync, plain
+from tasks.references import TEMPORARY, Ref, StageStore, plain
+from tasks.run_log import FORMATS, default_format, sweep_logs
 from tasks.source_config import SourceConfig
 from tasks.table_lock import table_lock
+from tasks.whole_file import write_whole
 
 SUMMARY = "summary.json"
 STAGES = "stages"
+LEFT_SECONDS = 3600.0
 RUN_ID = re.compile(r"\d{8}-[0-9a-f]{12}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunSettings:
-    """Where runs keep their files (an absolute path), and how many of them, for how many days.
+    """Where runs keep their files, and how many of them, for how many days.
 
-    Reports stay for ``keep_runs`` runs, the large stage outputs of only the newest ``keep_stages``.
+    ``folder`` is an absolute path, on a disk of every machine that works on a run. Nothing is older than ``keep_days``; reports stay for
+    ``keep_runs`` runs, the large stage outputs of only the newest ``keep_stages``. ``log`` is the look of
+    what goes to the terminal, "text" or "json"; by default what the environment's CATALOG_RECTIFIER_LOG says, else text.
     """
 
     folder: str
     keep_runs: int = 30
     keep_days: float = 30.0
     keep_stages: int = 2
+    log: str = field(default_factory=default_format)
 
     def __post_init__(self) -> None:
         if not Path(self.folder).is_absolute():
@@ -56,6 +61,8 @@ class RunSettings:
         for name, least in (("keep_runs", 1), ("keep_stages", 0), ("keep_days", 0)):
             if getattr(self, name) < least:
                 raise ValueError(f"{name}: wanted at least {least}, got {getattr(self, name)}")
+        if self.log not in FORMATS:
+            raise ValueError(f"log: wanted one of {', '.join(FORMATS)}, got {self.log!r}")
 
     @property
     def store(self) -> StageStore:
@@ -68,14 +75,23 @@ class RunSettings:
 
 
 @contextmanager
-def open_run(settings: RunSettings, publish: PublishConfig, as_of: date) -> Iterator[StageStore]:
-    """Hold the table for the block; tidy up before it and, when it went well, behind it. TableHeldError if another run is under way."""
-    with table_lock(publish, Path(settings.folder), run=f"rectify {as_of}"), _storage(settings):
+def open_run(settings: RunSettings, publish: PublishConfig, as_of: date, *, patience: float = 0.0) -> Iterator[StageStore]:
+    """Hold the table for the block; tidy up before it and, when it went well, behind it.
+
+    TableHeldError if another run is under way, and still is after ``patience`` seconds.
+    """
+    with table_lock(publish, Path(settings.folder), run=f"rectify {as_of}", patience=patience), _storage(settings):
         settings.store.sweep(keep_seconds=settings.keep_days * 86400)
         with settings.store.in_use():
             yield settings.store
         sweep_runs(settings)
-        settings.store.sweep(keep_seconds=0, keep=_stages_of_newest(settings))
+        sweep_logs(Path(settings.folder), settings.keep_runs)
+        sweep_stages(settings)
+
+
+def sweep_stages(settings: RunSettings) -> None:
+    """Drop stage outputs of all but the newest runs, unless a run is using the store."""
+    settings.store.sweep(keep_seconds=0, keep=_stages_of_newest(settings))
 
 
 @contextmanager
@@ -96,9 +112,14 @@ def _storage(settings: RunSettings) -> Iterator[None]:
 
 
 def _stages_of_newest(settings: RunSettings) -> set[str]:
-    """The stage outputs of the newest runs: what a warm start and a report drawn again need."""
-    found = sorted(Path(settings.folder).glob(f"*/{SUMMARY}"), key=lambda x: (x.stat().st_mtime, x.parent.name), reverse=True)
-    summaries = [load_summary(settings, path.parent.name) for path in found[: settings.keep_stages]]
+    """The stage outputs of the newest runs: what a warm start and a report drawn again need.
+
+    Newest by when they ran, for what goes on from here, and by their day too: a backfill takes nothing from the next night.
+    """
+    ran = sorted(Path(settings.folder).glob(f"*/{SUMMARY}"), key=lambda x: (x.stat().st_mtime, x.parent.name), reverse=True)
+    by_day = sorted(ran, key=lambda x: x.parent.name[:8], reverse=True)
+    newest = {path.parent.name for found in (ran, by_day) for path in found[: settings.keep_stages]}
+    summaries = [load_summary(settings, name) for name in newest]
     return {ref["path"] for summary in summaries if summary is not None for ref in summary["stages"].values()}
 
 
@@ -108,7 +129,7 @@ def identify(as_of: date, source: Ref, parts: Mapping[str, Any], last: Mapping[s
     Where files lie, and how many are kept, does not count; nor do the previous run's anchors, or a repeat after a backfill would differ.
     ``last`` is what a run that brings an earlier one up to date takes from there: that run's id and the settings for it.
     """
-    config = _digest(without_places(parts) | ({} if last is None else {"incremental": dict(last)}))
+    config = config_digest(parts, last)
     digest = _digest([as_of.isoformat(), source.digest, config, code_digest()])
     return RunIdentity(
         run_id=f"{as_of:%Y%m%d}-{digest[:12]}",
@@ -116,8 +137,23 @@ def identify(as_of: date, source: Ref, parts: Mapping[str, Any], last: Mapping[s
         digest=digest,
         config_digest=config,
         inputs_digest=source.digest,
-        code_version=f"{rectifier_core.__version__}+{code_digest()}",
+        code_version=code_version(),
     )
+
+
+def config_digest(parts: Mapping[str, Any], last: Mapping[str, Any] | None = None) -> str:
+    """A digest of the config that shapes the rows, and of what a run takes from an earlier one."""
+    return _digest(without_places(parts) | ({} if last is None else {"incremental": dict(last)}))
+
+
+def section_digests(parts: Mapping[str, Any]) -> dict[str, str]:
+    """The same a section of the config, so that what changed can be named."""
+    return {name: _digest(value) for name, value in without_places(parts).items()}
+
+
+def code_version() -> str:
+    """The version of the core, and a digest of its source."""
+    return f"{rectifier_core.__version__}+{code_digest()}"
 
 
 def without_places(parts: Mapping[str, Any]) -> dict[str, Any]:
@@ -135,17 +171,21 @@ def _digest(value: Any) -> str:
 
 def save_summary(settings: RunSettings, summary: Mapping[str, Any]) -> Path:
     """Write a run's summary beside its report, whole or not at all."""
-    folder = settings.run_folder(summary["run_id"])
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        temporary = folder / f".{SUMMARY}-{os.getpid()}"
-        temporary.write_text(json.dumps(summary, indent=1, allow_nan=False))
-        fsync(temporary)
-        temporary.rename(folder / SUMMARY)
-        fsync(folder)
-    except OSError as error:
-        raise StorageError(f"{folder}: the summary cannot be written: {error.strerror}; fix the disk, then run again") from error
-    return folder / SUMMARY
+    path, text = settings.run_folder(summary["run_id"]) / SUMMARY, json.dumps(summary, indent=1, allow_nan=False)
+    failed = "summary: writing {path} failed: {why}; free or fix the disk, then run again"
+    write_whole(path, lambda temporary: temporary.write_text(text), failed=failed)
+    _date_last(path)
+    return path
+
+
+def _date_last(path: Path) -> None:
+    """Let a run's summary and its folder be the newest, also where the clock went back since another was written."""
+    others = [y for x in path.parent.parent.glob("*") if RUN_ID.fullmatch(x.name) and x != path.parent for y in (x, x / SUMMARY)]
+    with suppress(OSError):
+        latest = max((x.stat().st_mtime_ns for x in others if x.exists()), default=0)
+        for each in (path, path.parent):
+            if each.stat().st_mtime_ns <= latest:
+                os.utime(each, ns=(latest + 1_000_000, latest + 1_000_000))
 
 
 def load_summary(settings: RunSettings, run_id: str) -> dict[str, Any] | None:
@@ -228,14 +268,26 @@ def making_digest(parts: Mapping[str, Any]) -> str:
 def sweep_runs(settings: RunSettings) -> None:
     """Drop run folders beyond the newest ``keep_runs`` and those older than ``keep_days``; the newest always stays.
 
-    A run that was refused or killed has a folder too, though no summary.
+    Those of the newest ``keep_runs`` days stay as well where backfilled ones would push them out.
+    A run that was refused or killed has a folder too, though no summary. What a killed one left of a file goes an hour later.
     """
     folders = [x for x in Path(settings.folder).glob("*") if RUN_ID.fullmatch(x.name) and x.is_dir()]
     runs = sorted(folders, key=lambda x: x.stat().st_mtime, reverse=True)
     horizon = time.time() - settings.keep_days * 86400
+    of_newest_days = set(sorted(runs, key=lambda x: x.name[:8], reverse=True)[: settings.keep_runs])
     for at, folder in enumerate(runs):
-        if at and (at >= settings.keep_runs or folder.stat().st_mtime < horizon):
+        if at and ((at >= settings.keep_runs and folder not in of_newest_days) or folder.stat().st_mtime < horizon):
             shutil.rmtree(folder, ignore_errors=True)
+        else:
+            _sweep_temporary(folder)
+
+
+def _sweep_temporary(folder: Path) -> None:
+    # Runs of two tables may share a folder: one that is not this run's may be writing.
+    for left in folder.glob(f"{TEMPORARY}*"):
+        with suppress(OSError):
+            if left.stat().st_mtime < time.time() - LEFT_SECONDS:
+                left.unlink()
 
 
 def ref_values(ref: Ref) -> dict[str, str]:

@@ -14,11 +14,12 @@ PUBLISHED = ("as_of", "item_id", "run_id")
 class SourceConfig:
     """Where the data lies and which columns hold what.
 
-    ``catalog`` and ``interactions`` are absolute local paths or ``s3://`` URIs of a Parquet file, a folder or a glob. ``modalities`` maps
-    each modality's name to its embedding column. ``positive`` is an SQL predicate over the log's columns, judged row by row; a row where
-    it is null (or compares NaN) does not count. ``lookback_days`` whole days up to and including the as-of day are read, all when None;
-    in ``dt=`` partitions the partition's day decides, elsewhere ``time_column``. ``max_quarantined`` is the share of unusable rows (or
-    of one modality's features) above which the run stops.
+    ``catalog`` and ``interactions`` are absolute local paths or ``s3://`` URIs of a Parquet file, a folder or a glob. ``item_column`` is in
+    both, ``user_column`` and ``time_column`` in the log; ``title_column``, ``category_column`` and ``picture_column`` (a URL) are in the
+    catalog, and shown in reports. ``modalities`` maps each modality's name to its embedding column. ``positive`` is an SQL predicate over
+    the log's columns, judged row by row; a row where it is null (or compares NaN) does not count. ``lookback_days`` whole days up to and
+    including the as-of day are read, all when None; in ``dt=`` partitions the partition's day decides, elsewhere ``time_column``.
+    ``max_quarantined`` is the share of unusable rows (or of one modality's features) above which the run stops.
     """
 
     catalog: str

@@ -96,7 +96,7 @@ class TableFiles:
     @staticmethod
     @contextmanager
     def _arriving(final: Path) -> Iterator[Path]:
-        _make_folders(final.parent)
+        make_folders(final.parent)
         temporary = final.with_name(f".{final.name}.{os.getpid()}-{token_hex(4)}.tmp")
         try:
             yield temporary
@@ -151,7 +151,8 @@ def storage_options() -> dict[str, str]:
     return patience | ({"AWS_ENDPOINT_URL": endpoint} if endpoint else {})
 
 
-def _make_folders(folder: Path) -> None:
+def make_folders(folder: Path) -> None:
+    """Make a local folder and those above it, each one's entry flushed."""
     missing = []
     while not folder.is_dir():
         missing.append(folder)

@@ -13,8 +13,9 @@ from rectifier_core.records import TableVersion
 from tasks.errors import TableHeldError
 from tasks.publish import NO_HOOKS
 from tasks.publish_config import PublishConfig, app_id
-from tasks.table_files import TableFiles, storage_errors
-from tasks.table_log import LOG, LOOK, DataFile, LogEntry, commit_path, open_table, read_log, visible_files
+from tasks.table_commit import log_copy
+from tasks.table_files import TableFiles, storage_errors, storage_options
+from tasks.table_log import LOG, LOOK, DataFile, LogEntry, open_table, read_log, visible_files
 from tasks.table_snapshot import existing_table, files_of_version
 
 _OPERATIONS = {"CREATE TABLE": "publish", "WRITE": "publish", "RESTORE": "rollback"}
@@ -85,12 +86,17 @@ def roll_back(config: PublishConfig, to: int) -> TableVersion:
     version = table.version() + 1
     with storage_errors(config.uri, f"rolling back to version {to}", "free or fix the storage, look at its versions, then try again"):
         try:
-            table.restore(to, commit_properties=properties, post_commithook_properties=NO_HOOKS)
-        except CommitFailedError as error:
+            with log_copy(files) as copy:
+                # The files of that version were found, and the copy of the log has none.
+                DeltaTable(copy.uri, version - 1, storage_options=storage_options()).restore(
+                    to, ignore_missing_files=True, commit_properties=properties, post_commithook_properties=NO_HOOKS
+                )
+                copy.reveal_commit(version)
+        except (CommitFailedError, FileExistsError) as error:
             raise TableHeldError(
                 f"table {config.uri}: a run committed while it was being rolled back; look at its versions and try again"
             ) from error
-        files.flush(commit_path(version), LOG)
+        files.flush(LOG)
     return _shown_version(config, version, wanted, published=True)
 
 

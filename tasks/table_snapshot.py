@@ -160,7 +160,7 @@ def _tables(uri: str, paths: Sequence[str], columns: Sequence[str], batch_rows: 
 
 def _measured(uri: str, paths: Sequence[str], schema: pa.Schema) -> tuple[tuple[SnapshotModality, ...], int]:
     """What has to be known before room can be made: the widths, the number of segments, the longest id."""
-    names = _modality_names(uri, schema)
+    names = modality_names(uri, schema)
     sequences = [name for name in names if f"{name}{POSITIONS}" in schema.names]
     text = not pa.types.is_integer(schema.field("item_id").type)
     longest, segments = 0, dict.fromkeys(sequences, 0)
@@ -173,7 +173,7 @@ def _measured(uri: str, paths: Sequence[str], schema: pa.Schema) -> tuple[tuple[
     return tuple(SnapshotModality(name=name, width=widths[name], segments=segments.get(name)) for name in names), longest
 
 
-def _modality_names(uri: str, schema: pa.Schema) -> list[str]:
+def modality_names(uri: str, schema: pa.Schema) -> list[str]:
     """The columns that are a modality: those with a trust and a status beside them."""
     names = [x for x in schema.names if {f"{x}_trust", f"{x}_status"} <= set(schema.names)]
     strange = next((x for x in names if not MODALITY.fullmatch(x)), None)

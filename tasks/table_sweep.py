@@ -8,7 +8,8 @@ import time
 from deltalake import DeltaTable
 
 from tasks.publish_config import PublishConfig
-from tasks.table_files import FileEntry, TableFiles, storage_errors
+from tasks.table_commit import log_copy, sweep_copies
+from tasks.table_files import FileEntry, TableFiles, storage_errors, storage_options
 from tasks.table_log import LOG, open_table, read_log, visible_files
 
 _DATA = re.compile(r"as_of=[^/]+/[^/]+\.parquet(#\d+|\.[^/]*tmp)?")
@@ -22,12 +23,14 @@ def sweep_table(config: PublishConfig) -> list[str]:
     """Delete what has been of no use for ``vacuum_after_hours`` and return the paths deleted; call it under the table's lock.
 
     Deleted are data files that no version shows and whose drop is that long ago, and orphans and temporary files of killed writers of
-    that age. A file that the table shows, or that a version of the last ``vacuum_after_hours`` showed, is never touched. No commit is
-    made: the log stays one entry a run. Raises StorageError where the storage fails.
+    that age; copies of the log that killed writers left go at once. A file that the table shows, or that a version of the last
+    ``vacuum_after_hours`` showed, is never touched. No commit is made: the log stays one entry a run. Raises StorageError where the
+    storage fails.
     """
     horizon = time.time() - config.vacuum_after_hours * 3600
     files = TableFiles(config.uri)
     with storage_errors(config.uri, "sweeping it", _LATER):
+        copies = sweep_copies(files)
         there = files.walk()
         table = open_table(config.uri)
         needed = _needed(files, table, horizon) if table is not None else set()
@@ -38,7 +41,7 @@ def sweep_table(config: PublishConfig) -> list[str]:
             files.delete_empty_folder(folder)
         if table is not None:
             _checkpoint(files, table, there)
-    return useless
+    return copies + useless
 
 
 def _sweepable(file: FileEntry) -> bool:
@@ -57,6 +60,6 @@ def _checkpoint(files: TableFiles, table: DeltaTable, there: list[FileEntry]) ->
     """Sum the log up every so many versions, so that opening an old table stays quick."""
     last = max((int(found[1]) for x in there if (found := _CHECKPOINT.fullmatch(x.path))), default=0)
     if table.version() - last >= CHECKPOINT_EVERY:
-        table.create_checkpoint()
-        new = [x.path for x in files.walk(LOG) if _CHECKPOINT.fullmatch(x.path) or x.path == f"{LOG}/_last_checkpoint"]
-        files.flush(*new, LOG)
+        with log_copy(files) as copy:
+            DeltaTable(copy.uri, table.version(), storage_options=storage_options()).create_checkpoint()
+            copy.reveal_checkpoint()

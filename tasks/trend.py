@@ -6,7 +6,7 @@ first one comes before there is a table. An entry's shape::
     format, as_of, run_id, outcome (published, unchanged or refused), version (null where refused), recorded (UTC, ISO)
     modalities  {m: {mismatch_rate, low, high, low_unlike, high_unlike, identifiable, separation, drift,
                 rectified, passed_through, imputed, missing}}
-    gate        [{name, value, rule, bound, passed}]
+    gate        [{name, value, rule, bound, passed, blocking}]
 
 ``drift`` is the mean cosine to the last published version as the gate compared it, null where there was none to compare with.
 """
@@ -15,9 +15,11 @@ from __future__ import annotations
 
 import json
 import math
+import re
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 import pyarrow as pa
@@ -27,9 +29,12 @@ from tasks.publish_config import PublishConfig, RunIdentity
 from tasks.table_files import FileEntry, TableFiles, storage_errors
 
 FORMAT = 1
+LEFT_SECONDS = 3600.0
+_LEFT = re.compile(r"\d{4}-\d\d-\d\d/\.[^/]+\.tmp")
 LATER = "the published rows are not affected; the next run of that day records it again"
 _INTERVALS = (("low_unlike", "high_unlike"), ("low", "high"))
 _FACTS = ("mismatch_rate", *_INTERVALS[1], *_INTERVALS[0], "identifiable", "separation", *(status.value for status in Status))
+_CHECK = ("name", "value", "rule", "bound", "passed", "blocking")
 _DRIFT = ": mean cosine to the last published version"
 Entry = dict[str, Any]
 
@@ -62,7 +67,7 @@ def trend_entry(
         "modalities": {
             m: {name: _finite(found.get(name)) for name in _FACTS} | {"drift": _finite(drifts.get(m))} for m, found in modalities.items()
         },
-        "gate": [{name: _finite(check[name]) for name in ("name", "value", "rule", "bound", "passed")} for check in gate],
+        "gate": [{name: _finite(check[name]) for name in _CHECK} for check in gate],
     }
 
 
@@ -86,10 +91,19 @@ def record_run(config: PublishConfig, entry: Mapping[str, Any]) -> bool:
         known = _read(files, path) if files.entries([path]) else None
         new = known is None or _substance(known) != _substance(entry)
         if new:
+            entry = dict(entry) | {"recorded": _last(files, entry)}
             with files.create(path) as sink:
                 sink.write((json.dumps(entry, indent=1, sort_keys=True, allow_nan=False) + "\n").encode())
         _sweep(files, config.keep_trend)
     return new
+
+
+def _last(files: TableFiles, entry: Mapping[str, Any]) -> str:
+    """When the entry was recorded: after all others of its day, also where the clock went back since."""
+    others = [_read(files, x.path) for x in files.walk(str(entry["as_of"])) if x.path.endswith(".json")]
+    newest = max((datetime.fromisoformat(x["recorded"]) for x in others if x is not None), default=None)
+    mine = datetime.fromisoformat(str(entry["recorded"]))
+    return (mine if newest is None else max(mine, newest + timedelta(milliseconds=1))).isoformat(timespec="milliseconds")
 
 
 def _substance(entry: Mapping[str, Any]) -> Any:
@@ -99,7 +113,12 @@ def _substance(entry: Mapping[str, Any]) -> Any:
 
 
 def _sweep(files: TableFiles, keep: int) -> None:
-    by_day = _by_day(files.walk())
+    there = files.walk()
+    for file in there:
+        # Under the table's lock nobody else writes here; an hour is for tables in S3, whose lock is each machine's own.
+        if _LEFT.fullmatch(file.path) and file.modified < time.time() - LEFT_SECONDS:
+            files.delete(file.path)
+    by_day = _by_day(there)
     for day in sorted(by_day)[:-keep]:
         for file in by_day[day]:
             files.delete(file.path)
@@ -113,6 +132,13 @@ def _by_day(files: Iterable[FileEntry]) -> dict[str, list[FileEntry]]:
         if _is_day(day) and name.endswith(".json") and not name.startswith(".") and "/" not in name:
             found.setdefault(day, []).append(file)
     return found
+
+
+def _is_time(text: Any) -> bool:
+    try:
+        return datetime.fromisoformat(text).tzinfo is not None
+    except (TypeError, ValueError):
+        return False
 
 
 def _is_day(text: str) -> bool:
@@ -154,11 +180,11 @@ def _is_entry(found: Any, path: str) -> bool:
     modalities, gate = found.get("modalities"), found.get("gate")
     return (
         found.get("outcome") in ("published", "unchanged", "refused")
-        and isinstance(found.get("recorded"), str)
+        and _is_time(found.get("recorded"))
         and isinstance(modalities, dict)
         and all(isinstance(x, dict) and x.keys() >= {*_FACTS, "drift"} for x in modalities.values())
         and isinstance(gate, list)
-        and all(isinstance(x, dict) and x.keys() >= {"name", "value", "rule", "bound", "passed"} for x in gate)
+        and all(isinstance(x, dict) and x.keys() >= set(_CHECK) for x in gate)
     )
 
 
@@ -178,13 +204,18 @@ def find_jumps(days: Sequence[Mapping[str, Any]], as_of: str) -> list[dict[str, 
     jumps = []
     for modality in sorted(today["modalities"].keys() & last["modalities"].keys()):
         both = [x["modalities"][modality] for x in (last, today)]
-        ends = next((x for x in _INTERVALS if all(facts[end] is not None for facts in both for end in x)), _INTERVALS[1])
+        ends = shared_interval(*both)
         before, now = (_rate(facts, *ends) for facts in both)
         kind = _jump(before, now)
         if kind:
             facts = {"as_of": as_of, "since": last["as_of"], "run_id": today["run_id"], "before": before, "now": now}
             jumps.append({"modality": modality, "kind": kind, "among_unlike": ends == _INTERVALS[0], **facts})
     return jumps
+
+
+def shared_interval(*found: Mapping[str, Any]) -> tuple[str, str]:
+    """The ends of the narrowest interval that all have: of mix-ups among unlike items, else of all."""
+    return next((x for x in _INTERVALS if all(facts.get(end) is not None for facts in found for end in x)), _INTERVALS[1])
 
 
 def _rate(facts: Mapping[str, Any], low: str, high: str) -> dict[str, Any]:

@@ -17,6 +17,7 @@ LEAVES = {
     "numerics",
     "shards",
     "row_passes",
+    "donor_mixing",
     "row_digest",
     "devices",
     "device_search",
@@ -175,9 +176,18 @@ def test_the_look_out_for_global_random_state_sees_it(line: str, bad: bool) -> N
     assert bool(global_random(line)) == bad
 
 
-def test_only_flows_and_tasks_know_prefect_and_only_four_modules_of_tasks_do() -> None:
+def test_only_flows_and_tasks_know_prefect_and_few_modules_of_tasks_do() -> None:
     knowing = {path.stem for path in sources("tasks") if "prefect" in tops(path)}
-    assert knowing == {"prefect_tasks", "evaluation_tasks", "progress", "trend_events"}
+    assert knowing == {
+        "prefect_tasks",
+        "evaluation_tasks",
+        "progress",
+        "trend_events",
+        "publish_events",
+        "feature_store_tasks",
+        "night_events",
+        "backfill_runs",
+    }
 
 
 def test_no_test_folder_is_named_after_a_room() -> None:

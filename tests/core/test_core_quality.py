@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 from core_samples import normals
 
-from rectifier_core.quality import ModalityMeasures, QualityConfig, judge_quality, measure_modality
+from rectifier_core.quality import WARNABLE, ModalityMeasures, QualityConfig, judge_quality, measure_modality
 from rectifier_core.records import QualityReport, Status
 
 GOOD = ModalityMeasures(not_finite=0, trusted=10, changed=1, norm_ratio=1.0, marginal_error=0.01, drift=0.99)
 
 
-def judged(measures: ModalityMeasures = GOOD, *, read: int = 12, out: int = 10, quarantined: int = 2) -> QualityReport:
-    return judge_quality(rows_read=read, rows_out=out, rows_quarantined=quarantined, modalities={"image": measures}, config=QualityConfig())
+def judged(
+    measures: ModalityMeasures = GOOD, *, read: int = 12, out: int = 10, quarantined: int = 2, config: QualityConfig | None = None
+) -> QualityReport:
+    found, bounds = {"image": measures}, config or QualityConfig()
+    return judge_quality(rows_read=read, rows_out=out, rows_quarantined=quarantined, modalities=found, config=bounds)
 
 
 def test_a_good_run_passes_every_check() -> None:
@@ -44,6 +48,24 @@ def test_each_fault_fails_its_own_check_and_the_gate(measures: ModalityMeasures,
     failed = [check.name for check in report.checks if not check.passed]
     assert len(failed) == 1
     assert name in failed[0]
+
+
+def test_a_check_that_only_warns_lets_the_run_publish() -> None:
+    jumped, drifted = replace(GOOD, rate_jump=0.2), replace(GOOD, drift=0.1)
+    report = judged(jumped)
+    assert report.passed
+    assert [(x.verdict, x.value, x.bound) for x in report.checks if not x.passed] == [("warning", 0.2, 0.05)]
+    assert judged(replace(GOOD, rate_jump=-0.1)).checks[-1].verdict == "passed"
+    assert not judged(jumped, config=QualityConfig(warn=())).passed
+    assert not judged(drifted).passed
+    assert judged(drifted, config=QualityConfig(warn=("drift", "rate_jump"))).passed
+
+
+@pytest.mark.parametrize("fault", [{"out": 9}, {"measures": replace(GOOD, not_finite=1)}])
+def test_rows_that_do_not_add_up_and_values_that_are_no_numbers_are_never_a_warning(fault: dict[str, Any]) -> None:
+    assert not judged(**fault, config=QualityConfig(warn=WARNABLE)).passed
+    with pytest.raises(ValueError, match=r"warn: wanted some of marginal_error, .*, got 'rows'"):
+        QualityConfig(warn=("rows",))
 
 
 def test_a_lost_row_fails_the_gate() -> None:

@@ -55,7 +55,7 @@ def points(day: str, version: int) -> list[Point]:
         Point("the commit is there and not flushed", Death("open", rf"/_delta_log/{commit}\.json$"), last, True),
         Point("the report begins", Death("open", r"/\.tmp-report\.json"), last, True),
         Point("the report's page has no name yet", Death("os.rename", r"/\.tmp-report\.html"), last, True),
-        Point("the summary has no name yet", Death("os.rename", r"/\.summary\.json-"), last, True),
+        Point("the summary has no name yet", Death("os.rename", r"/\.tmp-summary\.json-"), last, True),
     ]
     return found
 

@@ -1,4 +1,4 @@
-"""A cluster that lives in this process."""
+"""A cluster that lives in this process, and publishers that live in others."""
 
 from __future__ import annotations
 
@@ -6,6 +6,9 @@ from collections.abc import Iterator
 
 import pytest
 from distributed import LocalCluster
+
+from tests.faults import Nursery
+from tests.task_layer.publish_support import environment
 
 
 @pytest.fixture(scope="session")
@@ -15,3 +18,11 @@ def in_process_cluster() -> Iterator[LocalCluster]:
         n_workers=1, threads_per_worker=1, processes=False, dashboard_address=":0", protocol="tcp", host="127.0.0.1"
     ) as found:
         yield found
+
+
+@pytest.fixture(scope="session")
+def nursery(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nursery]:
+    """Publishers as processes that start in milliseconds."""
+    found = Nursery("tests.task_layer.night_jobs", tmp_path_factory.mktemp("nursery"), environment())
+    yield found
+    found.close()

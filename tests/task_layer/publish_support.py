@@ -101,8 +101,12 @@ def log_files(uri: str) -> set[str]:
 
 def command(config: PublishConfig, refs: tuple[Ref, Ref], day: str, seed: int = 0) -> list[str]:
     """The command line that publishes as a process of its own; it ends with the exit status of the error's kind."""
-    refs_json = json.dumps([[x.kind, x.path, x.digest] for x in refs])
-    return [sys.executable, __file__, config.uri, str(config.rows_per_file), refs_json, day, str(seed)]
+    return [sys.executable, __file__, config.uri, str(config.rows_per_file), json.dumps(plain(refs)), day, str(seed)]
+
+
+def plain(refs: tuple[Ref, Ref]) -> list[list[str]]:
+    """References as JSON, for another process."""
+    return [[x.kind, x.path, x.digest] for x in refs]
 
 
 def environment() -> dict[str, str]:

@@ -23,7 +23,8 @@ def written(folder: Path, text: str) -> Path:
 
 def test_values_come_as_toml_has_them(tmp_path: Path) -> None:
     path = written(tmp_path, 'a = 1\n[b]\nc = [1, 2]\nd = "x"\n')
-    assert read_config(path) == {"a": 1, "b": {"c": [1, 2], "d": "x"}, "run": {"folder": str(tmp_path / "runs")}}
+    folders = {"run": {"folder": str(tmp_path / "runs")}, "feature_store": {"folder": str(tmp_path / "feature_store")}}
+    assert read_config(path) == {"a": 1, "b": {"c": [1, 2], "d": "x"}} | folders
 
 
 @pytest.mark.parametrize(
@@ -79,8 +80,8 @@ def test_only_paths_become_absolute(tmp_path: Path) -> None:
 
 
 def test_paths_of_another_type_are_left_to_the_config_to_refuse(tmp_path: Path) -> None:
-    found = read_config(written(tmp_path, 'source = 3\nrun = "x"\n[publish]\nuri = 3\n'))
-    assert found == {"source": 3, "run": "x", "publish": {"uri": 3}}
+    found = read_config(written(tmp_path, 'source = 3\nrun = "x"\nfeature_store = 7\n[publish]\nuri = 3\n'))
+    assert found == {"source": 3, "run": "x", "feature_store": 7, "publish": {"uri": 3}}
 
 
 def test_links_are_not_followed(tmp_path: Path) -> None:

@@ -27,10 +27,11 @@ def facts(rate: Rate, inner: tuple[float, float] | None = None) -> dict[str, Any
 def gate(drift: float | None, *names: str, passed: bool = True) -> list[dict[str, Any]]:
     """A gate of one check a modality, and its drift unless that is None."""
     checks = [
-        {"name": f"{m}: mean column error of the plan", "value": 0.01, "rule": "at most", "bound": 0.05, "passed": passed} for m in names
+        {"name": f"{m}: mean column error of the plan", "value": 0.01, "rule": "at most", "bound": 0.05, "passed": passed, "blocking": True}
+        for m in names
     ]
     if drift is not None:
-        told = {"value": drift, "rule": "at least", "bound": 0.8, "passed": drift >= 0.8}
+        told = {"value": drift, "rule": "at least", "bound": 0.8, "passed": drift >= 0.8, "blocking": True}
         checks += [{"name": f"{m}: mean cosine to the last published version", **told} for m in names]
     return checks
 

@@ -1,0 +1,54 @@
+"""``python -m flows rollback``."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from flows.command_line import (
+    AsJson,
+    ConfigFile,
+    Debug,
+    Overrides,
+    hide_tracebacks,
+    printed_progress,
+    run_command,
+    set_prefect_defaults,
+    told_by,
+)
+
+
+def rollback(
+    config: ConfigFile,
+    to: Annotated[int, typer.Option("--to", help="The version whose contents the table shall show again.")],
+    overrides: Overrides = None,
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    """Make the table show an earlier version again, as a new commit; and the feature store, where it is enabled."""
+
+    def work() -> dict[str, Any]:
+        set_prefect_defaults()
+        from flows.run_config import RunConfig
+        from tasks.table_history import roll_back
+        from tasks.table_lock import table_lock
+
+        settings = RunConfig.from_toml(config, overrides or ())
+        with table_lock(settings.publish, Path(settings.run.folder), run=f"rollback to {to}"):
+            found = roll_back(settings.publish, to)
+        if not debug:
+            hide_tracebacks()
+        if found.published:
+            from tasks.publish_events import emit_published
+
+            emit_published(settings.publish, found)
+        if not settings.feature_store.enabled:
+            return asdict(found) | {"to": to}
+        from flows.refresh_feature_store import refresh_now
+
+        return asdict(found) | {"to": to, "feature_store": refresh_now(settings, None, "refuse", printed_progress())}
+
+    run_command(work, as_json, debug, told_by("told_rollback"))
