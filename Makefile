@@ -7,7 +7,7 @@ BIN    := $(VENV)/bin
 RUNS   := $(BIN)/python -m flows
 
 .DEFAULT_GOAL := help
-.PHONY: help tools install run server stop test test-slow lint lock evidence bench bench-scale clean
+.PHONY: help tools install run server stop test test-slow lint lock docs audit evidence bench bench-scale clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -73,6 +73,13 @@ lock: ## write constraints.txt from a fresh resolution of pyproject.toml
 	.lock/bin/python -m pip freeze --all --exclude catalog-rectifier | sed -E 's/\+cpu$$//; s/^([A-Za-z0-9_.-]+) @ .*//' | grep -v '^setuptools==' | grep . > constraints.txt
 	rm -rf .lock
 
+docs: $(STAMP) ## write docs/configuration.md from the config dataclasses
+	PYTHONPATH=. $(BIN)/python docs/config_reference.py > .configuration.md && mv .configuration.md docs/configuration.md
+
+audit: ## known vulnerabilities of every pin, by pip-audit; fails where the advisory services cannot be reached
+	test -x .audit/bin/pip-audit || { $(PYTHON) -m venv .audit && .audit/bin/python -m pip install --quiet pip-audit==2.10.1; }
+	.audit/bin/pip-audit --requirement constraints.txt --no-deps --disable-pip --strict --desc off --progress-spinner off $(AUDIT)
+
 GRIDS ?= stress curve controls modalities kinds settings editing together demo
 
 evidence: $(STAMP) ## run the grids of docs/evidence (hours; GRIDS="stress controls" for some)
@@ -104,4 +111,4 @@ bench-scale: $(STAMP) ## how a whole night grows: 10,000, 100,000 and 1,000,000 
 SIZES ?= --large --next-night --set resources.memory='"8GiB"'
 
 clean: stop ## remove the virtual environment, the demo and the server's data
-	rm -rf $(VENV) $(DEMO) "$(SERVER)" .lock .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(DEMO) "$(SERVER)" .lock .audit .pytest_cache .mypy_cache .ruff_cache .hypothesis

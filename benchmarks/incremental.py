@@ -74,7 +74,7 @@ def _print(found: dict[str, Any], options: argparse.Namespace) -> None:
     given = f"--items {options.items} --image {options.image} --text {options.text} --nights {options.nights} --changed {options.changed:g}"
     given += "".join(f" --set {x}" for x in options.set)
     print(f"Command: `python -m benchmarks.incremental {given}`\n")
-    print(f"Changed: {night['incremental']['changed']}; rows mended anew: {night['incremental']['mended']} of {night['rows']:,}.\n")
+    print(f"Changed: {night['incremental']['changed']} of {night['rows']:,} rows.\n")
     print("| stage | CPU s, cold | CPU s, incremental | wall s, cold | wall s, incremental |\n|---|---|---|---|---|")
     columns = [by_stage(x[kind]) for kind in ("cpu_seconds", "seconds") for x in (cold, night)]
     for stage in STAGES:

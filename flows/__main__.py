@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import typer
 
+from flows.backfill_command import backfill
 from flows.command_line import (
     AsJson,
     ConfigFile,
     Debug,
     Overrides,
+    end_with,
     given_day,
     hide_tracebacks,
     printed_progress,
@@ -25,6 +26,7 @@ from flows.observe_commands import freshness, metrics
 from flows.refresh_command import refresh
 from flows.rollback_command import rollback
 from flows.server_command import server
+from flows.status_command import status
 from tasks.errors import InputError
 
 Number = TypeVar("Number", int, float)
@@ -202,8 +204,7 @@ def evaluate(
 
     run_command(work, as_json, debug, told_by("told_evaluation"))
     if failed:
-        print(f"error: {failed[0]}", file=sys.stderr)
-        raise typer.Exit(1)
+        end_with(1, failed[0])
 
 
 @app.command()
@@ -276,6 +277,8 @@ def score(
 
 app.command()(freshness)
 app.command()(metrics)
+app.command()(status)
+app.command()(backfill)
 
 
 def _of_modality(option: str, text: str, number: type[Number], wanted: str) -> tuple[str, Number]:

@@ -10,7 +10,7 @@ import traceback
 from collections.abc import Callable
 from datetime import date, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
@@ -36,7 +36,10 @@ def run_command(work: Callable[[], dict[str, Any]], as_json: bool, debug: bool, 
     """Run a command; a failure is one line on standard error and its exit status, after a traceback only with ``--debug``."""
     try:
         found = work()
-    except (RectifierError, KeyboardInterrupt, Exception) as error:
+    except BaseException as error:
+        # Polars' panics are no Exceptions, and are failures all the same.
+        if isinstance(error, SystemExit):
+            raise
         if debug:
             traceback.print_exc()
         code, said = exit_code_of(error), told_in_one_line(error)
@@ -45,6 +48,12 @@ def run_command(work: Callable[[], dict[str, Any]], as_json: bool, debug: bool, 
     print(told(found))
     if as_json:
         print(json.dumps(found, allow_nan=False, default=str))
+
+
+def end_with(code: int, line: str) -> NoReturn:
+    """End a command that has said what it did with one line on what failed, and that exit status."""
+    print(f"error: {line}", file=sys.stderr)
+    raise typer.Exit(code)
 
 
 def told_by(name: str) -> Callable[[dict[str, Any]], str]:

@@ -57,5 +57,7 @@ def _cold(config: RunConfig, as_of: date, source: Ref, store: StageStore) -> Day
 
 
 def _outputs(config: RunConfig, source: Ref, anchors: Ref, last: Last | None, store: StageStore) -> DayOutputs:
-    matched = match_catalog(source, anchors, config, store, plan_memory(source, config.pipeline, config.resources), last)
-    return DayOutputs(rectified=do.rectify(source, matched, config.rectify, config.segments, store, last), matched=matched)
+    memory = plan_memory(source, config.pipeline, config.resources)
+    matched = match_catalog(source, anchors, config, store, memory, last)
+    rectified = do.rectify(source, matched, config.rectify, config.segments, store, memory.room("rectified"))
+    return DayOutputs(rectified=rectified, matched=matched)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import date
 from typing import Any, Literal
@@ -16,6 +18,7 @@ from flows.watched import watched
 from rectifier_core.records import QualityReport, TableVersion
 from tasks import prefect_tasks as do
 from tasks.day_journal import DayRun, hold_day
+from tasks.day_status import asked_of
 from tasks.errors import GateRefusedError
 from tasks.feature_store_tasks import refresh
 from tasks.incremental_base import CARRY, Last, incremental_facts
@@ -28,36 +31,83 @@ from tasks.references import Ref, StageStore
 from tasks.report_inputs import ModalityRefs, ReportInputs, StageTiming
 from tasks.resources import use_resources
 from tasks.run_log import name_run
-from tasks.runs import identify, load_summary, making_digest, open_run, ref_values, save_summary, without_places
+from tasks.runs import identify, load_summary, making_digest, open_run, ref_values, save_summary, use_stages, without_places
 from tasks.shadow_stage import shadow_config
 from tasks.stages import modality_facts, quality_values
 from tasks.table_sweep import sweep_table
 from tasks.trend import Trend
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Turn:
+    """A day's place in a backfill, which saw the day's journal at ``since``.
+
+    The run ``waits`` for its turn to publish, ``patience`` seconds for the table then, and ``prepares`` its outputs before.
+    """
+
+    since: str
+    prepares: bool
+    patience: float
+    waits: Callable[[], None]
+
+
 @flow(name="rectify-catalog", flow_run_name="rectify {as_of}", validate_parameters=False, persist_result=False)
 @watched
-def rectify_catalog(config: RunConfig, as_of: date) -> dict[str, Any]:
+def rectify_catalog(config: RunConfig, as_of: date, turn: Turn | None = None) -> dict[str, Any]:
     """Publish the rectified features of one day and return the run's summary; a repeat publishes nothing.
 
     Where ``feature_store.enabled`` says so, its readers get the version as well, once the table is free again. Raises InputError,
     GateRefusedError, TableHeldError, StorageError or OnlineStoreError, each with one line for the user.
     """
-    summary = _rectify(config, as_of)
+    summary = _rectify(config, as_of, turn)
     if config.feature_store.enabled:
         summary |= {"feature_store": refresh(config.feature_store, config.publish, None, "skip")}
     return summary
 
 
-def _rectify(config: RunConfig, as_of: date) -> dict[str, Any]:
+def _rectify(config: RunConfig, as_of: date, turn: Turn | None) -> dict[str, Any]:
     use_resources(config.resources)
+    if turn is not None:
+        return _rectify_in_turn(config, as_of, turn)
     with (
         open_run(config.run, config.publish, as_of) as stages,
         hold_day(config.run.folder, config.publish, as_of) as day,
-        day.under_way(flow_run_id=flow_run.get_id()),
+        _under_way(config, day),
         open_runner(config.resources, day.watched(stages)) as store,
     ):
         return day.done(rectify_day(config, as_of, day, store))
+
+
+def _rectify_in_turn(config: RunConfig, as_of: date, turn: Turn) -> dict[str, Any]:
+    """The same of a day that is held all the while, and the table only from its turn on."""
+    with hold_day(config.run.folder, config.publish, as_of, since=turn.since) as day, _under_way(config, day):
+        if turn.prepares:
+            with use_stages(config.run) as stages, open_runner(config.resources, day.watched(stages)) as store:
+                _prepare(config, as_of, store)
+        day.enter("its turn")
+        turn.waits()
+        with (
+            open_run(config.run, config.publish, as_of, patience=turn.patience) as stages,
+            open_runner(config.resources, day.watched(stages)) as store,
+        ):
+            return day.done(rectify_day(config, as_of, day, store))
+
+
+def _under_way(config: RunConfig, day: DayRun) -> AbstractContextManager[DayRun]:
+    return day.under_way(flow_run_id=flow_run.get_id(), asked=asked_of(config.source, config.shaping, day.day))
+
+
+def _prepare(config: RunConfig, as_of: date, store: StageStore) -> None:
+    """Build what a cold run of the day will find: nothing here reads the days before it, so days may do this side by side."""
+    source = do.read(config.source, as_of, store)
+    if _known(config, as_of, source) is not None:
+        return
+    memory = plan_memory(source, config.pipeline, config.resources)
+    if shadowing := shadow_config(config.evaluation):
+        do.shadow(source, shadowing, config.pipeline, config.seed, store)
+    matched = match_catalog(source, begin_cold(config, as_of, source, store, "").anchors, config, store, memory)
+    do.rectify(source, matched, config.rectify, config.segments, store, memory.room("rectified"))
+    time_offsets(source, matched, config, store)
 
 
 def rectify_day(config: RunConfig, as_of: date, day: DayRun, store: StageStore) -> dict[str, Any]:
@@ -84,7 +134,7 @@ def rectify_day(config: RunConfig, as_of: date, day: DayRun, store: StageStore) 
         "quality": quality_values(quality),
     }
     facts |= {} if shadow_found is None else {"shadow": shadow_found}
-    facts |= {"incremental": incremental_facts(last, made.beginning.reason, rectified)} if config.incremental.enabled else {}
+    facts |= {"incremental": incremental_facts(last, made.beginning.reason)} if config.incremental.enabled else {}
     day.of_run(identity.run_id)
     with day.at("publish"):
         version = do.publish(config.publish, identity, source, rectified, facts) if quality.passed else None
@@ -104,6 +154,7 @@ def rectify_day(config: RunConfig, as_of: date, day: DayRun, store: StageStore) 
         facts=facts,
         trend=trend,
         memory=memory,
+        asked=day.entry["asked"],
     )
     with day.at("report"):
         summary = _report(night)
@@ -132,7 +183,7 @@ def _mend(
     store: StageStore,
 ) -> _Made:
     matched = match_catalog(source, beginning.anchors, config, store, memory, beginning.last)
-    rectified = do.rectify(source, matched, config.rectify, config.segments, store, beginning.last)
+    rectified = do.rectify(source, matched, config.rectify, config.segments, store, memory.room("rectified"))
     with day.at("quality"):
         quality = do.judge_quality(source, matched, rectified, config.quality, config.publish, as_of, shadow)
     return _Made(beginning=beginning, matched=matched, rectified=rectified, quality=quality)
@@ -169,6 +220,7 @@ class _Night:
     facts: dict[str, Any]
     trend: Trend
     memory: MemoryPlan
+    asked: dict[str, Any]
 
     @property
     def stages(self) -> dict[str, Ref]:
@@ -203,6 +255,7 @@ def _report(night: _Night) -> dict[str, Any]:
         "memory_limit_bytes": night.memory.limit,
         "stages": {name: ref_values(ref) for name, ref in night.stages.items()},
         "making": making_digest(night.config.shaping),
+        "asked": night.asked,
         "base": None if night.last is None else night.last.identity,
         "nights": 0 if night.last is None else night.last.nights,
     }

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import fields
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from rectifier_core.affinity import AffinityConfig
 from rectifier_core.anchors import AnchorsConfig
@@ -68,6 +68,17 @@ class RunConfig(BaseModel):
         except ValidationError as error:
             raise InputError(f"{path}: {explain(error)}") from error
 
+    @model_validator(mode="before")
+    @classmethod
+    def _no_truth_for_a_number(cls, given: Any) -> Any:
+        """``keep_snapshots = true`` would be read as 1, and cost all days but one."""
+        for section, values in given.items() if isinstance(given, dict) else ():
+            kind = cls.model_fields[section].annotation if section in cls.model_fields else None
+            told = {x.name: str(x.type) for x in fields(kind)} if isinstance(values, dict) and is_dataclass(kind) else {}
+            for name in (x for x in told if isinstance(values.get(x), bool) and told[x].startswith(("int", "float"))):
+                raise ValueError(f"{section}.{name}: wanted a number, got {str(values[name]).lower()}")
+        return given
+
     @property
     def pipeline(self) -> PipelineConfig:
         """The stages from anchors to rectified features, as the core chains them in memory."""
@@ -100,4 +111,4 @@ def explain(error: ValidationError) -> str:
         "missing": "missing, and it has no default",
         "missing_keyword_only_argument": "missing, and it has no default",
     }.get(first["type"], first["msg"].removeprefix("Value error, "))
-    return f"{key}: {said}" + (f" (and {len(more)} more)" if more else "")
+    return (f"{key}: {said}" if key else said) + (f" (and {len(more)} more)" if more else "")

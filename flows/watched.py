@@ -19,7 +19,7 @@ from tasks.run_watch import watch_run
 
 P = ParamSpec("P")
 T = TypeVar("T")
-Night = Callable[[RunConfig, date], dict[str, Any]]
+Night = Callable[Concatenate[RunConfig, date, P], dict[str, Any]]
 
 
 def read_nights_config(path: Path, overrides: Iterable[str], as_of: date | None) -> RunConfig:
@@ -33,13 +33,13 @@ def read_nights_config(path: Path, overrides: Iterable[str], as_of: date | None)
         raise
 
 
-def watched(night: Night) -> Night:
+def watched(night: Night[P]) -> Night[P]:
     """``night`` with a log, metrics and events of its own, whoever calls it: the command line, a backfill or a Prefect worker."""
 
     @wraps(night)
-    def watched_night(config: RunConfig, as_of: date) -> dict[str, Any]:
+    def watched_night(config: RunConfig, as_of: date, /, *args: P.args, **more: P.kwargs) -> dict[str, Any]:
         with watch_run(config.watch, as_of, flow_run_id=flow_run.get_id()) as run:
-            run.summary = night(config, as_of)
+            run.summary = night(config, as_of, *args, **more)
             return run.summary
 
     return watched_night

@@ -50,8 +50,9 @@ class AnchorsConfig:
     most ``steps_per_epoch`` steps an epoch: four times as many cost three times as much and rank no better
     (``benchmarks/results/anchor_curve.md``). On a graph so large that these would cost more than ``epoch_work`` multiply-adds of
     propagation, fewer and larger steps (never fewer than 8), so that an epoch's cost stays bounded however long the log is.
-    ``learning_rate`` is that of steps of 2,048 pairs. ``patience`` counts epochs in which the held-out Recall@20 did not
-    rise by the share ``least_gain``: on large logs it creeps on for hours, and nothing comes of it (``benchmarks/anchor_curve.py``).
+    ``learning_rate`` is that of steps of 2,048 pairs. ``patience`` counts epochs in which the held-out Recall@20 did not rise by the share
+    ``least_gain``: on large logs it creeps on for hours, and nothing comes of it (``benchmarks/anchor_curve.py``). ``start`` is what
+    training starts from; with ``warm_start`` it is the last night's anchors, and a day's rows then depend on which nights ran before.
     """
 
     method: Literal["lightgcn", "spectral"] = "lightgcn"

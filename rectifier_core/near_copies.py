@@ -13,8 +13,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from scipy import sparse
 from scipy.sparse.csgraph import connected_components
+from scipy.spatial import cKDTree
 
 from rectifier_core.numerics import Progress, row_blocks, silent, unit_rows
 from rectifier_core.records import Bool, Float32, Float64, Int64
@@ -26,8 +28,7 @@ SLACK = 2.5
 # Identical but for rounding to half precision: what is left of a group in which small differences lead from one end to its opposite.
 TIGHT = 1e-4
 SMALLEST_BOUND = 1e-10
-NEAR_ENTRIES = 1 << 23
-"""Distances that ``near_any`` holds at a time."""
+NEAR_ROWS = 1 << 16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,14 +76,13 @@ def label_copies(features: Float32, sketch: Sketch, search: Search, *, seed: int
 
 def near_any(sketch: Sketch, asked: Bool, search: Search) -> Bool:
     """Which rows may be copies of a row that is ``asked`` [P], by sketch: [P] bool."""
-    near, points = asked.copy(), np.ascontiguousarray(sketch.points[asked])
-    bound, lengths = SLACK * sketch.bound(search), _square_lengths(points)
-    for block in row_blocks(len(near), max(1, NEAR_ENTRIES // max(1, len(points)))):
-        mine = sketch.points[block]
-        distance = mine @ points.T
-        distance *= -2
-        distance += lengths
-        near[block] |= distance.min(axis=1, initial=np.inf) <= bound - _square_lengths(mine)
+    near = asked.copy()
+    if asked.any():
+        # The bound is a small part of how far points lie apart, so a tree passes nearly all of them by.
+        tree, farthest = cKDTree(sketch.points[asked]), float(np.sqrt(SLACK * sketch.bound(search)))
+        for block in row_blocks(len(near), NEAR_ROWS):
+            found, _ = tree.query(sketch.points[block], distance_upper_bound=farthest, workers=torch.get_num_threads())
+            near[block] |= np.isfinite(found)
     return near
 
 

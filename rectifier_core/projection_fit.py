@@ -17,6 +17,7 @@ from rectifier_core.row_passes import RowPasses
 class ProjectionConfig:
     """Hyperparameters of the projection.
 
+    ``solver`` "crossfit_ridge" judges every pair by a map that was fitted without it; "minibatch" is the paper's loop, in sample.
     ``keep_ratio`` is the share of pairs that selection keeps; "auto" takes 1 - (rate + 0.05) from the estimated mismatch rate, fitted and
     estimated anew until it rests. It is reached after ``rounds`` fits (``crossfit_ridge``) or ``ramp`` epochs
     (``minibatch``). ``folds``, ``rounds`` and ``ridge_grid`` belong to ``crossfit_ridge``; the grid is in units of the mean eigenvalue of

@@ -7,11 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
+import numba
 import numpy as np
+import torch
 
 from rectifier_core.numerics import row_blocks
 from rectifier_core.records import Check, Float32, QualityReport, Status
+from rectifier_core.shards import kernel, read_only
+from rectifier_core.top_k import in_threads
 
 WARNABLE = ("marginal_error", "changed", "norm_ratio", "drift", "rate_jump", "shadow")
 """Checks that may be told to warn; that rows add up and values are numbers is never a matter of taste."""
@@ -98,32 +103,42 @@ def measure_modality(
 
     ``norm_ratio`` is 1 when every published length lies within the input's range, else how many times outside it the worst one is.
     """
-    given = ~np.isin(status, (Status.MISSING.code, Status.IMPUTED.code))
-    not_finite = changed = trusted = 0
-    low, high, least, most = np.inf, 0.0, np.inf, 0.0
-    for rows in row_blocks(len(status), block_rows):
-        before, after, code = np.asarray(original[rows]), np.asarray(published[rows]), status[rows]
-        not_finite += int((~np.isfinite(after)).any(axis=1).sum())
-        lengths, inputs = np.linalg.norm(after, axis=1), np.linalg.norm(before, axis=1)
-        there = code != Status.MISSING.code
-        if there.any():
-            low, high = min(low, float(lengths[there].min())), max(high, float(lengths[there].max()))
-        if given[rows].any():
-            least, most = min(least, float(inputs[given[rows]].min())), max(most, float(inputs[given[rows]].max()))
-        at = (code == Status.RECTIFIED.code) & (trust[rows] >= TRUSTED)
-        trusted += int(at.sum())
-        cosine = np.einsum("ij,ij->i", before[at], after[at]) / np.maximum(lengths[at] * inputs[at], np.finfo(np.float32).tiny)
-        changed += int((cosine < config.changed_below).sum())
-    ratio = max(1.0, _times(least, low), _times(high, most)) if np.isfinite(least) and np.isfinite(low) else 1.0
+    squares = np.empty((len(status), 3))
+
+    def work(rows: slice) -> None:
+        pair = (np.ascontiguousarray(x[rows], dtype=np.float32) for x in (original, published))
+        _square(*pair, squares[rows])
+
+    for _ in in_threads(work, list(row_blocks(len(status), block_rows)), torch.get_num_threads()):
+        pass
+    inputs, lengths = np.sqrt(squares[:, 0]), np.sqrt(squares[:, 1])
+    there, given = status != Status.MISSING.code, ~np.isin(status, (Status.MISSING.code, Status.IMPUTED.code))
+    ratio = 1.0
+    if there.any() and given.any():
+        out, into = lengths[there], inputs[given]
+        ratio = max(1.0, _times(float(into.min()), float(out.min())), _times(float(out.max()), float(into.max())))
+    trusted = (status == Status.RECTIFIED.code) & (trust >= TRUSTED)
+    cosine = squares[trusted, 2] / np.maximum(lengths[trusted] * inputs[trusted], np.finfo(np.float64).tiny)
     return ModalityMeasures(
-        not_finite=not_finite,
-        trusted=trusted,
-        changed=changed,
+        not_finite=int((~np.isfinite(lengths)).sum()),
+        trusted=int(trusted.sum()),
+        changed=int((cosine < config.changed_below).sum()),
         norm_ratio=float(ratio),
         marginal_error=marginal_error,
         drift=drift,
         rate_jump=rate_jump,
     )
+
+
+@kernel(numba.void(read_only(numba.float32, 2), read_only(numba.float32, 2), numba.float64[:, ::1]), fastmath={"reassoc", "contract"})
+def _square(before: Any, after: Any, squares: Any) -> None:
+    """Squared lengths of both rows, and their product: not finite where a value is not, for no square of a float32 overflows."""
+    for row in range(len(before)):
+        one, other, both = 0.0, 0.0, 0.0
+        for at in range(before.shape[1]):
+            x, y = np.float64(before[row, at]), np.float64(after[row, at])
+            one, other, both = one + x * x, other + y * y, both + x * y
+        squares[row, 0], squares[row, 1], squares[row, 2] = one, other, both
 
 
 def _times(longer: float, shorter: float) -> float:

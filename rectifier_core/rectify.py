@@ -18,12 +18,11 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
-import scipy.sparse as sp
 from numpy.typing import NDArray
 
-from rectifier_core.numerics import row_blocks, unit_rows
-from rectifier_core.records import Bool, Float32, Int64, Plan, Status, Trust
-from rectifier_core.shards import in_shards
+from rectifier_core.donor_mixing import mix_rows
+from rectifier_core.records import Bool, Float32, Int32, Int64, Plan, Status, Trust
+from rectifier_core.shards import balanced_bounds, in_shards, num_shards
 
 MOST_DONATED = 64 << 20
 """Bytes of donors' features that a thread gathers at a time."""
@@ -68,50 +67,36 @@ def decide_status(present: Bool, plan: Plan, trust: Trust, config: RectifyConfig
     return status
 
 
-def rectify_rows(
-    features: Float32, rows: slice | Int64, status: NDArray[np.int8], plan: Plan, trust: Trust, config: RectifyConfig
-) -> Float32:
-    """The published features of ``rows``, a run of them or ascending numbers: [len, D] float32, zeros where the status is MISSING.
+def rectify_rows(features: Float32, rows: slice, status: NDArray[np.int8], plan: Plan, trust: Trust, config: RectifyConfig) -> Float32:
+    """The published features of a run of ``rows``: [len, D] float32, zeros where the status is MISSING.
 
-    ``features`` [I, D] may be a memory map; only the donors of these rows are read, ``MOST_DONATED`` bytes of them at a time.
+    Of a plain array ``features`` [I, D] the donors are read where they lie. Of any other, such as a memory map, those of these rows alone
+    are fetched, ``MOST_DONATED`` bytes of them at a time. Neither changes a bit.
     """
     own = np.array(features[rows], dtype=np.float32)
-    code = status[rows]
-    act = np.isin(code, (Status.RECTIFIED.code, Status.IMPUTED.code))
+    code = np.ascontiguousarray(status[rows])
     own[code == Status.MISSING.code] = 0
-    if not act.any():
+    if not np.isin(code, (Status.RECTIFIED.code, Status.IMPUTED.code)).any():
         return own
-    weights = donor_weights(plan, rows, trust, config)
-    donated = _donated(weights, features)
-    mended = (code == Status.RECTIFIED.code) & np.any(donated != 0, axis=1)
-    keep = kept_share(trust.probability[rows][mended], config)[:, None]
-    mixed = keep * own[mended] + (1 - keep) * donated[mended]
-    length = np.linalg.norm(own[mended], axis=1, keepdims=True)
-    own[mended] = np.where(np.any(mixed != 0, axis=1, keepdims=True), unit_rows(mixed) * length, own[mended])
-    imputed = np.flatnonzero(code == Status.IMPUTED.code)
-    if len(imputed):
-        used = np.unique(weights[imputed].indices)
-        lengths = np.zeros(len(features), np.float32)
-        for block in row_blocks(len(used), max(1, MOST_DONATED // (4 * features.shape[1]))):
-            lengths[used[block]] = np.linalg.norm(features[used[block]], axis=1)
-        own[imputed] = unit_rows(donated[imputed]) * (weights[imputed] @ lengths)[:, None]
-    return own
+    indptr, indices, weights = donor_weights(plan, rows, trust, config)
+    keep = kept_share(trust.probability[rows], config)
+    if type(features) is np.ndarray and features.flags.c_contiguous and features.dtype == np.float32:
+        bounds = balanced_bounds(indptr, num_shards(len(indices) * own.shape[1]))
+        in_shards(lambda first, last: mix_rows(features, indptr, indices, weights, keep, code, own, first, last), bounds)
+        return own
+    runs = list(_runs(indptr, max(1, MOST_DONATED // (4 * own.shape[1]))))
 
-
-def _donated(weights: sp.csr_array, features: Float32) -> Float32:
-    """``weights`` [N, I] times ``features`` [I, D]: [N, D] float32, a few rows' donors in memory at a time."""
-    width = features.shape[1]
-    donated = np.zeros((weights.shape[0], width), np.float32)
-    runs = list(_runs(weights.indptr, max(1, MOST_DONATED // (4 * width))))
-
-    def give(first: int, last: int) -> None:
+    def mix(first: int, last: int) -> None:
         for start, stop in runs[first:last]:
-            part = weights[start:stop]
-            used, at = np.unique(part.indices, return_inverse=True)
-            donated[start:stop] = sp.csr_array((part.data, at, part.indptr), (stop - start, len(used))) @ np.asarray(features[used])
+            entries = slice(int(indptr[start]), int(indptr[stop]))
+            used, at = np.unique(indices[entries], return_inverse=True)
+            donors = np.ascontiguousarray(features[used], dtype=np.float32)
+            part = slice(start, stop)
+            pointers = indptr[start : stop + 1] - entries.start
+            mix_rows(donors, pointers, at.astype(np.int32), weights[entries], keep[part], code[part], own[part], 0, stop - start)
 
-    in_shards(give, list(range(len(runs) + 1)))
-    return donated
+    in_shards(mix, list(range(len(runs) + 1)))
+    return own
 
 
 def _runs(indptr: NDArray[np.integer[Any]], most: int) -> Iterator[tuple[int, int]]:
@@ -131,23 +116,18 @@ def kept_share(probability: Float32, config: RectifyConfig) -> Float32:
     return kept
 
 
-def donor_weights(plan: Plan, rows: slice | Int64, trust: Trust, config: RectifyConfig) -> sp.csr_array:
-    """The plan's rows [len, I]; adaptive: times the donors' trust, without the item itself, each row summing to 1 or empty."""
-    num_items = len(plan.indptr) - 1
-    numbers: Int64 = np.arange(rows.start, rows.stop) if isinstance(rows, slice) else rows
-    start, stop = (int(numbers[0]), int(numbers[-1]) + 1) if len(numbers) else (0, 0)
-    first, last = int(plan.indptr[start]), int(plan.indptr[stop])
-    run = (np.array(plan.weights[first:last]), plan.indices[first:last], plan.indptr[start : stop + 1] - first)
-    chosen = sp.csr_array(run, shape=(stop - start, num_items))
-    if not isinstance(rows, slice):
-        chosen = chosen[numbers - start]
-    indptr, indices, weights = chosen.indptr, chosen.indices, chosen.data
+def donor_weights(plan: Plan, rows: slice, trust: Trust, config: RectifyConfig) -> tuple[Int64, Int32, Float32]:
+    """The plan's rows as pointers, donors and weights; adaptive: times the donors' trust, nothing of the item itself, each row's sum 1 or
+    0."""
+    indptr = np.asarray(plan.indptr[rows.start : rows.stop + 1], dtype=np.int64)
+    entries = slice(int(indptr[0]), int(indptr[-1]))
+    indptr, indices, weights = indptr - entries.start, np.asarray(plan.indices[entries], dtype=np.int32), np.array(plan.weights[entries])
     if config.mix == "adaptive":
         # A donor that nothing is known of is as good as the average one.
         unknown = np.float32(1 - (trust.mismatch_rate or 0.0))
         believed = trust.probability[indices]
         weights *= np.where(np.isnan(believed), unknown, believed)
-        weights[indices == np.repeat(numbers, np.diff(indptr))] = 0
+        weights[indices == np.repeat(np.arange(rows.start, rows.stop), np.diff(indptr))] = 0
         sums = np.add.reduceat(np.append(weights, np.float32(0)), indptr[:-1]) * (np.diff(indptr) > 0)
         weights /= np.repeat(np.maximum(sums, np.finfo(np.float32).tiny), np.diff(indptr))
-    return sp.csr_array((weights, indices, indptr), shape=(len(numbers), num_items))
+    return indptr, indices, weights

@@ -40,6 +40,7 @@ class SinkhornConfig:
     """Hyperparameters of the balancing.
 
     ``tolerance`` bounds the mean absolute relative error of the column sums; ``balance = "row"`` is the ablation that leaves columns alone;
+    ``method`` "knopp" is the plain iteration, "anderson" mixes its iterates and needs fewer of them;
     ``memory`` is the number of earlier iterates that Anderson mixing combines.
     """
 

@@ -32,7 +32,8 @@ class TimeOffsetConfig:
     Lags from ``-max_lag`` to ``max_lag`` are tried on at most ``sample`` segments of each modality, reduced to their ``width`` strongest
     directions within items; ``ridge`` is in units of the mean eigenvalue of the Gram matrix. ``controls`` pairings with other items make
     the null, which the best correlation must clear by ``clearance`` standard deviations; it must win in the share ``min_support`` of
-    ``resamples``. An item speaks for itself from ``min_overlap`` common segments on.
+    ``resamples``. Nothing is said with fewer than ``min_items`` items that have both. An item speaks for itself from ``min_overlap`` common
+    segments on.
     """
 
     max_lag: int = 8

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
 import tomllib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,13 @@ PATHS = (
     ("evaluation", "out"),
     ("evaluation", "evidence"),
 )
+WRITTEN = (("publish", "uri"), ("run", "folder"))
+LONGEST_NAME, LONGEST_PATH = 255, 3_000
 DEFAULT_FOLDERS = {"run": "runs", "feature_store": "feature_store"}
+# user:password@ of a URI, an AWS key id, or a named secret within a text.
+CREDENTIALS = re.compile(
+    r"://[^/\s]*@|\b(AKIA|ASIA)[A-Z0-9]{12,}\b|[?&](?i:(aws_)?(secret|password|access_key|session_token|token))[a-z_]*="
+)
 
 
 def read_config(path: Path, overrides: Iterable[str] = ()) -> dict[str, Any]:
@@ -32,10 +39,12 @@ def read_config(path: Path, overrides: Iterable[str] = ()) -> dict[str, Any]:
         values: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise InputError(f"{path}: the config cannot be read: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise InputError(f"{path}: not a TOML file: {error}") from error
     for override in overrides:
         _override(values, override)
+    for key, text in _texts(values, ()):
+        _check_text(path, key, text)
     base = path.resolve().parent
     for table, folder in DEFAULT_FOLDERS.items():
         section = values.setdefault(table, {})
@@ -44,13 +53,49 @@ def read_config(path: Path, overrides: Iterable[str] = ()) -> dict[str, Any]:
     for table, key in PATHS:
         section = values.get(table)
         if isinstance(section, dict) and isinstance(section.get(key), str) and section[key].strip():
-            section[key] = absolute(section[key], base)
+            try:
+                section[key] = absolute(section[key], base)
+            except RuntimeError as error:
+                raise InputError(f"{path}: {table}.{key}: {section[key]!r} names the home of nobody here") from error
+            _check_place(path, f"{table}.{key}", section[key], written=(table, key) in WRITTEN)
     return values
 
 
 def absolute(place: str, base: Path) -> str:
     """``place`` as it is when it is a URI or absolute, else below ``base``; ``..`` is resolved without following links."""
     return place if "://" in place else os.path.normpath(base / Path(place).expanduser())
+
+
+def _texts(value: Any, key: tuple[str, ...]) -> Iterator[tuple[str, str]]:
+    """Every text in the config, names of keys too, with the dotted key that it stands at."""
+    if isinstance(value, str):
+        yield ".".join(key), value
+    elif isinstance(value, dict):
+        for name, inner in value.items():
+            yield ".".join(key) or "the file", name
+            yield from _texts(inner, (*key, name))
+    elif isinstance(value, list):
+        for inner in value:
+            yield from _texts(inner, key)
+
+
+def _check_text(path: Path, key: str, text: str) -> None:
+    """Refuse what no key may hold. A config is copied into reports and logs, so a secret must not be in it, nor repeated here."""
+    if CREDENTIALS.search(text):
+        raise InputError(f"{path}: {key}: holds credentials; take them out, and give them by the environment (AWS_ACCESS_KEY_ID and so on)")
+    if "\0" in text:
+        raise InputError(f"{path}: {key}: holds a NUL character; take it out")
+
+
+def _check_place(path: Path, key: str, place: str, *, written: bool) -> None:
+    """Refuse a local place that no file can lie at; one that is written to must not lie below a file."""
+    if "://" in place:
+        return
+    if len(os.fsencode(place)) > LONGEST_PATH or any(len(os.fsencode(x)) > LONGEST_NAME for x in Path(place).parts):
+        raise InputError(f"{path}: {key}: {place[:80]}... is longer than a path may be; choose a shorter one")
+    above = next((x for x in (Path(place), *Path(place).parents) if x.exists()), None)
+    if written and above is not None and not above.is_dir():
+        raise InputError(f"{path}: {key}: {above} is no folder; choose another place")
 
 
 def _override(values: dict[str, Any], override: str) -> None:

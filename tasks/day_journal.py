@@ -21,7 +21,7 @@ from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
-from tasks.day_lease import is_leased, lease_day
+from tasks.day_lease import DayHeldError, is_leased, lease_day
 from tasks.errors import GateRefusedError, StorageError, TableHeldError, exit_code_of
 from tasks.progress import run_logger
 from tasks.publish_config import PublishConfig
@@ -36,7 +36,7 @@ STATES = ("running", "done", "refused", "failed")
 Entry = dict[str, Any]
 
 
-class DayTakenError(TableHeldError):
+class DayTakenError(DayHeldError):
     """Another run has had the day since this one was asked for."""
 
 
@@ -52,7 +52,12 @@ def read_day(run_folder: str, publish: PublishConfig, day: date) -> Entry | None
     except (OSError, ValueError):
         return None
     whole = isinstance(found, dict) and found.get("format") == FORMAT and found.get("as_of") == day.isoformat()
-    return found if whole and found.get("state") in STATES and found.get("table") == publish.uri else None
+    return found if whole and found.get("state") in STATES and found.get("table") == _place(run_folder, publish) else None
+
+
+def _place(run_folder: str, publish: PublishConfig) -> str:
+    """Where the table lies, as seen from the run folder when it is local: both may be moved together, and the days are still known."""
+    return publish.uri if publish.folder is None else os.path.relpath(os.path.realpath(publish.folder), os.path.realpath(run_folder))
 
 
 def read_days(run_folder: str, publish: PublishConfig) -> dict[date, Entry]:
@@ -80,7 +85,7 @@ def mark(entry: Entry | None) -> str:
 def hold_day(run_folder: str, publish: PublishConfig, day: date, *, since: str | None = None) -> Iterator[DayRun]:
     """Hold the lease of a day for the block.
 
-    Raises TableHeldError when another run holds it; DayTakenError when another has had the day since its entry's ``mark`` was ``since``.
+    Raises DayHeldError when another run holds it; DayTakenError when another has had the day since its entry's ``mark`` was ``since``.
     """
     with ExitStack() as held:
         with _told(run_folder, publish, day):
@@ -96,12 +101,12 @@ def hold_day(run_folder: str, publish: PublishConfig, day: date, *, since: str |
 def _told(run_folder: str, publish: PublishConfig, day: date) -> Iterator[None]:
     try:
         yield
-    except TableHeldError as error:
+    except DayHeldError as error:
         entry = read_day(run_folder, publish, day)
         if entry is None or entry["state"] != "running":
             raise
         holder = f"pid {entry['pid']} on {entry['host']}, since {entry['started'][:19]}, at {entry['stage'] or 'its beginning'}"
-        raise TableHeldError(f"{error} ({holder}); wait for it to end or stop it, then run again") from None
+        raise DayHeldError(f"{error} ({holder}); wait for it to end or stop it, then run again") from None
 
 
 @dataclass(slots=True)
@@ -116,15 +121,19 @@ class DayRun:
 
     @contextmanager
     def under_way(self, *, flow_run_id: str | None = None, asked: Mapping[str, Any] | None = None) -> Iterator[DayRun]:
-        """Write that the day is running, and if the block fails how; ``done`` says that it went well. Raises StorageError."""
+        """Write that the day is running, and if the block fails how; ``done`` says that it went well. Raises StorageError.
+
+        A run that another one kept from the table has not had the day: its former entry stays.
+        """
+        before = read_day(self.run_folder, self.publish, self.day)
         self.entry = {
             "format": FORMAT,
             "as_of": self.day.isoformat(),
-            "table": self.publish.uri,
+            "table": _place(self.run_folder, self.publish),
             "state": "running",
             "run_id": None,
             "version": None,
-            "started": self.entry.get("started") or _now(),
+            "started": _now(),
             "ended": None,
             "heartbeat": _now(),
             "stage": None,
@@ -133,12 +142,15 @@ class DayRun:
             "flow_run_id": flow_run_id,
             "exit_code": None,
             "message": None,
-            "seconds": self.entry.get("seconds", {}),
+            "seconds": {},
             "asked": dict(asked or {}),
         }
         self._write()
         try:
             yield self
+        except TableHeldError:
+            self._restore(before)
+            raise
         except BaseException as error:
             self._failed(error)
             raise
@@ -186,6 +198,18 @@ class DayRun:
             # The lease goes all the same: the day is then told as dead, which asks for the same rerun.
             run_logger().warning("%s", full)
 
+    def _restore(self, before: Entry | None) -> None:
+        with self._lock, suppress(StorageError):
+            if before is None:
+                self._path.unlink(missing_ok=True)
+            else:
+                self.entry = before
+                self._write()
+
+    @property
+    def _path(self) -> Path:
+        return journal_folder(self.run_folder) / f"{self.day}.json"
+
     def _end(self, state: str, code: int, message: str | None, **known: Any) -> None:
         with self._lock:
             self.entry |= {"state": state, "ended": _now(), "heartbeat": _now(), "exit_code": code, "message": message, **known}
@@ -194,7 +218,7 @@ class DayRun:
     def _write(self) -> None:
         text = json.dumps(self.entry, indent=1, sort_keys=True, allow_nan=False)
         write_whole(
-            journal_folder(self.run_folder) / f"{self.day}.json",
+            self._path,
             lambda path: path.write_text(text),
             failed="{path}: the day's entry cannot be written: {why}; free or fix the disk, then run again",
         )

@@ -26,11 +26,15 @@ _FLOCK = struct.Struct("@hhqqi4x")
 _DAY_BITS = 22
 
 
+class DayHeldError(TableHeldError):
+    """Another run is at the day."""
+
+
 @contextmanager
 def lease_day(folder: Path, publish: PublishConfig, day: date) -> Iterator[None]:
     """Hold the lease of one day of a table for the block; its file lies in ``folder``.
 
-    Raises TableHeldError at once when another holds it, StorageError where the file cannot be made or locked.
+    Raises DayHeldError at once when another holds it, StorageError where the file cannot be made or locked.
     """
     path = folder / LEASES
     try:
@@ -50,7 +54,7 @@ def _lock(handle: int, path: Path, publish: PublishConfig, day: date) -> None:
         fcntl.fcntl(handle, fcntl.F_OFD_SETLK, _request(fcntl.F_WRLCK, publish, day))
     except OSError as error:
         if error.errno in (errno.EAGAIN, errno.EACCES):
-            raise TableHeldError(f"{day} of table {publish.uri}: another process runs that day") from None
+            raise DayHeldError(f"{day} of table {publish.uri}: another process runs that day") from None
         raise StorageError(f"{path}: cannot be locked: {error.strerror}; put run.folder on a disk that takes locks") from error
 
 

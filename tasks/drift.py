@@ -1,12 +1,18 @@
-"""How far the rows about to be published lie from the last published ones."""
+"""How far the rows about to be published lie from the last published ones.
+
+It is a mean, so a sample tells it: whole row groups, evenly spaced over the table's day. Decoding all of a day's vectors from Parquet costs
+more than writing them.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from datetime import date
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from pyarrow.dataset import FileSystemDataset
 
 from rectifier_core.records import Status
 from tasks.publish_config import PublishConfig
@@ -15,10 +21,15 @@ from tasks.table_files import storage_errors
 from tasks.table_log import LOOK, days_shown, open_table, visible_files
 
 BATCH_ROWS = 4096
+SAMPLE_ROWS = 1 << 16
+"""Rows of the last published day that are compared: of whole row groups, so a group more or less."""
 
 
-def drift_since_last(config: PublishConfig, as_of: date, source: Ref, rectified: Ref) -> dict[str, float | None]:
-    """Mean cosine per modality between these rows and those of the newest earlier day in the table, over the items both have.
+def drift_since_last(
+    config: PublishConfig, as_of: date, source: Ref, rectified: Ref, *, sample_rows: int = SAMPLE_ROWS
+) -> dict[str, float | None]:
+    """Mean cosine per modality between these rows and those of the newest earlier day in the table, over the items both have, or those of a
+    sample of about ``sample_rows`` of that day's rows.
 
     None where there is no earlier day, no item in common, or the modality's width has changed: another embedding model is no drift.
     """
@@ -33,13 +44,25 @@ def drift_since_last(config: PublishConfig, as_of: date, source: Ref, rectified:
         ids = source.array("item_ids")
         order = np.argsort(ids, kind="stable")
         sums = {m: [0.0, 0] for m in usable}
-        for batch in dataset.to_batches(columns=["item_id", *usable], batch_size=BATCH_ROWS, batch_readahead=2, fragment_readahead=1):
+        for batch in _sampled(dataset, ["item_id", *usable], sample_rows):
             rows = _rows_of(ids, order, batch.column("item_id"))
             for m in usable:
                 total, count = _cosines(batch.column(m), rows, rectified, m)
                 sums[m][0] += total
                 sums[m][1] += count
     return {m: (sums[m][0] / sums[m][1] if m in sums and sums[m][1] else None) for m in modalities}
+
+
+def _sampled(dataset: FileSystemDataset, columns: list[str], sample_rows: int) -> Iterator[pa.RecordBatch]:
+    """The columns of every so many-th row group, about ``sample_rows`` rows, or of all where there are no more."""
+    step, before = max(1, dataset.count_rows() // sample_rows), 0
+    for fragment in dataset.get_fragments():
+        groups = [x.id for x in fragment.row_groups]
+        chosen = [x for at, x in enumerate(groups, before) if at % step == 0]
+        before += len(groups)
+        if chosen:
+            part = fragment.subset(row_group_ids=chosen, schema=dataset.schema)
+            yield from part.to_batches(dataset.schema, columns, batch_size=BATCH_ROWS, batch_readahead=2)
 
 
 def _rows_of(ids: np.ndarray, order: np.ndarray, column: pa.Array) -> np.ndarray:

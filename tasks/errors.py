@@ -50,7 +50,13 @@ class OnlineStoreError(RectifierError):
 
 
 def exit_code_of(error: BaseException) -> int:
-    """The exit status of a process that ends by ``error``: what is no Exception is somebody's wish to stop it."""
+    """The exit status of a process that ends by ``error``: what is no Exception is somebody's wish to stop it, but for Polars' panics."""
     if isinstance(error, RectifierError):
         return error.exit_code
-    return 1 if isinstance(error, Exception) else INTERRUPTED
+    return 1 if isinstance(error, Exception) or type(error).__name__ == "PanicException" else INTERRUPTED
+
+
+class InterruptedBackfillError(RectifierError):
+    """Stopped by hand: what was done stays done."""
+
+    exit_code = 130

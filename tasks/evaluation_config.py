@@ -20,7 +20,7 @@ NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.-]*")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CorruptionGrid:
-    """How features are damaged: every kind at every share, on every entry of ``modalities``.
+    """How features are damaged: every one of ``kinds`` at every one of ``shares``, on every entry of ``modalities``.
 
     An entry is one modality, or ``"all"`` for all of them together; each is a grid line of its own. Share 0 is the catalog as it is, once.
     """
@@ -37,7 +37,7 @@ class CorruptionGrid:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NoiseGrid:
-    """Which clicks nobody made are added to the training pairs: every kind at every share of their number."""
+    """Which clicks nobody made are added to the training pairs: every one of ``kinds`` at every one of ``shares``, of their number."""
 
     kinds: tuple[ClickKind, ...] = ("random",)
     shares: tuple[float, ...] = (0.0,)
@@ -50,7 +50,7 @@ class NoiseGrid:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EvaluationConfig:
-    """The grid: backbones x damage x interaction noise x variants x editing x seeds.
+    """The grid: ``backbones`` x damage x interaction noise x variants x editing x seeds.
 
     ``split_column`` names a column of the interactions that says train, valid (or validation) or test; without it the pairs of every user
     are divided at random, anew for each seed, with the shares ``validation`` and ``test``. ``variants`` and ``editing`` are a list of

@@ -7,9 +7,11 @@ A repeat finds its folder and leaves it; another version replaces it in one step
 from __future__ import annotations
 
 import fnmatch
+import hashlib
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +54,7 @@ def save_export(out: Path, snapshot: Snapshot, export: Export, progress: Progres
     try:
         with whole_folder(final) as folder:
             contents = export.write(snapshot, StageWriter(folder), progress)
-            digest, files = flushed_files(folder)
+            digest, files = flushed_files(folder, partial(hashlib.blake2b, digest_size=16))
             manifest = about | {"contents": contents, "files": files, "digest": digest}
             (folder / MANIFEST).write_text(json.dumps(manifest, indent=1, allow_nan=False) + "\n")
             fsync(folder / MANIFEST)

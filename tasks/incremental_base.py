@@ -124,12 +124,11 @@ def takes_anchors(config: AnchorsConfig) -> bool:
     return config.method == "lightgcn"
 
 
-def incremental_facts(last: Last | None, reason: str, rectified: Ref) -> dict[str, Any]:
-    """What was taken over and what was not, as JSON: shares of features ``changed``, and how many rows were ``mended`` anew."""
+def incremental_facts(last: Last | None, reason: str) -> dict[str, Any]:
+    """What was taken over, as JSON, and the shares of features ``changed`` since."""
     if last is None:
         return {"base": None, "reason": reason}
-    changed, mended = last.carry.meta["changed"], rectified.meta["mended"]
-    return {"base": last.run_id, "reason": reason, "nights": last.nights, "changed": changed, "mended": mended}
+    return {"base": last.run_id, "reason": reason, "nights": last.nights, "changed": last.carry.meta["changed"]}
 
 
 def _widths(source: Ref) -> dict[str, int]:

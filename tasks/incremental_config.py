@@ -11,8 +11,7 @@ class IncrementalConfig:
 
     A run is cold nonetheless where no earlier run can be used, every ``cold_every`` nights, where more than the share ``most_changed`` of a
     modality's features are not what they were, and where held-out recall fell by more than the share ``most_fallen`` since the earlier run.
-    An item asks for all its neighbours anew where the cosine of its anchor with the earlier one is below ``still``; a row is published as
-    it was where it would move by at most ``tolerance`` of its length, all nights since it was mended together.
+    An item asks for all its neighbours anew where the cosine of its anchor with the earlier one is below ``still``.
     """
 
     enabled: bool = False
@@ -20,16 +19,15 @@ class IncrementalConfig:
     most_changed: float = 0.1
     most_fallen: float = 0.1
     still: float = 0.99
-    tolerance: float = 0.02
 
     @property
     def rows(self) -> dict[str, float]:
         """The settings that the rows of an incremental run depend on; the others only say which run it is."""
-        return {"still": self.still, "tolerance": self.tolerance}
+        return {"still": self.still}
 
     def __post_init__(self) -> None:
         if self.cold_every < 1:
             raise ValueError(f"cold_every: wanted at least 1, got {self.cold_every}")
-        for name in ("most_changed", "most_fallen", "still", "tolerance"):
+        for name in ("most_changed", "most_fallen", "still"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name}: wanted a share in [0, 1], got {getattr(self, name)}")

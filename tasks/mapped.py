@@ -1,9 +1,10 @@
-"""Memory maps that do not stay in memory: the pages that blocks touched are let go once all maps together have too many, and rows from
-all over a large file are read, not mapped.
+"""Memory maps that do not stay in memory: runs of rows are read and written past the map, the pages that anything else touched are let go
+once all maps together have too many, and rows from all over a large file are read one by one.
 
 A plain map keeps every page it ever touched in the process's resident memory until something else needs the room, so a stage that streams
 ten gigabytes in small blocks looks ten gigabytes large, and is killed where memory is limited. The pages stay in the system's cache: to
-touch one again is a minor fault, not a read.
+touch one again is a minor fault, not a read. But a fault a page is what mapping costs: a run of rows is read with three fifths of the
+processor time, and written with a tenth, where the system copies it in one call; map and file are one and the same cache.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ import mmap
 import os
 import threading
 import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +23,7 @@ import numpy as np
 from numpy.lib.format import open_memmap
 
 DEFAULT_ROOM = 128 << 20
+MOST_A_CALL = 1 << 30
 AROUND = 2 << 20
 """What one fault may bring in around its page, and so what a single row may cost however short it is."""
 
@@ -72,6 +76,8 @@ class Mapped(np.memmap[Any, Any]):
             return super().__getitem__(index)
         if isinstance(index, np.ndarray) and index.ndim == 1:
             return self._gathered(np.flatnonzero(index) if index.dtype == np.bool_ and len(index) == len(self) else index)
+        if (run := self._run(index)) is not None:
+            return self._read(run)
         self._touch(index)
         found = super().__getitem__(index)
         return np.array(found, copy=True, subok=False) if isinstance(found, np.ndarray) else found
@@ -84,9 +90,34 @@ class Mapped(np.memmap[Any, Any]):
         return np.array(super().__getitem__(rows), copy=False, subok=False)
 
     def __setitem__(self, index: Any, value: Any) -> None:
-        """Write into the file's pages."""
+        """Write into the file."""
+        if self.flags.writeable and (run := self._run(index)) is not None:
+            self._write(run, value)
+            return
         self._touch(index)
         super().__setitem__(index, value)
+
+    def _run(self, index: Any) -> range | None:
+        """The rows of an index that asks for a run of whole ones, None for any other index and for a view of a map."""
+        if self._path is None or not isinstance(index, slice):
+            return None
+        run = range(*index.indices(len(self)))
+        return run if run.step == 1 and len(run) and self._row else None
+
+    def _read(self, run: range) -> np.ndarray[Any, Any]:
+        rows = np.empty((len(run), *self.shape[1:]), self.dtype)
+        with _opened(self._path, os.O_RDONLY) as handle:
+            for at, part in _parts(rows, self.offset + run.start * self._row):
+                if os.preadv(handle, [part], at) != len(part):
+                    raise OSError(errno.EIO, "the file is shorter than it was", str(self._path))
+        return rows
+
+    def _write(self, run: range, value: Any) -> None:
+        rows = np.ascontiguousarray(np.broadcast_to(np.asarray(value, self.dtype), (len(run), *self.shape[1:])))
+        with _opened(self._path, os.O_WRONLY) as handle:
+            for at, part in _parts(rows, self.offset + run.start * self._row):
+                if os.pwrite(handle, part, at) != len(part):
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self._path))
 
     def __array_wrap__(self, array: Any, context: Any = None, return_scalar: bool = False) -> Any:
         """What is computed from a map is in memory like any other array."""
@@ -120,6 +151,22 @@ class Mapped(np.memmap[Any, Any]):
         return len(first) if isinstance(first, np.ndarray | list) else len(self)
 
 
+@contextmanager
+def _opened(path: Path | None, flags: int) -> Iterator[int]:
+    handle = os.open(str(path), flags)
+    try:
+        yield handle
+    finally:
+        os.close(handle)
+
+
+def _parts(rows: np.ndarray[Any, Any], start: int) -> Iterator[tuple[int, memoryview]]:
+    """The bytes of contiguous rows that lie at ``start`` of a file, no more at a time than one system call takes whole."""
+    whole = rows.reshape(-1).view(np.uint8).data
+    for at in range(0, len(whole), MOST_A_CALL):
+        yield start + at, whole[at : at + MOST_A_CALL]
+
+
 def open_mapped(path: Path) -> np.ndarray[Any, Any]:
     """A read-only map of a ``.npy`` file; a file without elements, which cannot be mapped, as an empty array."""
     found: np.ndarray[Any, Any] = np.load(path, mmap_mode="r", allow_pickle=False)
@@ -130,22 +177,38 @@ def open_mapped(path: Path) -> np.ndarray[Any, Any]:
     return mapped
 
 
+@contextmanager
+def whole_rows(rows: np.ndarray[Any, Any], room: int) -> Iterator[np.ndarray[Any, Any]]:
+    """A read-only map of at most ``room`` bytes as a plain array for the block, its pages left resident until then; a larger one as it is.
+
+    A row that is read often costs no copy and one fault then.
+    """
+    pages = rows._pages if isinstance(rows, Mapped) else None
+    if pages is None or rows.nbytes > room:
+        yield rows
+        return
+    pages.madvise(mmap.MADV_WILLNEED)
+    try:
+        yield np.asarray(rows)
+    finally:
+        pages.madvise(mmap.MADV_DONTNEED)
+
+
 def _read_rows(path: Path, offset: int, like: np.ndarray[Any, Any], rows: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     """The given rows of the file that ``like`` maps, read one by one without the interpreter's lock."""
     if len(rows) and not 0 <= int(rows.min()) <= int(rows.max()) < len(like):
         raise IndexError(f"{path}: wanted rows below {len(like)}, got {int(rows.min())} to {int(rows.max())}")
     taken = np.empty((len(rows), *like.shape[1:]), like.dtype)
     row, into = like.nbytes // len(like), taken.reshape(-1).view(np.uint8).data
-    handle = os.open(path, os.O_RDONLY)
-    try:
+    with _opened(path, os.O_RDONLY) as handle:
         for at, place in enumerate(rows.tolist()):
             if os.preadv(handle, [into[at * row : (at + 1) * row]], offset + place * row) != row:
                 raise OSError(errno.EIO, "the file is shorter than it was", str(path))
-    finally:
-        os.close(handle)
     return taken
 
 
 def create_mapped(path: Path, shape: tuple[int, ...], dtype: Any) -> np.memmap[Any, Any]:
     """A new writable ``.npy`` file of zeros."""
-    return open_memmap(path, mode="w+", dtype=np.dtype(dtype), shape=shape).view(Mapped)
+    made = open_memmap(path, mode="w+", dtype=np.dtype(dtype), shape=shape).view(Mapped)
+    made._path = path
+    return made

@@ -45,10 +45,11 @@ class Sizes:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Need:
-    """Bytes that a stage holds, and bytes of the files that it maps."""
+    """Bytes that a stage holds, bytes of the files that it maps, and of the largest that it maps whole where there is room."""
 
     held: float
     mapped: float = 0.0
+    whole: float = 0.0
 
 
 def stage_needs(sizes: Sizes, config: PipelineConfig) -> dict[str, Need]:
@@ -85,7 +86,10 @@ class MemoryPlan:
     def planned(self, stage: str) -> int | None:
         """The peak to expect of a stage, blocks at their usual size; None for one that no formula speaks of."""
         need = self.needs.get(stage)
-        return None if need is None else int(self.base + SLACK * need.held + min(need.mapped, self.mapped))
+        if need is None:
+            return None
+        whole = need.whole if need.whole <= self.room(stage) else 0.0
+        return int(self.base + SLACK * need.held + whole + min(need.mapped, self.mapped))
 
 
 def plan_memory(source: Ref, config: PipelineConfig, resources: ResourcesConfig) -> MemoryPlan:
@@ -148,7 +152,10 @@ def _trust(sizes: Sizes, config: PipelineConfig) -> Need:
 
 def _rectified(sizes: Sizes, config: PipelineConfig) -> Need:
     widest = max(sizes.widths.values())
-    return Need(held=REAL * widest * (4 * config.rectify.block_rows + SHARD_ROWS) + (192 << 20), mapped=2 * REAL * sizes.items * widest)
+    held = (
+        REAL * widest * (4 * config.rectify.block_rows + SHARD_ROWS) + (192 << 20) + 3 * REAL * sizes.items * config.affinity.num_neighbours
+    )
+    return Need(held=held, whole=REAL * sizes.items * widest)
 
 
 _BY_MODALITY: Mapping[str, Callable[[Sizes, PipelineConfig, int], Need]] = {

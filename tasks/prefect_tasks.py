@@ -41,6 +41,7 @@ from tasks.progress import logged_progress, run_logger
 from tasks.publish import find_published, publish_rectified
 from tasks.publish_config import PublishConfig, RunIdentity
 from tasks.publish_events import asset_key, emit_published
+from tasks.rectified_stage import rectified_stage
 from tasks.references import Ref, StageStore
 from tasks.report import write_report
 from tasks.report_inputs import ModalityRefs, ReportInputs
@@ -253,15 +254,10 @@ def judge_trust(
 
 @task(**PLAIN)
 def rectify(
-    source: Ref,
-    matched: Mapping[str, ModalityRefs],
-    config: RectifyConfig,
-    segments: SegmentsConfig,
-    store: StageStore,
-    last: Last | None = None,
+    source: Ref, matched: Mapping[str, ModalityRefs], config: RectifyConfig, segments: SegmentsConfig, store: StageStore, memory: int
 ) -> Ref:
     """Mend every modality."""
-    return stages.rectified_stage(source, matched, config, segments, store, last=last, progress=logged_progress())
+    return rectified_stage(source, matched, config, segments, store, memory=memory, progress=logged_progress())
 
 
 @task(**PLAIN)

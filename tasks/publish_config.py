@@ -17,10 +17,11 @@ _HEX = re.compile(r"[0-9a-f]{16,}")
 class PublishConfig:
     """The published table.
 
-    ``uri`` is an absolute local path or ``s3://bucket/key``. The newest ``keep_snapshots`` days stay visible. Files that
-    the table no longer shows are deleted ``vacuum_after_hours`` after they were dropped: so far back can ``rollback`` go. Where publishers
-    on several machines share a table it must exceed the longest publish. What runs found is kept beside the table for the newest
-    ``keep_trend`` days. ``sequences`` False publishes of a sequence modality its pooled feature alone. Raises ValueError with the key.
+    ``uri`` is an absolute local path or ``s3://bucket/key``. The newest ``keep_snapshots`` days stay visible. Files that the table no
+    longer shows are deleted ``vacuum_after_hours`` after they were dropped: so far back can ``rollback`` go. Where publishers on several
+    machines share a table it must exceed the longest publish. A day is written in files of at most ``rows_per_file`` rows. What runs found
+    is kept beside the table for the newest ``keep_trend`` days. ``sequences`` False publishes of a sequence modality its pooled feature
+    alone. Raises ValueError with the key.
     """
 
     uri: str

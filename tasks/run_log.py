@@ -39,9 +39,17 @@ def default_format() -> str:
     return os.environ.get(FORMAT_VARIABLE) or "text"
 
 
+def printable(text: str) -> str:
+    """``text`` on one line; what would move a terminal's cursor or change its colours is shown as an escape.
+
+    Names of columns, files and items come from other people's data.
+    """
+    return "".join(x if x.isprintable() else ascii(x)[1:-1] for x in " ".join(text.split()))
+
+
 def told_in_one_line(error: BaseException) -> str:
     """The one line for a failure, masked; one that is not meant for a user is headed by its type."""
-    said = masked(" ".join(str(error).split()))
+    said = masked(printable(str(error)))
     return said if isinstance(error, RectifierError) else f"{type(error).__name__}: {said}".rstrip(": ")
 
 
@@ -201,7 +209,7 @@ _console: str | None = None
 
 def error_line(said: str, code: int) -> str:
     """The one line for a failure, in the look that the terminal was given or the environment asks for."""
-    line = masked(" ".join(said.split()))
+    line = masked(printable(said))
     if (_console or default_format()) != "json":
         return f"error: {line}"
     record = logging.LogRecord(_LOGGER, logging.ERROR, __file__, 0, f"error: {line}", None, None)

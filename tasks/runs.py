@@ -40,10 +40,11 @@ RUN_ID = re.compile(r"\d{8}-[0-9a-f]{12}")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunSettings:
-    """Where runs keep their files (an absolute path), and how many of them, for how many days.
+    """Where runs keep their files, and how many of them, for how many days.
 
-    Reports stay for ``keep_runs`` runs, the large stage outputs of only the newest ``keep_stages``. ``log`` is the look of what goes to
-    the terminal, "text" or "json"; by default what the environment's CATALOG_RECTIFIER_LOG says, else text.
+    ``folder`` is an absolute path, on a disk of every machine that works on a run. Nothing is older than ``keep_days``; reports stay for
+    ``keep_runs`` runs, the large stage outputs of only the newest ``keep_stages``. ``log`` is the look of
+    what goes to the terminal, "text" or "json"; by default what the environment's CATALOG_RECTIFIER_LOG says, else text.
     """
 
     folder: str
@@ -72,15 +73,23 @@ class RunSettings:
 
 
 @contextmanager
-def open_run(settings: RunSettings, publish: PublishConfig, as_of: date) -> Iterator[StageStore]:
-    """Hold the table for the block; tidy up before it and, when it went well, behind it. TableHeldError if another run is under way."""
-    with table_lock(publish, Path(settings.folder), run=f"rectify {as_of}"), _storage(settings):
+def open_run(settings: RunSettings, publish: PublishConfig, as_of: date, *, patience: float = 0.0) -> Iterator[StageStore]:
+    """Hold the table for the block; tidy up before it and, when it went well, behind it.
+
+    TableHeldError if another run is under way, and still is after ``patience`` seconds.
+    """
+    with table_lock(publish, Path(settings.folder), run=f"rectify {as_of}", patience=patience), _storage(settings):
         settings.store.sweep(keep_seconds=settings.keep_days * 86400)
         with settings.store.in_use():
             yield settings.store
         sweep_runs(settings)
         sweep_logs(Path(settings.folder), settings.keep_runs)
-        settings.store.sweep(keep_seconds=0, keep=_stages_of_newest(settings))
+        sweep_stages(settings)
+
+
+def sweep_stages(settings: RunSettings) -> None:
+    """Drop stage outputs of all but the newest runs, unless a run is using the store."""
+    settings.store.sweep(keep_seconds=0, keep=_stages_of_newest(settings))
 
 
 @contextmanager
@@ -113,7 +122,7 @@ def identify(as_of: date, source: Ref, parts: Mapping[str, Any], last: Mapping[s
     Where files lie, and how many are kept, does not count; nor do the previous run's anchors, or a repeat after a backfill would differ.
     ``last`` is what a run that brings an earlier one up to date takes from there: that run's id and the settings for it.
     """
-    config = _digest(without_places(parts) | ({} if last is None else {"incremental": dict(last)}))
+    config = config_digest(parts, last)
     digest = _digest([as_of.isoformat(), source.digest, config, code_digest()])
     return RunIdentity(
         run_id=f"{as_of:%Y%m%d}-{digest[:12]}",
@@ -121,8 +130,23 @@ def identify(as_of: date, source: Ref, parts: Mapping[str, Any], last: Mapping[s
         digest=digest,
         config_digest=config,
         inputs_digest=source.digest,
-        code_version=f"{rectifier_core.__version__}+{code_digest()}",
+        code_version=code_version(),
     )
+
+
+def config_digest(parts: Mapping[str, Any], last: Mapping[str, Any] | None = None) -> str:
+    """A digest of the config that shapes the rows, and of what a run takes from an earlier one."""
+    return _digest(without_places(parts) | ({} if last is None else {"incremental": dict(last)}))
+
+
+def section_digests(parts: Mapping[str, Any]) -> dict[str, str]:
+    """The same a section of the config, so that what changed can be named."""
+    return {name: _digest(value) for name, value in without_places(parts).items()}
+
+
+def code_version() -> str:
+    """The version of the core, and a digest of its source."""
+    return f"{rectifier_core.__version__}+{code_digest()}"
 
 
 def without_places(parts: Mapping[str, Any]) -> dict[str, Any]:

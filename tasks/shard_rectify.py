@@ -5,14 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
-from rectifier_core.numerics import row_blocks
-from rectifier_core.records import Plan, Trust
+from rectifier_core.numerics import Progress, row_blocks
+from rectifier_core.records import Float32, Plan, Trust
 from rectifier_core.rectify import RectifyConfig, rectify_rows
 from tasks.references import Ref
 from tasks.report_inputs import ModalityRefs
 from tasks.saved_records import open_record
-from tasks.shard_runner import Arrays, Shared
+from tasks.shard_runner import Arrays, Runner, Shared, row_shards
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,3 +53,16 @@ def rectify_shard(shard: RectifyShard) -> Arrays:
         rows = slice(shard.first + block.start, shard.first + block.stop)
         mended[block] = rectify_rows(features, rows, status, plan, trust, shard.config)
     return {"features": mended}
+
+
+def write_rectified(
+    out: Float32, modality: str, refs: ModalityRefs, status: NDArray[np.int8], config: RectifyConfig, runner: Runner, progress: Progress
+) -> None:
+    """Fill ``out`` [I, D] with the rectified rows, as shards give them."""
+    spans = row_shards(len(out), runner.shard_rows)
+    with runner.open_work(f"rectified/{modality}") as work:
+        decided = work.share(status=status)
+        shards = [RectifyShard.of(modality, refs, decided, config, x) for x in spans]
+        for rows, found in zip(spans, work.map(rectify_shard, shards), strict=True):
+            out[rows] = found["features"]
+            progress(f"rectifying {modality}", rows.stop, len(out))

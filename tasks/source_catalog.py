@@ -28,12 +28,14 @@ from tasks.source_columns import (
     segment_lists,
 )
 from tasks.source_config import SourceConfig
-from tasks.source_files import ParquetFiles, batches, open_parquet, stream
+from tasks.source_files import ParquetFiles, ahead, batches, open_parquet, stream
 from tasks.source_quarantine import USABLE, ParquetSink, Quarantine, stop_if_too_many
 from tasks.source_schema import ITEM_KEY, check_columns, label_columns, wanted_columns
 from tasks.source_sequences import FIRST_SEGMENT_REASON, SEQUENCE_REASONS, SequenceWriter, judge_sequences, numbers_per_row
 
-ITEM_REASONS = ("null_id", "duplicate_id")
+ITEM_REASONS = ("null_id", "duplicate_id", "id_too_long", "id_ends_with_nul")
+# Ids are kept as text of a fixed width, that of the longest: one beyond all measure would make every other as large.
+LONGEST_ID = 512
 ID_ROWS = 1 << 18
 # Rows of features are read so many at a time that one batch stays near this many bytes as float32.
 FEATURE_BYTES = 1 << 22
@@ -68,6 +70,7 @@ class _Modality:
     dropped: dict[str, int]
     segments_read: int = 0
     writer: SequenceWriter | None = None
+    features: Float32 | None = None
 
     def count(self, codes: NDArray[np.int8]) -> None:
         """Take note of what cannot be used."""
@@ -149,12 +152,16 @@ def _read_items(
     codes = np.asarray(pc.dictionary_encode(ids).indices.fill_null(-1)).astype(np.int64)
     before = np.concatenate([[-1], np.maximum.accumulate(codes)[:-1]])
     reasons = np.where(codes < 0, np.int8(0), np.where(codes > before, np.int8(USABLE), np.int8(1)))
+    if pa.types.is_large_string(ids.type):
+        # Fixed-width text drops the NULs at its end, so two ids would become one.
+        for reason, found in (("id_ends_with_nul", pc.ends_with(ids, "\0")), ("id_too_long", pc.greater(pc.utf8_length(ids), LONGEST_ID))):
+            reasons[(reasons == USABLE) & np.asarray(found.fill_null(False))] = ITEM_REASONS.index(reason)
     schema = pa.schema([("row_number", pa.int64()), ("item_id", source_type)])
     with Quarantine(writer.folder / "quarantine-items.parquet", schema, ITEM_REASONS) as quarantine:
         usable = quarantine.judge(pa.table({"row_number": np.arange(len(ids)), "item_id": ids}), reasons)
     stop_if_too_many(f"{files.uri}: catalog rows", quarantine.counts, len(ids), config.max_quarantined, f"mend {ITEM_KEY}")
     if not usable.any():
-        raise InputError(f"{files.uri}: the catalog is empty: no row has an item id ({ITEM_KEY} {config.item_column!r})")
+        raise InputError(f"{files.uri}: the catalog is empty: no row has a usable item id ({ITEM_KEY} {config.item_column!r})")
     target = np.where(usable, np.cumsum(usable) - 1, -1)
     return Items(ids=ids.filter(pa.array(usable)), source_type=source_type, target=target, quarantined=quarantine.counts)
 
@@ -163,8 +170,6 @@ def _write_ids(writer: StageWriter, ids: pa.Array) -> None:
     if pa.types.is_int64(ids.type):
         writer.array("item_ids", ids.to_numpy())
         return
-    if pc.any(pc.ends_with(ids, pattern="\0")).as_py():
-        raise InputError(f"{ITEM_KEY}: an item id ends with a NUL character, which fixed-width text cannot hold; strip it")
     width = max(1, pc.max(pc.utf8_length(ids)).as_py())
     out = writer.memmap("item_ids", (len(ids),), f"<U{width}")
     for rows in row_blocks(len(ids), 1 << 16):
@@ -194,7 +199,7 @@ def _read_features(
     files: ParquetFiles, config: SourceConfig, items: Items, modalities: list[_Modality], writer: StageWriter, progress: Progress
 ) -> None:
     for modality in modalities:
-        writer.memmap(f"features-{modality.name}", (len(items.ids), modality.width), np.float32).flush()
+        modality.features = writer.memmap(f"features-{modality.name}", (len(items.ids), modality.width), np.float32)
     sequences = {x.column: f"source.modalities.{x.name}" for x in modalities if x.dropped}
     labels = label_columns(config)
     label_schema = pa.schema([("item_id", items.source_type), *((name, pa.large_string()) for name, _, _ in labels)])
@@ -208,7 +213,7 @@ def _read_features(
             if modality.dropped:
                 opened = SequenceWriter(writer.folder, modality.name, modality.width, len(items.ids))
                 modality.writer = stack.enter_context(opened)
-        for file, batch in stream(files, wanted_columns(config), _batch_rows(numbers), progress, "reading features (bytes)"):
+        for file, batch in ahead(stream(files, wanted_columns(config), _batch_rows(numbers), progress, "reading features (bytes)")):
             target = items.target[start : start + batch.num_rows]
             start += batch.num_rows
             if start > len(items.target):
@@ -220,7 +225,7 @@ def _read_features(
             shown = [as_text(rows.column(column), file, f"{key} {column!r}") for _, column, key in labels]
             label_sink.add(pa.table([ids, *shown], schema=label_schema))
             place = slice(first, first + len(kept))
-            bad = [_store(rows.column(x.column), x, place, writer) for x in modalities]
+            bad = [_store(rows.column(x.column), x, place) for x in modalities]
             _quarantine_features(quarantine, ids, modalities, bad)
     if start != len(items.target):
         raise InputError(f"{files.uri}: was overwritten while it was being read; run again when nothing writes to it")
@@ -230,43 +235,42 @@ def _batch_rows(numbers: int) -> int:
     return max(1, FEATURE_BYTES // (4 * numbers))
 
 
-def _store(column: pa.Array, modality: _Modality, rows: slice, writer: StageWriter) -> tuple[Int64, NDArray[np.int8]]:
+def _store(column: pa.Array, modality: _Modality, rows: slice) -> tuple[Int64, NDArray[np.int8]]:
     """Write what is good of one batch to its rows, and return which rows hold something bad, ascending, and the reason's index."""
-    return _store_sequences(column, modality, rows, writer) if modality.writer else _store_features(column, modality, rows, writer)
+    return _store_sequences(column, modality, rows) if modality.writer else _store_features(column, modality, rows)
 
 
-def _store_features(column: pa.Array, modality: _Modality, rows: slice, writer: StageWriter) -> tuple[Int64, NDArray[np.int8]]:
+def _store_features(column: pa.Array, modality: _Modality, rows: slice) -> tuple[Int64, NDArray[np.int8]]:
     given = lengths(column) >= 0
     right, values = embeddings(column, modality.width)
     good, reasons = judge_features(values)
     codes = np.where(given, np.int8(FEATURE_REASONS.index("wrong_width")), np.int8(USABLE))
     codes[right] = reasons
     modality.missing += int((~given).sum())
-    _write_features(writer, modality, rows, right[good], values if good.all() else values[good])
+    _write_features(modality, rows, right[good], values if good.all() else values[good])
     bad = np.flatnonzero(codes != USABLE)
     return bad, codes[bad]
 
 
-def _store_sequences(column: pa.Array, modality: _Modality, rows: slice, writer: StageWriter) -> tuple[Int64, NDArray[np.int8]]:
+def _store_sequences(column: pa.Array, modality: _Modality, rows: slice) -> tuple[Int64, NDArray[np.int8]]:
     found = judge_sequences(column, modality.width)
     good = np.flatnonzero(found.counts)
     modality.missing += int(found.missing.sum())
     modality.segments_read += found.read
     if modality.writer is not None:
         modality.writer.append(rows, found.counts, found.segments, found.positions)
-    _write_features(writer, modality, rows, good, found.features[good])
+    _write_features(modality, rows, good, found.features[good])
     return found.bad_rows, found.bad_codes
 
 
-def _write_features(writer: StageWriter, modality: _Modality, rows: slice, good: Int64, values: Float32) -> None:
+def _write_features(modality: _Modality, rows: slice, good: Int64, values: Float32) -> None:
     modality.present[rows][good] = True
     modality.digest[rows][good] = row_digests(values)
-    # Mapped anew for each batch: a map kept open would hold every page written so far in this process's memory.
-    out = np.load(writer.folder / f"features-{modality.name}.npy", mmap_mode="r+", allow_pickle=False)
-    if len(good) == rows.stop - rows.start:
-        out[rows] = values
-    else:
-        out[rows][good] = values
+    if modality.features is not None and len(good):
+        if len(good) < rows.stop - rows.start:
+            values, there = np.zeros((rows.stop - rows.start, modality.width), np.float32), values
+            values[good] = there
+        modality.features[rows] = values
 
 
 def _quarantine_features(

@@ -27,10 +27,11 @@ _LIST_TESTS = (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_
 
 
 def plain_type(kind: pa.DataType) -> pa.DataType:
-    """The type of the values themselves: of a dictionary its values, of an extension type its storage."""
+    """The type of the values themselves: of a dictionary its values, of an extension type its storage, of a view of text the text."""
     if isinstance(kind, pa.BaseExtensionType):
         return plain_type(kind.storage_type)
-    return kind.value_type if pa.types.is_dictionary(kind) else kind
+    found = kind.value_type if pa.types.is_dictionary(kind) else kind
+    return pa.string() if pa.types.is_string_view(found) else found
 
 
 def plain_values(column: pa.Array) -> pa.Array:
@@ -43,6 +44,11 @@ def plain_values(column: pa.Array) -> pa.Array:
 def is_text(kind: pa.DataType) -> bool:
     """Whether the type is one of Arrow's string types."""
     return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
+
+
+def is_bytes(kind: pa.DataType) -> bool:
+    """Whether the type is one of Arrow's types of bytes of any length."""
+    return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_binary_view(kind))
 
 
 def id_family(kind: pa.DataType, file: StoredFile, key: str) -> pa.DataType:
@@ -66,8 +72,12 @@ def as_ids(column: pa.Array, family: pa.DataType, file: StoredFile, key: str) ->
 
 
 def as_text(column: pa.Array, file: StoredFile, key: str) -> pa.Array:
-    """A label column as large_string; the entries of a list are joined by a comma. Raises InputError if it has no form as text."""
+    """A label column as large_string; the entries of a list are joined by a comma, and bytes that are no UTF-8 become U+FFFD: people
+    read labels and nothing else does, so a garbled one must not cost the night. Raises InputError if it has no form as text.
+    """
     column = plain_values(column)
+    if is_text(column.type) or is_bytes(column.type):
+        return _decoded(column)
     try:
         column.validate(full=True)
         if (pa.types.is_list(column.type) or pa.types.is_large_list(column.type)) and is_text(column.type.value_type):
@@ -75,6 +85,15 @@ def as_text(column: pa.Array, file: StoredFile, key: str) -> pa.Array:
         return column.cast(pa.large_string())
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
         raise InputError(f"{file.uri}: {key} is {column.type} and cannot be shown as text; name another column or leave it out") from error
+
+
+def _decoded(column: pa.Array) -> pa.Array:
+    try:
+        column.validate(full=True)
+        return column.cast(pa.large_string())
+    except pa.ArrowInvalid:
+        told = (None if x is None else x.decode("utf-8", "replace") for x in column.cast(pa.large_binary()).to_pylist())
+        return pa.array(told, pa.large_string())
 
 
 def check_time(kind: pa.DataType, file: StoredFile, key: str) -> None:

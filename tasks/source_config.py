@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-MODALITY = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
+MODALITY = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,63}")
 PUBLISHED = ("as_of", "item_id", "run_id")
 
 
@@ -14,11 +14,12 @@ PUBLISHED = ("as_of", "item_id", "run_id")
 class SourceConfig:
     """Where the data lies and which columns hold what.
 
-    ``catalog`` and ``interactions`` are absolute local paths or ``s3://`` URIs of a Parquet file, a folder or a glob. ``modalities`` maps
-    each modality's name to its embedding column. ``positive`` is an SQL predicate over the log's columns, judged row by row; a row where
-    it is null (or compares NaN) does not count. ``lookback_days`` whole days up to and including the as-of day are read, all when None;
-    in ``dt=`` partitions the partition's day decides, elsewhere ``time_column``. ``max_quarantined`` is the share of unusable rows (or
-    of one modality's features) above which the run stops.
+    ``catalog`` and ``interactions`` are absolute local paths or ``s3://`` URIs of a Parquet file, a folder or a glob. ``item_column`` is in
+    both, ``user_column`` and ``time_column`` in the log; ``title_column``, ``category_column`` and ``picture_column`` (a URL) are in the
+    catalog, and shown in reports. ``modalities`` maps each modality's name to its embedding column. ``positive`` is an SQL predicate over
+    the log's columns, judged row by row; a row where it is null (or compares NaN) does not count. ``lookback_days`` whole days up to and
+    including the as-of day are read, all when None; in ``dt=`` partitions the partition's day decides, elsewhere ``time_column``.
+    ``max_quarantined`` is the share of unusable rows (or of one modality's features) above which the run stops.
     """
 
     catalog: str
@@ -56,7 +57,7 @@ class SourceConfig:
         taken = dict.fromkeys(PUBLISHED, "the table itself")
         for name, column in self.modalities.items():
             if not MODALITY.fullmatch(name):
-                raise ValueError(f"modalities.{name}: a name is a letter followed by letters, digits and underscores")
+                raise ValueError(f"modalities.{name}: a name is a letter followed by letters, digits and underscores, at most 64 in all")
             if not column.strip():
                 raise ValueError(f"modalities.{name}: must not be empty")
             for published in (name, f"{name}_trust", f"{name}_status"):

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from contextvars import copy_context
+from dataclasses import dataclass, replace
 from datetime import date
+from typing import TypeVar, cast
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -16,6 +19,7 @@ from rectifier_core.numerics import Progress
 from tasks.errors import InputError
 from tasks.storage import StoredFile, changed_since, list_files, reading
 
+T = TypeVar("T")
 PARTITION = "dt="
 DAY = re.compile(r"\d{4}-\d{2}-\d{2}")
 # Parquet column chunks are read through a buffer of this many bytes: without one, pyarrow holds each chunk of a row group whole.
@@ -43,7 +47,10 @@ class ParquetFiles:
             raise InputError(f"{changed.uri}: was overwritten while it was being read; run again when nothing writes to it")
 
 
-def list_input(uri: str) -> tuple[ParquetFiles, dict[date, tuple[StoredFile, ...]]]:
+Listed = tuple[ParquetFiles, dict[date, tuple[StoredFile, ...]]]
+
+
+def list_input(uri: str) -> Listed:
     """All files of an input, and the same by ``dt=`` day (empty without such partitions). Raises InputError if only some have a day."""
     filesystem, files = list_files(uri)
     by_day: dict[date, list[StoredFile]] = {}
@@ -75,13 +82,18 @@ def partition_day(file: StoredFile) -> date | None:
 
 def catalog_files(uri: str, as_of: date) -> ParquetFiles:
     """The catalog as of a day: with ``dt=`` partitions the newest snapshot not after it. Raises InputError if there is none."""
-    everything, by_day = list_input(uri)
+    return snapshot_of(list_input(uri), as_of)
+
+
+def snapshot_of(listed: Listed, as_of: date) -> ParquetFiles:
+    """The same from a listing."""
+    everything, by_day = listed
     if not by_day:
         return everything
     days = [day for day in by_day if day <= as_of]
     if not days:
-        raise InputError(f"{uri}: no catalog snapshot on or before {as_of}; the oldest is dt={min(by_day)}")
-    return ParquetFiles(uri=uri, filesystem=everything.filesystem, files=by_day[days[-1]], partitioned=True)
+        raise InputError(f"{everything.uri}: no catalog snapshot on or before {as_of}; the oldest is dt={min(by_day)}")
+    return replace(everything, files=by_day[days[-1]])
 
 
 def interaction_files(uri: str, as_of: date, lookback_days: int | None) -> ParquetFiles:
@@ -89,15 +101,21 @@ def interaction_files(uri: str, as_of: date, lookback_days: int | None) -> Parqu
 
     Raises InputError if no partition is left.
     """
-    everything, by_day = list_input(uri)
+    return log_of(list_input(uri), as_of, lookback_days)
+
+
+def log_of(listed: Listed, as_of: date, lookback_days: int | None) -> ParquetFiles:
+    """The same from a listing."""
+    everything, by_day = listed
     if not by_day:
         return everything
     first = date.min if lookback_days is None else first_day(as_of, lookback_days)
     files = tuple(file for day, found in by_day.items() if first <= day <= as_of for file in found)
     if not files:
         since = "" if lookback_days is None else f" from {first} on (source.lookback_days = {lookback_days})"
-        raise InputError(f"{uri}: no interactions left: no partition up to {as_of}{since}; it holds dt={min(by_day)} to dt={max(by_day)}")
-    return ParquetFiles(uri=uri, filesystem=everything.filesystem, files=files, partitioned=True)
+        held = f"it holds dt={min(by_day)} to dt={max(by_day)}"
+        raise InputError(f"{everything.uri}: no interactions left: no partition up to {as_of}{since}; {held}")
+    return replace(everything, files=files)
 
 
 def first_day(as_of: date, lookback_days: int) -> date:
@@ -131,7 +149,15 @@ def batches(
 ) -> Iterator[pa.RecordBatch]:
     """The rows of an open file in order, only these columns, at most ``batch_rows`` at a time. Raises InputError if the file is broken."""
     with reading(file.uri):
-        yield from parquet.iter_batches(batch_size=batch_rows, columns=list(columns), row_groups=row_groups)
+        for batch in parquet.iter_batches(batch_size=batch_rows, columns=list(columns), row_groups=row_groups):
+            yield _without_views(batch)
+
+
+def _without_views(batch: pa.RecordBatch) -> pa.RecordBatch:
+    # Arrow has no kernel that filters views of text.
+    plain = {pa.string_view(): pa.string(), pa.binary_view(): pa.binary()}
+    schema = pa.schema([x.with_type(plain.get(x.type, x.type)) for x in batch.schema])
+    return batch if schema == batch.schema else batch.cast(schema)
 
 
 def stream(
@@ -156,6 +182,22 @@ def stream(
                 progress(what, before + file.size * done // rows, total)
         before += file.size
     progress(what, total, total)
+
+
+def ahead(given: Iterator[T]) -> Iterator[T]:
+    """The same in the same order, the next one already made by another thread while one is looked at."""
+    end = object()
+
+    def draw() -> T | object:
+        return next(given, end)
+
+    # What a thread says is logged with the run it works for.
+    context = copy_context()
+    with ThreadPoolExecutor(max_workers=1) as pool:
+        waiting: Future[T | object] = pool.submit(context.run, draw)
+        while (found := waiting.result()) is not end:
+            waiting = pool.submit(context.run, draw)
+            yield cast(T, found)
 
 
 def in_blocks(tables: Iterable[pa.Table], rows: int) -> Iterator[pa.Table]:

@@ -33,6 +33,7 @@ USER_KEY, TIME_KEY = "source.user_column", "source.time_column"
 BATCH_ROWS = 1 << 17
 # Rows are judged and encoded this many at a time, across files: each block looks every item up anew, and a log may be many small files.
 BLOCK_ROWS = 1 << 19
+DAY_SECONDS = 86_400
 EVENT_TIME = pa.timestamp("ms", tz="UTC")
 # Further from 1970, in seconds, a time does not fit that type.
 LATEST_SHOWN = 9_000_000_000_000_000
@@ -77,16 +78,21 @@ def read_interactions(
 
 def newest_event_day(files: ParquetFiles, column: str, today: date) -> date:
     """The newest day, not after ``today``, of a time column. Raises InputError if there is none."""
-    window, newest = Window.of_days(None, today), int(INT64.min)
+    return event_days(files, column, today)[-1]
+
+
+def event_days(files: ParquetFiles, column: str, today: date) -> list[date]:
+    """The days, none after ``today``, that a time column holds, oldest first. Raises InputError if there is none."""
+    window, found = Window.of_days(date.min, today), set[int]()
     for file in files.files:
         with open_parquet(files.filesystem, file, {column: TIME_KEY}) as parquet:
             check_time(parquet.schema_arrow.field(column).type, file, f"{TIME_KEY} {column!r}")
             for batch in batches(parquet, file, [column], BATCH_ROWS):
                 seconds, valid = as_seconds(batch.column(0))
-                newest = int(seconds.max(initial=newest, where=valid & (seconds < window.stop)))
-    if newest == INT64.min:
+                found.update(np.unique(seconds[valid & (seconds >= window.start) & (seconds < window.stop)] // DAY_SECONDS).tolist())
+    if not found:
         raise InputError(f"{files.uri}: no event on or before today ({today}, UTC) in {TIME_KEY} {column!r}; say --as-of")
-    return window.day(newest)
+    return [window.day(day * DAY_SECONDS) for day in sorted(found)]
 
 
 class _Log:

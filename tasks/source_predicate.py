@@ -16,6 +16,9 @@ from tasks.storage import StoredFile
 
 KEY = "source.positive"
 # Aggregates and windows would see one batch at a time: the answer would depend on how the log is cut into files.
+# What these give is settled by the clock when the text is parsed: the same day read again would have other pairs.
+CLOCK = re.compile(r"\b(CURRENT_(DATE|TIME|TIMESTAMP)|LOCALTIME(STAMP)?)\b|\bNOW\s*\(", re.IGNORECASE)
+QUOTED = re.compile(r"'[^']*'|\"[^\"]*\"")
 ACROSS_ROWS = re.compile(r'"(Agg|Over)":|(?<!"Column")(?<!"String"):"Len"')
 
 
@@ -25,6 +28,8 @@ class Predicate:
     def __init__(self, text: str) -> None:
         """Raises InputError if ``text`` is not a predicate over columns that judges each row by itself."""
         self.text = text
+        if CLOCK.search(QUOTED.sub("", text)):
+            raise InputError(f"{KEY}: {text!r} asks for the time of day, so a repeat would not be one; say a fixed date, or lookback_days")
         try:
             self._expression = pl.sql_expr(text)
             self.columns = sorted(set(self._expression.meta.root_names()))
@@ -39,7 +44,7 @@ class Predicate:
     def mask(self, batch: pa.RecordBatch, file: StoredFile) -> Bool:
         """Which rows satisfy the predicate [N] bool; null and NaN never do. Raises InputError if the columns' types do not fit it."""
         try:
-            frame = pl.DataFrame({name: pl.from_arrow(plain_values(batch.column(name))) for name in self.columns})
+            frame = pl.DataFrame({name: pl.from_arrow(_comparable(plain_values(batch.column(name)))) for name in self.columns})
             # To polars NaN is the largest number, so "rating >= 4" would hold for it.
             found = frame.with_columns(cs.float().fill_nan(None)).select(positive=self._expression)["positive"]
         except PolarsError as error:
@@ -48,6 +53,11 @@ class Predicate:
             raise InputError(f"{KEY}: {self.text!r} gives {found.dtype}, not true or false; compare it with something")
         mask: Bool = found.fill_null(False).to_numpy()
         return mask
+
+
+def _comparable(column: pa.Array) -> pa.Array:
+    # Polars panics where it compares decimals of 256 bits.
+    return column.cast(pa.float64()) if pa.types.is_decimal256(column.type) else column
 
 
 def _line(error: PolarsError) -> str:

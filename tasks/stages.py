@@ -37,23 +37,18 @@ from rectifier_core.records import (
     Status,
     Trust,
 )
-from rectifier_core.rectify import RectifyConfig, decide_status
 from rectifier_core.segments import SegmentsConfig
 from rectifier_core.trust import TrustConfig, judge_trust
 from rectifier_core.witness import WitnessConfig, place_by_features, principal_axes
 from tasks.drift import drift_since_last
-from tasks.incremental_base import Last
-from tasks.incremental_rows import write_updated
 from tasks.publish_config import PublishConfig
 from tasks.rate_jump import rate_jumps
 from tasks.references import Ref, StageStore, StageWriter
 from tasks.report_inputs import ModalityRefs
 from tasks.saved_records import load_record, save_axes, save_record, save_sketch
-from tasks.segment_stages import segment_facts, write_mended
+from tasks.segment_stages import segment_facts
 from tasks.shard_affinity import write_neighbours
 from tasks.shard_projection import ShardedRows
-from tasks.shard_rectify import RectifyShard, rectify_shard
-from tasks.shard_runner import row_shards
 
 
 def load_interactions(source: Ref) -> Interactions:
@@ -206,60 +201,6 @@ def category_numbers(source: Ref) -> Int32 | None:
         return None
     column = pl.scan_parquet(path).select(pl.col("category")).collect()["category"]
     return np.ascontiguousarray((column.rank("dense").cast(pl.Int64) - 1).fill_null(-1).to_numpy(), dtype=np.int32)
-
-
-def rectified_stage(
-    source: Ref,
-    matched: Mapping[str, ModalityRefs],
-    config: RectifyConfig,
-    segments: SegmentsConfig,
-    store: StageStore,
-    *,
-    last: Last | None = None,
-    progress: Progress = silent,
-) -> Ref:
-    """Every modality rectified, written block by block: no copy of the features is held. ``last`` is the run to bring up to date."""
-
-    def build(writer: StageWriter) -> None:
-        mended = {}
-        for modality, refs in matched.items():
-            if last is not None and last.has(modality):
-                now, mended[modality] = write_updated(writer, modality, refs, config, last, progress=progress)
-                writer.array(f"status-{modality}", now.status)
-                writer.array(f"trust-{modality}", now.trust.probability)
-                continue
-            features, present = refs.features.array(f"features-{modality}"), np.asarray(refs.features.array(f"present-{modality}"))
-            plan, trust = load_record(refs.plan, Plan), load_record(refs.trust, Trust)
-            status = decide_status(present, plan, trust, config, load_record(refs.copies, Copies).placeholder)
-            out = writer.memmap(f"features-{modality}", features.shape, np.float32)
-            spans = row_shards(len(features), store.runner.shard_rows)
-            with store.runner.open_work(f"rectified/{modality}") as work:
-                decided = work.share(status=status)
-                shards = [RectifyShard.of(modality, refs, decided, config, x) for x in spans]
-                for rows, found in zip(spans, work.map(rectify_shard, shards), strict=True):
-                    out[rows] = found["features"]
-                    progress(f"rectifying {modality}", rows.stop, len(features))
-            out.flush()
-            writer.array(f"status-{modality}", status)
-            writer.array(f"trust-{modality}", trust.probability)
-            if refs.segments is not None:
-                write_mended(
-                    writer,
-                    modality,
-                    source,
-                    refs.segments,
-                    segments,
-                    trust=trust.probability,
-                    features=out,
-                    status=status,
-                    progress=progress,
-                )
-        sequences = [m for m, refs in matched.items() if refs.segments is not None]
-        writer.meta({"features": list(matched), "sequences": sequences, "mended": mended})
-
-    inputs = (source, dict(matched), config, segments)
-    taken = () if last is None else (last.stages["rectified"], last.carry, last.config.tolerance)
-    return store.once("rectified", (*inputs, *taken), build)
 
 
 def judge_stage(

@@ -85,9 +85,19 @@ def list_files(uri: str) -> tuple[fs.FileSystem, tuple[StoredFile, ...]]:
             raise InputError(f"{uri}: holds a Delta table, whose files also keep deleted rows: export the wanted version to Parquet first")
         if info.type == fs.FileType.File and not any(map(_is_hidden, parts)) and _matches(tuple(parts), pattern):
             files.append(_stored(info, uri))
+    _check_links(uri, files)
     if not files:
         raise InputError(f"{uri}: {'no file matches this glob' if pattern else 'this folder holds no file to read'}")
     return filesystem, tuple(sorted(files, key=lambda x: x.path))
+
+
+def _check_links(uri: str, files: list[StoredFile]) -> None:
+    """Raises InputError if links lead to one local file by two names: its rows would count twice, or without end."""
+    seen: dict[str, StoredFile] = {}
+    for file in files if not uri.startswith(S3) else ():
+        other = seen.setdefault(os.path.realpath(file.path), file)
+        if other is not file:
+            raise InputError(f"{uri}: {other.uri} and {file.uri} are one and the same file; take the link to it away")
 
 
 def changed_since(filesystem: fs.FileSystem, files: tuple[StoredFile, ...]) -> StoredFile | None:

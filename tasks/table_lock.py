@@ -17,14 +17,14 @@ from tasks.publish_config import PublishConfig
 
 
 @contextmanager
-def table_lock(config: PublishConfig, lock_folder: Path | None = None, *, run: str = "") -> Iterator[Path]:
+def table_lock(config: PublishConfig, lock_folder: Path | None = None, *, run: str = "", patience: float = 0.0) -> Iterator[Path]:
     """Hold the table of ``config`` for the block; yields the lock file.
 
     The file lies beside a local table, else in ``lock_folder``; ``run`` is written into it for whoever meets the lock. Raises
-    TableHeldError at once when another holds it, StorageError when the file cannot be made, ValueError for a remote table without
-    ``lock_folder``.
+    TableHeldError when another holds it and still does after ``patience`` seconds, StorageError when the file cannot be made, ValueError
+    for a remote table without ``lock_folder``.
     """
-    with held_file(lock_path(config, lock_folder), f"table {config.uri}", run=run) as path:
+    with held_file(lock_path(config, lock_folder), f"table {config.uri}", run=run, patience=patience) as path:
         yield path
 
 

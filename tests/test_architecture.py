@@ -17,6 +17,7 @@ LEAVES = {
     "numerics",
     "shards",
     "row_passes",
+    "donor_mixing",
     "row_digest",
     "devices",
     "device_search",
@@ -184,8 +185,9 @@ def test_only_flows_and_tasks_know_prefect_and_few_modules_of_tasks_do() -> None
         "progress",
         "trend_events",
         "publish_events",
-        "night_events",
         "feature_store_tasks",
+        "night_events",
+        "backfill_runs",
     }
 
 

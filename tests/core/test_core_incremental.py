@@ -17,15 +17,12 @@ from rectifier_core.incremental.anchors import EarlierRows, refold_anchors
 from rectifier_core.incremental.carried import Carried, carried_folds, gathered
 from rectifier_core.incremental.copies import update_copies
 from rectifier_core.incremental.projection import update_projection
-from rectifier_core.incremental.rectify import Mixing, moved_rows
 from rectifier_core.inverted_lists import Lists
 from rectifier_core.near_copies import sketch_rows
 from rectifier_core.numerics import unit_rows
 from rectifier_core.projection import ProjectionConfig, fit_projection
-from rectifier_core.records import Anchors, Copies, Float32, Int64, Interactions, Plan, Trust
-from rectifier_core.rectify import RectifyConfig, decide_status, rectify_rows
+from rectifier_core.records import Anchors, Copies, Float32, Interactions
 from rectifier_core.row_digest import row_digests
-from rectifier_core.sinkhorn import SinkhornConfig, balance
 
 EVERYTHING = 500
 EXACT = AffinityConfig(index="flat", num_neighbours=7)
@@ -216,75 +213,3 @@ def test_who_moved_asks_anew_and_who_did_not_is_scored_anew() -> None:
     scores = np.einsum("id,ikd->ik", moved, projected[found.neighbours]) / np.float32(EXACT.temperature)
     np.testing.assert_allclose(found.scores, scores, atol=1e-4)
     assert 0.9 < found.recall < 1
-
-
-@dataclass(frozen=True)
-class Mended:
-    """One night's rows and what they were mixed from."""
-
-    mixing: Mixing
-    features: Float32
-    rows: Float32
-
-
-def mend(features: Float32, plan: Plan, probability: Float32, config: RectifyConfig) -> Mended:
-    everyone, nothing = np.ones(len(features), np.bool_), np.full(len(features), np.nan, np.float32)
-    trust = Trust(
-        modality="image",
-        probability=probability,
-        probability_upper=probability,
-        behaviour=nothing,
-        witness=nothing,
-        mismatch_rate=0.2,
-        low=0.1,
-        high=0.3,
-        low_unlike=0.1,
-        high_unlike=0.3,
-        identifiable=True,
-        separation=0.8,
-        reason="as the test says",
-    )
-    status = decide_status(everyone, plan, trust, config)
-    rows = rectify_rows(features, slice(0, len(features)), status, plan, trust, config)
-    return Mended(Mixing(plan=plan, trust=trust, status=status), features, rows)
-
-
-def plan_for(projected: Float32, target: Float32) -> Plan:
-    return balance(find_neighbours(projection_of(projected, target), EXACT, seed=0), SinkhornConfig())
-
-
-@pytest.mark.parametrize("mix", ["adaptive", "constant"])
-def test_rows_that_stay_are_off_by_no_more_than_is_said(mix: str) -> None:
-    rng, config = np.random.default_rng(7), RectifyConfig(mix=mix)  # type: ignore[arg-type]
-    features, target = random_units(rng, EVERYTHING, 12), random_units(rng, EVERYTHING, 12)
-    probability = rng.random(EVERYTHING).astype(np.float32) ** np.float32(0.3)
-    before = mend(features, plan_for(features, target), probability, config)
-    nothing = np.zeros(EVERYTHING, np.float32)
-    assert not moved_rows(before.mixing, before.mixing, nothing, unmoved(EVERYTHING), 0.0, config).any()
-    night = drift(features, anchors_of(target), seed=8)
-    now_features, near = (
-        unit_rows(night.features),
-        unit_rows(night.anchors.items + np.float32(0.004) * random_units(rng, len(night.features), 12)),
-    )
-    trusted = np.clip(probability[night.carried.before] + rng.normal(0, 0.003, len(near)), 0, 1).astype(np.float32)
-    now = mend(now_features, plan_for(now_features, near), trusted, config)
-    moved = moved_rows(now.mixing, before.mixing, nothing, night.carried, 0.05, config)
-    kept = np.isfinite(moved)
-    assert 20 < kept.sum() < len(kept) - 20
-    assert not kept[~night.carried.same].any()
-    # Unit rows: mixed rows differ by at most ``moved``, and scaling back to unit length divides that by how long they are.
-    apart = np.linalg.norm(now.rows - before.rows[night.carried.before], axis=1)
-    assert (apart[kept] <= 2 * moved[kept] / 0.3 + 1e-6).all()
-    assert np.median(apart[kept]) <= 0.05
-    later = moved_rows(now.mixing, before.mixing, np.full(EVERYTHING, 0.03, np.float32), night.carried, 0.05, config)
-    assert np.isfinite(later).sum() < kept.sum()
-
-
-def test_chosen_rows_are_mended_like_runs_of_them() -> None:
-    rng = np.random.default_rng(9)
-    features, target = normals(rng, EVERYTHING, 12), random_units(rng, EVERYTHING, 12)
-    night = mend(features, plan_for(unit_rows(features), target), rng.random(EVERYTHING).astype(np.float32), RectifyConfig())
-    chosen: Int64 = np.flatnonzero(rng.random(EVERYTHING) < 0.3)
-    x = night.mixing
-    for rows in (chosen, chosen[:1]):
-        np.testing.assert_array_equal(rectify_rows(features, rows, x.status, x.plan, x.trust, RectifyConfig()), night.rows[rows])

@@ -71,7 +71,6 @@ def test_every_night_brings_the_one_before_up_to_date(nights: Nights) -> None:
         assert found["base"] == before["run_id"] == night["base"]["base"]
         assert night["nights"] == at
         assert all(0 < share < 0.03 for share in found["changed"].values())
-        assert all(0 < count < night["rows"] for count in found["mended"].values())
         assert night["published"] and night["version"] == at
 
 

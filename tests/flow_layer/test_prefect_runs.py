@@ -17,7 +17,7 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.states import Failed
 
 from flows.run_config import RunConfig
-from tasks import prefect_tasks
+from tasks import prefect_tasks, publish_events
 from tasks.demo_tables import LAST_DAY
 from tasks.errors import GateRefusedError, InputError, StorageError, TableHeldError
 from tasks.publish_config import PublishConfig
@@ -59,7 +59,7 @@ def test_a_server_shows_the_day_the_stages_and_what_was_found(three_days: Publis
 
 
 def test_the_table_is_one_asset(three_days: Published, prefect_server: str) -> None:
-    key = prefect_tasks.asset_key(PublishConfig(uri=table_uri(three_days.demo)))
+    key = publish_events.asset_key(PublishConfig(uri=table_uri(three_days.demo)))
     assert key == f"file://{table_uri(three_days.demo)}"
     question = {
         "filter": {
@@ -86,7 +86,7 @@ def test_the_table_is_one_asset(three_days: Published, prefect_server: str) -> N
     ],
 )
 def test_asset_keys_are_the_tables_uri_as_prefect_takes_it(uri: str, key: str) -> None:
-    assert prefect_tasks.asset_key(PublishConfig(uri=uri)) == key == Asset(key=key).key
+    assert publish_events.asset_key(PublishConfig(uri=uri)) == key == Asset(key=key).key
 
 
 def test_only_what_touches_storage_is_tried_again() -> None:

@@ -71,6 +71,15 @@ def test_it_is_the_mean_cosine_over_the_items_of_both_days(tmp_path: Path, confi
     assert found == {m: pytest.approx(mean_cosine(before[m], after[m]), abs=1e-9) for m in before}
 
 
+def test_of_a_large_day_every_so_many_th_row_group_tells(tmp_path: Path, config: PublishConfig) -> None:
+    items = [f"item-{x}" for x in range(12)]
+    before, after = {"image": some(1, items)}, {"image": some(2, items)}
+    publish(config, refs(tmp_path / "old", before), YESTERDAY)
+    sampled = {x: before["image"][x] for x in (*items[0:3], *items[6:9])}
+    found = drift_since_last(config, TODAY, *refs(tmp_path / "new", after), sample_rows=6)
+    assert found == {"image": pytest.approx(mean_cosine(sampled, after["image"]), abs=1e-9)}
+
+
 def test_the_same_rows_do_not_drift(tmp_path: Path, config: PublishConfig) -> None:
     given = refs(tmp_path / "stages", {"image": some(1, ["a", "b", "c", "d"], missing=("c",))})
     publish(config, given, YESTERDAY)

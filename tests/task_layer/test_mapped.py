@@ -69,8 +69,26 @@ def test_what_is_computed_is_no_map(rows: tuple[np.ndarray, np.ndarray]) -> None
 
 
 def test_a_map_that_is_read_cannot_be_written(rows: tuple[np.ndarray, np.ndarray]) -> None:
-    with pytest.raises(ValueError, match="read-only"):
-        rows[1][0] = 1.0
+    for index in (0, slice(0, 3)):
+        with pytest.raises(ValueError, match="read-only"):
+            rows[1][index] = 1.0
+    assert np.array_equal(rows[0], rows[1])
+
+
+def test_a_run_is_written_as_numpy_would(tmp_path: Path) -> None:
+    out, wanted = create_mapped(tmp_path / "out.npy", (10, 4), np.float32), np.zeros((10, 4), np.float32)
+    for index, value in (
+        (slice(0, 3), 7),
+        (slice(2, 5), np.arange(4)),
+        (slice(-2, None), np.ones((2, 8), np.int64)[:, ::2]),
+        (slice(4, 4), 1),
+    ):
+        out[index] = wanted[index] = value
+    assert np.array_equal(out, wanted) and np.array_equal(np.load(tmp_path / "out.npy"), wanted)
+    with pytest.raises(ValueError, match="broadcast"):
+        out[0:2] = np.zeros((3, 4))
+    out[1:9:2] = wanted[1:9:2] = -1
+    assert np.array_equal(open_mapped(tmp_path / "out.npy")[0:10], wanted)
 
 
 def test_what_is_written_through_a_view_or_before_letting_go_is_kept(tmp_path: Path) -> None:

@@ -164,7 +164,6 @@ BAD: dict[str, tuple[Callable[[Path], Any], dict[str, Any], str]] = {
         {},
         r"/catalog\.parquet: source\.item_column .*UTF",
     ),
-    "id ends with NUL": (_catalog(item_id=[*IDS[:11], "x\0"]), {}, r"source\.item_column: an item id ends with a NUL"),
     "time a string": (
         _log(event_time=["2024-03-01"] * 40),
         {},

@@ -41,12 +41,22 @@ def test_item_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: pa.Dat
         {"row_number": 5, "item_id": "i01", "reason": "duplicate_id"},
         {"row_number": 11, "item_id": "i01", "reason": "duplicate_id"},
     ]
-    assert ref.meta["counts"]["items_quarantined"] == {"null_id": 1, "duplicate_id": 2}
+    assert ref.meta["counts"]["items_quarantined"] == {"null_id": 1, "duplicate_id": 2, "id_too_long": 0, "id_ends_with_nul": 0}
     kept = [*IDS[:4], *IDS[6:11]]
     assert ref.array("item_ids").tolist() == kept
     # The first row of an id wins, and every later item keeps its own feature and title.
     assert ref.array("features-text")[:, 0].tolist() == [float(IDS.index(x)) for x in kept]
     assert pq.read_table(ref.file("labels.parquet")).column("title").to_pylist() == [f"Title {x}" for x in kept]
+
+
+def test_ids_that_fixed_width_text_cannot_hold_cost_their_rows_alone(tmp_path: Path) -> None:
+    ids = [*IDS[:9], "x" * 512, "é" * 513, "i01\0"]
+    log = log_table(item_id=[ids[row * 7 % NUM_ITEMS] for row in range(40)])
+    ref = read(sample(tmp_path, catalog=catalog_table(item_id=ids), log=log, max_quarantined=0.5), tmp_path)
+    found = {x["item_id"]: x["reason"] for x in quarantined(ref, "items")}
+    assert found == {"é" * 513: "id_too_long", "i01\0": "id_ends_with_nul"}
+    assert list(ref.array("item_ids")) == ids[:10]
+    assert {x["item_id"]: x["reason"] for x in quarantined(ref, "interactions")} == dict.fromkeys(found, "unknown_item")
 
 
 def test_features(tmp_path: Path) -> None:

@@ -28,10 +28,10 @@ from rectifier_core.witness import WitnessConfig, witness_pairs
 from tasks import stages
 from tasks.plan_stage import plan_stage
 from tasks.publish_config import PublishConfig
+from tasks.rectified_stage import rectified_stage
 from tasks.references import Ref, StageStore, StageWriter
 from tasks.report_inputs import ModalityRefs
 from tasks.saved_records import load_record
-from tasks.shard_runner import LocalRunner
 from tasks.source import read_source
 
 DAY = date(2026, 6, 30)
@@ -85,7 +85,7 @@ def run(store: StageStore, source: Ref, config: PipelineConfig = CONFIG, seed: i
         )
         for m in copies
     }
-    return Chain(source, anchors, matched, stages.rectified_stage(source, matched, config.rectify, SegmentsConfig(), store))
+    return Chain(source, anchors, matched, rectified_stage(source, matched, config.rectify, SegmentsConfig(), store))
 
 
 @pytest.fixture(scope="module")
@@ -178,16 +178,19 @@ def test_a_changed_seed_rebuilds_what_draws(chain: Chain, store: StageStore) -> 
     assert run(store, chain.source, seed=SEED + 1).rebuilt >= {"anchors", *both("copies", "projection", "affinity", "trust"), WITNESS}
 
 
-def test_the_rows_do_not_depend_on_the_block_they_are_mended_in(chain: Chain, store: StageStore) -> None:
-    blocks = stages.rectified_stage(chain.source, chain.matched, replace(CONFIG.rectify, block_rows=37), SegmentsConfig(), store)
-    assert blocks.path != chain.rectified.path
-    assert blocks.digest == chain.rectified.digest
+def test_the_rows_do_not_depend_on_the_block_they_are_mended_in_nor_on_how_donors_are_read(chain: Chain, store: StageStore) -> None:
+    for rows, memory in ((37, 0), (53, 1 << 20)):
+        blocks = rectified_stage(
+            chain.source, chain.matched, replace(CONFIG.rectify, block_rows=rows), SegmentsConfig(), store, memory=memory
+        )
+        assert blocks.path != chain.rectified.path
+        assert blocks.digest == chain.rectified.digest
 
 
 def test_progress_ends_where_the_rows_end(chain: Chain, store: StageStore) -> None:
     told: list[tuple[str, int, int]] = []
-    config, store = replace(CONFIG.rectify, keep_trusted=0.11), replace(store, runner=LocalRunner(shard_rows=150))
-    stages.rectified_stage(chain.source, chain.matched, config, SegmentsConfig(), store, progress=lambda *x: told.append(x))
+    config = replace(CONFIG.rectify, keep_trusted=0.11, block_rows=150)
+    rectified_stage(chain.source, chain.matched, config, SegmentsConfig(), store, progress=lambda *x: told.append(x))
     assert told == [(f"rectifying {m}", done, 400) for m in ("image", "text") for done in (150, 300, 400)]
 
 

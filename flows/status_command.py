@@ -1,0 +1,54 @@
+"""``python -m flows status``: what state each day is in, as a table, as JSON, as a picture."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from flows.command_line import AsJson, ConfigFile, Debug, Overrides, given_day, run_command
+
+Start = Annotated[str | None, typer.Option("--start", help="The first day, YYYY-MM-DD; as many days as the table keeps by default.")]
+End = Annotated[str | None, typer.Option("--end", help="The last day, YYYY-MM-DD; the newest of the data or of the table by default.")]
+
+
+def status(
+    config: ConfigFile,
+    start: Start = None,
+    end: End = None,
+    picture: Annotated[Path | None, typer.Option("--picture", help="Draw the days into this PNG or SVG file.")] = None,
+    overrides: Overrides = None,
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    """Say for each day whether it is done, stale, missing, failed, refused, running or dead, and why."""
+
+    def work() -> dict[str, Any]:
+        from flows.run_config import RunConfig
+        from tasks.day_status import STATES, newest_shown, read_status
+
+        settings = RunConfig.from_toml(config, overrides or ())
+        first, last = given_day(start, "--start"), given_day(end, "--end")
+        days = read_status(settings.source, settings.publish, settings.run, settings.shaping, first, last)
+        if picture is not None:
+            from tasks.day_picture import draw_days
+
+            draw_days(days, picture)
+        latest = newest_shown(days)
+        return {
+            "table": settings.publish.uri,
+            "start": days[0].day.isoformat(),
+            "end": days[-1].day.isoformat(),
+            "latest": None if latest is None else latest.isoformat(),
+            "counts": {state: count for state in STATES if (count := sum(x.state == state for x in days))},
+            "days": [x.values for x in days],
+            "picture": None if picture is None else str(picture),
+        }
+
+    def told(found: dict[str, Any]) -> str:
+        from tasks.day_words import told_status
+
+        return told_status(found)
+
+    run_command(work, as_json, debug, told)

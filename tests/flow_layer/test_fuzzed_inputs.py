@@ -1,0 +1,98 @@
+"""Whatever a night is given, it ends in a whole table that reads back right, or in one line that names what is wrong and no table."""
+
+from __future__ import annotations
+
+from datetime import date
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pyarrow.parquet as pq
+import pytest
+from deltalake import DeltaTable
+
+from flows.command_line import read_config_and_day
+from rectifier_core.records import Status
+from tasks.errors import InputError
+from tasks.references import Ref
+from tasks.source import read_source
+from tests.flow_layer.flow_support import CommandLine, Finished
+from tests.flow_layer.fuzzed_inputs import CASES, KINDS
+from tests.flow_layer.fuzzed_shop import Case, Shop
+
+# Of every kind a whole night or two in make test, and all of them in make test-slow; every case is read in both.
+QUICK = {f"{kind.__name__}-0" for kind in KINDS}
+NIGHTS = [pytest.param(x, id=x.name, marks=[] if x.name in QUICK else [pytest.mark.slow]) for x in CASES]
+
+
+def test_there_are_two_hundred_and_no_two_of_a_name() -> None:
+    assert len({x.name for x in CASES}) == len(CASES) >= 200
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_reading_it_gives_an_account_of_every_row_or_one_line(tmp_path: Path, case: Case) -> None:
+    shop = case.build(tmp_path)
+    ref = _read(shop)
+    if isinstance(ref, InputError):
+        assert 2 in case.allowed, ref
+        assert any(x in str(ref) for x in case.names), ref
+        assert "sEcr3t" not in str(ref)
+        assert not list((tmp_path / "runs" / "stages").glob("*"))
+        return
+    assert case.allowed != (2,), "nothing was said against it"
+    counts = ref.meta["counts"]
+    assert counts["catalog_rows_read"] == counts["items"] + sum(counts["items_quarantined"].values())
+    quarantined = sum(counts["interactions_quarantined"].values())
+    assert counts["interactions_read"] == counts["not_positive"] + quarantined + counts["repeats_merged"] + counts["interactions_used"]
+    for name in ref.meta["modalities"]:
+        features = ref.array(f"features-{name}")
+        assert np.isfinite(features).all()
+        assert (features.any(axis=1) == ref.array(f"present-{name}")).all()
+
+
+@pytest.mark.parametrize("case", NIGHTS)
+def test_a_night_with_it_publishes_whole_or_says_in_one_line_why_not(tmp_path: Path, cli: CommandLine, case: Case) -> None:
+    shop = case.build(tmp_path)
+    finished = cli("rectify", "--config", tmp_path / "run.toml", "--json", *shop.arguments)
+    assert finished.code in case.allowed, (finished.code, finished.err)
+    assert "Traceback" not in finished.out + finished.err
+    assert all(x.isprintable() for x in finished.err.splitlines())
+    uri = tmp_path / "table"
+    if finished.code == 0:
+        _assert_whole(shop, finished)
+        return
+    assert finished.out == ""
+    assert any(x in finished.error for x in (case.names if finished.code == 2 else ("the quality gate refused",))), finished.error
+    assert "sEcr3t" not in finished.err
+    assert not uri.exists() or not any(uri.rglob("*.json")), "half a table"
+    assert not list((tmp_path / "runs" / "stages").glob(".tmp-*"))
+
+
+def _read(shop: Shop) -> Ref | InputError:
+    given: dict[str, list[str]] = {"--set": [], "--as-of": []}
+    for option, value in zip(shop.arguments[::2], shop.arguments[1::2], strict=True):
+        given[option].append(value)
+    try:
+        config, day = read_config_and_day(shop.folder / "run.toml", given["--set"], next(iter(given["--as-of"]), None))
+        return read_source(config.source, day, config.run.store)
+    except InputError as error:
+        return error
+
+
+def _assert_whole(shop: Shop, finished: Finished) -> None:
+    """The table holds one row for every usable id of the catalog, finite features of one width, and words and probabilities."""
+    result = finished.result
+    rows = pl.from_arrow(DeltaTable(result["table"]).to_pyarrow_table(filters=[("as_of", "=", date.fromisoformat(result["as_of"]))]))
+    assert isinstance(rows, pl.DataFrame)
+    bad = pq.read_table(Path(result["report"]).with_name("quarantine") / "items.parquet")
+    assert rows.height == result["rows"]
+    assert rows["item_id"].n_unique() == rows.height
+    assert shop.catalog.num_rows == rows.height + bad.num_rows
+    for name, facts in result["modalities"].items():
+        features = rows[name].drop_nulls()
+        assert features.explode(empty_as_null=False).is_finite().all()
+        assert features.list.len().n_unique() == 1
+        assert rows[f"{name}_trust"].drop_nulls().is_between(0, 1).all()
+        counted = dict(rows[f"{name}_status"].value_counts().iter_rows())
+        assert counted == {x.value: facts[x.value] for x in Status if facts[x.value]}
+        assert rows[name].null_count() == facts[Status.MISSING.value]
