@@ -25,7 +25,7 @@ from pyarrow import fs
 from tasks.credentials import masked
 from tasks.errors import StorageError
 from tasks.references import fsync
-from tasks.storage import resolve
+from tasks.storage import ATTEMPTS, CONNECT_SECONDS, REQUEST_SECONDS, resolve
 
 RUN_AGAIN = "nothing was published; free or fix the storage, then run again"
 UPLOADED = 8 << 20
@@ -139,9 +139,17 @@ def _entry(info: fs.FileInfo) -> FileEntry:
 
 
 def storage_options() -> dict[str, str]:
-    """What delta-rs must be told beside the environment, to find the very store that pyarrow writes to."""
+    """What delta-rs must be told beside the environment, to find the very store that pyarrow writes to, and to be as patient with it."""
+    patience = {
+        "connect_timeout": f"{CONNECT_SECONDS}s",
+        "timeout": f"{REQUEST_SECONDS}s",
+        "max_retries": "6",
+        "backoff_config.init_backoff": "500ms",
+        "backoff_config.max_backoff": "8s",
+        "retry_timeout": f"{ATTEMPTS * REQUEST_SECONDS}s",
+    }
     endpoint = os.environ.get("AWS_ENDPOINT_URL_S3")
-    return {"AWS_ENDPOINT_URL": endpoint} if endpoint else {}
+    return patience | ({"AWS_ENDPOINT_URL": endpoint} if endpoint else {})
 
 
 def make_folders(folder: Path) -> None:
