@@ -28,12 +28,16 @@ PRELOAD = ("flows.backfill_catalog", "tasks.report_figures")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BackfillOptions:
-    """Which ``states`` are run, in which order, how many days at a time, and how many seconds each waits for the table."""
+    """Which ``states`` are run, in which order, how many days at a time, and how many seconds each waits for the table.
+
+    With ``slot`` each takes its turn among all runs of the server that publish to the table.
+    """
 
     states: frozenset[str]
     newest_first: bool = False
     parallel: int = 1
     patience: float = 3600.0
+    slot: bool = False
 
     def __post_init__(self) -> None:
         if self.parallel < 1:
@@ -123,7 +127,7 @@ class _Launching:
             return DayOutcome(day=day, outcome="skipped", reason="another backfill is at it")
         self.flow_runs[day] = run_id
         config = self.config.model_copy(update={"resources": divided(self.config.resources, self.options.parallel)})
-        turn = {"since": planned.since, "prepares": self.options.parallel > 1, "patience": self.options.patience}
+        turn = {"since": planned.since, "prepares": self.options.parallel > 1, "patience": self.options.patience, "slot": self.options.slot}
         return DayProcess(run_day, (config, day, run_id, self.url, turn), PRELOAD)
 
 

@@ -16,21 +16,31 @@ from typing import Annotated, Any
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from prefect import flow
+from prefect.client.schemas.objects import State
 from prefect.flows import Flow
 from prefect.runtime import flow_run
 from prefect.states import Failed
 from pydantic import ConfigDict, Field, ValidationError, create_model
 
 from flows.audit_catalog import audit_catalog
+from flows.backfill_catalog import BackfillOptions, backfill_catalog
+from flows.backfill_command import failed_told as failed_days
+from flows.check_freshness import check_freshness
 from flows.evaluate_command import evaluate_day, failed_told
-from flows.rectify_catalog import rectify_catalog
+from flows.rectify_catalog import Turn, rectify_catalog
+from flows.refresh_feature_store import refresh_feature_store
 from flows.run_config import RunConfig, explain
-from flows.write_slot import write_slot
+from flows.watched import read_nights_config
 from tasks.audit_inputs import AuditOptions
+from tasks.backfill_plan import parse_reprocess
+from tasks.day_journal import mark, read_day
 from tasks.errors import InputError, RectifierError
+from tasks.feature_store_served import Older
 from tasks.source import resolve_day
 
 ENDINGS = {2: "BadInput", 3: "Refused", 4: "Held"}
+PATIENCE = 6 * 3600.0
+"""Seconds that a run waits for a table which a run without a slot, one from a command line, holds."""
 
 ConfigFile = Annotated[str, Field(description="The run config, a TOML file as the worker sees it.", min_length=1)]
 Day = Annotated[date | None, Field(description="The day, YYYY-MM-DD; the newest in the data by default.")]
@@ -97,10 +107,58 @@ def nightly(
     day = as_of or _yesterday(timezone)
     if day is None:
         raise InputError(f"nightly: timezone: {timezone!r} is no IANA time zone such as Europe/Berlin")
+    settings = read_nights_config(Path(config), overrides, day)
+    seen = mark(read_day(settings.run.folder, settings.publish, day))
+    turn = Turn(since=seen, prepares=False, patience=PATIENCE, waits=lambda: None, slot=True)
+    found: dict[str, Any] = rectify_catalog.fn(settings, day, turn)
+    return found
+
+
+@deployed("backfill", "backfill {start} to {end}")
+def backfill(
+    config: ConfigFile,
+    start: Annotated[date, Field(description="The first day, YYYY-MM-DD.")],
+    end: Annotated[date, Field(description="The last day, YYYY-MM-DD.")],
+    reprocess: Annotated[str, Field(description="Which days to run: missing, failed, stale, all; several by commas.")] = "missing,failed",
+    newest_first: Annotated[bool, Field(description="Begin with the newest day.")] = False,
+    parallel: Annotated[int, Field(description="Compute so many days side by side; memory is divided among them.", ge=1)] = 1,
+    overrides: Overrides = [],  # noqa: B006
+) -> dict[str, Any]:
+    """Run the days of a range that want a run, one at a time with the night; a repeat goes on where it was stopped."""
     settings = RunConfig.from_toml(Path(config), overrides)
-    with write_slot(settings.publish):
-        found: dict[str, Any] = rectify_catalog.fn(settings, day)
-        return found
+    states = parse_reprocess(reprocess, force=False)
+    options = BackfillOptions(states=states, newest_first=newest_first, parallel=parallel, patience=PATIENCE, slot=True)
+    found: dict[str, Any] = backfill_catalog.fn(settings, start, end, options)
+    if found["exit_code"]:
+        error = RectifierError(failed_days(found))
+        error.exit_code = found["exit_code"]
+        raise error
+    return found
+
+
+@deployed("refresh", lambda: f"refresh {flow_run.parameters.get('version') or 'the newest version'}")
+def refresh(
+    config: ConfigFile,
+    version: Annotated[int | None, Field(description="The version to serve; the newest by default.", ge=0)] = None,
+    older: Annotated[
+        Older, Field(description="With a version older than what is served: refuse it, serve it, or skip it as one that was overtaken.")
+    ] = "refuse",
+    overrides: Overrides = [],  # noqa: B006
+) -> dict[str, Any]:
+    """Let readers of the feature store have another version of the table; one that is served already writes nothing."""
+    found: dict[str, Any] = refresh_feature_store.fn(RunConfig.from_toml(Path(config), overrides), version, older)
+    return found
+
+
+@deployed("freshness", "freshness")
+def freshness(
+    config: ConfigFile,
+    within: Annotated[float | None, Field(description="Hours after a day's end by which it should be published.", gt=0)] = None,
+    overrides: Overrides = [],  # noqa: B006
+) -> dict[str, Any] | State[Any]:
+    """Say whether the newest published day is late; where it is, an event says so too."""
+    found = check_freshness(Path(config), overrides, within)
+    return Failed(name="Overdue", message=found["told"]) if found["late"] else found
 
 
 @deployed("audit", _of_day("audit"))

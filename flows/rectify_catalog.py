@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from datetime import date
 from typing import Any, Literal
@@ -15,6 +15,7 @@ from flows.learn_anchors import Beginning, begin, begin_cold, known_identity
 from flows.match_catalog import match_catalog, time_offsets
 from flows.run_config import RunConfig
 from flows.watched import watched
+from flows.write_slot import write_slot
 from rectifier_core.records import QualityReport, TableVersion
 from tasks import prefect_tasks as do
 from tasks.day_journal import DayRun, hold_day
@@ -40,15 +41,17 @@ from tasks.trend import Trend
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Turn:
-    """A day's place in a backfill, which saw the day's journal at ``since``.
+    """A day's place among others, a backfill's or a server's; who gave it saw the day's journal at ``since``.
 
-    The run ``waits`` for its turn to publish, ``patience`` seconds for the table then, and ``prepares`` its outputs before.
+    The run ``waits`` for its turn to publish, for the table's slot where runs of a server share one (``slot``), ``patience`` seconds for
+    the table then, and ``prepares`` its outputs before.
     """
 
     since: str
     prepares: bool
     patience: float
     waits: Callable[[], None]
+    slot: bool = False
 
 
 @flow(name="rectify-catalog", flow_run_name="rectify {as_of}", validate_parameters=False, persist_result=False)
@@ -87,6 +90,7 @@ def _rectify_in_turn(config: RunConfig, as_of: date, turn: Turn) -> dict[str, An
         day.enter("its turn")
         turn.waits()
         with (
+            write_slot(config.publish) if turn.slot else nullcontext(),
             open_run(config.run, config.publish, as_of, patience=turn.patience) as stages,
             open_runner(config.resources, day.watched(stages)) as store,
         ):

@@ -41,7 +41,9 @@ def start(
     """Start both, wait until they are ready, register; where they run already, register anew."""
 
     def work() -> dict[str, Any]:
-        _refuse_bad(config)
+        from flows.run_config import RunConfig
+
+        settings = RunConfig.from_toml(config)
         began, home = time.monotonic(), folder.absolute()
         running = _running(home)
         if running is None:
@@ -52,7 +54,7 @@ def start(
         from flows.server_registry import register, worker_is_online
 
         _wait_for(lambda: is_healthy(port), "server", home)
-        found = register(config.absolute())
+        found = register(config.absolute(), settings)
         _wait_for(worker_is_online, "worker", home)
         return found | {"ui": f"http://127.0.0.1:{port}", "folder": str(home), "seconds": round(time.monotonic() - began, 1)}
 
@@ -98,11 +100,11 @@ def register(config: Config, as_json: AsJson = False, debug: Debug = False) -> N
     """Register everything with the server that PREFECT_API_URL names, wherever that runs."""
 
     def work() -> dict[str, Any]:
-        _refuse_bad(config)
         set_prefect_defaults()
+        from flows.run_config import RunConfig
         from flows.server_registry import register as register_all
 
-        return register_all(config.absolute())
+        return register_all(config.absolute(), RunConfig.from_toml(config))
 
     run_command(work, as_json, debug, lambda found: f"registered {', '.join(found['deployments'])}")
 
@@ -132,13 +134,6 @@ def server_environment(folder: Path, port: int) -> dict[str, str]:
         "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)]),
     }
     return PREFECT_DEFAULTS | own
-
-
-def _refuse_bad(path: Path) -> None:
-    """Refuse a config that no run would take."""
-    from flows.run_config import RunConfig
-
-    RunConfig.from_toml(path)
 
 
 def _start(folder: Path, port: int) -> None:

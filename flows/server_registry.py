@@ -17,16 +17,18 @@ from prefect.client.schemas.filters import WorkerFilter, WorkerFilterStatus
 from prefect.events.schemas.automations import AutomationCore
 from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
 
+from flows.run_config import RunConfig
 from flows.server_supervisor import POOL
 from tasks.errors import InputError
+from tasks.publish_events import asset_key
 
 ROOT = Path(__file__).parents[1]
 DEPLOYMENTS = ROOT / "deployments"
 DEFAULTS = {"RECTIFIER_CRON": "30 2 * * *", "RECTIFIER_TIMEZONE": "UTC"}
 
 
-def register(config: Path) -> dict[str, Any]:
-    """Register it all with the server that PREFECT_API_URL names, for the run config ``config``; anew each time, under the same names.
+def register(path: Path, config: RunConfig) -> dict[str, Any]:
+    """Register it all with the server that PREFECT_API_URL names, for the run config at ``path``; anew each time.
 
     Raises InputError where Prefect will not take a deployment.
     """
@@ -35,7 +37,7 @@ def register(config: Path) -> dict[str, Any]:
             raise InputError("PREFECT_API_URL is not set: say which server, or start one with python -m flows server start")
         with suppress(ObjectAlreadyExists):
             client.create_work_pool(WorkPoolCreate(name=POOL, type="process", base_job_template=_process_template()))
-        deployments = _deploy(config)
+        deployments = _deploy({"RECTIFIER_CONFIG": str(path), "RECTIFIER_TABLE": asset_key(config.publish)})
         return {"deployments": deployments, "automations": _automate(client)}
 
 
@@ -45,8 +47,8 @@ def _process_template() -> dict[str, Any]:
     return ProcessWorker.get_default_base_job_template()
 
 
-def _deploy(config: Path) -> list[str]:
-    environment = {**DEFAULTS, **os.environ, "RECTIFIER_CONFIG": str(config)}
+def _deploy(told: dict[str, str]) -> list[str]:
+    environment = {**DEFAULTS, **os.environ, **told}
     command = [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all", "--prefect-file", str(DEPLOYMENTS / "prefect.yaml")]
     done = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, check=False)
     if done.returncode:

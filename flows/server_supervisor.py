@@ -53,8 +53,8 @@ class Kept:
         self.since = time.monotonic()
         tell(f"{self.name} started, pid {self.process.pid}")
 
-    def look(self) -> None:
-        """Start it if it is due; if it died, have it started again after a wait that doubles until it has been up for a while."""
+    def look(self) -> bool:
+        """Start it if it is due; whether it died, to be started again after a wait that doubles until it has been up for a while."""
         now = time.monotonic()
         if self.process is None:
             if now >= self.due and self.ready():
@@ -65,6 +65,15 @@ class Kept:
             tell(f"{self.name} ended with {self.process.returncode}; it is started again in {self.wait:g} s")
             self._end_rest()
             self.process = None
+            return True
+        return False
+
+    def retire(self) -> None:
+        """Ask it to end when it has done what it is at, and have another started."""
+        if self.process is not None and self.process.poll() is None:
+            tell(f"{self.name} pid {self.process.pid} makes way for another")
+            self.process.terminate()
+            self.process, self.due = None, time.monotonic() + self.wait
 
     def stop(self, grace: float) -> None:
         """Ask it to end, and make it after ``grace`` seconds."""
@@ -110,7 +119,9 @@ def supervise(folder: Path, port: int) -> None:
     ]
     while not told:
         for child in kept:
-            child.look()
+            if child.look() and child.name == "server":
+                # A worker that the server left alone no longer hears of cancellations: another takes its place, it ends with its last run.
+                kept[1].retire()
         _reap(kept)
         time.sleep(TICK)
     kept[1].stop(WORKER_GRACE)

@@ -19,7 +19,7 @@ from tasks.errors import OnlineStoreError
 from tasks.feature_store_config import FeatureStoreConfig
 from tasks.feature_store_offline import drop_files, link_files
 from tasks.feature_store_online import OnlineStore
-from tasks.feature_store_registry import kept_online, read_served, serve, stage_registry, tell_served, views_of
+from tasks.feature_store_registry import kept_online, read_served, serve, since, stage_registry, sweep_left, tell_served, views_of
 from tasks.feature_store_rows import feast_rows, source_columns
 from tasks.feature_store_served import Generation, Older, Served, Step, next_step, rows_digest
 from tasks.feature_store_views import ServedSchema
@@ -50,6 +50,7 @@ def refresh_store(
     """
     began = time.monotonic()
     with held_file(config.root / ".lock", f"feature store {config.folder}", run="refresh", patience=config.patience):
+        sweep_left(config)
         served = read_served(config)
         snapshot = open_snapshot(publish, version=version)
         table = existing_table(publish)
@@ -106,6 +107,8 @@ def _push(
     online: OnlineStore, config: FeatureStoreConfig, served: Served | None, now: Served, snapshot: Snapshot, progress: Progress
 ) -> None:
     """Write the rows of ``now`` beside what is served, look at a sample, and serve them."""
+    if served is not None and served.previous is not None:
+        _let_readers_notice(config)
     online.clear(kept_online(now.previous))
     staged = stage_registry(config, now)
     views = views_of(config, now.generation)
@@ -121,6 +124,11 @@ def _push(
             " served; see that it has room and drops nothing, then refresh again"
         )
     serve(config, now, staged)
+
+
+def _let_readers_notice(config: FeatureStoreConfig) -> None:
+    """Wait until nobody reads any more what was served before the last refresh: what is now to be cleared."""
+    time.sleep(min(max(since(config) + config.grace - time.time(), 0.0), config.grace))
 
 
 def _is_whole(online: OnlineStore, config: FeatureStoreConfig, served: Served, snapshot: Snapshot) -> bool:

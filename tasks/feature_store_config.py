@@ -24,8 +24,9 @@ class FeatureStoreConfig:
     store; whoever reads it sees it under the same path. With "redis" the environment variable ``redis_variable`` holds Feast's connection
     string (``host:port,password=...,ssl=true``), for refreshes and readers alike; it is never written anywhere. ``project`` and ``service``
     are Feast's names. ``enabled`` lets the nightly run and a rollback refresh the store themselves when they have committed.
-    A reader that names its feature service once sees a new version after at most ``cache_seconds``. A refresh waits ``patience`` seconds
-    for another one to end. Raises ValueError with the key.
+    Readers notice a new version by the registry's time, and after ``cache_seconds`` at the latest; what it replaces stays online for at
+    least ``grace`` seconds, which the next refresh waits for. A refresh waits ``patience`` seconds for another one to end. Raises
+    ValueError with the key.
     """
 
     folder: str
@@ -35,6 +36,7 @@ class FeatureStoreConfig:
     project: str = "catalog_rectifier"
     service: str = "rectified_features"
     cache_seconds: int = 10
+    grace: float = 15.0
     patience: float = 60.0
 
     def __post_init__(self) -> None:
@@ -48,8 +50,9 @@ class FeatureStoreConfig:
             raise ValueError("redis_variable: wanted the name of an environment variable, in A-Z 0-9 _; it holds the connection string")
         if self.cache_seconds < 1:
             raise ValueError(f"cache_seconds: wanted at least 1, got {self.cache_seconds}")
-        if not (math.isfinite(self.patience) and self.patience >= 0):
-            raise ValueError(f"patience: wanted a finite number of at least 0, got {self.patience}")
+        for name in ("grace", "patience"):
+            if not (math.isfinite(getattr(self, name)) and getattr(self, name) >= 0):
+                raise ValueError(f"{name}: wanted a finite number of at least 0, got {getattr(self, name)}")
 
     @property
     def root(self) -> Path:

@@ -47,6 +47,12 @@ def read_served(config: FeatureStoreConfig) -> Served | None:
         ) from error
 
 
+def sweep_left(config: FeatureStoreConfig) -> None:
+    """Remove what killed refreshes left beside the registry; call it under the store's lock."""
+    for left in config.root.glob(f"{TEMPORARY}*"):
+        left.unlink(missing_ok=True)
+
+
 def views_of(config: FeatureStoreConfig, generation: Generation) -> dict[str, FeatureView]:
     """The feature views of a generation, by modality."""
     schema = ServedSchema(modalities=generation.modalities, integer_ids=generation.integer_ids)
@@ -60,8 +66,6 @@ def kept_online(*generations: Generation | None) -> dict[str, list[str]]:
 
 def stage_registry(config: FeatureStoreConfig, served: Served) -> Path:
     """A registry that serves ``served``, beside the one that is served now; it makes room in the online store for its views."""
-    for left in config.root.glob(f"{TEMPORARY}*"):
-        left.unlink(missing_ok=True)
     staged = config.root / f"{TEMPORARY}registry-{os.getpid()}"
     earlier: Sequence[FeatureView] = [] if served.previous is None else list(views_of(config, served.previous).values())
     schema = ServedSchema(modalities=served.generation.modalities, integer_ids=served.generation.integer_ids)
@@ -91,9 +95,14 @@ def serve(config: FeatureStoreConfig, served: Served, staged: Path) -> None:
 def tell_served(config: FeatureStoreConfig, served: Served) -> None:
     """Write for people and monitors what the registry says."""
     told = {name: getattr(served, name) for name in ("version", "as_of", "run_id", "rows", "online")}
-    told |= {"modalities": list(served.generation.modalities), "generation": served.generation.number}
-    text = json.dumps(told | {"since": int(config.registry.stat().st_mtime)}, indent=1) + "\n"
-    write_whole(config.root / SERVED, lambda place: place.write_text(text), failed=_FAILED)
+    told |= {"modalities": list(served.generation.modalities), "generation": served.generation.number, "since": since(config)}
+    write_whole(config.root / SERVED, lambda place: place.write_text(json.dumps(told, indent=1) + "\n"), failed=_FAILED)
+
+
+def since(config: FeatureStoreConfig) -> float:
+    """When the registry took its place, in seconds since the epoch; 0 where there is none."""
+    # Its modification time is from before it was flushed.
+    return config.registry.stat().st_ctime if config.registry.exists() else 0.0
 
 
 def feature_store_yaml(config: FeatureStoreConfig) -> str:

@@ -47,10 +47,12 @@ def _take(handle: int, what: str, path: Path, run: str, until: float) -> None:
             if time.monotonic() >= until:
                 raise TableHeldError(f"{what}: {_holder(handle)} holds it ({path}); wait for it to end or stop it, then run again")
             time.sleep(_AGAIN)
-        os.ftruncate(handle, 0)
-        os.pwrite(handle, json.dumps(holder).encode(), 0)
     except OSError as error:
         raise StorageError(f"{what}: {path} cannot be locked: {error.strerror}; put it on a disk that takes locks") from error
+    # Whoever is locked out without it is still locked out.
+    with suppress(OSError):
+        os.ftruncate(handle, 0)
+        os.pwrite(handle, json.dumps(holder).encode(), 0)
 
 
 def _locked(handle: int) -> bool:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 import shutil
 import time
@@ -55,7 +56,8 @@ class RunSettings:
 
     def __post_init__(self) -> None:
         if not Path(self.folder).is_absolute():
-            raise ValueError(f"folder: wanted an absolute path, got {self.folder!r}")
+            why = "stages are memory maps, and lie on a local or shared disk" if "://" in self.folder else "wanted an absolute path"
+            raise ValueError(f"folder: {why}, got {self.folder!r}")
         for name, least in (("keep_runs", 1), ("keep_stages", 0), ("keep_days", 0)):
             if getattr(self, name) < least:
                 raise ValueError(f"{name}: wanted at least {least}, got {getattr(self, name)}")
@@ -167,7 +169,18 @@ def save_summary(settings: RunSettings, summary: Mapping[str, Any]) -> Path:
     path, text = settings.run_folder(summary["run_id"]) / SUMMARY, json.dumps(summary, indent=1, allow_nan=False)
     failed = "summary: writing {path} failed: {why}; free or fix the disk, then run again"
     write_whole(path, lambda temporary: temporary.write_text(text), failed=failed)
+    _date_last(path)
     return path
+
+
+def _date_last(path: Path) -> None:
+    """Let a run's summary and its folder be the newest, also where the clock went back since another was written."""
+    others = [y for x in path.parent.parent.glob("*") if RUN_ID.fullmatch(x.name) and x != path.parent for y in (x, x / SUMMARY)]
+    with suppress(OSError):
+        latest = max((x.stat().st_mtime_ns for x in others if x.exists()), default=0)
+        for each in (path, path.parent):
+            if each.stat().st_mtime_ns <= latest:
+                os.utime(each, ns=(latest + 1_000_000, latest + 1_000_000))
 
 
 def load_summary(settings: RunSettings, run_id: str) -> dict[str, Any] | None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -30,6 +31,12 @@ def pytest_configure(config: pytest.Config) -> None:
     for name in [x for x in os.environ if x.startswith("PREFECT_")]:
         del os.environ[name]
     os.environ.update({**PREFECT_DEFAULTS, **THREADS, "PREFECT_HOME": home, "PREFECT_LOGGING_COLORS": "false"})
+
+
+def pytest_unconfigure() -> None:
+    """Let go of DuckDB as Feast opened it, before the interpreter ends: it would print what it takes for leaks."""
+    if (ibis := sys.modules.get("ibis")) is not None:
+        ibis.options.default_backend = None
 
 
 @pytest.fixture(scope="session")

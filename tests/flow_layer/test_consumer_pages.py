@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import polars as pl
 import pytest
 import torch
@@ -20,6 +21,7 @@ from flows.export_table import ExportOptions, export_table
 from flows.run_config import RunConfig
 from rectifier_core.records import Status
 from tasks.errors import InputError
+from tasks.feature_store import refresh_store
 from tasks.publish_config import PublishConfig
 from tasks.references import StageStore, StageWriter
 from tasks.source import read_source
@@ -72,8 +74,14 @@ def run_page(shop: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Cal
 
 
 def run_command(words: list[str]) -> None:
-    """An export as a page spells it, by what the command line calls."""
+    """An export or a refresh as a page spells it, by what the command line calls."""
     command, options = words[0], dict(zip(words[1::2], words[2::2], strict=True))
+    if command == "refresh":
+        config = RunConfig.from_toml(Path(options.pop("--config")), [options.pop("--set")] if "--set" in options else [])
+        version = int(options.pop("--version")) if "--version" in options else None
+        assert not options
+        refresh_store(config.feature_store, config.publish, version=version)
+        return
     assert command == "export"
     assert set(options) <= {"--config", "--format", "--out", "--day"}
     day = date.fromisoformat(options["--day"]) if "--day" in options else None
@@ -158,9 +166,23 @@ def test_mmrec(run_page: Callable[[str], dict[str, Any]]) -> None:
     assert not names["has_image"].all()
 
 
+def test_feast(run_page: Callable[[str], dict[str, Any]]) -> None:
+    names, today = run_page("feast.md"), of_day(TODAY)
+    row = next(x for x in today.iter_rows(named=True) if x["item_id"] == "item-0000012")
+    for name in ("image", "image_trust", "image_status", "text"):
+        assert names["rows"][name] == [row[name], None]
+    assert names["rows"]["image_version"] == [1, None]
+    assert names["rows"]["image_as_of"][0].date().isoformat() == TODAY
+    found = names["features"].sort_values("event_timestamp")
+    assert pd.isna(found["image_as_of"].iloc[0])
+    assert pd.Timestamp(found["image_as_of"].iloc[1]).date().isoformat() == TODAY
+    assert list(found["image"].iloc[1]) == row["image"]
+    assert names["day"][0].date().isoformat() == TODAY
+
+
 def test_there_is_a_page_for_each_and_the_readme_names_it() -> None:
     pages = {x.name for x in PAGES.glob("*.md")}
-    assert {"polars.md", "pyarrow.md", "duckdb.md", "pytorch.md", "mmrec.md"} <= pages
+    assert {"polars.md", "pyarrow.md", "duckdb.md", "pytorch.md", "mmrec.md", "feast.md"} <= pages
     readme = (ROOT / "README.md").read_text()
     assert all(f"docs/consumers/{name}" in readme for name in pages)
 

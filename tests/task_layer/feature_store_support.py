@@ -72,7 +72,9 @@ def open_store(config: FeatureStoreConfig) -> FeatureStore:
 def read_online(config: FeatureStoreConfig, items: Sequence[Any], store: FeatureStore | None = None) -> dict[Any, dict[str, Any]]:
     """What a reader gets for these items, by item."""
     store = open_store(config) if store is None else store
-    found = store.get_online_features(store.get_feature_service(config.service), [{"item_id": x} for x in items]).to_dict()
+    found = store.get_online_features(
+        store.get_feature_service(config.service, allow_cache=True), [{"item_id": x} for x in items]
+    ).to_dict()
     return {item: {name: values[row] for name, values in found.items() if name != "item_id"} for row, item in enumerate(items)}
 
 

@@ -58,7 +58,7 @@ def store(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mo
         with server.client() as client:
             client.flushall()
         monkeypatch.setenv("CATALOG_RECTIFIER_REDIS", server.connection_string)
-    return FeatureStoreConfig(folder=str(tmp_path / "store"), online=request.param, patience=0)
+    return FeatureStoreConfig(folder=str(tmp_path / "store"), online=request.param, patience=0, grace=0)
 
 
 @pytest.fixture

@@ -156,6 +156,31 @@ def test_runs_of_long_ago_are_dropped_but_the_newest(tmp_path: Path) -> None:
     assert names(kept) == [new.name]
 
 
+def test_the_run_just_done_is_the_newest_also_where_the_clock_went_back(tmp_path: Path) -> None:
+    kept = settings(tmp_path, keep_runs=2, keep_stages=1)
+    for number in range(3):
+        save_summary(kept, {"run_id": f"{20240310 + number}-{number:012x}", "version": number, "stages": {}})
+        for path in tmp_path.rglob("*"):
+            # An hour back: what was there is of an hour ahead.
+            os.utime(path, (path.stat().st_mtime + 3600,) * 2)
+        sweep_runs(kept)
+    assert names(kept) == ["20240311-000000000001", "20240312-000000000002"]
+    newest = max(tmp_path.glob("runs/*/summary.json"), key=lambda x: x.stat().st_mtime_ns)
+    assert newest.parent.name == "20240312-000000000002"
+
+
+def test_what_a_killed_run_left_of_a_file_goes_an_hour_later(tmp_path: Path) -> None:
+    kept = settings(tmp_path)
+    path = save_summary(kept, {"run_id": "20240310-000000000000", "version": 1, "stages": {}})
+    left = path.with_name(".tmp-report.html-77")
+    left.write_text("<")
+    sweep_runs(kept)
+    assert left.exists()
+    os.utime(left, (left.stat().st_mtime - 3700,) * 2)
+    sweep_runs(kept)
+    assert sorted(x.name for x in path.parent.iterdir()) == ["summary.json"]
+
+
 def test_sweeping_where_nothing_ever_ran(tmp_path: Path) -> None:
     sweep_runs(settings(tmp_path))
     assert not (tmp_path / "runs").exists()
