@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from datetime import date
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from tasks.credentials import masked
 from tasks.day_journal import DayTakenError
 from tasks.errors import GateRefusedError, InputError, RectifierError, TableHeldError, exit_code_of
 from tasks.memory import peak_memory_bytes
@@ -24,7 +25,7 @@ from tasks.progress import run_logger
 from tasks.publish_config import PublishConfig
 from tasks.publish_events import asset_key
 from tasks.run_context import RunContext, bind_run, current_stage
-from tasks.run_log import log_end, masked, run_log, told_in_one_line, use_console
+from tasks.run_log import log_end, run_log, told_in_one_line, use_console
 from tasks.storage import StorageUnreachableError
 from tasks.watch_config import WatchConfig
 

@@ -38,7 +38,7 @@ PRELOAD = [
 class Death:
     """The process kills itself right before the ``number``-th system call whose audit ``event`` names a path that ``pattern`` is found in.
 
-    Events are ``os.mkdir``, ``os.rename`` (the path that is renamed) and ``open``.
+    Events are ``os.mkdir``, ``os.rename`` and ``os.link`` (the path that gets another name), and ``open``.
     """
 
     event: str
