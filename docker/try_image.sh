@@ -11,7 +11,7 @@ test "$(said User)" = 10001 || fail "the image runs as $(said User)"
 test "$(said Entrypoint)" = '[tini -g -- python -m flows]' || fail "entrypoint $(said Entrypoint)"
 said Healthcheck | grep -q healthcheck.py || fail "no healthcheck"
 
-container=$(b from --name trial-$$ "$IMAGE")
+container=$(b from --name "trial-$$" "$IMAGE")
 root=$(b mount "$container")
 trap 'b rm "$container" > /dev/null' EXIT
 install --directory --owner 10001 --group 10001 "$WORK/data"
@@ -44,16 +44,25 @@ test "$status" = 2 || fail "a missing config ended with $status: $(cat "$WORK/no
 written=$(find "$root" -xdev -newer "$WORK/before" -type f ! -path "$root/home/app/*" ! -path "$root/tmp/*" ! -path "$root/run/*" ! -path "$root/etc/*" | head)
 test -z "$written" || fail "written outside /data, /tmp and the home folder: $written"
 
-# Prefect's server with its pages, as a user that may write neither to its package nor to the root of the image.
-port=$((20000 + RANDOM % 20000))
+# What compose.yaml starts of this image: a server with its pages, the deployments registered, a worker, and a night given to it.
+# Each with what it starts is a process group, so that it can be ended whole.
+set -m
+port=$((20000 + RANDOM % 20000)) health=$((40000 + RANDOM % 20000))
+api=http://127.0.0.1:$port/api
 run prefect server start --host 127.0.0.1 --port "$port" > "$WORK/server.log" 2>&1 &
 server=$!
-for _ in $(seq 60); do
-  curl --silent --fail "http://127.0.0.1:$port/api/health" > /dev/null && break
-  sleep 1
-done
-page=$(curl --silent --fail --location "http://127.0.0.1:$port/" || true)
-run env "HEALTH_URL=http://127.0.0.1:$port/api/health" python docker/healthcheck.py || { tail "$WORK/server.log"; fail "the server is not well"; }
-kill "$server"; wait "$server" || true
-grep -qi '<title>' <<< "$page" || { tail "$WORK/server.log"; fail "the server shows no page"; }
+stop() { for group in ${worker:-} $server; do kill -- "-$group" 2> /dev/null || true; done; wait; b rm "$container" > /dev/null; }
+trap stop EXIT
+wait_for() { for _ in $(seq 180); do "$@" > /dev/null 2>&1 && return; sleep 1; done; return 1; }
+well() { run env "HEALTH_URL=$1" PREFECT_API_URL="$api" python docker/healthcheck.py; }
+wait_for curl --silent --fail "$api/health" || { tail "$WORK/server.log"; fail "the server does not come up"; }
+grep -qi '<title>' <<< "$(curl --silent --fail --location "http://127.0.0.1:$port/")" || { tail "$WORK/server.log"; fail "the server shows no page"; }
+run env PREFECT_API_URL="$api" python -m flows server register --config /data/demo/run.toml
+run env PREFECT_API_URL="$api" PREFECT_WORKER_WEBSERVER_HOST=127.0.0.1 PREFECT_WORKER_WEBSERVER_PORT="$health" \
+  prefect worker start --pool catalog-rectifier --type process --with-healthcheck > "$WORK/worker.log" 2>&1 &
+worker=$!
+wait_for well "http://127.0.0.1:$health/health" || { tail "$WORK/worker.log"; fail "the worker is not well"; }
+run env PREFECT_API_URL="$api" prefect deployment run rectify/nightly --param as_of=2026-06-29 --watch --watch-timeout 580 > "$WORK/nightly.log" 2>&1 ||
+  { tail -20 "$WORK/nightly.log" "$WORK/worker.log"; fail "the night that the worker was given"; }
+flows versions --config /data/demo/run.toml | grep -q 2026-06-29 || fail "the night is not in the table"
 echo "the image does what it is for"

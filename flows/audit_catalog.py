@@ -12,6 +12,7 @@ from prefect.cache_policies import NO_CACHE
 from flows.learn_anchors import begin_again
 from flows.match_catalog import match_catalog
 from flows.run_config import RunConfig
+from flows.watched import logged
 from tasks import prefect_tasks as do
 from tasks.audit import write_audit
 from tasks.audit_inputs import AuditInputs, AuditOptions
@@ -27,6 +28,7 @@ def audit(folder: Path, inputs: AuditInputs, options: AuditOptions) -> dict[str,
 
 
 @flow(name="audit-catalog", flow_run_name="audit {as_of}", validate_parameters=False, persist_result=False)
+@logged
 def audit_catalog(config: RunConfig, as_of: date, options: AuditOptions, out: Path | None = None) -> dict[str, Any]:
     """Audit one day into ``out`` (by default beside the day's report) and return the counts.
 

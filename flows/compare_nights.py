@@ -11,6 +11,7 @@ from prefect import flow
 from flows.learn_anchors import begin_again, begin_cold
 from flows.match_catalog import match_catalog
 from flows.run_config import RunConfig
+from flows.watched import logged
 from tasks import prefect_tasks as do
 from tasks.comparison import DayOutputs, compare_runs, within
 from tasks.comparison_page import write_comparison
@@ -21,6 +22,7 @@ from tasks.resources import use_resources
 
 
 @flow(name="compare-nights", flow_run_name="compare {as_of}", validate_parameters=False, persist_result=False)
+@logged
 def compare_nights(config: RunConfig, as_of: date, out: Path | None = None) -> dict[str, Any]:
     """Compare the day as an incremental run has it with a cold run, into ``out`` (by default beside the day's report); publish nothing.
 

@@ -30,6 +30,7 @@ from flows.evaluate_command import evaluate_day, failed_told
 from flows.rectify_catalog import Turn, rectify_catalog
 from flows.refresh_feature_store import refresh_feature_store
 from flows.run_config import RunConfig, explain
+from flows.watched import read_nights_config
 from tasks.audit_inputs import AuditOptions
 from tasks.backfill_plan import parse_reprocess
 from tasks.day_journal import mark, read_day
@@ -109,7 +110,7 @@ def nightly(
     day = as_of or _yesterday(timezone)
     if day is None:
         raise InputError(f"nightly: timezone: {timezone!r} is no IANA time zone such as Europe/Berlin")
-    settings = RunConfig.from_toml(Path(config), overrides)
+    settings = read_nights_config(Path(config), overrides, day)
     seen = mark(read_day(settings.run.folder, settings.publish, day))
     turn = Turn(since=seen, prepares=False, patience=PATIENCE, waits=lambda: None, slot=True)
     found: dict[str, Any] = rectify_catalog.fn(settings, day, turn)

@@ -11,6 +11,7 @@ from prefect import flow
 from prefect.task_runners import ThreadPoolTaskRunner
 
 from flows.run_config import RunConfig
+from flows.watched import logged
 from tasks import prefect_tasks as do
 from tasks.evaluation_grid import plan_grid
 from tasks.evaluation_needs import Chain
@@ -37,6 +38,7 @@ def evaluate(config: RunConfig, as_of: date) -> dict[str, Any]:
 
 
 @flow(name="evaluate-rectification", flow_run_name="evaluate {as_of}", validate_parameters=False, persist_result=False)
+@logged
 def evaluate_rectification(config: RunConfig, as_of: date, workers: int) -> dict[str, Any]:
     """Read, split, damage, learn anchors, make features, train and test each recommender, report."""
     folder = Path(config.run.folder) / FOLDER

@@ -9,7 +9,7 @@ from typing import Any
 from flows.command_line import given_day
 from flows.outlast import run_through
 from flows.rectify_catalog import rectify_catalog
-from flows.run_config import RunConfig
+from flows.watched import read_nights_config
 from tasks.errors import RectifierError
 from tasks.run_log import use_console
 from tasks.run_watch import watch_run
@@ -18,7 +18,8 @@ from tasks.source import resolve_day
 
 def rectify_day(path: Path, overrides: Iterable[str], as_of: str | None) -> dict[str, Any]:
     """Publish the day that ``as_of`` names, else the newest in the data; the run's summary."""
-    config, given = RunConfig.from_toml(path, overrides), given_day(as_of)
+    given = given_day(as_of)
+    config = read_nights_config(path, overrides, given)
     use_console(config.run.log)
     try:
         day = resolve_day(config.source, given)

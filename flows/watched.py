@@ -1,19 +1,36 @@
-"""A night that is watched from its first line to its last."""
+"""A night that is watched from its first line to its last, and other work on a day that is logged."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import date
 from functools import wraps
-from typing import Any, Concatenate, ParamSpec
+from pathlib import Path
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from prefect.runtime import flow_run
 
 from flows.run_config import RunConfig
+from tasks.errors import InputError
+from tasks.night_events import FAILED, emit_night
+from tasks.run_context import RunContext, bind_run
+from tasks.run_log import run_log, told_in_one_line, use_console
 from tasks.run_watch import watch_run
 
 P = ParamSpec("P")
+T = TypeVar("T")
 Night = Callable[Concatenate[RunConfig, date, P], dict[str, Any]]
+
+
+def read_nights_config(path: Path, overrides: Iterable[str], as_of: date | None) -> RunConfig:
+    """The config of a night. One that cannot be read is a failed night too: its event is of the file, for no table is known."""
+    try:
+        return RunConfig.from_toml(path, overrides)
+    except InputError as error:
+        day = None if as_of is None else as_of.isoformat()
+        facts = {"as_of": day, "run_id": None, "stage": None, "exit_code": error.exit_code, "message": told_in_one_line(error)}
+        emit_night(FAILED, f"file://{path.absolute()}", facts)
+        raise
 
 
 def watched(night: Night[P]) -> Night[P]:
@@ -26,3 +43,16 @@ def watched(night: Night[P]) -> Night[P]:
             return run.summary
 
     return watched_night
+
+
+def logged(work: Callable[Concatenate[RunConfig, date, P], T]) -> Callable[Concatenate[RunConfig, date, P], T]:
+    """``work`` on a day, with its lines in the day's log: for what publishes nothing, and so counts as no night."""
+
+    @wraps(work)
+    def logged_work(config: RunConfig, as_of: date, /, *args: P.args, **given: P.kwargs) -> T:
+        use_console(config.run.log)
+        run = RunContext(folder=config.watch.folder, as_of=as_of.isoformat(), flow_run_id=flow_run.get_id())
+        with bind_run(run), run_log(run):
+            return work(config, as_of, *args, **given)
+
+    return logged_work

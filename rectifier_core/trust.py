@@ -16,16 +16,22 @@ interval without that.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Set
+from collections.abc import Callable, Mapping, Set
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
+from typing import TypeVar
 
 import numpy as np
+import torch
 
 from rectifier_core.evidence import Pairings
 from rectifier_core.mixture import Mixture, fit_mixture
 from rectifier_core.numerics import logit, separation
 from rectifier_core.records import Anchors, Float32, Float64, Int32, Projection, Trust
 from rectifier_core.testimony import Testimony, Voices, Witnesses
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,22 +75,30 @@ def judge_trust(
     rows are another item's, features fit each other all the same: witnesses that are wrong together are not heard.
     """
     cases = {m: Testimony(m, projections, witnesses, anchors, seed) for m in projections}
-    alone = {m: _judge(case, {}, config) for m, case in cases.items()}
+    alone = _at_once({m: partial(_judge, case, {}, config) for m, case in cases.items()})
     voices = {m: _voice(case, alone[m]) for m, case in cases.items()}
     heard = {m for m, x in alone.items() if x.mixture is not None}
-    together = {m: _judge(case, {x: voices[x] for x in case.partners}, config) if case.partners else alone[m] for m, case in cases.items()}
+    partners = {m: {x: voices[x] for x in case.partners} for m, case in cases.items()}
+    together = alone | _at_once({m: partial(_judge, case, partners[m], config) for m, case in cases.items() if case.partners})
     biased = {m for m in cases if _wrong_together(alone[m], together[m])}
-    trusts = {}
-    for m, case in cases.items():
+
+    def trust_of(m: str, case: Testimony) -> Trust:
         others = {x: voices[x] for x in case.partners if not biased & {m, x}}
         found = together[m] if len(others) == len(case.partners) else _judge(case, others, config) if others else alone[m]
         if found.mixture is None or not heard & {m, *others}:
-            trusts[m] = _cannot_tell(case, alone[m])
-            continue
+            return _cannot_tell(case, alone[m])
         trust = _told(case, alone[m], found, found.mixture, _among_alike(case, others, category, config))
         unheard = " and ".join(sorted(case.partners.keys() - others.keys()))
-        trusts[m] = replace(trust, reason=f"{trust.reason}; {unheard} not heard, being wrong together with it") if unheard else trust
+        return replace(trust, reason=f"{trust.reason}; {unheard} not heard, being wrong together with it") if unheard else trust
+
+    trusts = _at_once({m: partial(trust_of, m, case) for m, case in cases.items()})
     return {m: _without_behaviour(case, trusts, biased, config) for m, case in cases.items()}
+
+
+def _at_once(work: Mapping[str, Callable[[], T]]) -> dict[str, T]:
+    """What each piece of work gives, done by as many threads as torch has: a modality's judgement hears nothing of another's draws."""
+    with ThreadPoolExecutor(torch.get_num_threads()) as pool:
+        return dict(zip(work, pool.map(lambda x: x(), work.values()), strict=True))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

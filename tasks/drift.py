@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pyarrow.dataset import FileSystemDataset
 
+from rectifier_core.incremental.carried import gathered
 from rectifier_core.records import Status
 from tasks.publish_config import PublishConfig
 from tasks.references import Ref
@@ -21,7 +22,7 @@ from tasks.table_files import storage_errors
 from tasks.table_log import LOOK, days_shown, open_table, visible_files
 
 BATCH_ROWS = 4096
-SAMPLE_ROWS = 1 << 16
+SAMPLE_ROWS = 1 << 15
 """Rows of the last published day that are compared: of whole row groups, so a group more or less."""
 
 
@@ -76,15 +77,14 @@ def _rows_of(ids: np.ndarray, order: np.ndarray, column: pa.Array) -> np.ndarray
 
 def _cosines(column: pa.Array, rows: np.ndarray, rectified: Ref, modality: str) -> tuple[float, int]:
     features, status = rectified.array(f"features-{modality}"), rectified.array(f"status-{modality}")
-    there = np.flatnonzero((rows >= 0) & np.asarray(column.is_valid()))
+    given = np.asarray(column.is_valid())
+    there = np.flatnonzero((rows >= 0) & given)
     there = there[status[rows[there]] != Status.MISSING.code]
-    if not len(there):
+    if not len(there) or set(pc.unique(pc.list_value_length(column)).drop_null().to_pylist()) != {features.shape[1]}:
         return 0.0, 0
-    taken = column.take(pa.array(there))
-    if set(pc.unique(pc.list_value_length(taken)).to_pylist()) != {features.shape[1]}:
-        return 0.0, 0
-    before = taken.flatten().to_numpy(zero_copy_only=False).reshape(len(there), -1).astype(np.float64)
-    after = np.asarray(features[rows[there]], dtype=np.float64)
-    lengths = np.linalg.norm(before, axis=1) * np.linalg.norm(after, axis=1)
-    cosine = np.einsum("ij,ij->i", before, after) / np.maximum(lengths, np.finfo(np.float64).tiny)
+    # Arrow takes lists number by number; those that are not null lie side by side.
+    before = column.flatten().to_numpy(zero_copy_only=False).reshape(-1, features.shape[1])[(np.cumsum(given) - 1)[there]]
+    after = gathered(features, rows[there])
+    lengths = [np.sqrt(np.einsum("ij,ij->i", x, x, dtype=np.float64)) for x in (before, after)]
+    cosine = np.einsum("ij,ij->i", before, after, dtype=np.float64) / np.maximum(lengths[0] * lengths[1], np.finfo(np.float64).tiny)
     return float(cosine.sum()), len(there)

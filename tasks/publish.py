@@ -262,9 +262,14 @@ def _add_action(file: WrittenFile, day: str) -> AddAction:
 
 
 def _discard(files: TableFiles, written: list[WrittenFile]) -> None:
-    """Remove an attempt's files from a local table. In a shared store they are left to the sweep: without a lock between machines another
-    process may be publishing the very same run under the very same names."""
-    if files.root is None:
+    """Remove an attempt's files from a local table, but for those that a commit names: where a disk takes no locks another process may have
+    published the very same run, under the very same names. In a shared store they are all left to the sweep, for it may do so yet."""
+    if files.root is None or not written:
+        return
+    try:
+        named = {path for entry in read_log(files) for path in entry.added}
+    except (OSError, ValueError):
         return
     for file in written:
-        files.delete(file.path)
+        if file.path not in named:
+            files.delete(file.path)

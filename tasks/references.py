@@ -19,7 +19,7 @@ import shutil
 import time
 from collections.abc import Callable, Container, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from enum import Enum
 from pathlib import Path
@@ -32,7 +32,7 @@ from tasks.code_version import code_digest
 from tasks.errors import StorageError
 from tasks.mapped import create_mapped, open_mapped
 from tasks.memory import watch_memory
-from tasks.run_context import StageSpent, stage_ended
+from tasks.run_context import StageSpent, stage_ended, timed_stage
 from tasks.shard_runner import LocalRunner, Runner
 
 MANIFEST = "manifest.json"
@@ -112,17 +112,13 @@ class StageWriter:
         (self.folder / "meta.json").write_text(json.dumps(values, indent=1, sort_keys=True, allow_nan=False))
 
 
-def _unwatched(_kind: str) -> AbstractContextManager[None]:
-    return nullcontext()
-
-
 @dataclass(frozen=True, slots=True)
 class StageStore:
     """All stage outputs under one folder, where the shards of those being built are worked on, and who is told of each."""
 
     root: Path
     runner: Runner = field(default=LocalRunner(), compare=False)
-    watch: Callable[[str], AbstractContextManager[None]] = field(default=_unwatched, compare=False)
+    watch: Callable[[str], AbstractContextManager[None]] = field(default=timed_stage, compare=False)
 
     def once(self, kind: str, inputs: tuple[Any, ...], build: Callable[[StageWriter], None]) -> Ref:
         """The output of ``kind`` for these inputs (refs, configs, plain values): found whole, or built now and kept."""

@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
+import math
 import unicodedata
 from collections.abc import Iterable
 from typing import Any
 
+import numba
 import numpy as np
 import polars as pl
+import torch
 
-from rectifier_core.numerics import row_blocks, unit_rows
+from rectifier_core.numerics import row_blocks
 from rectifier_core.records import Bool, Float32, Int64
+from rectifier_core.shards import kernel, read_only
+from rectifier_core.top_k import in_threads
 from tasks.references import Ref
 from tasks.report_inputs import ReportInputs
-from tasks.report_numbers import BLOCK_BYTES, Array, Facts, stream, tidy
+from tasks.report_numbers import BLOCK_BYTES, Array, Facts, tidy
 
 NUM_SUSPECTS = 50
 NUM_NEAREST = 5
 LONGEST_ID = 80
 LONGEST_TITLE = 100
+TINY = float(np.finfo(np.float32).tiny)
 Nearest = tuple[Int64, Float32]
 
 
@@ -50,20 +56,43 @@ def nearest_rows(
     ref, name = matrix
     whole = ref.array(name)
     shift = np.zeros(whole.shape[1], np.float32) if centre is None else np.asarray(centre, dtype=np.float32)
-    queries = unit_rows(unit_rows(np.array(whole[rows], dtype=np.float32)) - shift)
-    del whole
+    queries = _unit_from(np.array(whole[rows], dtype=np.float32), shift)
     best = np.full((len(rows), count), -1, dtype=np.int64)
     score = np.full((len(rows), count), -np.inf, dtype=np.float32)
-    for block, values in stream(ref, name, block_bytes=block_bytes):
-        allowed = np.flatnonzero(usable[block])
-        if not len(allowed) or not len(rows):
-            continue
+    cosines: dict[int, Float32] = {}
+
+    def work(block: slice) -> None:
         # Six decimals: identical rows should tie, whatever order the matrix product summed in.
-        cosine = np.round(unit_rows(unit_rows(values[allowed].astype(np.float32, copy=False)) - shift) @ queries.T, 6)
+        cosines[block.start] = np.round(_unit_from(np.asarray(whole[block], dtype=np.float32), shift) @ queries.T, 6)
+
+    blocks = list(row_blocks(len(whole) if len(rows) else 0, max(1, block_bytes // max(1, 4 * whole.shape[1]))))
+    for block in in_threads(work, blocks, torch.get_num_threads()):
+        cosine, allowed = cosines.pop(block.start), np.flatnonzero(usable[block])
         for query, row in enumerate(rows):
-            if usable[row]:
-                _merge(best[query], score[query], allowed + block.start, cosine[:, query], int(row))
+            if usable[row] and len(allowed):
+                _merge(best[query], score[query], allowed + block.start, cosine[allowed, query], int(row))
     return best, score
+
+
+@kernel(numba.void(numba.float32[:, ::1], read_only(numba.float32, 1)), fastmath={"reassoc", "contract"})
+def _centre(rows: Any, centre: Any) -> None:
+    for row in range(len(rows)):
+        square = 0.0
+        for at in range(len(centre)):
+            square += np.float64(rows[row, at]) * np.float64(rows[row, at])
+        length, square = np.float32(max(math.sqrt(square), TINY)), 0.0
+        for at in range(len(centre)):
+            rows[row, at] = rows[row, at] / length - centre[at]
+            square += np.float64(rows[row, at]) * np.float64(rows[row, at])
+        length = np.float32(max(math.sqrt(square), TINY))
+        for at in range(len(centre)):
+            rows[row, at] /= length
+
+
+def _unit_from(rows: Float32, centre: Float32) -> Float32:
+    """``rows`` [N, D], which are overwritten: at unit length, less ``centre`` [D], and at unit length again."""
+    _centre(rows, centre)
+    return rows
 
 
 def mean_unit_row(matrix: tuple[Ref, str], usable: Bool, *, sample: int = 16_384) -> Float32:
@@ -71,9 +100,11 @@ def mean_unit_row(matrix: tuple[Ref, str], usable: Bool, *, sample: int = 16_384
     ref, name = matrix
     rows = np.flatnonzero(usable)
     rows = rows[:: max(1, len(rows) // sample)]
-    total = np.zeros(ref.array(name).shape[1])
+    whole = ref.array(name)
+    total = np.zeros(whole.shape[1])
     for block in row_blocks(len(rows), 1024):
-        total += unit_rows(np.array(ref.array(name)[rows[block]], dtype=np.float32)).sum(axis=0, dtype=np.float64)
+        unit = np.array(whole[rows[block]], dtype=np.float32)
+        total += _unit_from(unit, np.zeros(unit.shape[1], np.float32)).sum(axis=0, dtype=np.float64)
     return (total / max(1, len(rows))).astype(np.float32)
 
 

@@ -1,12 +1,15 @@
 """Where input files lie: local paths and ``s3://`` URIs behind one pyarrow filesystem, and reading errors as one line for the user.
 
 S3 takes its credentials, region and endpoint from the usual AWS environment (``AWS_ENDPOINT_URL_S3`` or ``AWS_ENDPOINT_URL`` for anything
-that is not AWS itself); none of them is ever part of a message.
+that is not AWS itself); no credential is ever part of a message. A request that gets no byte for ``REQUEST_SECONDS`` has failed, and so has
+one that is answered 500 or 503; it is made ``ATTEMPTS`` times in all, with pauses that double, so a store that is gone is one line within a
+minute and a half.
 """
 
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,11 +19,19 @@ from urllib.parse import urlsplit
 import pyarrow as pa
 from pyarrow import fs
 
+from tasks.credentials import masked
 from tasks.errors import InputError
 
 S3 = "s3://"
 GLOB = frozenset("*?[")
-NOT_ANSWERED = ("NETWORK_CONNECTION", "SLOW_DOWN", "THROTTLING", "REQUEST_TIMEOUT", "SERVICE_UNAVAILABLE", "INTERNAL_FAILURE", "curlCode")
+CONNECT_SECONDS, REQUEST_SECONDS, ATTEMPTS = 5, 20, 4
+NOT_ANSWERED = re.compile(
+    r"NETWORK_CONNECTION|SLOW_DOWN|THROTTLING|REQUEST_TIMEOUT|SERVICE_UNAVAILABLE|INTERNAL_FAILURE|curlCode|HTTP status (429|5\d\d)"
+)
+DENIED = re.compile(
+    r"ACCESS_DENIED|INVALID_ACCESS_KEY_ID|SIGNATURE_DOES_NOT_MATCH|INVALID_CLIENT_TOKEN_ID|UNRECOGNIZED_CLIENT|MISSING_AUTHENTICATION_TOKEN"
+    r"|InvalidAccessKeyId|ExpiredToken|InvalidToken|EXPIRED_TOKEN|HTTP status 40[13]"
+)
 
 
 class StorageUnreachableError(InputError):
@@ -60,7 +71,8 @@ def _s3() -> fs.FileSystem:
     region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
     if region:
         options["region"] = region
-    return fs.S3FileSystem(**options)
+    patience = {"connect_timeout": CONNECT_SECONDS, "request_timeout": REQUEST_SECONDS}
+    return fs.S3FileSystem(**options, **patience, retry_strategy=fs.AwsStandardS3RetryStrategy(max_attempts=ATTEMPTS))
 
 
 def list_files(uri: str) -> tuple[fs.FileSystem, tuple[StoredFile, ...]]:
@@ -69,8 +81,8 @@ def list_files(uri: str) -> tuple[fs.FileSystem, tuple[StoredFile, ...]]:
     Below the named folder, names starting with ``_`` or ``.`` are left out, as writers of Parquet folders mean them to be. Raises
     InputError if nothing is there, and for a Delta table's folder, whose files are not its rows.
     """
-    filesystem, path = resolve(uri)
     with reading(uri):
+        filesystem, path = resolve(uri)
         info = filesystem.get_file_info(path)
         if info.type == fs.FileType.File:
             return filesystem, (_stored(info, uri),)
@@ -116,12 +128,19 @@ def reading(uri: str) -> Iterator[None]:
     try:
         yield
     except (pa.ArrowException, OSError) as error:
-        reason = " ".join(str(error).split("\n")[0].split())[:300]
+        reason = masked(" ".join(str(error).split("\n")[0].split()))[:300]
         if isinstance(error, FileNotFoundError) or "NO_SUCH_KEY" in reason:
             raise InputError(f"{uri}: vanished after it was listed; run again when nothing replaces the files") from error
         if isinstance(error, PermissionError):
             raise InputError(f"{uri}: no permission to read it") from error
-        if any(mark in reason for mark in NOT_ANSWERED):
+        if "NO_SUCH_BUCKET" in reason:
+            raise InputError(f"{uri}: there is no such bucket; check its name, AWS_REGION and AWS_ENDPOINT_URL") from error
+        if uri.startswith(S3) and DENIED.search(reason):
+            raise InputError(
+                f"{uri}: the object store refused the credentials of this environment ({reason}); check AWS_ACCESS_KEY_ID,"
+                " AWS_SECRET_ACCESS_KEY, AWS_SESSION_TOKEN and what they may read"
+            ) from error
+        if NOT_ANSWERED.search(reason):
             raise StorageUnreachableError(
                 f"{uri}: the object store did not answer ({reason}); check AWS_ENDPOINT_URL and the network"
             ) from error

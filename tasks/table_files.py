@@ -22,13 +22,13 @@ import pyarrow as pa
 from deltalake.exceptions import DeltaError
 from pyarrow import fs
 
+from tasks.credentials import masked
 from tasks.errors import StorageError
 from tasks.references import fsync
-from tasks.storage import resolve
+from tasks.storage import ATTEMPTS, CONNECT_SECONDS, REQUEST_SECONDS, resolve
 
 RUN_AGAIN = "nothing was published; free or fix the storage, then run again"
 UPLOADED = 8 << 20
-_SECRETS = ("AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_ACCESS_KEY_ID")
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,9 +139,17 @@ def _entry(info: fs.FileInfo) -> FileEntry:
 
 
 def storage_options() -> dict[str, str]:
-    """What delta-rs must be told beside the environment, to find the very store that pyarrow writes to."""
+    """What delta-rs must be told beside the environment, to find the very store that pyarrow writes to, and to be as patient with it."""
+    patience = {
+        "connect_timeout": f"{CONNECT_SECONDS}s",
+        "timeout": f"{REQUEST_SECONDS}s",
+        "max_retries": "6",
+        "backoff_config.init_backoff": "500ms",
+        "backoff_config.max_backoff": "8s",
+        "retry_timeout": f"{ATTEMPTS * REQUEST_SECONDS}s",
+    }
     endpoint = os.environ.get("AWS_ENDPOINT_URL_S3")
-    return {"AWS_ENDPOINT_URL": endpoint} if endpoint else {}
+    return patience | ({"AWS_ENDPOINT_URL": endpoint} if endpoint else {})
 
 
 def make_folders(folder: Path) -> None:
@@ -157,10 +165,7 @@ def make_folders(folder: Path) -> None:
 
 def one_line(error: BaseException) -> str:
     """An error's message on one line, no colours, no credentials, at most 300 characters."""
-    text = re.sub(r"\x1b\[[0-9;]*m", "", str(error) or type(error).__name__)
-    for name in _SECRETS:
-        if secret := os.environ.get(name):
-            text = text.replace(secret, "***")
+    text = masked(re.sub(r"\x1b\[[0-9;]*m", "", str(error) or type(error).__name__))
     text = " ".join(text.replace("↳", "").split())
     return text if len(text) <= 300 else text[:297] + "..."
 

@@ -19,7 +19,7 @@ import re
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 import pyarrow as pa
@@ -91,10 +91,19 @@ def record_run(config: PublishConfig, entry: Mapping[str, Any]) -> bool:
         known = _read(files, path) if files.entries([path]) else None
         new = known is None or _substance(known) != _substance(entry)
         if new:
+            entry = dict(entry) | {"recorded": _last(files, entry)}
             with files.create(path) as sink:
                 sink.write((json.dumps(entry, indent=1, sort_keys=True, allow_nan=False) + "\n").encode())
         _sweep(files, config.keep_trend)
     return new
+
+
+def _last(files: TableFiles, entry: Mapping[str, Any]) -> str:
+    """When the entry was recorded: after all others of its day, also where the clock went back since."""
+    others = [_read(files, x.path) for x in files.walk(str(entry["as_of"])) if x.path.endswith(".json")]
+    newest = max((datetime.fromisoformat(x["recorded"]) for x in others if x is not None), default=None)
+    mine = datetime.fromisoformat(str(entry["recorded"]))
+    return (mine if newest is None else max(mine, newest + timedelta(milliseconds=1))).isoformat(timespec="milliseconds")
 
 
 def _substance(entry: Mapping[str, Any]) -> Any:
@@ -123,6 +132,13 @@ def _by_day(files: Iterable[FileEntry]) -> dict[str, list[FileEntry]]:
         if _is_day(day) and name.endswith(".json") and not name.startswith(".") and "/" not in name:
             found.setdefault(day, []).append(file)
     return found
+
+
+def _is_time(text: Any) -> bool:
+    try:
+        return datetime.fromisoformat(text).tzinfo is not None
+    except (TypeError, ValueError):
+        return False
 
 
 def _is_day(text: str) -> bool:
@@ -164,7 +180,7 @@ def _is_entry(found: Any, path: str) -> bool:
     modalities, gate = found.get("modalities"), found.get("gate")
     return (
         found.get("outcome") in ("published", "unchanged", "refused")
-        and isinstance(found.get("recorded"), str)
+        and _is_time(found.get("recorded"))
         and isinstance(modalities, dict)
         and all(isinstance(x, dict) and x.keys() >= {*_FACTS, "drift"} for x in modalities.values())
         and isinstance(gate, list)

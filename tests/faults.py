@@ -8,8 +8,10 @@ path and occurrence, and paths repeat because such a process draws the same rand
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -132,12 +134,16 @@ class Job:
     said: Path
     trace: Path
 
-    def wait_for(self, what: Path, pattern: str) -> None:
-        """Until a file of this pattern lies under ``what``; fails when it takes too long."""
+    def wait_until_stopped(self) -> None:
+        """Until the signal of ``stop_after`` has stopped it; fails when it takes too long."""
         end = time.monotonic() + PATIENCE
-        while not any(what.glob(pattern)):
-            assert time.monotonic() < end, f"no {pattern} under {what}"
+        while not self.trace.exists() or "--- stopped by SIGSTOP ---" not in self.trace.read_text():
+            assert time.monotonic() < end, self.said.read_text()
             time.sleep(0.002)
+
+    def go_on(self) -> None:
+        """Let it run again."""
+        os.kill(self.pid, signal.SIGCONT)
 
     def wait(self) -> Ended:
         code = self.nursery._ask(wait=self.pid)
@@ -210,6 +216,11 @@ def points(trace: list[Call], pid: int, roots: tuple[str, ...]) -> list[Point]:
             found.append(Point(call.name, re.sub(rf"\b{pid}\b", "{pid}", path), counted[call.thread, call.name, path]))
     assert len(set(found)) == len(found), f"two threads do the same: {[x for x, times in Counter(found).items() if times > 1]}"
     return found
+
+
+def stop_after(call: str, number: int) -> list[str]:
+    """strace's options that stop the process after the ``number``-th such call of its main thread."""
+    return ["-e", f"trace={call}", "-e", f"inject={call}:signal=SIGSTOP:when={number}"]
 
 
 def disturbance(point: Point, fault: str) -> list[str]:

@@ -196,3 +196,15 @@ def ask_prefect(url: str, what: str, question: dict[str, Any]) -> Any:
     request = urllib.request.Request(f"{url}/{what}/filter", json.dumps(question).encode(), {"content-type": "application/json"})
     with urllib.request.urlopen(request, timeout=60) as answer:
         return json.load(answer)
+
+
+def move_to_s3(demo: Path, client: Any) -> str:
+    """Put a demo's catalog and log into a new bucket, let its config read them there and publish there; returns the table's uri."""
+    client.create_bucket(Bucket="lake")
+    text = (demo / "run.toml").read_text()
+    for name in ("catalog", "interactions", "warehouse/item_features"):
+        for path in sorted((demo / name).rglob("*.parquet")):
+            client.upload_file(str(path), "lake", f"shop/{path.relative_to(demo)}")
+        text = text.replace(f'"{name}"', f'"s3://lake/shop/{name}"')
+    (demo / "run.toml").write_text(text)
+    return "s3://lake/shop/warehouse/item_features"

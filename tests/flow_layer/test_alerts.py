@@ -94,6 +94,16 @@ def test_a_refused_and_a_failed_night_and_a_late_day_are_alerts(published: Publi
     assert fired(prefect_server, made[LATE])
 
 
+def test_a_config_that_cannot_be_read_is_an_alert_too(tmp_path: Path, cli: CommandLine, prefect_server: str) -> None:
+    missing = tmp_path / "run.toml"
+    made = create(prefect_server, "a night failed", f"file://{missing}")
+    failed = cli("rectify", "--config", missing, "--as-of", "2026-06-30")
+    assert failed.code == 2
+    (told,) = events(prefect_server, FAILED, f"file://{missing}")
+    assert ("error: " + told["payload"]["message"], told["payload"]["as_of"]) == (failed.error, "2026-06-30")
+    assert fired(prefect_server, made)
+
+
 def test_a_jump_is_an_alert(prefect_server: str) -> None:
     asset = asset_key(PublishConfig(uri="s3://alerts/features"))
     made = create(prefect_server, "a mismatch rate jumped", asset)

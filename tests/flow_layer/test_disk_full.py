@@ -46,9 +46,8 @@ def test_a_file_that_cannot_be_written_stops_the_run_until_it_can(demo: Path, cl
 def test_a_run_folder_that_cannot_be(demo: Path, cli: CommandLine, one_day: Published) -> None:
     (demo / "file").write_text("")
     finished = cli.rectify(demo, one_day.days[0], "--set", "run.folder='file/runs'")
-    assert finished.code == 1, finished.err
-    assert f"error: {demo}/file/runs" in finished.error
-    assert "Not a directory; free or fix the disk, then run again" in finished.error
+    assert finished.code == 2, finished.err
+    assert f"run.folder: {demo}/file is no folder" in finished.error
     assert days_of(table_uri(demo)) == []
 
 

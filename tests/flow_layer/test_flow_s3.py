@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,8 +10,8 @@ import boto3
 import pytest
 from deltalake import DeltaTable
 
-from tests.flow_layer.flow_support import CommandLine, Published, rows_of, table_uri
-from tests.s3_server import SERVER
+from tests.flow_layer.flow_support import CommandLine, Published, move_to_s3, rows_of, table_uri
+from tests.s3_server import serve_s3
 
 KEY, SECRET = "AKIAFLOWTESTING", "jalrXUtnFEMIK7MDENGbPxRfiCYEXAMPLEKEY"
 
@@ -23,11 +21,9 @@ def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, str]]:
     """The AWS environment of a real HTTP server in a process of its own."""
     for name in [x for x in os.environ if x.startswith("AWS_")]:
         monkeypatch.delenv(name)
-    with subprocess.Popen([sys.executable, "-c", SERVER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as server:
-        assert server.stdout is not None
-        assert server.stdin is not None
+    with serve_s3() as address:
         environment = {
-            "AWS_ENDPOINT_URL": server.stdout.readline().strip(),
+            "AWS_ENDPOINT_URL": address,
             "AWS_ACCESS_KEY_ID": KEY,
             "AWS_SECRET_ACCESS_KEY": SECRET,
             "AWS_REGION": "us-east-1",
@@ -36,21 +32,13 @@ def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, str]]:
         for name, value in environment.items():
             monkeypatch.setenv(name, value)
         yield environment
-        server.stdin.close()
 
 
 def test_everything_in_s3(
     demo: Path, cli: CommandLine, one_day: Published, s3: dict[str, str], prefect_server: str, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     client = boto3.client("s3", endpoint_url=s3["AWS_ENDPOINT_URL"], region_name="us-east-1")
-    client.create_bucket(Bucket="lake")
-    for name in ("catalog", "interactions"):
-        for path in sorted((demo / name).rglob("*.parquet")):
-            client.upload_file(str(path), "lake", f"shop/{path.relative_to(demo)}")
-    text = (demo / "run.toml").read_text()
-    for name in ("catalog", "interactions", "warehouse/item_features"):
-        text = text.replace(f'"{name}"', f'"s3://lake/shop/{name}"')
-    (demo / "run.toml").write_text(text)
+    move_to_s3(demo, client)
 
     day = one_day.days[0]
     finished = cli.rectify(demo, day, environment=s3)

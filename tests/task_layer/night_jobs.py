@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import resource
+import signal
 import sys
 from collections.abc import Callable
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 from tasks import table_sweep
@@ -82,3 +85,24 @@ def careless(path: str) -> None:
     """Write a file and flush nothing."""
     with open(path, "w") as stream:
         stream.write("abcd")
+
+
+def killed(point: int, config: dict[str, Any], refs: list[list[str]], day: str, seed: int) -> int:
+    """Publish under the lock in a process that sends itself SIGKILL before its ``point``-th change of the disk."""
+    left, root = point, str(Path(config["uri"]).parent)
+
+    def watch(event: str, given: tuple[Any, ...]) -> None:
+        nonlocal left
+        if event in ("os.rename", "os.link", "os.remove", "os.mkdir", "os.rmdir", "open") and str(given[0]).startswith(root):
+            left -= 1
+            if not left:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    source, rectified = (Ref(kind=kind, path=path, digest=digest) for kind, path, digest in refs)
+
+    def work() -> None:
+        with table_lock(PublishConfig(**config), run=f"rectify {day}"):
+            publish(PublishConfig(**config), (source, rectified), day, seed)
+
+    sys.addaudithook(watch)
+    return told(work)

@@ -16,7 +16,7 @@ from tasks.publish import PublishConfig
 from tasks.references import Ref
 from tasks.table_history import list_versions
 from tasks.table_sweep import sweep_table
-from tests.faults import Ended, Nursery, needs_strace
+from tests.faults import Ended, Nursery, needs_strace, stop_after
 from tests.task_layer.publish_support import command, data_files, identity, log_files, make_refs, plain, publish, shown, start
 
 DAYS = ("2024-03-01", "2024-03-02")
@@ -49,11 +49,12 @@ def test_a_publisher_killed_while_it_writes_leaves_the_old_version_and_a_rerun_c
 
 def overtaken(nursery: Nursery, config: PublishConfig, refs: tuple[Ref, Ref], day: str, seed: int) -> Ended:
     """Publish the first day's run 1 in a process that another publisher overtakes just before its commit gets its name."""
-    slow = ["-e", "trace=link", "-e", "inject=link:delay_enter=1000000"]
-    name = f"{config.uri}/_delta_log/{1:020d}.json"
-    job = nursery.start("publish_alone", {"uri": config.uri}, plain(refs), DAYS[0], 1, strace=slow, watch=[name])
-    job.wait_for(Path(config.uri), f".commit-*/_delta_log/{1:020d}.json")
+    # Flushed were a file, its folder, and the commit.
+    job = nursery.start("publish_alone", {"uri": config.uri}, plain(refs), DAYS[0], 1, strace=stop_after("fsync", 3))
+    job.wait_until_stopped()
+    assert any(Path(config.uri).glob(f".commit-*/_delta_log/{1:020d}.json"))
     assert publish(config, refs, day, seed).version == 1
+    job.go_on()
     return job.wait()
 
 
@@ -69,6 +70,42 @@ def test_a_publisher_that_loses_the_race_says_so_and_leaves_nothing_behind(nurse
     assert {x["run_id"] for x in list_versions(config)} == {identity(DAYS[0]).run_id, identity(day, 2).run_id}
     assert len(data_files(config.uri)) == 2
     assert len(log_files(config.uri)) == 2
+
+
+@needs_strace
+def test_two_publishers_of_the_very_same_run_write_at_the_same_time(nursery: Nursery, tmp_path: Path) -> None:
+    refs, config = make_refs(tmp_path / "stages"), PublishConfig(uri=str(tmp_path / "table"))
+    publish(config, refs, DAYS[0])
+    # The first one stops between flushing its file and naming it, the folder of the day being new, and there the second one passes it.
+    job = nursery.start("publish_alone", {"uri": config.uri}, plain(refs), DAYS[1], 0, strace=stop_after("fsync", 2))
+    job.wait_until_stopped()
+    assert any(Path(config.uri).glob(f"as_of={DAYS[1]}/.part-*.tmp"))
+    assert publish(config, refs, DAYS[1]).version == 1
+    job.go_on()
+    ended = job.wait()
+    assert ended.code in (0, TableHeldError.exit_code), ended.said
+    assert "failed" not in ended.said
+    assert DeltaTable(config.uri).version() == 1
+    assert shown(config.uri) == {day: {identity(day).run_id} for day in DAYS}
+    assert len(data_files(config.uri)) == 2
+
+
+@needs_strace
+def test_a_publisher_that_fails_leaves_the_files_that_another_published_of_the_same_run(nursery: Nursery, tmp_path: Path) -> None:
+    refs, config = make_refs(tmp_path / "stages"), PublishConfig(uri=str(tmp_path / "table"), rows_per_file=30)
+    publish(config, refs, DAYS[0])
+    # Where a disk takes no locks: before the second file gets its name another publishes the day, and then it cannot get it.
+    slow = [*stop_after("fsync", 4), "-e", "trace=fsync,rename", "-e", "inject=rename:error=EIO:when=2"]
+    job = nursery.start("publish_alone", {"uri": config.uri, "rows_per_file": 30}, plain(refs), DAYS[1], 0, strace=slow)
+    job.wait_until_stopped()
+    assert any(Path(config.uri).glob(f"as_of={DAYS[1]}/.part-*-00001.parquet.*.tmp"))
+    assert publish(config, refs, DAYS[1]).version == 1
+    job.go_on()
+    ended = job.wait()
+    assert (ended.code, ended.injected) == (1, 1), ended.said
+    assert shown(config.uri) == {day: {identity(day).run_id} for day in DAYS}
+    assert DeltaTable(config.uri).count() == 100
+    assert len(data_files(config.uri)) == 4
 
 
 @needs_strace

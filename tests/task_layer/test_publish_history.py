@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import time
 from pathlib import Path
 
@@ -11,10 +12,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from deltalake import DeltaTable
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
-from tasks import table_sweep
+from tasks import table_log, table_sweep
 from tasks.errors import InputError
 from tasks.publish import PublishConfig, find_published
 from tasks.references import Ref
@@ -142,6 +141,53 @@ def test_the_sweep_goes_by_age_and_makes_no_commit(config: PublishConfig, refs: 
     assert sweep_table(PublishConfig(uri=config.uri, vacuum_after_hours=0)) == []
 
 
+@pytest.mark.parametrize("hours", [-400.0, 400.0])
+def test_one_commit_by_a_wrong_clock_does_not_hide_what_was_dropped_lately(
+    config: PublishConfig, refs: tuple[Ref, Ref], monkeypatch: pytest.MonkeyPatch, hours: float
+) -> None:
+    monkeypatch.setattr(table_log, "_READERS", 2)
+    for seed in range(4):
+        publish(config, refs, DAYS[0], seed)
+    age(config.uri, 200)
+    commit = Path(config.uri) / "_delta_log" / f"{2:020d}.json"
+    commit.write_text(re.sub(r'("timestamp":)(\d+)', lambda x: f"{x[1]}{int(x[2]) + int(hours * 3_600_000)}", commit.read_text()))
+    assert sweep_table(config) == []
+    assert [x["restorable"] for x in list_versions(config)] == [True] * 4
+    assert [x["version"] for x in list_versions(config)] == [3, 2, 1, 0]
+
+
+def test_a_clock_that_jumps_ahead_costs_the_past_and_never_what_is_shown(config: PublishConfig, refs: tuple[Ref, Ref]) -> None:
+    for seed in range(2):
+        publish(config, refs, DAYS[0], seed)
+    age(config.uri, 10_000)
+    for commit in (Path(config.uri) / "_delta_log").glob("*.json"):
+        commit.write_text(re.sub(r'("\w*[tT]imestamp":)(\d+)', lambda x: f"{x[1]}{int(x[2]) - 36_000_000_000}", commit.read_text()))
+    assert len(sweep_table(config)) == 1
+    assert shown(config.uri) == {DAYS[0]: {identity(DAYS[0], 1).run_id}}
+    assert [x["restorable"] for x in list_versions(config)] == [True, False]
+
+
+def test_a_reader_of_a_version_goes_on_beside_publishers_and_sweeps(config: PublishConfig, refs: tuple[Ref, Ref]) -> None:
+    for day in DAYS[:2]:
+        publish(config, refs, day)
+    opened = DeltaTable(config.uri)
+    batches = opened.to_pyarrow_dataset().to_batches(batch_size=10)
+    first = next(iter(batches))
+    wanted = {day: {identity(day).run_id} for day in DAYS[:2]}
+    for seed in (1, 2):
+        for day in DAYS[:2]:
+            publish(config, refs, day, seed)
+            assert sweep_table(config) == []
+    rest = pa.Table.from_batches([first, *batches])
+    assert len(rest) == 100 and set(rest["run_id"].to_pylist()) == {identity(day).run_id for day in DAYS[:2]}
+    assert shown(config.uri, version=1) == wanted
+    # Whoever asks for no patience at all gets an error, and never a mix.
+    sweep_table(PublishConfig(uri=config.uri, vacuum_after_hours=0))
+    with pytest.raises((FileNotFoundError, OSError)):
+        opened.to_pyarrow_table()
+    assert shown(config.uri) == {day: {identity(day, 2).run_id} for day in DAYS[:2]}
+
+
 def test_a_sweep_before_the_first_commit_takes_only_what_is_old(config: PublishConfig) -> None:
     assert sweep_table(config) == []
     left = Path(config.uri) / "as_of=2024-03-01" / "part-x.parquet"
@@ -180,49 +226,6 @@ def test_a_log_that_another_tool_cleaned_still_lists_and_sweeps(config: PublishC
     sweep_table(PublishConfig(uri=config.uri, vacuum_after_hours=0))
     assert shown(config.uri) == {DAYS[0]: {identity(DAYS[0], 2).run_id}, DAYS[1]: {identity(DAYS[1]).run_id}}
     assert len(data_files(config.uri)) == 2
-
-
-ACTIONS = st.one_of(
-    st.tuples(st.just("publish"), st.integers(0, 3), st.integers(0, 1)),
-    st.tuples(st.just("rollback"), st.integers(0, 9), st.just(0)),
-    st.tuples(st.just("sweep"), st.booleans(), st.just(0)),
-)
-
-
-@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(actions=st.lists(ACTIONS, min_size=3, max_size=8))
-def test_any_order_of_publishing_rolling_back_and_sweeping_shows_whole_runs(
-    tmp_path_factory: pytest.TempPathFactory, actions: list[tuple[str, int, int]]
-) -> None:
-    folder = tmp_path_factory.mktemp("any-order")
-    refs = make_refs(folder / "stages", items=6, widths={"image": 2})
-    uri = str(folder / "table")
-    versions: list[dict[str, int]] = []
-    for action, number, seed in actions:
-        config = PublishConfig(uri=uri, keep_snapshots=3, vacuum_after_hours=0 if action == "sweep" and number else 1)
-        current = versions[-1] if versions else {}
-        if action == "publish":
-            day = f"2024-03-0{number + 1}"
-            kept = sorted({day, *current})[-3:]
-            if day not in kept:
-                with pytest.raises(InputError):
-                    publish(config, refs, day, seed)
-            elif publish(config, refs, day, seed).published:
-                versions.append({x: y for x, y in (current | {day: seed}).items() if x in kept})
-            else:
-                assert current[day] == seed
-        elif action == "rollback" and versions:
-            whole = {x["version"]: x["restorable"] for x in list_versions(config)}
-            if not whole.get(number, False):
-                with pytest.raises(InputError):
-                    roll_back(config, number)
-            elif roll_back(config, number).published:
-                versions.append(versions[number])
-        elif action == "sweep":
-            sweep_table(config)
-    if versions:
-        assert shown(uri) == {day: {identity(day, seed).run_id} for day, seed in versions[-1].items()}
-        assert DeltaTable(uri).version() == len(versions) - 1
 
 
 def test_pyarrow_reads_a_published_file_by_itself(config: PublishConfig, refs: tuple[Ref, Ref]) -> None:

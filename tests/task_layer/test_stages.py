@@ -308,5 +308,6 @@ def test_the_category_is_numbered_and_none_is_no_category(chain: Chain, store: S
 
 def test_checks_as_json(chain: Chain, tmp_path: Path) -> None:
     values = stages.quality_values(judge(chain, QualityConfig(), PublishConfig(uri=str(tmp_path / "table"))))
-    assert values[0] == {"name": "rows in = rows out + quarantined", "value": 402.0, "bound": 402.0, "rule": "equal to", "passed": True}
+    facts = {"value": 402.0, "bound": 402.0, "rule": "equal to", "passed": True, "blocking": True}
+    assert values[0] == {"name": "rows in = rows out + quarantined", **facts}
     json.dumps(values, allow_nan=False)

@@ -69,11 +69,25 @@ def test_a_refused_run_that_is_published_after_all(config: PublishConfig) -> Non
 
 
 def test_a_day_shows_the_run_recorded_last(config: PublishConfig) -> None:
+    # Before the last one the clock went back by two hours.
     for seed, hour in ((0, 5), (1, 9), (2, 7)):
-        record_run(config, entry(DAY, {"image": STEADY}, seed=seed, hour=hour, outcome="refused" if seed == 1 else "published"))
-    (found,) = read_trend(config).days
-    assert found == entry(DAY, {"image": STEADY}, seed=1, hour=9, outcome="refused")
+        given_entry = entry(DAY, {"image": STEADY}, seed=seed, hour=hour, outcome="refused" if seed == 2 else "published")
+        record_run(config, given_entry)
+        (found,) = read_trend(config).days
+        assert found | {"recorded": ""} == given_entry | {"recorded": ""}
+    assert found["recorded"] == entry(DAY, {}, hour=9)["recorded"].replace(".000", ".001")
     assert len(written(config)) == 3
+
+
+def test_what_a_killed_run_left_in_the_trend_goes_an_hour_later(config: PublishConfig) -> None:
+    left = Path(trend_uri(config)) / DAY / ".x.json.77-ab.tmp"
+    left.parent.mkdir(parents=True)
+    left.write_text("{")
+    record_run(config, entry(DAY, {"image": STEADY}))
+    assert left.exists()
+    os.utime(left, (left.stat().st_mtime - 3700,) * 2)
+    record_run(config, entry(DAY, {"image": STEADY}))
+    assert not left.exists() and len(read_trend(config).days) == 1
 
 
 def test_days_come_oldest_first_and_no_more_than_asked_for(config: PublishConfig) -> None:
