@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.flow_layer.flow_support import PATIENCE, ROOT, Published, days_of, rows_of, serve_prefect, table_uri
-from tests.flow_layer.server_support import LocalServer, free_port
+from tests.flow_layer.flow_support import ROOT, Published, days_of, rows_of, serve_prefect, table_uri
+from tests.flow_layer.server_support import PATIENCE, LocalServer, free_port
 
 # Long enough to be killed in.
 SLOW = ["anchors.epochs=400", "anchors.patience=400"]
@@ -46,7 +46,7 @@ def test_a_run_whose_process_and_worker_are_killed_is_taken_over(server: LocalSe
     wait_for("anchors: loss", demo / "runs" / "logs" / f"{day}.log")
     server.kill("run", "worker")
     assert server.look(run_id)["state"]["type"] == "RUNNING"
-    found = server.ended(run_id, patience=600)
+    found = server.ended(run_id, patience=900)
     assert (found["state"]["type"], found["run_count"]) == ("COMPLETED", 2)
     assert days_of(table_uri(demo)) == [day]
 
@@ -57,7 +57,7 @@ def test_a_run_outlives_its_server_its_worker_and_what_keeps_them_up(server: Loc
     run_id = server.run("nightly", as_of=day)
     server.wait_until_running(run_id)
     server.kill("worker", "server")
-    found = server.ended(run_id, patience=600)
+    found = server.ended(run_id, patience=900)
     assert found["state"]["type"] == "COMPLETED"
     assert rows_of(table_uri(demo), day).equals(rows_of(table_uri(one_day.demo), day))
     server.kill("supervise")
