@@ -22,7 +22,7 @@ from flows.server_supervisor import RECORD, is_healthy
 from tasks.errors import ClusterError, InputError
 
 ROOT = Path(__file__).parents[1]
-READY_PATIENCE, SUPERVISOR_PATIENCE, STOP_PATIENCE = 180.0, 30.0, 60.0
+READY_PATIENCE, SUPERVISOR_PATIENCE, STOP_PATIENCE = 300.0, 30.0, 60.0
 
 Folder = Annotated[Path, typer.Option("--folder", help="Where the server keeps its database, settings and logs.")]
 Config = Annotated[Path, typer.Option("--config", help="The run config that the deployments take by default.")]
