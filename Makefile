@@ -98,6 +98,7 @@ bench: $(TESTSTAMP) ## every table that takes minutes, into benchmarks/results
 	$(call TABLE,top_k,)
 	$(call TABLE,sinkhorn,)
 	$(call TABLE,publish,)
+	$(call TABLE,online_reads,)
 	$(call TABLE,cluster,)
 	$(call TABLE,incremental,--items 6000 --image 384 --text 128 --nights 1 --changed 0.01)
 	@if test -d "$(DATA)"; then $(call TABLE,anchor_curve,--data $(DATA) --seeds 2 --logs sparse clustered); \
