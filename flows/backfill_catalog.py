@@ -18,7 +18,7 @@ from tasks.backfill_days import DayOutcome, Pace, carry_out, divided, log_day
 from tasks.backfill_plan import PlannedDay, dropped_days, exit_code, expected_seconds, plan_days, windows
 from tasks.day_journal import is_held
 from tasks.day_processes import DayProcess
-from tasks.day_status import newest_shown, read_status, shown_days
+from tasks.day_status import latest_day, read_status, shown_days
 from tasks.day_words import dropped_lines
 from tasks.errors import InputError
 from tasks.progress import run_logger
@@ -70,9 +70,10 @@ def plan_backfill(config: RunConfig, start: date, end: date, options: BackfillOp
     """Decide everything that can be decided before anything is spent. Raises InputError or StorageError."""
     _check_order(config, options)
     divided(config.resources, options.parallel)
-    days = read_status(config.source, config.publish, config.run, config.shaping, start, end)
+    shown = shown_days(config.publish)
+    days = read_status(config.source, config.publish, config.run, config.shaping, shown, start, end)
     plan = plan_days(days, options.states, newest_first=options.newest_first)
-    dropped = dropped_days(plan, shown_days(config.publish), config.publish.keep_snapshots)
+    dropped = dropped_days(plan, shown, config.publish.keep_snapshots)
     return BackfillPlan(days=tuple(plan), dropped=tuple(dropped), each=expected_seconds(days))
 
 
@@ -102,8 +103,8 @@ def backfill_catalog(config: RunConfig, start: date, end: date, options: Backfil
     launching = _Launching(config=config, options=options, url=runs.server_url(), flow_runs={})
 
     def each_done(planned: PlannedDay, outcome: DayOutcome, answered: bool) -> None:
-        if not answered:
-            runs.tell_crashed(launching.flow_runs[planned.day], outcome.message or "")
+        if not answered or outcome.outcome == "skipped":
+            runs.tell_end(launching.flow_runs.get(planned.day), crashed=not answered, message=outcome.message or outcome.reason)
         log_day(pace, outcome)
         progress.one_more()
 
@@ -148,7 +149,6 @@ def _found(config: RunConfig, start: date, end: date, plan: BackfillPlan, outcom
         for x in plan.days
     ]
     runs.show_days(days, f"backfill {start} to {end}")
-    latest = newest_shown(read_status(config.source, config.publish, config.run, config.shaping, None, None))
     return {
         "table": config.publish.uri,
         "start": start.isoformat(),
@@ -157,6 +157,6 @@ def _found(config: RunConfig, start: date, end: date, plan: BackfillPlan, outcom
         "counts": dict(Counter(x["outcome"] for x in days)),
         "exit_code": exit_code(x.exit_code for x in outcomes),
         "dropped": [x.isoformat() for x in plan.dropped],
-        "latest": None if latest is None else latest.isoformat(),
+        "latest": latest_day(shown_days(config.publish)),
         "seconds": seconds,
     }

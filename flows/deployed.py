@@ -54,7 +54,7 @@ def deployed(name: str, run_name: str | Callable[[], str]) -> Callable[[Callable
         @functools.wraps(work)
         def body(*args: Any, **given: Any) -> Any:
             try:
-                return work(**_checked(work, inspect.signature(work).bind(*args, **given).arguments))
+                return work(**_checked(work, inspect.signature(work).bind_partial(*args, **given).arguments))
             except RectifierError as error:
                 return Failed(name=ENDINGS.get(error.exit_code, "Failed"), message=" ".join(str(error).split()))
 

@@ -26,21 +26,21 @@ def status(
 
     def work() -> dict[str, Any]:
         from flows.run_config import RunConfig
-        from tasks.day_status import STATES, newest_shown, read_status
+        from tasks.day_status import STATES, latest_day, read_status, shown_days
 
         settings = RunConfig.from_toml(config, overrides or ())
         first, last = given_day(start, "--start"), given_day(end, "--end")
-        days = read_status(settings.source, settings.publish, settings.run, settings.shaping, first, last)
+        shown = shown_days(settings.publish)
+        days = read_status(settings.source, settings.publish, settings.run, settings.shaping, shown, first, last)
         if picture is not None:
             from tasks.day_picture import draw_days
 
             draw_days(days, picture)
-        latest = newest_shown(days)
         return {
             "table": settings.publish.uri,
             "start": days[0].day.isoformat(),
             "end": days[-1].day.isoformat(),
-            "latest": None if latest is None else latest.isoformat(),
+            "latest": latest_day(shown),
             "counts": {state: count for state in STATES if (count := sum(x.state == state for x in days))},
             "days": [x.values for x in days],
             "picture": None if picture is None else str(picture),

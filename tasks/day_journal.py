@@ -212,7 +212,8 @@ class DayRun:
 
     def _end(self, state: str, code: int, message: str | None, **known: Any) -> None:
         with self._lock:
-            self.entry |= {"state": state, "ended": _now(), "heartbeat": _now(), "exit_code": code, "message": message, **known}
+            now = _now()
+            self.entry |= {"state": state, "ended": now, "heartbeat": now, "exit_code": code, "message": message, **known}
             self._write()
 
     def _write(self) -> None:

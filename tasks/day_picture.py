@@ -18,7 +18,7 @@ LOOKS = {
     "done": ("#009e73", "D"),
     "stale": ("#e69f00", "S"),
     "running": ("#56b4e9", "r"),
-    "dead": ("#000000", "x"),
+    "dead": ("#1a1a1a", "x"),
     "failed": ("#d55e00", "F"),
     "refused": ("#cc79a7", "R"),
     "missing": ("#ffffff", "M"),
@@ -35,7 +35,7 @@ def draw_days(days: Sequence[DayStatus], path: Path) -> None:
     monday = _monday(days[0].day)
     weeks = (_monday(days[-1].day) - monday).days // 7 + 1
     figure = Figure(figsize=(max(5.0, 1.2 + 0.42 * weeks), 3.9))
-    axes = figure.add_axes((0.9 / figure.get_figwidth(), 0.27, 1 - 1.1 / figure.get_figwidth(), 0.55))
+    axes = figure.add_axes((0.9 / figure.get_figwidth(), 0.27, 1 - 1.1 / figure.get_figwidth(), 0.62))
     for x in days:
         colour, letter = LOOKS[x.state]
         week, weekday = (x.day - monday).days // 7, x.day.weekday()

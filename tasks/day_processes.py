@@ -92,13 +92,20 @@ class DayProcess:
 def _serve(pipe: Connection, run: Run, given: tuple[Any, ...]) -> None:
     # Ctrl-C reaches the whole group of processes; the parent decides what it means.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # By these Prefect tells a worker's process which flow run it is: that one is the parent.
+    for name in [x for x in os.environ if x.startswith("PREFECT__")]:
+        del os.environ[name]
     threading.Thread(target=_leave_with_parent, daemon=True).start()
 
     def turn() -> None:
-        pipe.send(None)
-        while not pipe.poll(TICK):
-            pass
-        pipe.recv()
+        try:
+            pipe.send(None)
+            while not pipe.poll(TICK):
+                pass
+            pipe.recv()
+        except (EOFError, OSError):
+            # Nobody is there any more to say when: a run that was cut off, not one that failed.
+            _leave()
 
     try:
         answer = Ended(run(*given, turn))
@@ -114,4 +121,8 @@ def _leave_with_parent() -> None:
     parent = multiprocessing.parent_process()
     if parent is not None:
         parent.join()
-        os.kill(os.getpid(), signal.SIGKILL)
+        _leave()
+
+
+def _leave() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)

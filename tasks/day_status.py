@@ -8,7 +8,7 @@ compared by their digests, inputs by their prints (``input_prints``).
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date, timedelta
 from typing import Any
@@ -84,16 +84,17 @@ def read_status(
     publish: PublishConfig,
     settings: RunSettings,
     shaping: Mapping[str, Any],
+    shown: Mapping[date, Shown],
     start: date | None,
     end: date | None,
 ) -> list[DayStatus]:
-    """The state of every day from ``start`` to ``end``, oldest first.
+    """The state of every day from ``start`` to ``end``, oldest first; ``shown`` is what ``shown_days`` gives.
 
     By default ``end`` is the newest day of the data or of the table, and ``start`` so far back that there are as many days as the table
     keeps, but not before the data. Raises InputError or StorageError.
     """
     inputs = Inputs.listed(source)
-    entries, shown, data = read_days(settings.folder, publish), shown_days(publish), inputs.days()
+    entries, data = read_days(settings.folder, publish), inputs.days()
     known = sorted({*data, *shown, *entries})
     if not known and (start is None or end is None):
         raise InputError(f"{source.interactions}: no day has data; say --start and --end")
@@ -140,6 +141,11 @@ def shown_days(publish: PublishConfig) -> dict[date, Shown]:
     return found
 
 
+def latest_day(shown: Mapping[date, Shown]) -> str | None:
+    """The newest day that the table shows, which readers take for the latest."""
+    return max(shown).isoformat() if shown else None
+
+
 def _made(entry: Entry | None, shown: Shown | None, settings: RunSettings, shaping: Mapping[str, Any]) -> dict[str, Any]:
     """What the shown rows were made from: as the journal has it if it is of that run, else as the run's summary or their commit says."""
     if shown is None:
@@ -159,12 +165,9 @@ def judge_day(
 ) -> tuple[str, str]:
     """The state of one day, and why."""
     if held:
-        at = (
-            ""
-            if entry is None or entry["state"] != "running"
-            else f"at {entry['stage']} since {entry['heartbeat'][:19]}, pid {entry['pid']}"
-        )
-        return "running", at or "it begins"
+        if entry is None or entry["state"] != "running":
+            return "running", "it begins"
+        return "running", f"at {entry['stage']} since {entry['heartbeat'][:19]} UTC, pid {entry['pid']}"
     if entry is not None and entry["state"] == "running":
         return "dead", f"killed at {entry['stage']}, last heard of {entry['heartbeat'][:19]} UTC"
     if entry is not None and entry["state"] in ("failed", "refused"):
@@ -178,7 +181,7 @@ def judge_day(
     return ("missing", "never run") if data else ("no-data", "no data of its own")
 
 
-def stale_reasons(made: Mapping[str, Any], now: Mapping[str, Any]) -> Sequence[str]:
+def stale_reasons(made: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """What the rows were made from and is another now, in words; what was not recorded is not held against them."""
     found = []
     if made.get("inputs"):
@@ -189,10 +192,11 @@ def stale_reasons(made: Mapping[str, Any], now: Mapping[str, Any]) -> Sequence[s
         both = made["config"].keys() | now["config"].keys()
         found.append(f"config changed: {', '.join(sorted(x for x in both if made['config'].get(x) != now['config'].get(x)))}")
     if made.get("code") != now["code"]:
-        found.append(f"code changed: {made.get('code')}, {now['code']} now")
+        found.append(f"code changed: {_short(made.get('code'))}, {_short(now['code'])} now")
     return found
 
 
-def newest_shown(days: Sequence[DayStatus]) -> date | None:
-    """The newest day that the table shows: what readers take for the latest."""
-    return max((x.day for x in days if x.shown is not None), default=None)
+def _short(version: str | None) -> str:
+    """A version with the first digits of its digest."""
+    name, _, digest = (version or "unknown").partition("+")
+    return f"{name}+{digest[:8]}" if digest else name

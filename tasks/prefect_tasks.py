@@ -8,13 +8,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from dataclasses import asdict
 from datetime import date
 from pathlib import Path
 from typing import Any
 
 from prefect import task
-from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from prefect.assets import Asset, AssetProperties, materialize
 from prefect.cache_policies import NO_CACHE
 
@@ -46,6 +44,7 @@ from tasks.references import Ref, StageStore
 from tasks.report import write_report
 from tasks.report_inputs import ModalityRefs, ReportInputs
 from tasks.report_words import shadow_phrase
+from tasks.run_artifacts import leave_artifacts
 from tasks.runs import RunSettings, copy_quarantine, previous_ego
 from tasks.segment_stages import offset_facts, segments_stage, time_offset_stage
 from tasks.shadow_stage import ShadowConfig, shadow_facts, shadow_measure, shadow_stage
@@ -325,13 +324,5 @@ def report(folder: Path, inputs: ReportInputs, facts: Mapping[str, Any]) -> str:
     """Write the report and its JSON twin, put the quarantined rows beside them, and leave artifacts with Prefect."""
     copy_quarantine(inputs.source, folder)
     path = write_report(folder, inputs)
-    version = "nothing" if inputs.table_version is None else f"version {inputs.table_version}"
-    lines = [f"# {inputs.as_of}: {inputs.outcome}, {version}", ""]
-    lines += [f"Run `{inputs.run_id}`, table `{inputs.table_uri}`, report `{path}`.", ""]
-    said = {"passed": "passed", "warning": "**warning**", "failed": "**FAILED**"}
-    lines += [f"- {said[c.verdict]}: {c.name}: {c.value:.4g}, {c.rule} {c.bound:.4g}" for c in inputs.quality.checks]
-    create_markdown_artifact("\n".join(lines), key="rectify-catalog", description=f"{inputs.as_of} {inputs.outcome}")
-    rows = [{"modality": m} | found for m, found in facts["modalities"].items()]
-    create_table_artifact(rows, key="rectify-catalog-modalities", description=inputs.as_of)
-    create_table_artifact([asdict(x) for x in inputs.timings], key="rectify-catalog-stages", description=inputs.as_of)
+    leave_artifacts(inputs, facts, path)
     return str(path)

@@ -112,9 +112,14 @@ def _storage(settings: RunSettings) -> Iterator[None]:
 
 
 def _stages_of_newest(settings: RunSettings) -> set[str]:
-    """The stage outputs of the newest runs: what a warm start and a report drawn again need."""
-    found = sorted(Path(settings.folder).glob(f"*/{SUMMARY}"), key=lambda x: (x.stat().st_mtime, x.parent.name), reverse=True)
-    summaries = [load_summary(settings, path.parent.name) for path in found[: settings.keep_stages]]
+    """The stage outputs of the newest runs: what a warm start and a report drawn again need.
+
+    Newest by when they ran, for what goes on from here, and by their day too: a backfill takes nothing from the next night.
+    """
+    ran = sorted(Path(settings.folder).glob(f"*/{SUMMARY}"), key=lambda x: (x.stat().st_mtime, x.parent.name), reverse=True)
+    by_day = sorted(ran, key=lambda x: x.parent.name[:8], reverse=True)
+    newest = {path.parent.name for found in (ran, by_day) for path in found[: settings.keep_stages]}
+    summaries = [load_summary(settings, name) for name in newest]
     return {ref["path"] for summary in summaries if summary is not None for ref in summary["stages"].values()}
 
 
@@ -263,13 +268,15 @@ def making_digest(parts: Mapping[str, Any]) -> str:
 def sweep_runs(settings: RunSettings) -> None:
     """Drop run folders beyond the newest ``keep_runs`` and those older than ``keep_days``; the newest always stays.
 
+    Those of the newest ``keep_runs`` days stay as well where backfilled ones would push them out.
     A run that was refused or killed has a folder too, though no summary. What a killed one left of a file goes an hour later.
     """
     folders = [x for x in Path(settings.folder).glob("*") if RUN_ID.fullmatch(x.name) and x.is_dir()]
     runs = sorted(folders, key=lambda x: x.stat().st_mtime, reverse=True)
     horizon = time.time() - settings.keep_days * 86400
+    of_newest_days = set(sorted(runs, key=lambda x: x.name[:8], reverse=True)[: settings.keep_runs])
     for at, folder in enumerate(runs):
-        if at and (at >= settings.keep_runs or folder.stat().st_mtime < horizon):
+        if at and ((at >= settings.keep_runs and folder not in of_newest_days) or folder.stat().st_mtime < horizon):
             shutil.rmtree(folder, ignore_errors=True)
         else:
             _sweep_temporary(folder)

@@ -415,3 +415,15 @@ def test_every_feature_is_named_after_its_modality(table: PublishConfig, tmp_pat
     refresh_store(config, table)
     row = wanted_online(table_rows(table.uri, DAYS[0])["item-1"], ("image", "text"), 0, DAYS[0])
     assert set(row) == {"image", "text", *(f"{m}_{x}" for m in ("image", "text") for x in FEATURES)}
+
+
+@pytest.mark.slow
+def test_a_hundred_thousand_rows_come_back_equal(store: FeatureStoreConfig, table: PublishConfig, tmp_path: Path) -> None:
+    items = [f"item-{x:06d}" for x in range(100_000)]
+    publish_items(table, tmp_path / "stages", DAYS[0], items, widths={"image": 64, "text": 32})
+    assert refresh_store(store, table)["rows"] == len(items)
+    rows, reader = table_rows(table.uri, DAYS[0]), open_store(store)
+    for start in range(0, len(items), 5000):
+        block = items[start : start + 5000]
+        assert read_online(store, block, reader) == {x: wanted_online(rows[x], ("image", "text"), 0, DAYS[0]) for x in block}
+    assert contents(store) == {"image_v1": len(items), "text_v1": len(items)}

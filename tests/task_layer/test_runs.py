@@ -29,6 +29,7 @@ from tasks.runs import (
     ref_values,
     save_summary,
     sweep_runs,
+    sweep_stages,
     without_places,
 )
 from tasks.source_config import SourceConfig
@@ -49,7 +50,7 @@ def settings(folder: Path, **changed: Any) -> RunSettings:
 
 def run_folder(kept: RunSettings, number: int, *, days_ago: float = 0.0, summary: bool = True) -> Path:
     """The folder of a run that ended so long ago."""
-    folder = kept.run_folder(f"202403{number:02d}-{number:012x}")
+    folder = kept.run_folder(f"202403{31 - number:02d}-{number:012x}")
     folder.mkdir(parents=True)
     (folder / "report.html").write_text("report")
     if summary:
@@ -212,7 +213,7 @@ def test_a_run_holds_the_table_and_tidies_up(tmp_path: Path) -> None:
             pass
         wanted = store.once("source", ("wanted",), lambda writer: writer.meta({"is": "wanted"}))
         unwanted = store.once("source", ("unwanted",), lambda writer: writer.meta({"is": "not"}))
-        old = run_folder(kept, 1, days_ago=1.0)
+        old = run_folder(kept, 30, days_ago=1.0)
         summary = {"run_id": "20240310-0123456789ab", "version": 0, "as_of": "2024-03-10", "stages": {"source": ref_values(wanted)}}
         save_summary(kept, summary)
         assert old.exists()
@@ -330,3 +331,19 @@ def test_outputs_of_all_runs_lie_in_one_store(tmp_path: Path) -> None:
     kept = settings(tmp_path)
     assert kept.store == StageStore(tmp_path / "runs" / "stages")
     assert kept.run_folder("x") == tmp_path / "runs" / "x"
+
+
+def test_a_backfill_takes_no_report_and_no_outputs_from_the_newest_days(tmp_path: Path) -> None:
+    kept = settings(tmp_path, keep_runs=2, keep_stages=1)
+    days = ["20240310", "20240309", "20240201", "20240202", "20240203"]
+    for at, day in enumerate(days):
+        output = kept.store.once("rectified", (day,), lambda writer: writer.meta({}))
+        folder = save_summary(kept, {"run_id": f"{day}-{at:012x}", "stages": {"rectified": ref_values(output)}}).parent
+        os.utime(folder / "summary.json", (1_700_000_000 + at, 1_700_000_000 + at))
+        os.utime(folder, (time.time() - 100 + at,) * 2)
+    sweep_stages(kept)
+    sweep_runs(kept)
+    assert {x.name[:8] for x in Path(kept.folder).glob("2*")} == {"20240310", "20240309", "20240202", "20240203"}
+    wanted = {kept.store.once("rectified", (day,), lambda writer: writer.meta({})).reused for day in ("20240310", "20240203")}
+    assert wanted == {True}
+    assert not kept.store.once("rectified", ("20240309",), lambda writer: writer.meta({})).reused
