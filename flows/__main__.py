@@ -18,6 +18,7 @@ from flows.command_line import (
     hide_tracebacks,
     printed_progress,
     read_config_and_day,
+    run_app,
     run_command,
     set_prefect_defaults,
     told_by,
@@ -290,4 +291,4 @@ def _of_modality(option: str, text: str, number: type[Number], wanted: str) -> t
 
 
 if __name__ == "__main__":
-    app()
+    run_app(app)

@@ -116,3 +116,23 @@ def hide_tracebacks() -> None:
 
     for name in ("prefect.flow_runs", "prefect.task_runs"):
         logging.getLogger(name).addFilter(one_line)
+
+
+def run_app(app: typer.Typer) -> None:
+    """Run the command line to its exit status.
+
+    Where the Prefect server of a run is gone it leaves at once: Prefect would try for minutes to send it what is unsent.
+    """
+    code: Any = 0
+    try:
+        app()
+    except SystemExit as ended:
+        code = ended.code
+    if "prefect.events" in sys.modules:
+        from tasks.publish_events import server_answers
+
+        if not server_answers():
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(code if isinstance(code, int) else 1)
+    raise SystemExit(code)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from flows.command_line import given_day
+from flows.outlast import run_through
 from flows.rectify_catalog import rectify_catalog
 from flows.watched import read_nights_config
 from tasks.errors import RectifierError
@@ -25,4 +26,5 @@ def rectify_day(path: Path, overrides: Iterable[str], as_of: str | None) -> dict
     except RectifierError:
         with watch_run(config.watch, given):
             raise
-    return rectify_catalog(config, day)
+    found: dict[str, Any] = run_through(rectify_catalog, config, day)
+    return found

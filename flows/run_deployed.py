@@ -14,8 +14,8 @@ from flows.command_line import set_prefect_defaults
 from tasks.errors import RectifierError
 
 
-def refuse_unknown(run_id: UUID) -> bool:
-    """End the run as failed, in one line, if it was given a parameter that its deployment does not take."""
+def refuse_strange(run_id: UUID) -> bool:
+    """End the run as failed, in one line, if it has a parameter that its deployment does not take, or lacks one that it wants."""
     from prefect.client.orchestration import get_client
     from prefect.states import Failed
 
@@ -24,11 +24,13 @@ def refuse_unknown(run_id: UUID) -> bool:
         if run.deployment_id is None:
             return False
         deployment = client.read_deployment(run.deployment_id)
-        takes = (deployment.parameter_openapi_schema or {}).get("properties", {})
-        unknown = sorted(set(run.parameters) - set(takes))
-        if not unknown:
+        schema = deployment.parameter_openapi_schema or {}
+        takes, required = schema.get("properties", {}), schema.get("required", [])
+        unknown, missing = sorted(set(run.parameters) - set(takes)), [x for x in required if x not in run.parameters]
+        if not unknown and not missing:
             return False
-        message = f"{deployment.name}: {', '.join(unknown)}: unknown parameter; it takes {', '.join(takes)}"
+        what = f"{', '.join(unknown)}: unknown parameter" if unknown else f"{', '.join(missing)}: missing, and it has no default"
+        message = f"{deployment.name}: {what}; it takes {', '.join(takes)}"
         logging.getLogger("prefect.flow_runs").error(message, extra={"flow_run_id": str(run_id)})
         client.set_flow_run_state(run_id, Failed(name="BadInput", message=message), force=True)
     return True
@@ -44,7 +46,7 @@ def one_line(record: logging.LogRecord) -> bool:
 def main() -> None:
     """Run the flow run that the worker's environment names."""
     set_prefect_defaults()
-    if refuse_unknown(UUID(os.environ["PREFECT__FLOW_RUN_ID"])):
+    if refuse_strange(UUID(os.environ["PREFECT__FLOW_RUN_ID"])):
         return
     for name in ("prefect.flow_runs", "prefect.task_runs"):
         logging.getLogger(name).addFilter(one_line)

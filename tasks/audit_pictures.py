@@ -7,6 +7,8 @@ from urllib.parse import urlsplit
 
 LONGEST_URL = 2_000
 LONGEST_INLINE = 20_000
+# No address has these unescaped; one that does was meant to end an attribute.
+NO_ADDRESS = frozenset('"\\`')
 # SVG is a document that can hold scripts: never.
 _INLINE = re.compile(r"data:image/(?:png|jpeg|gif|webp|avif);base64,[A-Za-z0-9+/]+={0,2}")
 
@@ -18,7 +20,7 @@ def safe_picture(value: str | None) -> str | None:
     text = value.strip()
     if len(text) <= LONGEST_INLINE and _INLINE.fullmatch(text):
         return text
-    if len(text) > LONGEST_URL or any(c.isspace() or not c.isprintable() for c in text):
+    if len(text) > LONGEST_URL or any(c.isspace() or not c.isprintable() or c in NO_ADDRESS for c in text):
         return None
     try:
         parts = urlsplit(text)

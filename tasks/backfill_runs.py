@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from datetime import date
 from typing import Any
 from uuid import UUID
 
+import httpx
 from prefect import Flow, Task
 from prefect.artifacts import create_progress_artifact, create_table_artifact, update_progress_artifact
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import FlowCreate, FlowRunCreate
 from prefect.client.schemas.objects import FlowRun, State
 from prefect.context import FlowRunContext
+from prefect.exceptions import PrefectHTTPStatusError
 from prefect.flow_engine import run_flow_sync
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.states import Cancelled, Crashed, Pending, to_state_create
 from prefect.utilities.asyncutils import run_coro_as_sync
+
+from tasks.errors import RectifierError
+from tasks.progress import run_logger
 
 TRIES = 100
 
@@ -39,8 +44,16 @@ def create_day_run(flow: Flow[..., Any], day: date, key: str, is_held: Callable[
     """A new flow run of ``flow`` for the day, a child of the one that this is called in.
 
     None where ``key`` has a run that is under way: somebody holds the day. A run of that key that is not was cut off, or ended
-    without having had the day, and the next key in line is taken.
+    without having had the day, and the next key in line is taken. Raises RectifierError where the server does not answer.
     """
+    try:
+        return _create(flow, day, key, is_held)
+    except (httpx.HTTPError, PrefectHTTPStatusError) as error:
+        said = " ".join(f"{type(error).__name__} {error}".split())
+        raise RectifierError(f"the Prefect server does not answer ({said}); days that are done stay done, run the same again") from error
+
+
+def _create(flow: Flow[..., Any], day: date, key: str, is_held: Callable[[], bool]) -> UUID | None:
     parent = FlowRunContext.get()
     tracking: Task[..., Any] = Task(name=f"day {day}", fn=_nothing)
     with get_client(sync_client=True) as client:
@@ -85,12 +98,12 @@ def tell_end(flow_run_id: UUID | None, *, crashed: bool, message: str) -> None:
 
 
 class Progress:
-    """How far the backfill is, as an artifact of its run."""
+    """How far the backfill is, as an artifact of its run: a server that does not take it stops nothing."""
 
     def __init__(self, total: int, what: str) -> None:
         self._total, self._done = total, 0
         self._id: UUID | None = None
-        if total:
+        with _tolerated():
             made = create_progress_artifact(0.0, key="backfill-catalog-progress", description=what)
             self._id = made if isinstance(made, UUID) else None
 
@@ -98,9 +111,19 @@ class Progress:
         """Count a day."""
         self._done += 1
         if self._id is not None:
-            update_progress_artifact(self._id, 100.0 * self._done / self._total)
+            with _tolerated():
+                update_progress_artifact(self._id, 100.0 * self._done / self._total)
 
 
 def show_days(rows: Sequence[Mapping[str, Any]], what: str) -> None:
     """What became of each day, as an artifact."""
-    create_table_artifact([dict(x) for x in rows], key="backfill-catalog", description=what)
+    with _tolerated():
+        create_table_artifact([dict(x) for x in rows], key="backfill-catalog", description=what)
+
+
+@contextmanager
+def _tolerated() -> Iterator[None]:
+    try:
+        yield
+    except (httpx.HTTPError, PrefectHTTPStatusError) as error:
+        run_logger().warning("the Prefect server does not take an artifact: %s", type(error).__name__)

@@ -98,10 +98,14 @@ def _serve(pipe: Connection, run: Run, given: tuple[Any, ...]) -> None:
     threading.Thread(target=_leave_with_parent, daemon=True).start()
 
     def turn() -> None:
-        pipe.send(None)
-        while not pipe.poll(TICK):
-            pass
-        pipe.recv()
+        try:
+            pipe.send(None)
+            while not pipe.poll(TICK):
+                pass
+            pipe.recv()
+        except (EOFError, OSError):
+            # Nobody is there any more to say when: a run that was cut off, not one that failed.
+            _leave()
 
     try:
         answer = Ended(run(*given, turn))
@@ -117,4 +121,8 @@ def _leave_with_parent() -> None:
     parent = multiprocessing.parent_process()
     if parent is not None:
         parent.join()
-        os.kill(os.getpid(), signal.SIGKILL)
+        _leave()
+
+
+def _leave() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+from tasks.credentials import masked
+
 INTERRUPTED = 130
 
 
 class RectifierError(Exception):
-    """Base of every failure with a message meant for a user; ``exit_code`` is the process's exit status."""
+    """Base of every failure with a message meant for a user; ``exit_code`` is the process's exit status.
+
+    The message travels far, into logs, events and the states of flow runs: what looks like a credential is masked in it from the start.
+    """
 
     exit_code = 1
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(masked(message))
 
 
 class InputError(RectifierError):

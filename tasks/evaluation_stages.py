@@ -242,7 +242,11 @@ def _run_cell(given: Trial, writer: StageWriter) -> None:
     edited, target = (known, None) if given.edited is None else (load_interactions(given.edited[0]), given.edited[1])
     positives, graph = (edited if target in (part, "both") else known for part in ("train", "graph"))
     data = TrainingSet(positives=positives, graph=graph, known=known, features=features, present=present)
-    truth = None if given.damaged is None else {x.stem: np.load(x) for x in sorted(given.damaged.file("").glob("truth-*.npy"))}
+    truth = (
+        None
+        if given.damaged is None
+        else {x.stem: np.load(x, allow_pickle=False) for x in sorted(given.damaged.file("").glob("truth-*.npy"))}
+    )
     trial = run_trial(given.backbone, data, split, seed=given.seed, model=given.model, training=given.training, truth=truth)
     writer.array("users", trial.users)
     for name, scores in trial.per_user.items():

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from typing import Any
-from urllib.parse import quote
 
 from prefect.assets import Asset, AssetProperties, materialize
 
@@ -12,13 +11,13 @@ from tasks.feature_store_served import Older
 from tasks.prefect_tasks import IO, PLAIN
 from tasks.progress import logged_progress, run_logger
 from tasks.publish_config import PublishConfig
-from tasks.publish_events import asset_key
+from tasks.publish_events import asset_key, key_of
 
 
 def refresh(config: FeatureStoreConfig, publish: PublishConfig, version: int | None, older: Older) -> dict[str, Any]:
     """Serve a version of the table, as the materialisation of the store's asset, which depends on the table's."""
     what = AssetProperties(name=config.service, description=f"Features online ({config.online}), a version at a time")
-    asset = Asset(key=f"file://{quote(config.folder)}", properties=what)
+    asset = Asset(key=key_of(f"file://{config.folder}"), properties=what)
 
     @materialize(asset, asset_deps=[asset_key(publish)], name="refresh", task_run_name="refresh the feature store", **IO, **PLAIN)
     def refresh_asset() -> dict[str, Any]:

@@ -18,7 +18,10 @@ DAY_HOURS = 24
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AlertsConfig:
-    """When a table is late: its newest day ended more than ``late_after_hours`` hours ago, days ending at midnight in ``timezone``."""
+    """When a day is late.
+
+    ``late_after_hours``: a table is late whose newest day ended more than so many hours ago. ``timezone``: where days end, at midnight.
+    """
 
     late_after_hours: float = 30.0
     timezone: str = "UTC"

@@ -31,9 +31,9 @@ from openlineage.client.facet_v2 import (
 from openlineage.client.uuid import generate_new_uuid
 
 import rectifier_core
+from tasks.credentials import masked
 from tasks.publish_config import PublishConfig
 from tasks.run_context import RunContext
-from tasks.run_log import masked
 from tasks.source_config import SourceConfig
 from tasks.table_log import open_table
 from tasks.trend import read_trend

@@ -8,13 +8,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from dataclasses import asdict
 from datetime import date
 from pathlib import Path
 from typing import Any
 
 from prefect import task
-from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from prefect.assets import Asset, AssetProperties, materialize
 from prefect.cache_policies import NO_CACHE
 
@@ -46,6 +44,7 @@ from tasks.references import Ref, StageStore
 from tasks.report import write_report
 from tasks.report_inputs import ModalityRefs, ReportInputs
 from tasks.report_words import shadow_phrase
+from tasks.run_artifacts import leave_artifacts
 from tasks.runs import RunSettings, copy_quarantine, previous_ego
 from tasks.segment_stages import offset_facts, segments_stage, time_offset_stage
 from tasks.shadow_stage import ShadowConfig, shadow_facts, shadow_measure, shadow_stage
@@ -98,7 +97,7 @@ def find_base(
     return last, reason
 
 
-@task(**PLAIN)
+@task(task_run_name="fold anchors", **PLAIN)
 def refold(source: Ref, config: AnchorsConfig, seed: int, store: StageStore, last: Last) -> tuple[Ref, str | None]:
     """Fold what is new into the earlier run's anchors; and why they will not do, None where they do."""
     found = incremental_stages.anchors_stage(source, config, seed, last, store)
@@ -108,7 +107,7 @@ def refold(source: Ref, config: AnchorsConfig, seed: int, store: StageStore, las
     return found, fell
 
 
-@task(**PLAIN)
+@task(task_run_name="learn anchors", **PLAIN)
 def anchors(
     source: Ref,
     config: AnchorsConfig,
@@ -235,7 +234,7 @@ def balance(modality: str, affinity: Ref, config: SinkhornConfig, store: StageSt
     return plan
 
 
-@task(**PLAIN)
+@task(task_run_name="judge trust", **PLAIN)
 def judge_trust(
     source: Ref,
     anchor: Ref,
@@ -252,7 +251,7 @@ def judge_trust(
     return trusts
 
 
-@task(**PLAIN)
+@task(task_run_name="mend", **PLAIN)
 def rectify(
     source: Ref, matched: Mapping[str, ModalityRefs], config: RectifyConfig, segments: SegmentsConfig, store: StageStore, memory: int
 ) -> Ref:
@@ -260,7 +259,7 @@ def rectify(
     return rectified_stage(source, matched, config, segments, store, memory=memory, progress=logged_progress())
 
 
-@task(**PLAIN)
+@task(task_run_name="train the shadow", **PLAIN)
 def shadow(source: Ref, config: ShadowConfig, pipeline: PipelineConfig, seed: int, store: StageStore) -> tuple[Ref, dict[str, Any]]:
     """Train a recommender on raw and on rectified features, and say whether it does worse, and what saying it cost."""
     before = peak_memory_bytes()
@@ -270,7 +269,7 @@ def shadow(source: Ref, config: ShadowConfig, pipeline: PipelineConfig, seed: in
     return output, found
 
 
-@task(**IO, **PLAIN)
+@task(task_run_name="check quality", **IO, **PLAIN)
 def judge_quality(
     source: Ref,
     matched: Mapping[str, ModalityRefs],
@@ -308,7 +307,7 @@ def publish(config: PublishConfig, identity: RunIdentity, source: Ref, rectified
     return version
 
 
-@task(**IO, **PLAIN)
+@task(task_run_name="keep the trend", **IO, **PLAIN)
 def keep_trend(config: PublishConfig, identity: RunIdentity, version: TableVersion | None, facts: Mapping[str, Any]) -> Trend:
     """Record what the run found beside the table, and raise an event where a rate jumped; the last days come back."""
     outcome = "refused" if version is None else "published" if version.published else "unchanged"
@@ -320,18 +319,10 @@ def keep_trend(config: PublishConfig, identity: RunIdentity, version: TableVersi
     return trend
 
 
-@task(**PLAIN)
+@task(task_run_name="write the report", **PLAIN)
 def report(folder: Path, inputs: ReportInputs, facts: Mapping[str, Any]) -> str:
     """Write the report and its JSON twin, put the quarantined rows beside them, and leave artifacts with Prefect."""
     copy_quarantine(inputs.source, folder)
     path = write_report(folder, inputs)
-    version = "nothing" if inputs.table_version is None else f"version {inputs.table_version}"
-    lines = [f"# {inputs.as_of}: {inputs.outcome}, {version}", ""]
-    lines += [f"Run `{inputs.run_id}`, table `{inputs.table_uri}`, report `{path}`.", ""]
-    said = {"passed": "passed", "warning": "**warning**", "failed": "**FAILED**"}
-    lines += [f"- {said[c.verdict]}: {c.name}: {c.value:.4g}, {c.rule} {c.bound:.4g}" for c in inputs.quality.checks]
-    create_markdown_artifact("\n".join(lines), key="rectify-catalog", description=f"{inputs.as_of} {inputs.outcome}")
-    rows = [{"modality": m} | found for m, found in facts["modalities"].items()]
-    create_table_artifact(rows, key="rectify-catalog-modalities", description=inputs.as_of)
-    create_table_artifact([asdict(x) for x in inputs.timings], key="rectify-catalog-stages", description=inputs.as_of)
+    leave_artifacts(inputs, facts, path)
     return str(path)

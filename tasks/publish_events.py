@@ -19,8 +19,12 @@ _SECONDS = 2.0
 
 
 def asset_key(config: PublishConfig) -> str:
-    """The table's asset key: its URI, with what Prefect does not take in a key written as =20, a blank."""
-    uri = config.uri if config.folder is None else f"file://{config.uri}"
+    """The table's asset key."""
+    return key_of(config.uri if config.folder is None else f"file://{config.uri}")
+
+
+def key_of(uri: str) -> str:
+    """The asset key of what lies at ``uri``, with what Prefect does not take in a key written as =20, a blank."""
     return quote(uri, safe="/:@+,").replace("%", "=")
 
 
@@ -55,12 +59,17 @@ def has_server() -> bool:
     """
     if FlowRunContext.get() is not None or TaskRunContext.get() is not None:
         return True
+    return bool(PREFECT_API_URL.value()) and server_answers()
+
+
+def server_answers() -> bool:
+    """Whether the server that is configured takes connections; True where none is, for then a run has a temporary one of its own."""
     parts = urlsplit(PREFECT_API_URL.value() or "")
     if not parts.hostname:
-        return False
+        return True
     try:
         with socket.create_connection((parts.hostname, parts.port or (443 if parts.scheme == "https" else 80)), timeout=_SECONDS):
             return True
     except OSError as error:
-        run_logger().warning("no event is sent: the Prefect server at %s does not answer: %s", parts.hostname, error)
+        run_logger().warning("the Prefect server at %s does not answer, it is told nothing: %s", parts.hostname, error)
         return False

@@ -45,6 +45,7 @@ from typing import Any
 import numpy as np
 
 from rectifier_core.records import BalanceOutcome, Bool, Check, Int64, Status
+from tasks.credentials import mask_credentials
 from tasks.references import Ref, plain
 from tasks.report_copies import copies_facts, evidence_facts
 from tasks.report_inputs import ReportInputs
@@ -54,7 +55,6 @@ from tasks.report_trend import trend_facts
 from tasks.report_words import (
     banner_sentence,
     headline,
-    mask_credentials,
     modality_summary,
     offset_phrase,
     shadow_cost,

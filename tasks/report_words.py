@@ -3,17 +3,9 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-MASK = "•••"
-_SECRET = (
-    r"[\w.-]*(?:secret|passw|token|credential|access.?key|account.?key|api.?key|private.?key|auth.?string|authorization|signature)[\w.-]*"
-)
-_SECRET_KEY = re.compile(_SECRET, re.IGNORECASE)
-_SECRET_PAIR = re.compile(rf"((?:^|[?&;,\s]){_SECRET}\s*=\s*)[^&;\s]+", re.IGNORECASE)
-_USER_INFO = re.compile(r"(?<=://)[^/@\s]+@")
 _NO_BREAK = "\u00a0"
 _DASH = "\u2013"
 
@@ -227,22 +219,3 @@ def evidence_phrase(evidence: Mapping[str, Any]) -> str:
         ("witness", "by other modalities alone"),
     )
     return ", ".join(f"{evidence[kind]:,} {words}" for kind, words in parts if evidence[kind])
-
-
-def is_secret_name(name: str) -> bool:
-    """Whether a key or an environment variable of that name looks like it holds a credential."""
-    return _SECRET_KEY.fullmatch(name) is not None
-
-
-def mask_credentials(value: Any) -> Any:
-    """``value`` with what looks like a credential masked: values of such keys, ``key=value`` pairs in text, user info in addresses."""
-    if isinstance(value, Mapping):
-        return {
-            key: MASK if is_secret_name(str(key)) and inner not in (None, "", True, False) else mask_credentials(inner)
-            for key, inner in value.items()
-        }
-    if isinstance(value, list):
-        return [mask_credentials(inner) for inner in value]
-    if isinstance(value, str):
-        return _USER_INFO.sub(f"{MASK}@", _SECRET_PAIR.sub(rf"\g<1>{MASK}", value))
-    return value

@@ -20,32 +20,23 @@ from logging.handlers import RotatingFileHandler
 from pathlib import Path
 from typing import Any
 
+from tasks.credentials import masked
 from tasks.errors import RectifierError
-from tasks.report_words import MASK, is_secret_name, mask_credentials
 from tasks.run_context import RunContext, current_run, current_stage
 
+_LOGGER = "catalog-rectifier"
 FORMATS = ("text", "json")
 FORMAT_VARIABLE = "CATALOG_RECTIFIER_LOG"
 LOGS = "logs"
 RUN_LOG = "run.log"
 MOST_BYTES = 4 << 20
 """A day's log is at most twice this: a full file becomes ``<as_of>.log.1``, in the place of the one before."""
-_SHORTEST_SECRET = 6
-_LOGGER = "catalog-rectifier"
+_RUN_LOGGERS = (_LOGGER, "prefect.flow_runs", "prefect.task_runs")
 
 
 def default_format() -> str:
     """The format that the environment asks for, text where it does not say."""
     return os.environ.get(FORMAT_VARIABLE) or "text"
-
-
-def masked(text: str) -> str:
-    """``text`` without what looks like a credential, and without the values of environment variables whose names do."""
-    for name, value in os.environ.items():
-        if len(value) >= _SHORTEST_SECRET and value in text and is_secret_name(name):
-            text = text.replace(value, MASK)
-    found: str = mask_credentials(text)
-    return found
 
 
 def printable(text: str) -> str:
@@ -115,7 +106,8 @@ class DayLog(RotatingFileHandler):
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Lines of this run, and of threads that belong to none."""
-        return current_run() in (None, self._run) and bool(super().filter(record))
+        run = current_run()
+        return (run is None or run is self._run) and bool(super().filter(record))
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
         """Say once that lines are lost."""
@@ -124,6 +116,14 @@ class DayLog(RotatingFileHandler):
             why = sys.exc_info()[1]
             with suppress(OSError, ValueError):
                 sys.stderr.write(f"warning: {self.baseFilename}: lines of the log are lost: {why}\n")
+
+
+def _without_credentials(record: logging.LogRecord) -> bool:
+    """For whoever takes the record, Prefect's server among them."""
+    said = record.getMessage()
+    if (kept := masked(said)) != said:
+        record.msg, record.args = kept, None
+    return True
 
 
 def day_log(folder: Path, as_of: str | None) -> Path:
@@ -136,6 +136,8 @@ def run_log(run: RunContext) -> Iterator[None]:
     """Keep the lines of ``run`` in its day's file for the block."""
     logger, root = logging.getLogger(_LOGGER), logging.getLogger()
     logger.setLevel(logging.INFO)
+    for name in _RUN_LOGGERS:
+        logging.getLogger(name).addFilter(_without_credentials)
     handler: DayLog | None = None
     try:
         path = day_log(run.folder, run.as_of)

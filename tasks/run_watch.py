@@ -13,6 +13,8 @@ from contextlib import contextmanager
 from datetime import date
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from tasks.credentials import masked
+from tasks.day_journal import DayTakenError
 from tasks.errors import GateRefusedError, InputError, RectifierError, TableHeldError, exit_code_of
 from tasks.memory import peak_memory_bytes
 from tasks.metrics_facts import see_table
@@ -23,7 +25,7 @@ from tasks.progress import run_logger
 from tasks.publish_config import PublishConfig
 from tasks.publish_events import asset_key
 from tasks.run_context import RunContext, bind_run, current_stage
-from tasks.run_log import log_end, masked, run_log, told_in_one_line, use_console
+from tasks.run_log import log_end, run_log, told_in_one_line, use_console
 from tasks.storage import StorageUnreachableError
 from tasks.watch_config import WatchConfig
 
@@ -93,7 +95,8 @@ def _ended(run: RunContext, config: WatchConfig, lineage: Lineage | None, starte
     _tolerated("keeping the metrics", lambda: _keep_metrics(run, config, outcome, code, started, error))
     if lineage is not None:
         _tolerated("telling its lineage", lambda: lineage.ended(outcome, None if error is None else message))
-    if error is not None and outcome != "interrupted":
+    # A day that another run has had meanwhile is no bad night.
+    if error is not None and outcome != "interrupted" and not isinstance(error, DayTakenError):
         told = {"as_of": run.as_of, "run_id": run.run_id, "stage": current_stage(), "exit_code": code, "message": message}
         event = REFUSED if outcome == "refused" else FAILED
         _tolerated("raising its event", lambda: emit_night(event, asset_key(config.publish), told))

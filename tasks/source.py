@@ -68,10 +68,13 @@ def read_source(config: SourceConfig, as_of: date, store: StageStore, progress: 
     log = interaction_files(config.interactions, as_of, config.lookback_days)
 
     def build(writer: StageWriter) -> None:
-        items, modalities = read_catalog(catalog, config, writer, progress)
-        counts, quarantined = read_interactions(log, config, as_of, items, writer, progress)
-        for files in (catalog, log):
-            files.raise_if_changed()
+        try:
+            items, modalities = read_catalog(catalog, config, writer, progress)
+            counts, quarantined = read_interactions(log, config, as_of, items, writer, progress)
+        finally:
+            # Whatever is wrong with a file that somebody writes to meanwhile, that is the reason.
+            for files in (catalog, log):
+                files.raise_if_changed()
         writer.meta(_meta(as_of, items, modalities, counts, quarantined))
 
     inputs = (catalog.fingerprint, log.fingerprint, config, as_of.isoformat(), _code_digest())

@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 import pyarrow as pa
 from pyarrow import fs
 
+from tasks.credentials import masked
 from tasks.errors import InputError
 
 S3 = "s3://"
@@ -31,8 +32,6 @@ DENIED = re.compile(
     r"ACCESS_DENIED|INVALID_ACCESS_KEY_ID|SIGNATURE_DOES_NOT_MATCH|INVALID_CLIENT_TOKEN_ID|UNRECOGNIZED_CLIENT|MISSING_AUTHENTICATION_TOKEN"
     r"|InvalidAccessKeyId|ExpiredToken|InvalidToken|EXPIRED_TOKEN|HTTP status 40[13]"
 )
-SECRETS = ("AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_ACCESS_KEY_ID")
-USER = re.compile(r"://[^/@\s]+@")
 
 
 class StorageUnreachableError(InputError):
@@ -74,14 +73,6 @@ def _s3() -> fs.FileSystem:
         options["region"] = region
     patience = {"connect_timeout": CONNECT_SECONDS, "request_timeout": REQUEST_SECONDS}
     return fs.S3FileSystem(**options, **patience, retry_strategy=fs.AwsStandardS3RetryStrategy(max_attempts=ATTEMPTS))
-
-
-def redacted(text: str) -> str:
-    """``text`` without the credentials of the environment and without the user of any URI."""
-    for name in SECRETS:
-        if secret := os.environ.get(name):
-            text = text.replace(secret, "***")
-    return USER.sub("://***@", text)
 
 
 def list_files(uri: str) -> tuple[fs.FileSystem, tuple[StoredFile, ...]]:
@@ -137,7 +128,7 @@ def reading(uri: str) -> Iterator[None]:
     try:
         yield
     except (pa.ArrowException, OSError) as error:
-        reason = redacted(" ".join(str(error).split("\n")[0].split()))[:300]
+        reason = masked(" ".join(str(error).split("\n")[0].split()))[:300]
         if isinstance(error, FileNotFoundError) or "NO_SUCH_KEY" in reason:
             raise InputError(f"{uri}: vanished after it was listed; run again when nothing replaces the files") from error
         if isinstance(error, PermissionError):

@@ -22,9 +22,10 @@ import pyarrow as pa
 from deltalake.exceptions import DeltaError
 from pyarrow import fs
 
+from tasks.credentials import masked
 from tasks.errors import StorageError
 from tasks.references import fsync
-from tasks.storage import ATTEMPTS, CONNECT_SECONDS, REQUEST_SECONDS, redacted, resolve
+from tasks.storage import ATTEMPTS, CONNECT_SECONDS, REQUEST_SECONDS, resolve
 
 RUN_AGAIN = "nothing was published; free or fix the storage, then run again"
 UPLOADED = 8 << 20
@@ -164,8 +165,8 @@ def make_folders(folder: Path) -> None:
 
 def one_line(error: BaseException) -> str:
     """An error's message on one line, no colours, no credentials, at most 300 characters."""
-    text = re.sub(r"\x1b\[[0-9;]*m", "", str(error) or type(error).__name__)
-    text = redacted(" ".join(text.replace("↳", "").split()))
+    text = masked(re.sub(r"\x1b\[[0-9;]*m", "", str(error) or type(error).__name__))
+    text = " ".join(text.replace("↳", "").split())
     return text if len(text) <= 300 else text[:297] + "..."
 
 

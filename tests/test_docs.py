@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
+import runpy
 import shlex
 import subprocess
-import sys
 import tomllib
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
 import typer.main
@@ -23,6 +24,7 @@ LISTED = subprocess.run(["git", "ls-files", "*.md"], cwd=ROOT, capture_output=Tr
 PAGES = [ROOT / x for x in LISTED if (ROOT / x).exists()]
 WRITTEN = [x for x in PAGES if x.parent.name != "results" and x.relative_to(ROOT).parts[:2] != ("docs", "evidence")]
 """The pages that people write; benchmarks and evaluations write the others."""
+COMMAND: Any = typer.main.get_command(app)
 
 
 def named(path: Path) -> str:
@@ -114,7 +116,7 @@ def spellings(command: str) -> Iterator[list[str]]:
 
 def parsed(words: list[str]) -> None:
     """Parse a command as the command line would, and do nothing; raises what it does not know."""
-    name, command, rest = "flows", typer.main.get_command(app), list(words)
+    name, command, rest = "flows", COMMAND, list(words)
     while commands := getattr(command, "commands", None):
         name = rest.pop(0)
         if name not in commands:
@@ -192,11 +194,9 @@ def test_the_readmes_config_is_one(tmp_path: Path) -> None:
 
 
 def test_the_configuration_page_is_what_the_code_gives() -> None:
-    done = subprocess.run(
-        [sys.executable, "docs/config_reference.py"], cwd=ROOT, env={"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=True
-    )
-    assert done.stdout == text_of(ROOT / "docs" / "configuration.md"), "make docs writes it anew"
-    assert not re.findall(r"^.*\|  \|$", done.stdout, re.MULTILINE), "a key of which its docstring says nothing"
+    page = runpy.run_path(str(ROOT / "docs" / "config_reference.py"))["page"]()
+    assert page == text_of(ROOT / "docs" / "configuration.md"), "make docs writes it anew"
+    assert not re.findall(r"^.*\|  \|$", page, re.MULTILINE), "a key of which its docstring says nothing"
 
 
 def test_messages_that_the_faq_explains_are_said_somewhere() -> None:

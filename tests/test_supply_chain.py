@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import tomllib
+from functools import cache
 from importlib.metadata import Distribution, PackageNotFoundError, distribution
 from pathlib import Path
 
@@ -56,6 +57,7 @@ def pinned() -> dict[str, str]:
     return {canonicalize_name(x[1]): x[2] for x in pins if x}
 
 
+@cache
 def installed() -> dict[str, Distribution]:
     """Everything that this project needs, directly or through another package, as it is installed."""
     found: dict[str, Distribution] = {}

@@ -20,6 +20,7 @@ from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settin
 
 PRELOAD = [
     "flows.audit_catalog",
+    "flows.backfill_catalog",
     "flows.export_table",
     "flows.rectify_catalog",
     "flows.refresh_feature_store",
@@ -37,7 +38,7 @@ PRELOAD = [
 class Death:
     """The process kills itself right before the ``number``-th system call whose audit ``event`` names a path that ``pattern`` is found in.
 
-    Events are ``os.mkdir``, ``os.rename`` (the path that is renamed) and ``open``.
+    Events are ``os.mkdir``, ``os.rename`` and ``os.link`` (the path that gets another name), and ``open``.
     """
 
     event: str

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import shutil
@@ -42,7 +43,7 @@ class Point(NamedTuple):
 
 def points(day: str, version: int) -> list[Point]:
     """Every step of a run, in order; most at their ends alone, which are nearly the beginnings of the next."""
-    found = []
+    found = [Point("the journal says that the day is under way", Death("os.rename", r"/days/\.tmp-"), 0)]
     for at, stage in enumerate(STAGES):
         if stage in BEGINNINGS:
             found.append(Point(f"{stage} begins", Death("os.mkdir", rf"/\.tmp-{stage}-"), at))
@@ -52,7 +53,10 @@ def points(day: str, version: int) -> list[Point]:
         Point("the gate reads what is to be published", Death("open", r"/rectified-[0-9a-f]+/status-image\.npy"), last),
         Point("a data file has no name yet", Death("os.rename", r"/\.part-.*\.tmp$"), last),
         Point("the data files are there and no commit", Death("open", rf"/as_of={day}$"), last),
-        Point("the commit is there and not flushed", Death("open", rf"/_delta_log/{commit}\.json$"), last, True),
+        Point("the commit is written and has no name yet", Death("os.link", rf"/\.commit-[^/]*/_delta_log/{commit}\.json$"), last),
+        Point("the commit is there and its folder not flushed", Death("open", r"/item_features/_delta_log$"), last, True),
+        Point("the trend's entry has no name yet", Death("os.rename", r"/item_features-trend/.*\.tmp$"), last, True),
+        Point("the quarantine is copied", Death("os.mkdir", r"/quarantine$"), last, True),
         Point("the report begins", Death("open", r"/\.tmp-report\.json"), last, True),
         Point("the report's page has no name yet", Death("os.rename", r"/\.tmp-report\.html"), last, True),
         Point("the summary has no name yet", Death("os.rename", r"/\.tmp-summary\.json-"), last, True),
@@ -68,7 +72,12 @@ def whole_stages(demo: Path, before: set[str]) -> dict[str, int]:
 
 def leftovers(demo: Path) -> list[Path]:
     """What writers that died left among the stage outputs and in the table."""
-    return [*(demo / "runs" / "stages").glob(".tmp-*"), *Path(table_uri(demo)).rglob("*.tmp"), *Path(table_uri(demo)).rglob("*#*")]
+    return [
+        *(demo / "runs" / "stages").glob(".tmp-*"),
+        *Path(table_uri(demo)).rglob("*.tmp"),
+        *Path(table_uri(demo)).rglob("*#*"),
+        *Path(table_uri(demo)).glob(".commit-*"),
+    ]
 
 
 def test_a_run_killed_at_every_step_ends_in_the_bytes_of_one_that_never_was(published: Published, cli: CommandLine, tmp_path: Path) -> None:
@@ -87,7 +96,7 @@ def test_a_run_killed_at_every_step_ends_in_the_bytes_of_one_that_never_was(publ
         assert sorted(found) == sorted(STAGES[: point.whole]), point.name
         assert found.items() >= seen.items(), f"{point.name}: a whole output was written again"
         seen = found
-    assert [x.name for x in leftovers(demo) if not x.name.startswith(".part-")] == []
+    assert {x.name.split("-")[0] for x in leftovers(demo)} == {".part", ".commit"}
 
     result = cli.published(demo, day, "--set", "publish.vacuum_after_hours=0.0")
     assert leftovers(demo) == []
@@ -112,6 +121,32 @@ def test_a_run_killed_at_every_step_ends_in_the_bytes_of_one_that_never_was(publ
 def file_bytes(uri: str, day: str) -> dict[str, bytes]:
     """The files of one day, temporary ones too."""
     return {x.name: x.read_bytes() for x in sorted((Path(uri) / f"as_of={day}").iterdir())}
+
+
+NAMED = r"/days/\.tmp-|/item_features/as_of=[^/]*/\.part-|/item_features-trend/|/\d{8}-[0-9a-f]{12}/\.tmp-"
+
+
+@pytest.mark.slow
+def test_a_run_killed_before_every_name_that_it_gives_outside_its_stages(published: Published, cli: CommandLine) -> None:
+    uri, day = table_uri(published.demo), published.days[2]
+    for number in itertools.count(1):
+        # Another config is another run of the day, which reuses all but its last stage.
+        sets = ("--set", f"rectify.keep_original={0.6 + number / 1000:.3f}")
+        before = rows_of(uri, day)
+        killed = cli.rectify(published.demo, day, *sets, death=Death("os.rename", NAMED, number))
+        if killed.code == 0:
+            break
+        assert killed.code == -signal.SIGKILL, killed.err
+        seen = rows_of(uri, day)
+        result = cli.published(published.demo, day, *sets)
+        assert seen.equals(before) or seen.equals(rows_of(uri, day)), number
+        assert set(rows_of(uri, day)["run_id"].to_pylist()) == {result["run_id"]}
+        assert DeltaTable(uri).version() == 2 + number
+        journal = json.loads((published.demo / "runs" / "days" / f"{day}.json").read_text())
+        assert (journal["state"], journal["run_id"], journal["version"]) == ("done", result["run_id"], 2 + number)
+        assert (Path(f"{uri}-trend") / day / f"{result['run_id']}.json").exists()
+        assert (published.demo / "runs" / result["run_id"] / "summary.json").exists()
+    assert number > 12
 
 
 def test_a_whole_interpreter_killed_from_outside(demo: Path, cli: CommandLine, one_day: Published) -> None:

@@ -60,7 +60,7 @@ def test_what_a_run_reads_and_writes_is_told(published: Published, cli: CommandL
     assert checks["image: mean column error of the plan"]["status"] == "fail"
     assert checks["image: mean column error of the plan"]["severity"] == "error"
     assert all(x["status"] == "pass" for x in done["run"]["facets"]["test"]["tests"])
-    assert "outputFacets" not in failed["outputs"][0]
+    assert not failed["outputs"][0]["outputFacets"]
     (written,) = done["outputs"]
     assert written["outputFacets"]["outputStatistics"]["rowCount"] == result["rows"]
     assert written["facets"]["version"]["datasetVersion"] == str(result["version"])

@@ -128,17 +128,3 @@ def test_streaming_covers_every_row_once_whatever_the_block(tmp_path: Path) -> N
 )
 def test_numbers_in_words(said: str, wanted: str) -> None:
     assert said.replace("\u00a0", " ") == wanted
-
-
-@pytest.mark.parametrize(
-    ("given_value", "wanted"),
-    [
-        ({"AWS_SECRET_ACCESS_KEY": "x", "region": "eu"}, {"AWS_SECRET_ACCESS_KEY": "•••", "region": "eu"}),
-        ({"credentials": {"id": "x"}, "api_key": None, "use_token": True}, {"credentials": "•••", "api_key": None, "use_token": True}),
-        (["s3://a:b@host/path", "s3://host/a@b"], ["s3://•••@host/path", "s3://host/a@b"]),
-        ("account_key=abc; rating >= 4", "account_key=•••; rating >= 4"),
-        ({"item_column": "item_id", "num_neighbours": 20}, {"item_column": "item_id", "num_neighbours": 20}),
-    ],
-)
-def test_credentials_are_masked(given_value: object, wanted: object) -> None:
-    assert words.mask_credentials(given_value) == wanted
