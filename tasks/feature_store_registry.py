@@ -10,6 +10,7 @@ import json
 import os
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from tasks.feature_store_views import STATE, ServedSchema, feature_names, featur
 from tasks.references import TEMPORARY
 from tasks.whole_file import write_whole
 
-_FAILED = "feature store: writing {path} failed: {why}; readers keep the version that was served; free or fix the disk, then refresh again"
+_FAILED = "feature store: writing {path} failed: {why}; readers have one whole version; free or fix the disk, then refresh again"
 GUARD = "definitions.py"
 
 
@@ -50,7 +51,9 @@ def read_served(config: FeatureStoreConfig) -> Served | None:
 def sweep_left(config: FeatureStoreConfig) -> None:
     """Remove what killed refreshes left beside the registry; call it under the store's lock."""
     for left in config.root.glob(f"{TEMPORARY}*"):
-        left.unlink(missing_ok=True)
+        # One that stays is in nobody's way.
+        with suppress(OSError):
+            left.unlink()
 
 
 def views_of(config: FeatureStoreConfig, generation: Generation) -> dict[str, FeatureView]:
@@ -88,7 +91,7 @@ def serve(config: FeatureStoreConfig, served: Served, staged: Path) -> None:
         os.utime(place, (later, later))
 
     write_whole(config.registry, place_registry, failed=_FAILED)
-    staged.unlink(missing_ok=True)
+    sweep_left(config)
     tell_served(config, served)
 
 

@@ -79,6 +79,7 @@ def refresh_with_fault(config: FeatureStoreConfig, table: PublishConfig, folder:
         first = strace.stderr.readline()
         if "attached" not in first:
             process.kill()
+            assert "not permitted" in first, first
             pytest.skip(f"nobody may trace here: {first.strip()}")
         go.send("go")
         process.join(PATIENCE)

@@ -170,7 +170,7 @@ def test_redis_that_dies_in_mid_refresh_and_comes_back(tmp_path: Path, monkeypat
             assert client.dbsize() == 20_000 + len(OLD)
 
 
-@pytest.mark.parametrize("online", ["sqlite", pytest.param("redis", marks=needs_redis)])
+@pytest.mark.parametrize("online", ["sqlite", pytest.param("redis", marks=[needs_redis, pytest.mark.slow])])
 def test_a_reader_beside_refreshes_gets_one_version_at_a_time(
     online: str, tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
