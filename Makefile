@@ -7,7 +7,7 @@ BIN    := $(VENV)/bin
 RUNS   := $(BIN)/python -m flows
 
 .DEFAULT_GOAL := help
-.PHONY: help tools install run server stop test test-slow lint lock docs audit evidence bench bench-scale clean
+.PHONY: help tools install run server stop test test-slow mutants lint lock docs audit evidence bench bench-scale clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -66,6 +66,9 @@ test: tools lint ## what .ci/run calls: lint, types, every test that is not mark
 test-slow: $(TESTSTAMP) ## the longer proofs
 	$(BIN)/python -m pytest -m slow
 
+mutants: $(TESTSTAMP) ## put deliberate bugs of persistence into a copy of the source: the tests must see each
+	$(BIN)/python -m tests.mutants
+
 lock: ## write constraints.txt from a fresh resolution of pyproject.toml
 	rm -rf .lock && $(PYTHON) -m venv .lock
 	.lock/bin/python -m pip install --quiet --upgrade pip
@@ -98,6 +101,7 @@ bench: $(TESTSTAMP) ## every table that takes minutes, into benchmarks/results
 	$(call TABLE,top_k,)
 	$(call TABLE,sinkhorn,)
 	$(call TABLE,publish,)
+	$(call TABLE,online_reads,)
 	$(call TABLE,cluster,)
 	$(call TABLE,incremental,--items 6000 --image 384 --text 128 --nights 1 --changed 0.01)
 	@if test -d "$(DATA)"; then $(call TABLE,anchor_curve,--data $(DATA) --seeds 2 --logs sparse clustered); \

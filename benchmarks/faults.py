@@ -44,7 +44,7 @@ def table(outcomes: list[Outcome]) -> str:
 
 
 def main() -> int:
-    """Print the table; the exit status is 1 where a promise broke."""
+    """Print the table; 1 where something did not hold."""
     outcomes, broken = list[Outcome](), list[str]()
     with tempfile.TemporaryDirectory() as place:
         nursery = Nursery("tests.task_layer.night_jobs", Path(place), environment())

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import gc
+import json
 import os
 import socket
 import subprocess
@@ -21,7 +22,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import date
 from pathlib import Path
 
@@ -125,6 +126,7 @@ def main() -> None:
     parser.add_argument("--nights", type=int, default=60)
     parser.add_argument("--changed", type=float, default=0.02)
     parser.add_argument("--incremental", action="store_true")
+    parser.add_argument("--as-json", action="store_true", help="One JSON object a night instead of the table.")
     parser.add_argument("--folder", type=Path)
     options = parser.parse_args()
     found: list[Sizes] = []
@@ -140,6 +142,9 @@ def main() -> None:
             for sizes in soak(folder, options.nights, changed=options.changed, incremental=options.incremental):
                 print(sizes, file=sys.stderr, flush=True)
                 found.append(sizes)
+    if options.as_json:
+        print("\n".join(json.dumps(asdict(x)) for x in found))
+        return
     given = f"--nights {options.nights} --changed {options.changed:g}" + (" --incremental" if options.incremental else "")
     print(f"Command: `python -m benchmarks.soak {given}`\n")
     print("\n".join(table_of(found)))

@@ -58,6 +58,9 @@ def deployed(name: str, run_name: str | Callable[[], str]) -> Callable[[Callable
             except RectifierError as error:
                 return Failed(name=ENDINGS.get(error.exit_code, "Failed"), message=" ".join(str(error).split()))
 
+        # Prefect's form takes what it says of a parameter from here alone.
+        told = "\n".join(f"    {x.name}: {x.annotation.__metadata__[0].description}" for x in _parameters(work))
+        body.__doc__ = f"{work.__doc__}\n\nArgs:\n{told}"
         return flow(name=name, flow_run_name=run_name, validate_parameters=False, persist_result=False)(body)
 
     return decorate

@@ -22,7 +22,7 @@ from flows.server_supervisor import RECORD, is_healthy
 from tasks.errors import ClusterError, InputError
 
 ROOT = Path(__file__).parents[1]
-READY_PATIENCE, SUPERVISOR_PATIENCE, STOP_PATIENCE = 180.0, 30.0, 60.0
+READY_PATIENCE, SUPERVISOR_PATIENCE, STOP_PATIENCE = 300.0, 30.0, 60.0
 
 Folder = Annotated[Path, typer.Option("--folder", help="Where the server keeps its database, settings and logs.")]
 Config = Annotated[Path, typer.Option("--config", help="The run config that the deployments take by default.")]
@@ -129,6 +129,8 @@ def server_environment(folder: Path, port: int) -> dict[str, str]:
         "PREFECT_LOGGING_COLORS": "false",
         # In memory, the default, leases die with the server, and their slots with them for ever.
         "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
+        # By default runs stay for ever, half a megabyte a night; so, for 90 days.
+        "PREFECT_SERVER_SERVICES_DB_VACUUM_ENABLED": "events,flow_runs",
         # The worker finds the code as Python does, and Python as the shell does.
         "PYTHONPATH": os.pathsep.join(x for x in (str(ROOT), os.environ.get("PYTHONPATH")) if x),
         "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)]),

@@ -97,7 +97,7 @@ def find_base(
     return last, reason
 
 
-@task(**PLAIN)
+@task(task_run_name="fold anchors", **PLAIN)
 def refold(source: Ref, config: AnchorsConfig, seed: int, store: StageStore, last: Last) -> tuple[Ref, str | None]:
     """Fold what is new into the earlier run's anchors; and why they will not do, None where they do."""
     found = incremental_stages.anchors_stage(source, config, seed, last, store)
@@ -107,7 +107,7 @@ def refold(source: Ref, config: AnchorsConfig, seed: int, store: StageStore, las
     return found, fell
 
 
-@task(**PLAIN)
+@task(task_run_name="learn anchors", **PLAIN)
 def anchors(
     source: Ref,
     config: AnchorsConfig,
@@ -234,7 +234,7 @@ def balance(modality: str, affinity: Ref, config: SinkhornConfig, store: StageSt
     return plan
 
 
-@task(**PLAIN)
+@task(task_run_name="judge trust", **PLAIN)
 def judge_trust(
     source: Ref,
     anchor: Ref,
@@ -251,7 +251,7 @@ def judge_trust(
     return trusts
 
 
-@task(**PLAIN)
+@task(task_run_name="mend", **PLAIN)
 def rectify(
     source: Ref, matched: Mapping[str, ModalityRefs], config: RectifyConfig, segments: SegmentsConfig, store: StageStore, memory: int
 ) -> Ref:
@@ -259,7 +259,7 @@ def rectify(
     return rectified_stage(source, matched, config, segments, store, memory=memory, progress=logged_progress())
 
 
-@task(**PLAIN)
+@task(task_run_name="train the shadow", **PLAIN)
 def shadow(source: Ref, config: ShadowConfig, pipeline: PipelineConfig, seed: int, store: StageStore) -> tuple[Ref, dict[str, Any]]:
     """Train a recommender on raw and on rectified features, and say whether it does worse, and what saying it cost."""
     before = peak_memory_bytes()
@@ -269,7 +269,7 @@ def shadow(source: Ref, config: ShadowConfig, pipeline: PipelineConfig, seed: in
     return output, found
 
 
-@task(**IO, **PLAIN)
+@task(task_run_name="check quality", **IO, **PLAIN)
 def judge_quality(
     source: Ref,
     matched: Mapping[str, ModalityRefs],
@@ -307,7 +307,7 @@ def publish(config: PublishConfig, identity: RunIdentity, source: Ref, rectified
     return version
 
 
-@task(**IO, **PLAIN)
+@task(task_run_name="keep the trend", **IO, **PLAIN)
 def keep_trend(config: PublishConfig, identity: RunIdentity, version: TableVersion | None, facts: Mapping[str, Any]) -> Trend:
     """Record what the run found beside the table, and raise an event where a rate jumped; the last days come back."""
     outcome = "refused" if version is None else "published" if version.published else "unchanged"
@@ -319,7 +319,7 @@ def keep_trend(config: PublishConfig, identity: RunIdentity, version: TableVersi
     return trend
 
 
-@task(**PLAIN)
+@task(task_run_name="write the report", **PLAIN)
 def report(folder: Path, inputs: ReportInputs, facts: Mapping[str, Any]) -> str:
     """Write the report and its JSON twin, put the quarantined rows beside them, and leave artifacts with Prefect."""
     copy_quarantine(inputs.source, folder)

@@ -18,6 +18,10 @@ KEY = "source.positive"
 # Aggregates and windows would see one batch at a time: the answer would depend on how the log is cut into files.
 # What these give is settled by the clock when the text is parsed: the same day read again would have other pairs.
 CLOCK = re.compile(r"\b(CURRENT_(DATE|TIME|TIMESTAMP)|LOCALTIME(STAMP)?)\b|\bNOW\s*\(", re.IGNORECASE)
+# A query within the predicate could read any file that this process can: polars opens one as soon as it is parsed.
+QUERY = re.compile(r"\b(SELECT|VALUES)\b|\(\s*FROM\b|--|/\*", re.IGNORECASE)
+# Quotes and escapes beside the usual two, with which a string cannot be told from what is around it.
+ODD_QUOTES = re.compile(r"[\\$`]")
 QUOTED = re.compile(r"'[^']*'|\"[^\"]*\"")
 ACROSS_ROWS = re.compile(r'"(Agg|Over)":|(?<!"Column")(?<!"String"):"Len"')
 
@@ -30,6 +34,8 @@ class Predicate:
         self.text = text
         if CLOCK.search(QUOTED.sub("", text)):
             raise InputError(f"{KEY}: {text!r} asks for the time of day, so a repeat would not be one; say a fixed date, or lookback_days")
+        if QUERY.search(text if ODD_QUOTES.search(text) else QUOTED.sub("", text)):
+            raise InputError(f"{KEY}: {text!r} holds a query or a comment; a predicate judges the columns of a row, and reads nothing else")
         try:
             self._expression = pl.sql_expr(text)
             self.columns = sorted(set(self._expression.meta.root_names()))

@@ -127,14 +127,6 @@ MUTANTS = (
         (f"{HISTORY}::test_after_a_rollback_a_run_is_judged_by_what_is_visible",),
     ),
     Mutant(
-        "the run is recorded before it is published",
-        "tests/task_layer/night_jobs.py",
-        "            version = publish(publishing, (source, rectified), day, seed)\n            record_run",
-        "            save_summary(settings, {'run_id': run.run_id, 'as_of': day, 'version': 0, 'stages': {}})\n"
-        "            version = publish(publishing, (source, rectified), day, seed)\n            record_run",
-        (f"{LAYER}/test_persistence_points.py::test_a_night_disturbed_where_it_persists",),
-    ),
-    Mutant(
         "the gate is not heard",
         "flows/rectify_catalog.py",
         "rectified, facts) if quality.passed else None",

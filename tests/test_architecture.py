@@ -65,7 +65,7 @@ STAGES = {
     "segments",
     "time_offset",
 }
-STORAGE = {"pyarrow", "polars", "deltalake", "feast", "duckdb", "boto3"}
+STORAGE = {"pyarrow", "polars", "deltalake", "feast", "redis", "duckdb", "boto3"}
 TORCH_DRAWS = {"rand", "randn", "randint", "randperm", "normal", "bernoulli", "multinomial"}
 
 

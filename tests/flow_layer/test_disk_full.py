@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +11,7 @@ import pytest
 
 from tests.flow_layer.cli_process import Death
 from tests.flow_layer.flow_support import CommandLine, Published, days_of, rows_of, table_uri
+from tests.small_disk import small_disk
 
 KILO = 1024
 PUBLISH = Death("os.rename", r"/\.part-.*\.tmp$")
@@ -52,24 +52,18 @@ def test_a_run_folder_that_cannot_be(demo: Path, cli: CommandLine, one_day: Publ
 
 
 @pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 12 MiB."""
-    folder = tmp_path / "small"
-    folder.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=12m", "none", str(folder)], capture_output=True, text=True, check=False)
-    if mounted.returncode:
-        pytest.skip(f"no small disk can be mounted here: {mounted.stderr.strip()}")
-    yield folder
-    subprocess.run(["umount", "--lazy", str(folder)], check=True)
+def disk(tmp_path: Path) -> Iterator[Path]:
+    with small_disk(tmp_path / "small", "12m") as found:
+        yield found
 
 
-def test_a_disk_that_is_full_while_a_map_is_filled(demo: Path, cli: CommandLine, one_day: Published, small_disk: Path) -> None:
-    day, folder = one_day.days[0], ("--set", f"run.folder='{small_disk}/runs'")
+def test_a_disk_that_is_full_while_a_map_is_filled(demo: Path, cli: CommandLine, one_day: Published, disk: Path) -> None:
+    day, folder = one_day.days[0], ("--set", f"run.folder='{disk}/runs'")
     death = Death("os.mkdir", r"/\.tmp-rectified-")
     assert cli.rectify(demo, day, *folder, death=death).code == -signal.SIGKILL
-    ballast = small_disk / "ballast"
+    ballast = disk / "ballast"
     with ballast.open("wb") as stream:
-        free = os.statvfs(small_disk)
+        free = os.statvfs(disk)
         stream.write(bytes(free.f_bavail * free.f_frsize - 40 * KILO))
     finished = cli.rectify(demo, day, *folder)
     assert finished.code == 1, finished.err

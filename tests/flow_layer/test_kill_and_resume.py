@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import shutil
@@ -120,6 +121,32 @@ def test_a_run_killed_at_every_step_ends_in_the_bytes_of_one_that_never_was(publ
 def file_bytes(uri: str, day: str) -> dict[str, bytes]:
     """The files of one day, temporary ones too."""
     return {x.name: x.read_bytes() for x in sorted((Path(uri) / f"as_of={day}").iterdir())}
+
+
+NAMED = r"/days/\.tmp-|/item_features/as_of=[^/]*/\.part-|/item_features-trend/|/\d{8}-[0-9a-f]{12}/\.tmp-"
+
+
+@pytest.mark.slow
+def test_a_run_killed_before_every_name_that_it_gives_outside_its_stages(published: Published, cli: CommandLine) -> None:
+    uri, day = table_uri(published.demo), published.days[2]
+    for number in itertools.count(1):
+        # Another config is another run of the day, which reuses all but its last stage.
+        sets = ("--set", f"rectify.keep_original={0.6 + number / 1000:.3f}")
+        before = rows_of(uri, day)
+        killed = cli.rectify(published.demo, day, *sets, death=Death("os.rename", NAMED, number))
+        if killed.code == 0:
+            break
+        assert killed.code == -signal.SIGKILL, killed.err
+        seen = rows_of(uri, day)
+        result = cli.published(published.demo, day, *sets)
+        assert seen.equals(before) or seen.equals(rows_of(uri, day)), number
+        assert set(rows_of(uri, day)["run_id"].to_pylist()) == {result["run_id"]}
+        assert DeltaTable(uri).version() == 2 + number
+        journal = json.loads((published.demo / "runs" / "days" / f"{day}.json").read_text())
+        assert (journal["state"], journal["run_id"], journal["version"]) == ("done", result["run_id"], 2 + number)
+        assert (Path(f"{uri}-trend") / day / f"{result['run_id']}.json").exists()
+        assert (published.demo / "runs" / result["run_id"] / "summary.json").exists()
+    assert number > 12
 
 
 def test_a_whole_interpreter_killed_from_outside(demo: Path, cli: CommandLine, one_day: Published) -> None:

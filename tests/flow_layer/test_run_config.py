@@ -154,6 +154,7 @@ def test_an_unknown_key_is_named_wherever_it_is(least: Path, key: str) -> None:
         ("source.max_quarantined=1.1", "max_quarantined"),
         ("source.modalities=[]", "source.modalities"),
         ("source.modalities.'two words'='column'", "modalities.two words"),
+        ("source.modalities.a/b='column'", "modalities.a/b"),
         ("source.modalities.item_id='column'", "modalities.item_id"),
         ("source.modalities.image_trust='column'", "modalities.image_trust"),
         ("source.modalities.IMAGE='column'", "modalities.IMAGE"),

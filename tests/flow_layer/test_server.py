@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.flow_layer.flow_support import Published, days_of, rows_of, table_uri
-from tests.flow_layer.server_support import LocalServer, free_port
+from tests.flow_layer.server_support import PATIENCE, LocalServer, free_port
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +55,7 @@ def test_it_runs_nights_refreshes_what_they_publish_and_refuses_nonsense_by_name
 
 
 def _refreshes(server: LocalServer, count: int) -> list[dict[str, object]]:
-    end = time.monotonic() + 90
+    end = time.monotonic() + PATIENCE
     while True:
         found = server.ask("flow_runs", {"deployments": {"name": {"any_": ["refresh"]}}})
         if len(found) >= count:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import signal
 import subprocess
@@ -11,12 +12,15 @@ from pathlib import Path
 import pytest
 from deltalake import DeltaTable
 
-from tasks.errors import TableHeldError
+from tasks.errors import StorageError, TableHeldError
 from tasks.publish import PublishConfig
 from tasks.references import Ref
+from tasks.runs import RunSettings, save_summary
 from tasks.table_history import list_versions
 from tasks.table_sweep import sweep_table
+from tasks.trend import record_run, trend_entry
 from tests.faults import Ended, Nursery, needs_strace, stop_after
+from tests.small_disk import small_disk
 from tests.task_layer.publish_support import command, data_files, identity, log_files, make_refs, plain, publish, shown, start
 
 DAYS = ("2024-03-01", "2024-03-02")
@@ -148,6 +152,43 @@ def test_a_full_disk_is_one_clear_line_and_leaves_the_old_version(
     assert re.fullmatch(wanted, ended.said)
     assert (data_files(config.uri), log_files(config.uri)) == before
     assert shown(config.uri) == {DAYS[0]: {identity(DAYS[0]).run_id}}
+
+
+def fill(disk: Path, left: int) -> Path:
+    """Leave that many bytes of a disk."""
+    free, ballast = os.statvfs(disk), disk / "ballast"
+    ballast.write_bytes(bytes(free.f_bavail * free.f_frsize - left))
+    return ballast
+
+
+@pytest.mark.parametrize("left", [0, 8 << 10, 64 << 10])
+def test_a_disk_without_room_stops_every_step_of_a_nights_end_until_it_has(
+    tmp_path: Path, refs_of_two_sizes: tuple[tuple[Ref, Ref], ...], left: int
+) -> None:
+    small, large = refs_of_two_sizes
+    with small_disk(tmp_path / "disk", "4m") as disk:
+        config, kept = PublishConfig(uri=str(disk / "table")), RunSettings(folder=str(disk / "runs"))
+        summary = {"run_id": "20240302-000000000000", "note": "x" * 100_000}
+        check = {"name": "x" * 100_000, "value": 0, "rule": "", "bound": 0, "passed": True, "blocking": True}
+        entry = trend_entry(identity(DAYS[1]), "published", 1, {}, [check])
+        publish(config, small, DAYS[0])
+        before = data_files(config.uri), log_files(config.uri)
+        ballast = fill(disk, left)
+        for step, said in (
+            (lambda: publish(config, large, DAYS[1]), "writing the rows failed: "),
+            (lambda: record_run(config, entry), "recording the run in its trend failed: "),
+            (lambda: save_summary(kept, summary), "summary: writing "),
+        ):
+            with pytest.raises(StorageError, match=f"{said}.*No space left on device") as error:
+                step()
+            assert "\n" not in str(error.value)
+        assert (data_files(config.uri), log_files(config.uri)) == before
+        assert not [x for x in disk.rglob("*") if x.name.endswith(".tmp") or ".tmp-" in x.name or ".commit-" in x.name]
+        ballast.unlink()
+        assert publish(config, large, DAYS[1]).version == 1
+        assert record_run(config, entry)
+        assert save_summary(kept, summary).exists()
+        assert shown(config.uri) == {day: {identity(day).run_id} for day in DAYS}
 
 
 @pytest.fixture

@@ -168,6 +168,7 @@ def test_dates_count_as_their_midnight(tmp_path: Path) -> None:
     [
         ("rating >= 4", 36),
         ("kind IN ('buy', 'cart') AND rating > 4.5", 24),
+        ("kind IN ('select', '(from', 'buy -- or', 'buy', 'cart') AND rating > 4.5", 24),
         ("kind IS NULL OR kind LIKE 'v%'", 14),
         ("event_time::date < '2024-03-02'::date", 4),
     ],
