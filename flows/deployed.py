@@ -89,6 +89,11 @@ def _night_name() -> str:
     return f"nightly {flow_run.parameters.get('as_of') or _yesterday(flow_run.parameters.get('timezone', 'UTC')) or '?'}"
 
 
+def _refresh_name() -> str:
+    version = flow_run.parameters.get("version")
+    return "refresh the newest version" if version is None else f"refresh version {version}"
+
+
 def _yesterday(timezone: str) -> date | None:
     """The day before the one that this run was scheduled for, however late it starts; None in a time zone that is none."""
     try:
@@ -139,7 +144,7 @@ def backfill(
     return found
 
 
-@deployed("refresh", lambda: f"refresh {flow_run.parameters.get('version') or 'the newest version'}")
+@deployed("refresh", _refresh_name)
 def refresh(
     config: ConfigFile,
     version: Annotated[int | None, Field(description="The version to serve; the newest by default.", ge=0)] = None,
