@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from typing import Any
 
@@ -28,4 +29,6 @@ def emit_night(event: str, asset: str, facts: Mapping[str, Any]) -> None:
         "catalog-rectifier.as-of": str(facts["as_of"]),
         "catalog-rectifier.exit-code": str(facts["exit_code"]),
     }
+    # Outside a flow the event is still under way when the command ends, which Prefect would tell the user.
+    logging.getLogger("EventsWorker").setLevel(logging.ERROR)
     emit_event(event=event, resource=resource, payload=dict(facts))

@@ -67,6 +67,7 @@ def test_what_a_run_reads_and_writes_is_told(published: Published, cli: CommandL
     assert {x["name"] for x in written["facets"]["schema"]["fields"]} >= {"as_of", "item_id", "image", "image_trust", "run_id"}
 
 
+@pytest.mark.slow
 def test_a_run_that_nobody_listens_to_goes_on(published: Published, cli: CommandLine) -> None:
     # Nothing listens on the discard port.
     finished = cli.rectify(published.demo, published.days[-1], environment={"OPENLINEAGE_URL": "http://127.0.0.1:9"})

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 import shlex
 
+import pytest
+
 from tests.flow_layer.flow_support import ROOT, CommandLine, Published
 
 RUNBOOK = ROOT / "docs" / "runbook.md"
@@ -24,6 +26,7 @@ def tested_commands() -> list[tuple[str, int]]:
     return found
 
 
+@pytest.mark.slow
 def test_the_tested_ones_run(published: Published, cli: CommandLine) -> None:
     lines = tested_commands()
     assert len(lines) >= 6
