@@ -25,8 +25,8 @@ class FeatureStoreConfig:
     string (``host:port,password=...,ssl=true``), for refreshes and readers alike; it is never written anywhere. ``project`` and ``service``
     are Feast's names. ``enabled`` lets the nightly run and a rollback refresh the store themselves when they have committed.
     Readers notice a new version by the registry's time, and after ``cache_seconds`` at the latest; what it replaces stays online for at
-    least ``grace`` seconds, which the next refresh waits for. A refresh waits ``patience`` seconds for another one to end. Raises
-    ValueError with the key.
+    least ``grace`` seconds, longer than that, which the next refresh waits for. A refresh waits ``patience`` seconds for another one to
+    end. Raises ValueError with the key.
     """
 
     folder: str

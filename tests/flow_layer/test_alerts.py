@@ -69,6 +69,7 @@ def test_every_alert_has_its_place_in_the_runbook() -> None:
         assert name in runbook
 
 
+@pytest.mark.slow
 def test_a_refused_and_a_failed_night_and_a_late_day_are_alerts(published: Published, cli: CommandLine, prefect_server: str) -> None:
     demo, day, asset = published.demo, published.tomorrow, asset_key(PublishConfig(uri=table_uri(published.demo)))
     names = {REFUSED: "the gate refused a night", FAILED: "a night failed", LATE: "a day is late"}

@@ -64,6 +64,7 @@ def _refreshes(server: LocalServer, count: int) -> list[dict[str, object]]:
         time.sleep(0.5)
 
 
+@pytest.mark.slow
 def test_its_deployments_and_automations_are_there_once_however_often_it_is_started(server: LocalServer, demo: Path) -> None:
     before = server.status()
     assert before["server"] and before["worker"]

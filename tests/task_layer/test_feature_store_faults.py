@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
+import subprocess
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -22,6 +23,11 @@ OLD, NEW = [f"item-{x}" for x in range(12)], [f"item-{x}" for x in range(4, 16)]
 EVERY = list(dict.fromkeys([*OLD, *NEW]))
 FEW = [("rename", "signal=SIGKILL"), ("pwrite64", "signal=SIGKILL"), ("pwrite64", "error=ENOSPC")]
 DISK = ("rename", "link", "mkdir", "unlink", "ftruncate", "fsync", "fdatasync", "utimensat", "write", "pwrite64")
+
+
+def copy_folder(source: Path, target: Path) -> None:
+    """By another process: one that closes a database file loses all its locks on it, and SQLite those of its open connections."""
+    subprocess.run(["cp", "-a", str(source), str(target)], check=True)
 
 
 class Shop:
@@ -45,11 +51,11 @@ class Shop:
         kept = self.root / "kept"
         shutil.rmtree(self.config.root, ignore_errors=True)
         if kept.exists() and self.config.online == "sqlite":
-            shutil.copytree(kept, self.config.root)
+            copy_folder(kept, self.config.root)
             return
         refresh_store(self.config, self.table, version=0)
         if not kept.exists():
-            shutil.copytree(self.config.root, kept)
+            copy_folder(self.config.root, kept)
 
     def served(self) -> int:
         """The version that a reader gets of every item; fails where it is a mix."""

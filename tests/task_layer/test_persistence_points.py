@@ -8,7 +8,7 @@ from tests.faults import CLASSES, DEATH, Nursery, needs_strace
 from tests.task_layer.persistence import all_faults, disturbed, scenes
 
 NAMES_AND_FLUSHES = ("rename", "link", "unlink", "fsync")
-EVERY = 9
+EVERY = 15
 
 
 @needs_strace
