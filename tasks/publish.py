@@ -190,9 +190,12 @@ def _commit_or_yield(
             copy.reveal_commit(version)
     except (OSError, DeltaError, pa.ArrowException, RectifierError) as error:
         with storage_errors(config.uri, "finding out whether the commit landed", "run again: that tells"):
-            log = read_log(files)
+            log, newest = read_log(files), open_table(config.uri)
         ours = {x.path for x in written}
-        landed = next((x.version for x in log if ours <= x.added.keys()), None)
+        # An old version may have had files of these names, which were swept since.
+        shown = newest is not None and ours <= {x.path for x in visible_files(newest)}
+        since = [x.version for x in log if ours <= x.added.keys() and (shown or (before is not None and x.version > before))]
+        landed = since[-1] if since else None
         if landed is None:
             _discard(files, written)
             if isinstance(error, RectifierError):

@@ -84,7 +84,7 @@ GONE: dict[str, tuple[str, str, int, str]] = {
     "reading the log": (r"GET", r"interactions/.*\.parquet", 2, "the object store did not answer"),
     "opening the table": (r"GET", r"_delta_log/_last_checkpoint", 1, "table s3://.*: opening it failed"),
     "writing rows": (r"PUT|POST", r"/part-", 1, "table s3://.*: writing the rows failed: .*nothing was published"),
-    "reading rows back": (r"GET", r"/part-", 1, "table s3://.*: reading back the rows failed: .*nothing was published"),
+    "reading rows back": (r"GET", r"item_features/.*/part-", 1, "table s3://.*: reading back the rows failed: .*nothing was published"),
     "committing": (r"PUT", r"_delta_log/", 1, "table s3://.*: the commit failed: .*nothing was published"),
     "recording the trend": (r"PUT|POST", r"item_features-trend/", 1, "the published rows are not affected"),
 }

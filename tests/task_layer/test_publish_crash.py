@@ -21,6 +21,7 @@ from tasks.table_sweep import sweep_table
 from tasks.trend import record_run, trend_entry
 from tests.faults import Ended, Nursery, needs_strace, stop_after
 from tests.small_disk import small_disk
+from tests.task_layer.publish_machine import on_link
 from tests.task_layer.publish_support import command, data_files, identity, log_files, make_refs, plain, publish, shown, start
 
 DAYS = ("2024-03-01", "2024-03-02")
@@ -74,6 +75,17 @@ def test_a_publisher_that_loses_the_race_says_so_and_leaves_nothing_behind(nurse
     assert {x["run_id"] for x in list_versions(config)} == {identity(DAYS[0]).run_id, identity(day, 2).run_id}
     assert len(data_files(config.uri)) == 2
     assert len(log_files(config.uri)) == 2
+
+
+def test_a_loser_is_not_taken_for_an_old_version_that_had_files_of_its_names(tmp_path: Path) -> None:
+    refs, config = make_refs(tmp_path / "stages"), PublishConfig(uri=str(tmp_path / "table"))
+    for seed in (1, 0):
+        publish(config, refs, DAYS[0], seed)
+    sweep_table(PublishConfig(uri=config.uri, vacuum_after_hours=0))
+    on_link.append(lambda: publish(config, refs, DAYS[1], 0))
+    with pytest.raises(TableHeldError, match="another run committed"):
+        publish(config, refs, DAYS[0], 1)
+    assert shown(config.uri) == {day: {identity(day, 0).run_id} for day in DAYS}
 
 
 @needs_strace
