@@ -9,7 +9,9 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.error
 import urllib.request
+import uuid
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -95,10 +97,17 @@ class LocalServer:
     def run(self, deployment: str, **parameters: Any) -> str:
         """Ask for a run of a deployment; its id."""
         (found,) = self.ask("deployments", {"deployments": {"name": {"any_": [deployment]}}})
-        body = json.dumps({"parameters": parameters, "state": {"type": "SCHEDULED"}}).encode()
-        url = f"{self.url}/deployments/{found['id']}/create_flow_run"
-        with urllib.request.urlopen(urllib.request.Request(url, body, {"content-type": "application/json"}), timeout=60) as answer:
-            return str(json.load(answer)["id"])
+        body = json.dumps({"parameters": parameters, "state": {"type": "SCHEDULED"}, "idempotency_key": str(uuid.uuid4())}).encode()
+        url, end = f"{self.url}/deployments/{found['id']}/create_flow_run", time.monotonic() + PATIENCE
+        while True:
+            try:
+                with urllib.request.urlopen(urllib.request.Request(url, body, {"content-type": "application/json"}), timeout=60) as answer:
+                    return str(json.load(answer)["id"])
+            except urllib.error.HTTPError as error:
+                # A server whose SQLite is busy says so, and Prefect's own client asks again.
+                if error.code != 503 or time.monotonic() > end:
+                    raise
+                time.sleep(1)
 
     def look(self, run_id: str) -> dict[str, Any]:
         (found,) = self.ask("flow_runs", {"flow_runs": {"id": {"any_": [run_id]}}})
