@@ -18,6 +18,7 @@ from flows.command_line import (
     hide_tracebacks,
     printed_progress,
     read_config_and_day,
+    read_run_config,
     run_app,
     run_command,
     set_prefect_defaults,
@@ -213,10 +214,9 @@ def versions(config: ConfigFile, overrides: Overrides = None, as_json: AsJson = 
     """List the versions of the published table, newest first."""
 
     def work() -> dict[str, Any]:
-        from flows.run_config import RunConfig
         from tasks.table_history import list_versions
 
-        return {"versions": list_versions(RunConfig.from_toml(config, overrides or ()).publish)}
+        return {"versions": list_versions(read_run_config(config, overrides).publish)}
 
     run_command(work, as_json, debug, told_by("told_versions"))
 
@@ -262,11 +262,10 @@ def score(
     """Hold the published trust against what the demo planted."""
 
     def work() -> dict[str, Any]:
-        from flows.run_config import RunConfig
         from tasks.demo_score import score_ranking
         from tasks.table_files import storage_options
 
-        return score_ranking(RunConfig.from_toml(config, overrides or ()).publish.uri, truth, storage_options=storage_options())
+        return score_ranking(read_run_config(config, overrides).publish.uri, truth, storage_options=storage_options())
 
     def told(found: dict[str, Any]) -> str:
         from tasks.demo_score import describe_score

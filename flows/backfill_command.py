@@ -14,6 +14,7 @@ from flows.command_line import (
     end_with,
     given_day,
     hide_tracebacks,
+    read_run_config,
     run_command,
     set_prefect_defaults,
 )
@@ -43,10 +44,9 @@ def backfill(
     def work() -> dict[str, Any]:
         set_prefect_defaults()
         from flows.backfill_catalog import BackfillOptions, backfill_catalog, plan_backfill
-        from flows.run_config import RunConfig
         from tasks.backfill_plan import parse_reprocess
 
-        settings = RunConfig.from_toml(config, overrides or ())
+        settings = read_run_config(config, overrides)
         first, last = given_day(start, "--start"), given_day(end, "--end")
         assert first is not None
         assert last is not None

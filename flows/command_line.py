@@ -54,7 +54,7 @@ def run_command(work: Callable[[], dict[str, Any]], as_json: bool, debug: bool, 
 
 def end_with(code: int, line: str) -> NoReturn:
     """End a command that has said what it did with one line on what failed, and that exit status."""
-    print(f"error: {line}", file=sys.stderr)
+    print(error_line(line, code), file=sys.stderr)
     raise typer.Exit(code)
 
 
@@ -77,12 +77,18 @@ def given_day(text: str | None, option: str = "--as-of") -> date | None:
         raise InputError(f"{option} {text}: wanted a day as YYYY-MM-DD") from None
 
 
+def read_run_config(path: Path, overrides: list[str] | None) -> RunConfig:
+    """The run config, whose classes are loaded when there is one to read. Raises InputError."""
+    from flows.run_config import RunConfig
+
+    return RunConfig.from_toml(path, overrides or ())
+
+
 def read_config_and_day(path: Path, overrides: list[str] | None, as_of: str | None) -> tuple[RunConfig, date]:
     """The run config, and the day that ``--as-of`` or the data name. Raises InputError."""
-    from flows.run_config import RunConfig
     from tasks.source import resolve_day
 
-    config = RunConfig.from_toml(path, overrides or ())
+    config = read_run_config(path, overrides)
     return config, resolve_day(config.source, given_day(as_of))
 
 

@@ -9,8 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from flows.command_line import AsJson, ConfigFile, Debug, Overrides, run_command, set_prefect_defaults
-from tasks.run_log import error_line
+from flows.command_line import AsJson, ConfigFile, Debug, Overrides, end_with, read_run_config, run_command, set_prefect_defaults
 
 DEFAULT_PORT = 9464
 
@@ -38,8 +37,7 @@ def freshness(
 
     run_command(work, as_json, debug, lambda found: str(found["told"]))
     if late:
-        typer.echo(error_line(late[0], 1), err=True)
-        raise typer.Exit(1)
+        end_with(1, late[0])
 
 
 def metrics(
@@ -53,10 +51,9 @@ def metrics(
     stop = Event()
 
     def work() -> dict[str, Any]:
-        from flows.run_config import RunConfig
         from tasks.metrics_server import serve_metrics
 
-        settings = RunConfig.from_toml(config, overrides or ())
+        settings = read_run_config(config, overrides)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: stop.set())
         with serve_metrics(settings.watch, port) as url:

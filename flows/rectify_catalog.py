@@ -78,7 +78,7 @@ def _rectify(config: RunConfig, as_of: date, turn: Turn | None) -> dict[str, Any
         _under_way(config, day),
         open_runner(config.resources, day.watched(stages)) as store,
     ):
-        return day.done(rectify_day(config, as_of, day, store))
+        return day.done(_rectify_day(config, as_of, day, store))
 
 
 def _rectify_in_turn(config: RunConfig, as_of: date, turn: Turn) -> dict[str, Any]:
@@ -94,7 +94,7 @@ def _rectify_in_turn(config: RunConfig, as_of: date, turn: Turn) -> dict[str, An
             open_run(config.run, config.publish, as_of, patience=turn.patience) as stages,
             open_runner(config.resources, day.watched(stages)) as store,
         ):
-            return day.done(rectify_day(config, as_of, day, store))
+            return day.done(_rectify_day(config, as_of, day, store))
 
 
 def _under_way(config: RunConfig, day: DayRun) -> AbstractContextManager[DayRun]:
@@ -114,7 +114,7 @@ def _prepare(config: RunConfig, as_of: date, store: StageStore) -> None:
     time_offsets(source, matched, config, store)
 
 
-def rectify_day(config: RunConfig, as_of: date, day: DayRun, store: StageStore) -> dict[str, Any]:
+def _rectify_day(config: RunConfig, as_of: date, day: DayRun, store: StageStore) -> dict[str, Any]:
     """The night itself, under the table's lock and the day's lease; the same summary, the same errors."""
     shadowing = shadow_config(config.evaluation)
     source = do.read(config.source, as_of, store)

@@ -13,6 +13,7 @@ from flows.command_line import (
     Overrides,
     hide_tracebacks,
     printed_progress,
+    read_run_config,
     run_command,
     set_prefect_defaults,
     told_by,
@@ -33,9 +34,7 @@ def refresh(
 
     def work() -> dict[str, Any]:
         set_prefect_defaults()
-        from flows.run_config import RunConfig
-
-        settings = RunConfig.from_toml(config, overrides or ())
+        settings = read_run_config(config, overrides)
         from flows.refresh_feature_store import refresh_now
 
         if not debug:

@@ -15,6 +15,7 @@ from flows.command_line import (
     Overrides,
     hide_tracebacks,
     printed_progress,
+    read_run_config,
     run_command,
     set_prefect_defaults,
     told_by,
@@ -32,11 +33,10 @@ def rollback(
 
     def work() -> dict[str, Any]:
         set_prefect_defaults()
-        from flows.run_config import RunConfig
         from tasks.table_history import roll_back
         from tasks.table_lock import table_lock
 
-        settings = RunConfig.from_toml(config, overrides or ())
+        settings = read_run_config(config, overrides)
         with table_lock(settings.publish, Path(settings.run.folder), run=f"rollback to {to}"):
             found = roll_back(settings.publish, to)
         if not debug:

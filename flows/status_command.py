@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from flows.command_line import AsJson, ConfigFile, Debug, Overrides, given_day, run_command
+from flows.command_line import AsJson, ConfigFile, Debug, Overrides, given_day, read_run_config, run_command
 
 Start = Annotated[str | None, typer.Option("--start", help="The first day, YYYY-MM-DD; as many days as the table keeps by default.")]
 End = Annotated[str | None, typer.Option("--end", help="The last day, YYYY-MM-DD; the newest of the data or of the table by default.")]
@@ -25,10 +25,9 @@ def status(
     """Say for each day whether it is done, stale, missing, failed, refused, running or dead, and why."""
 
     def work() -> dict[str, Any]:
-        from flows.run_config import RunConfig
         from tasks.day_status import STATES, latest_day, read_status, shown_days
 
-        settings = RunConfig.from_toml(config, overrides or ())
+        settings = read_run_config(config, overrides)
         first, last = given_day(start, "--start"), given_day(end, "--end")
         shown = shown_days(settings.publish)
         days = read_status(settings.source, settings.publish, settings.run, settings.shaping, shown, first, last)

@@ -1,7 +1,8 @@
 """A process a day: what one day holds or breaks is gone with it, and no other day notices.
 
 Processes are forks of a server that has imported what they need, so a day does not pay for that again. Each goes when its parent goes,
-however that ends; a day that is cut off anywhere is resumed by the next run of it. This module imports the standard library alone.
+however that ends; a day that is cut off anywhere is resumed by the next run of it. This module and what it imports know the standard
+library alone.
 """
 
 from __future__ import annotations
@@ -9,11 +10,12 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
-import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import Any
+
+from tasks.parent_watch import leave_with_parent
 
 TICK = 0.5
 PATIENCE = 20.0
@@ -95,7 +97,7 @@ def _serve(pipe: Connection, run: Run, given: tuple[Any, ...]) -> None:
     # By these Prefect tells a worker's process which flow run it is: that one is the parent.
     for name in [x for x in os.environ if x.startswith("PREFECT__")]:
         del os.environ[name]
-    threading.Thread(target=_leave_with_parent, daemon=True).start()
+    leave_with_parent(_leave)
 
     def turn() -> None:
         try:
@@ -115,13 +117,6 @@ def _serve(pipe: Connection, run: Run, given: tuple[Any, ...]) -> None:
         answer = Ended(None, code=1 if code is None else code, kind=type(error).__name__, message=message)
     pipe.send(answer)
     pipe.close()
-
-
-def _leave_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        _leave()
 
 
 def _leave() -> None:

@@ -59,4 +59,4 @@ def exit_code_of(error: BaseException) -> int:
 class InterruptedBackfillError(RectifierError):
     """Stopped by hand: what was done stays done."""
 
-    exit_code = 130
+    exit_code = INTERRUPTED

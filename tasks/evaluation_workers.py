@@ -3,7 +3,7 @@
 A worker is a fresh interpreter that has its environment before any numeric library is loaded; it is handed functions and small arguments
 (references, configs), never arrays. Only its own work is lost when it dies, and it goes when its parent goes, however that ends.
 
-This module imports the standard library alone: a worker imports it before its environment is set.
+This module and what it imports know the standard library alone: a worker imports it before its environment is set.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ from collections.abc import Callable
 from multiprocessing.connection import Connection
 from types import TracebackType
 from typing import Any, TypeVar
+
+from tasks.parent_watch import leave_with_parent
 
 Found = TypeVar("Found")
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "POLARS_MAX_THREADS"), "1")
@@ -118,7 +120,7 @@ def serve(pipe: Connection) -> None:
     os.environ.update(ONE_THREAD)
     # Ctrl-C reaches the whole group of processes; the parent decides what it means.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_leave_with_parent, daemon=True).start()
+    leave_with_parent(lambda: os._exit(1))
     while True:
         try:
             function, given = pipe.recv()
@@ -136,10 +138,3 @@ def _one_line(error: Exception) -> str:
     # Its own errors and the core's complaints about values are written for people; others need their kind.
     plain = isinstance(error, ValueError) or hasattr(error, "exit_code")
     return said if plain and said else f"{type(error).__name__}: {said}"
-
-
-def _leave_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)

@@ -14,7 +14,7 @@ BLOCK = re.compile(r"^```sh( tested)?\n(.*?)^```", re.MULTILINE | re.DOTALL)
 FLOWS = "python -m flows "
 
 
-def tested_commands() -> list[tuple[str, int]]:
+def commands_tried() -> list[tuple[str, int]]:
     """Those ``python -m flows`` lines without their comments, and the exit status that each comment gives (0 where none does)."""
     found = []
     for mark, text in BLOCK.findall(RUNBOOK.read_text()):
@@ -28,7 +28,7 @@ def tested_commands() -> list[tuple[str, int]]:
 
 @pytest.mark.slow
 def test_the_tested_ones_run(published: Published, cli: CommandLine) -> None:
-    lines = tested_commands()
+    lines = commands_tried()
     assert len(lines) >= 6
     for line, status in lines:
         words = [str(published.demo / x) if x == "run.toml" else x for x in shlex.split(line.removeprefix(FLOWS))]
