@@ -33,9 +33,9 @@ from rectifier_core.inverted_lists import (
 )
 from rectifier_core.numerics import Progress, row_blocks, silent
 from rectifier_core.records import NO_NEIGHBOUR, Affinity, Float32, Int32, Int64, Projection
-from rectifier_core.search_kernels import PANEL, products_with
+from rectifier_core.search_kernels import PANEL, order_rows, products_with
 from rectifier_core.seeding import derive_seed, generator
-from rectifier_core.top_k import in_threads, padded, padded_rows
+from rectifier_core.top_k import Found, in_threads, padded, padded_rows
 
 # What a query costs beside its products with candidates and means, counted in products, and what a candidate costs in a list rather than
 # in one long scan: benchmarks/results/top_k.md.
@@ -43,6 +43,8 @@ QUERY_COST = 3000
 CANDIDATE_COST = 1.3
 WORTH = 2
 SPARE = 4
+"""So many more are searched for than are neighbours: 16 bits or a device may misjudge the last ones, which are scored again, and a later
+run can lose a neighbour or two without asking for all of them anew."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,6 +94,7 @@ def find_neighbours(
     num_items, width = len(projection.target), config.num_neighbours
     neighbours = np.full((num_items, width), NO_NEIGHBOUR, np.int32)
     scores = np.full((num_items, width), -np.inf, np.float32)
+    spare = np.full((num_items, SPARE), NO_NEIGHBOUR, np.int32)
     rows, name, recall = np.flatnonzero(projection.target.any(axis=1)), "none", 1.0
     index: InvertedLists | DeviceSearch | None = None
     if len(rows) and device != CPU and config.index != "ivf":
@@ -106,12 +109,12 @@ def find_neighbours(
 
         def work(block: slice) -> None:
             at = ordered[block]
-            neighbours[at], scores[at] = neighbours_of(projection, index, at, config)
+            neighbours[at], scores[at], spare[at] = neighbours_of(projection, index, at, config)
 
         blocks = list(row_blocks(len(rows), rows_in_work(config, projection.target.shape[1], held, memory, threads)))
         for block in in_threads(work, blocks, threads):
             progress(f"affinity of {projection.modality} ({name})", block.stop, len(rows))
-    return Affinity(modality=projection.modality, neighbours=neighbours, scores=scores, recall=recall, index=name)
+    return Affinity(modality=projection.modality, neighbours=neighbours, scores=scores, spare=spare, recall=recall, index=name)
 
 
 def index_features(
@@ -132,10 +135,12 @@ def index_features(
             columns,
             projection.target,
             rows,
-            _width(config, compact),
+            # Vectors of 16 bits may misjudge the last ones.
+            config.num_neighbours + SPARE * compact,
             config.target_recall,
             num_lists=number_of_lists(len(columns)),
             seed=derive_seed(seed, "affinity"),
+            spare=SPARE * (not compact),
             compact=compact,
             threads=threads,
         )
@@ -157,38 +162,46 @@ def index_on_device(projection: Projection, device: str) -> DeviceSearch | None:
 
 def neighbours_of(
     projection: Projection, index: InvertedLists | DeviceSearch, rows: Int64, config: AffinityConfig
-) -> tuple[Int32, Float32]:
-    """The rows ``rows`` [B] of the affinity: neighbours int32 [B, K] and scores float32 [B, K], whatever else is asked for beside them.
+) -> tuple[Int32, Float32, Int32]:
+    """The rows ``rows`` [B] of the affinity: neighbours int32 [B, K], scores float32 [B, K] and the next best int32 [B, ``SPARE``].
 
-    With the index and the projection memory-mapped, this is all that a worker needs for its share of the rows.
+    They are the same whatever else is asked for beside them. With the index and the projection memory-mapped, this is all that a worker
+    needs for its share of the rows.
     """
-    asked = np.ascontiguousarray(projection.target[rows])
+    asked, width = np.ascontiguousarray(projection.target[rows]), config.num_neighbours + SPARE
     if isinstance(index, DeviceSearch):
-        items, cosine = _scored(projection, index(asked, _width(config, True)), asked, config)
+        found = scored(projection, index(asked, width), asked, width)
     elif index.vectors.dtype == np.int16:
-        items, cosine = _scored(projection, search(index, asked, _width(config, True))[0], asked, config)
+        found = scored(projection, search(index, asked, width)[0], asked, width)
     else:
-        items, cosine = search(index, asked, _width(config, False))
-    return _with_own(projection, rows, items, cosine, asked, config)
+        found = search(index, asked, width)
+    return with_own(projection, rows, found, asked, config)
 
 
-def score_candidates(projection: Projection, items: Int32, rows: Int64, config: AffinityConfig) -> tuple[Int32, Float32]:
-    """The best of given candidates ``items`` [B, W], -1 for none, for the items ``rows`` [B]: neighbours [B, K] and scores [B, K]."""
-    asked = np.ascontiguousarray(projection.target[rows])
-    found, cosine = _scored(projection, items, asked, config)
-    return _with_own(projection, rows, found, cosine, asked, config)
-
-
-def _with_own(
-    projection: Projection, rows: Int64, items: Int32, cosine: Float32, asked: Float32, config: AffinityConfig
-) -> tuple[Int32, Float32]:
-    """The diagonal forced into neighbours found, and scores made of cosines."""
-    own = projection.projected[rows]
-    absent = own.any(axis=1) & ~(items == rows[:, None]).any(axis=1)
+def with_own(projection: Projection, rows: Int64, found: Found, asked: Float32, config: AffinityConfig) -> tuple[Int32, Float32, Int32]:
+    """``found`` [B, W], sorted, cut into neighbours, scores and the next best, each item's own feature forced among its neighbours."""
+    (items, cosine), last = found, config.num_neighbours - 1
+    has = projection.projected[rows].any(axis=1)
+    absent = has & ~(items == rows[:, None]).any(axis=1)
     items[absent, -1] = rows[absent]
-    cosine[absent, -1:] = _cosines(projection, items[absent, -1:], asked[absent])
-    items[absent], cosine[absent] = _ordered(items[absent], cosine[absent])
-    return items, cosine / np.float32(config.temperature)
+    cosine[absent, -1:] = products_with(projection.projected, items[absent, -1:], padded_rows(asked[absent], padded(asked.shape[1])))
+    # Its own goes before all that are no better than the last neighbour, whose order stays.
+    own = items == rows[:, None]
+    late = own[:, last + 1 :].any(axis=1)
+    place = np.arange(items.shape[1], dtype=np.float32)
+    order = np.argsort(np.where(own[late], np.float32(last - 0.5), place), axis=1, kind="stable")
+    items[late], cosine[late] = (np.take_along_axis(x[late], order, axis=1) for x in (items, cosine))
+    order_rows(*(neighbours := (np.ascontiguousarray(items[:, : last + 1]), np.ascontiguousarray(cosine[:, : last + 1]))))
+    return neighbours[0], neighbours[1] / np.float32(config.temperature), items[:, last + 1 :]
+
+
+def scored(projection: Projection, found: Int32, asked: Float32, width: int) -> Found:
+    """Candidates ``found`` [B, C], -1 for none, by the cosine of their float32 features with ``asked`` [B, A]: the best ``width``."""
+    items = np.full((len(found), max(width, found.shape[1])), NO_NEIGHBOUR, np.int32)
+    items[:, : found.shape[1]] = found
+    cosine = products_with(projection.projected, items, padded_rows(asked, padded(asked.shape[1])))
+    order_rows(items, cosine)
+    return items[:, :width], cosine[:, :width]
 
 
 def number_of_lists(features: int) -> int:
@@ -205,13 +218,8 @@ def one_list_is_cheaper(queries: int, features: int) -> bool:
 
 def _disappointing(index: InvertedLists, targets: Float32, rows: Int64, config: AffinityConfig, seed: int) -> bool:
     sample = np.sort(generator(seed, "affinity", "cost").choice(rows, min(SAMPLE, len(rows)), replace=False))
-    compared = candidates(index, np.ascontiguousarray(targets[sample]), config.num_neighbours)
+    compared = candidates(index, np.ascontiguousarray(targets[sample]), config.num_neighbours + SPARE)
     return QUERY_COST + 2 * len(index.means) + CANDIDATE_COST * compared > len(index.items)
-
-
-def _width(config: AffinityConfig, again: bool) -> int:
-    """How many to search for: vectors of 16 bits, or a device, may misjudge the last ones, which are scored ``again``."""
-    return config.num_neighbours + SPARE * again
 
 
 def rows_in_work(config: AffinityConfig, width: int, held: int, memory: int | None, threads: int) -> int:
@@ -221,21 +229,3 @@ def rows_in_work(config: AffinityConfig, width: int, held: int, memory: int | No
     # Per row: its candidates' vectors, once gathered and once multiplied, the lists it is noted beside, and its anchor.
     each = 4 * (2 * (config.num_neighbours + SPARE) * width + PANEL + 3 * width)
     return max(1, min(config.block_rows, max(memory - held, memory // 4) // threads // each))
-
-
-def _scored(projection: Projection, found: Int32, asked: Float32, config: AffinityConfig) -> tuple[Int32, Float32]:
-    """Score candidates [B, W] by the float32 features, sort them, and cut to (or fill up to) K places."""
-    items = np.full((len(found), max(config.num_neighbours, found.shape[1])), NO_NEIGHBOUR, np.int32)
-    items[:, : found.shape[1]] = found
-    items, cosine = _ordered(items, _cosines(projection, items, asked))
-    return items[:, : config.num_neighbours], cosine[:, : config.num_neighbours]
-
-
-def _cosines(projection: Projection, items: Int32, asked: Float32) -> Float32:
-    return products_with(projection.projected, items, padded_rows(asked, padded(asked.shape[1])))
-
-
-def _ordered(items: Int32, cosine: Float32) -> tuple[Int32, Float32]:
-    """Rows by descending cosine, ties by ascending item."""
-    order = np.lexsort((items, -cosine), axis=1)
-    return np.take_along_axis(items, order, axis=1), np.take_along_axis(cosine, order, axis=1)

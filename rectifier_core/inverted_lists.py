@@ -20,7 +20,7 @@ import numpy as np
 
 from rectifier_core.numerics import row_blocks, unit_rows
 from rectifier_core.records import Float32, Float64, Int32, Int64, check_array
-from rectifier_core.search_kernels import Stored, add_rows, products_with, search_lists, search_rest
+from rectifier_core.search_kernels import Stored, add_rows, products_with, scan, search_lists, search_rest
 from rectifier_core.seeding import generator
 from rectifier_core.top_k import BLOCK_ROWS, Found, Panels, in_threads, lay_out, no_candidates, padded_rows, search_all
 
@@ -78,18 +78,46 @@ def build_lists(
     *,
     num_lists: int,
     seed: int,
+    spare: int = 0,
     compact: bool = False,
     threads: int = 1,
 ) -> InvertedLists:
-    """``num_lists`` lists of the unit rows ``rows[items]``, tuned so that ``queries[asking]`` find ``target`` of their best ``count``.
+    """``num_lists`` lists of the unit rows ``rows[items]``, tuned so that ``queries[asking]``, which search for ``spare`` more, find
+    ``target`` of their best ``count``.
 
     ``rows``, ``queries`` [I, D] float32, ``items`` int64 [N], ``asking`` int64 [R]. Spherical k-means on a sample; lists that stay empty
     are dropped.
     """
-    centroids = _cluster(rows, items, num_lists, generator(seed, "lists", "kmeans"), threads)
-    index = _index(rows, items, _nearest(centroids, rows, items, threads), num_lists, compact)
+    index = _clustered(rows, items, num_lists, seed, compact, threads)
     sample = np.sort(generator(seed, "lists", "recall").choice(asking, min(SAMPLE, len(asking)), replace=False))
-    return _tuned(index, np.ascontiguousarray(queries[sample]), min(count, len(items)), target)
+    return _tuned(index, np.ascontiguousarray(queries[sample]), min(count, len(items)), min(count + spare, len(items)), target)
+
+
+def build_news(rows: Float32, items: Int64, asked: Float32, found: Found, target: float, *, num_lists: int, seed: int) -> InvertedLists:
+    """Lists of the unit rows ``rows[items]`` that are to ``improve`` what others are known to have found, tuned on some of them.
+
+    ``asked`` [S, D] have ``found``: with the ``reach`` here, ``target`` of what they can be given is given.
+    """
+    index = _clustered(rows, items, num_lists, seed, False, 1)
+    bound, best = np.ascontiguousarray(found[1][:, -1]), (found[0].copy(), found[1].copy())
+    improve(one_list(rows, items), asked, best)
+    entered = np.isin(best[0], items)
+    needed = _needed(index, asked, np.where(entered, best[0], -1), bound)[entered]
+    return replace(index, reach=_rounded(float(np.quantile(needed, target)) if len(needed) else 0.0), recall=target)
+
+
+def improve(index: InvertedLists, asked: Float32, found: Found) -> None:
+    """Put into ``found``, in place, what of the index beats the last of each row [B, W], which has to be sorted; ``asked`` [B, D]."""
+    if len(index.means) == 1:
+        everyone, vectors = np.arange(len(asked), dtype=np.int32), index.vectors
+        scan(vectors, index.items, padded_rows(asked, index.panels.width), everyone, *found)
+    elif len(asked):
+        _search_rest(index, asked, np.ascontiguousarray(found[1][:, -1]), np.full((len(asked), 1), -1, np.int32), found)
+
+
+def _clustered(rows: Float32, items: Int64, num_lists: int, seed: int, compact: bool, threads: int) -> InvertedLists:
+    centroids = _cluster(rows, items, num_lists, generator(seed, "lists", "kmeans"), threads)
+    return _index(rows, items, _nearest(centroids, rows, items, threads), num_lists, compact)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -158,21 +186,35 @@ def _sums(rows: Float32, items: Int64, nearest: Int32, count: int) -> tuple[Floa
     return sums, held
 
 
-def _tuned(index: InvertedLists, asked: Float32, count: int, target: float) -> InvertedLists:
-    """The least reach at which the sample's recall, less two standard errors, attains the target."""
+def _tuned(index: InvertedLists, asked: Float32, count: int, searched: int, target: float) -> InvertedLists:
+    """The least reach at which the sample's recall of the best ``count``, less two standard errors, attains the target."""
     truth = search_all(index.panels, asked, count)[0]
-    found, nearest = _first_lists(index, asked, count)
-    there = index.items >= 0
-    lists = np.repeat(np.arange(len(index.means), dtype=np.int32), np.diff(index.offsets))
-    list_of = np.empty(int(index.items.max()) + 1, np.int32)
-    list_of[index.items[there]] = lists[there]
-    at = list_of[truth]
+    found, nearest = _first_lists(index, asked, searched)
+    needed = _needed(index, asked, truth, found[1][:, -1])
+    needed[(_list_of(index)[truth][:, :, None] == nearest[:, None, :]).any(axis=2)] = 0
+    reach = _rounded(_level(needed, target))
+    return replace(index, reach=reach, recall=float((needed <= reach).mean()))
+
+
+def _needed(index: InvertedLists, asked: Float32, items: Int32, bound: Float32) -> Float32:
+    """The reach with which a search from ``bound`` [S] asks the lists of ``items`` [S, W]."""
+    at = _list_of(index)[items]
     # Not by BLAS: its rounding depends on threads, and the reach on the rounding.
     towards = products_with(index.means, at, padded_rows(asked, index.panels.width))
-    needed = (found[1][:, -1:] - towards) / index.radius[at]
-    needed[(at[:, :, None] == nearest[:, None, :]).any(axis=2)] = 0
-    reach = float(np.ceil(1000 * max(_level(needed, target), 0.0)) / 1000)
-    return replace(index, reach=reach, recall=float((needed <= reach).mean()))
+    return cast(Float32, (bound[:, None] - towards) / index.radius[at])
+
+
+def _list_of(index: InvertedLists) -> Int32:
+    """The list of each item up to the last that is in one; what the others say is nothing."""
+    there = index.items >= 0
+    lists = np.repeat(np.arange(len(index.means), dtype=np.int32), np.diff(index.offsets))
+    list_of = np.zeros(int(index.items.max()) + 1, np.int32)
+    list_of[index.items[there]] = lists[there]
+    return list_of
+
+
+def _rounded(reach: float) -> float:
+    return float(np.ceil(1000 * max(reach, 0.0)) / 1000)
 
 
 def _level(needed: Float32, target: float) -> float:
@@ -210,13 +252,16 @@ def search(index: InvertedLists, asked: Float32, count: int) -> Found:
     if len(index.means) == 1:
         return search_all(index.panels, asked, count)
     found, nearest = _first_lists(index, asked, count)
-    bound, panels = np.ascontiguousarray(found[1][:, -1]), index.panels
-    outline = _outline(index, index.reach)
+    _search_rest(index, asked, np.ascontiguousarray(found[1][:, -1]), nearest, found)
+    return found
+
+
+def _search_rest(index: InvertedLists, asked: Float32, bound: Float32, nearest: Int32, found: Found) -> None:
+    outline, panels = _outline(index, index.reach), index.panels
     ones = np.hstack([asked, np.ones((len(asked), 1), np.float32)])
     extended, bests = padded_rows(ones, outline.width), cast(Float32, outline.vectors)
     queries = padded_rows(asked, panels.width)
     search_rest(panels.vectors, panels.items, panels.offsets, bests, queries, extended, bound, nearest, *found)
-    return found
 
 
 def _outline(index: InvertedLists, reach: float) -> Panels:

@@ -211,6 +211,7 @@ class Affinity:
 
     Rows without an anchor are all ``NO_NEIGHBOUR`` (-1) with score ``-inf``, and so is any unused slot at the end of a row.
     ``recall`` is the measured share of the exact top K that the index returned (1.0 for an exact search); ``index`` names what was used.
+    ``spare`` [I, S] are the next best, which a later run falls back on; None where nobody kept them.
     """
 
     modality: str
@@ -218,11 +219,15 @@ class Affinity:
     scores: Float32
     recall: float
     index: str
+    spare: Int32 | None = None
 
     def __post_init__(self) -> None:
         check_array("neighbours", self.neighbours, (None, None), np.int32)
         check_array("scores", self.scores, self.neighbours.shape, np.float32)
         check_range("neighbours", self.neighbours, len(self.neighbours), start=NO_NEIGHBOUR)
+        if self.spare is not None:
+            check_array("spare", self.spare, (len(self.neighbours), None), np.int32)
+            check_range("spare", self.spare, len(self.neighbours), start=NO_NEIGHBOUR)
 
 
 class BalanceOutcome(Enum):

@@ -111,6 +111,18 @@ def keep_best(values: Float32, items: Int32, best_items: Int32, best_scores: Flo
 
 
 @compiled
+def order_rows(items: Int32, scores: Float32) -> None:
+    """Sort each row [B, W] of both in place, by descending score, ties by ascending item; soon done where rows are nearly sorted."""
+    for row in range(len(items)):
+        for at in range(1, items.shape[1]):
+            item, score, place = items[row, at], scores[row, at], at
+            while place > 0 and (score > scores[row, place - 1] or (score == scores[row, place - 1] and item < items[row, place - 1])):
+                items[row, place], scores[row, place] = items[row, place - 1], scores[row, place - 1]
+                place -= 1
+            items[row, place], scores[row, place] = item, score
+
+
+@compiled
 def scan(vectors: Stored, items: Int32, queries: Float32, rows: Int32, best_items: Int32, best_scores: Float32) -> None:
     """Compare ``queries[rows]`` [., P] with all columns given, whole panels of them, and keep the best of each in its row."""
     width = queries.shape[1]

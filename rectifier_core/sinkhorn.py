@@ -28,8 +28,8 @@ from rectifier_core.support import Allocate, Support, build_support, in_memory
 
 PATIENCE, FALL = 30, 0.99
 """Iterations within which the error must fall to this share of what it was."""
-HOPELESS, LOOK_EVERY = 10, 5
-"""The same, once no plan can be within tolerance; after how many iterations to look for a proof of that, which costs two or three."""
+HOPELESS, HARDLY, LOOK_EVERY = 5, 0.95, 5
+"""The same two, once no plan can be within tolerance; after how many iterations to look for a proof of that, which costs two or three."""
 CHUNK = 1 << 14
 FINE = 1e-5
 """Down to this tolerance vectors are gathered, and sent, as float32: the columns' sums are then good to about 1e-7 of themselves."""
@@ -99,7 +99,7 @@ def balance(
             break
         if iteration and iteration % LOOK_EVERY == 0:
             least = max(least, scaling.least_error(best))
-        if iteration - marked >= PATIENCE or (least > config.tolerance and _as_near_as_matters(error, least, iteration - marked, config)):
+        if iteration - marked >= PATIENCE or (least > config.tolerance and _as_near_as_matters(errors, least, config)):
             outcome = BalanceOutcome.STALLED
             break
         if mixing is not None and error > 2 * lowest:
@@ -110,9 +110,10 @@ def balance(
     return _plan(affinity.modality, scaling, best, errors, outcome)
 
 
-def _as_near_as_matters(error: float, least: float, waited: int, config: SinkhornConfig) -> bool:
+def _as_near_as_matters(errors: list[float], least: float, config: SinkhornConfig) -> bool:
     """Whether to leave a graph that no plan balances: its error is within tolerance of the ``least`` that any has, or hardly falls."""
-    return error <= least + config.tolerance or waited >= HOPELESS
+    before, lately = errors[:-HOPELESS], errors[-HOPELESS:]
+    return errors[-1] <= least + config.tolerance or (len(before) > 0 and min(lately) > HARDLY * min(before))
 
 
 class Scaling:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from rectifier_core.affinity import AffinityConfig, index_features, neighbours_of, rows_in_work
+from rectifier_core.affinity import SPARE, AffinityConfig, index_features, neighbours_of, rows_in_work
 from rectifier_core.inverted_lists import InvertedLists, Lists, by_likeness
 from rectifier_core.numerics import Progress, row_blocks
 from rectifier_core.records import NO_NEIGHBOUR, Affinity, Projection
@@ -17,6 +17,7 @@ from tasks.saved_records import load_record, open_record, save_lists, save_recor
 from tasks.shard_runner import Arrays, Runner, Shared, row_shards
 
 LISTS = ("means", "radius", "vectors", "items", "offsets")
+FOUND = ("neighbours", "scores", "spare")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,15 +46,16 @@ def search_shard(shard: SearchShard) -> Arrays:
     rows = np.ascontiguousarray(shard.order["rows"][shard.first : shard.last])
     neighbours = np.empty((len(rows), config.num_neighbours), np.int32)
     scores = np.empty((len(rows), config.num_neighbours), np.float32)
+    spare = np.empty((len(rows), SPARE), np.int32)
 
     def work(block: slice) -> None:
-        neighbours[block], scores[block] = neighbours_of(projection, index, rows[block], config)
+        neighbours[block], scores[block], spare[block] = neighbours_of(projection, index, rows[block], config)
 
     threads = torch.get_num_threads()
     most = rows_in_work(config, projection.target.shape[1], index.vectors.nbytes, shard.memory, threads)
     for _ in in_threads(work, list(row_blocks(len(rows), max(1, min(most, -(-len(rows) // threads))))), threads):
         pass
-    return {"neighbours": neighbours, "scores": scores}
+    return {"neighbours": neighbours, "scores": scores, "spare": spare}
 
 
 def write_neighbours(
@@ -63,8 +65,9 @@ def write_neighbours(
     projection = load_record(ref, Projection)
     shape, threads = (len(projection.target), config.num_neighbours), torch.get_num_threads()
     neighbours, scores = writer.memmap("neighbours", shape, np.int32), writer.memmap("scores", shape, np.float32)
+    spare = writer.memmap("spare", (shape[0], SPARE), np.int32)
     for block in row_blocks(shape[0], config.block_rows):
-        neighbours[block], scores[block] = NO_NEIGHBOUR, -np.inf
+        neighbours[block], scores[block], spare[block] = NO_NEIGHBOUR, -np.inf, NO_NEIGHBOUR
     rows, name, recall = np.flatnonzero(projection.target.any(axis=1)), "none", 1.0
     index = index_features(projection, config, seed=seed, threads=threads, memory=memory) if len(rows) else None
     if index is not None:
@@ -89,8 +92,8 @@ def write_neighbours(
                 )
                 for span in spans
             ]
-            found = work.map(search_shard, shards)
-            for span, arrays in zip(spans, found, strict=True):
-                neighbours[order[span]], scores[order[span]] = arrays["neighbours"], arrays["scores"]
+            for span, found in zip(spans, work.map(search_shard, shards), strict=True):
+                neighbours[order[span]], scores[order[span]], spare[order[span]] = (found[x] for x in FOUND)
                 progress(f"affinity of {projection.modality} ({name})", span.stop, len(order))
-    save_record(writer, Affinity(modality=projection.modality, neighbours=neighbours, scores=scores, recall=recall, index=name))
+    made = Affinity(modality=projection.modality, neighbours=neighbours, scores=scores, spare=spare, recall=recall, index=name)
+    save_record(writer, made)

@@ -1,8 +1,9 @@
 """Neighbours after few features and anchors changed: most rows keep theirs, scored anew, and hear of the features that are new.
 
-An item asks for all its neighbours anew where its anchor moved, its own feature changed, or one of its neighbours' did. Every other item
-is asked against the changed features alone: one of them enters where it beats the item's K-th best. What is missed is a feature that did
-not change and was not among the K best, but would be now that the anchor moved by less than the bound.
+An item asks for all its neighbours anew where its anchor moved, its own feature changed, or more of its neighbours' did than it has spare
+ones. Every other item is asked against the changed features alone: one of them enters where it beats the last that the item knows. Below
+that last one nothing is known, so a row that lost some is not filled up by what changed. What is missed is a feature that did not change
+and was not known, but would be among the K best now that the anchor moved by less than the bound.
 """
 
 from __future__ import annotations
@@ -12,14 +13,17 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from rectifier_core.affinity import AffinityConfig, index_features, needs_compact, neighbours_of, score_candidates
+from rectifier_core.affinity import SPARE, AffinityConfig, index_features, needs_compact, neighbours_of, number_of_lists, scored, with_own
 from rectifier_core.incremental.carried import Carried
-from rectifier_core.inverted_lists import InvertedLists, Lists, by_likeness, fill_lists, one_list, search
+from rectifier_core.inverted_lists import InvertedLists, Lists, build_news, by_likeness, fill_lists, improve, one_list
 from rectifier_core.numerics import Progress, row_blocks, silent
 from rectifier_core.records import NO_NEIGHBOUR, Affinity, Bool, Float32, Int32, Int64, Projection
-from rectifier_core.seeding import generator
-from rectifier_core.top_k import in_threads
+from rectifier_core.seeding import derive_seed, generator
+from rectifier_core.top_k import Found, in_threads
 
+FEW = 2048
+"""Up to so many changed features are held against every item: lists of them would save little."""
+TUNED_ON = 2000
 SAMPLE = 300
 """Rows whose exact best tell the recall: each is held against every feature, and three hundred know it to two tenths of a percent."""
 
@@ -52,29 +56,30 @@ def update_neighbours(
 
     ``recall`` is what a sample of the rows that kept their neighbours has of the exact best, weighed with the index's for the others.
     """
-    stays = carried.same & projection.projected.any(axis=1)
-    neighbours, asking = _kept(earlier, carried, stays, projection, still), projection.target.any(axis=1)
-    full, part = (np.flatnonzero(asking & x) for x in (neighbours[:, 0] == NO_NEIGHBOUR, neighbours[:, 0] != NO_NEIGHBOUR))
+    stays, width = carried.same & projection.projected.any(axis=1), config.num_neighbours
+    (held, anew), asking = _held(earlier, carried, stays, projection, config, still), projection.target.any(axis=1)
+    full, part = (np.flatnonzero(asking & x) for x in (anew, ~anew))
+    neighbours, spare = np.full((len(held), width), NO_NEIGHBOUR, np.int32), np.full((len(held), SPARE), NO_NEIGHBOUR, np.int32)
     scores = np.full(neighbours.shape, -np.inf, np.float32)
-    fresh = np.flatnonzero(~stays & projection.projected.any(axis=1))
-    news = replace(projection, projected=np.where(stays[:, None], np.float32(0), projection.projected)) if len(fresh) else projection
     whole = _index(earlier.lists, carried, stays, projection, config, seed, threads, memory) if len(full) else None
-    changed = index_features(news, config, seed=seed, threads=threads, memory=memory) if len(fresh) else None
+    changed = _news(projection, np.flatnonzero(~stays & projection.projected.any(axis=1)), held, part, config, seed)
 
     def ask(index: InvertedLists) -> None:
         ordered = by_likeness(index, projection.target, full, threads=threads)
 
         def work(block: slice) -> None:
-            neighbours[ordered[block]], scores[ordered[block]] = neighbours_of(projection, index, ordered[block], config)
+            at = ordered[block]
+            neighbours[at], scores[at], spare[at] = neighbours_of(projection, index, at, config)
 
         _through(work, len(full), config, threads, f"affinity of {projection.modality}: asked anew", progress)
 
     def refresh(block: slice) -> None:
         rows = part[block]
-        asked, held = np.ascontiguousarray(projection.target[rows]), neighbours[rows]
+        asked = np.ascontiguousarray(projection.target[rows])
+        found = _known(projection, held[rows], rows, asked, config)
         if changed is not None:
-            held = np.concatenate([held, search(changed, asked, min(config.num_neighbours, len(fresh)))[0]], axis=1)
-        neighbours[rows], scores[rows] = score_candidates(projection, held, rows, config)
+            improve(changed, asked, found)
+        neighbours[rows], scores[rows], spare[rows] = with_own(projection, rows, _rolled(found, -_blanks(found)), asked, config)
 
     if whole is not None:
         ask(whole)
@@ -86,6 +91,7 @@ def update_neighbours(
         modality=projection.modality,
         neighbours=neighbours,
         scores=scores,
+        spare=spare,
         recall=recall,
         index=f"{100 * share:.0f} % kept, {'none' if whole is None else whole.name}",
     )
@@ -111,17 +117,56 @@ def _index(
     return fill_lists(replace(lists, number=number), projection.projected, columns, compact=compact, threads=threads)
 
 
-def _kept(earlier: EarlierNeighbours, carried: Carried, stays: Bool, projection: Projection, still: float) -> Int32:
-    """The earlier neighbours [I, K] as rows of this run; all ``NO_NEIGHBOUR`` where an item has to ask anew."""
-    before = carried.rows(earlier.affinity.neighbours, NO_NEIGHBOUR)
-    after = np.append(carried.after(len(earlier.affinity.neighbours)), -1)
+def _held(
+    earlier: EarlierNeighbours, carried: Carried, stays: Bool, projection: Projection, config: AffinityConfig, still: float
+) -> tuple[Int32, Bool]:
+    """What each item knew [I, W] that is still there, as rows of this run, and which items have to ask anew [I]."""
+    known = earlier.affinity.neighbours
+    if earlier.affinity.spare is not None:
+        known = np.hstack([known, earlier.affinity.spare])
+    after = np.append(carried.after(len(known)), -1)
     after[np.append(~carried.marked(stays, len(after) - 1), False)] = -1
-    now: Int32 = after[before].astype(np.int32)
-    lost = ((before != NO_NEIGHBOUR) & (now == NO_NEIGHBOUR)).any(axis=1)
+    now: Int32 = after[carried.rows(known, NO_NEIGHBOUR)].astype(np.int32)
+    few = (now != NO_NEIGHBOUR).sum(axis=1) < config.num_neighbours
     moved = np.einsum("ij,ij->i", carried.rows(earlier.target, 0), projection.target) < still
     own_changed = projection.projected.any(axis=1) & ~stays
-    now[lost | moved | own_changed] = NO_NEIGHBOUR
-    return now
+    return now, few | moved | own_changed
+
+
+def _news(projection: Projection, fresh: Int64, held: Int32, part: Int64, config: AffinityConfig, seed: int) -> InvertedLists | None:
+    """The changed features to be held against what the rows ``part`` know; None where there are none."""
+    if not len(fresh) or not len(part):
+        return None
+    if len(fresh) <= FEW:
+        return one_list(projection.projected, fresh)
+    rows = np.sort(generator(seed, "affinity", "news").choice(part, min(TUNED_ON, len(part)), replace=False))
+    asked = np.ascontiguousarray(projection.target[rows])
+    found, lists = _known(projection, held[rows], rows, asked, config), number_of_lists(len(fresh))
+    return build_news(
+        projection.projected, fresh, asked, found, config.target_recall, num_lists=lists, seed=derive_seed(seed, "affinity", "news")
+    )
+
+
+def _known(projection: Projection, held: Int32, rows: Int64, asked: Float32, config: AffinityConfig) -> Found:
+    """What the items ``rows`` know of others' features, scored anew and sorted; in front of it as many blanks, better than all, as fill the
+    row. So the last of a row is the last that is known, and what enters pushes it out."""
+    found = scored(projection, np.where(held == rows[:, None], NO_NEIGHBOUR, held), asked, config.num_neighbours + SPARE)
+    found = _rolled(found, _blanks(found))
+    found[1][found[0] == NO_NEIGHBOUR] = np.inf
+    return found
+
+
+def _blanks(found: Found) -> Int64:
+    return np.asarray((found[0] == NO_NEIGHBOUR).sum(axis=1), np.int64)
+
+
+def _rolled(found: Found, by: Int64) -> Found:
+    """Each row moved right by its own number of places, what falls off coming in again at the other end; blanks at the end are worst."""
+    width = found[0].shape[1]
+    at = (np.arange(width) - by[:, None]) % width
+    items, scores = np.take_along_axis(found[0], at, axis=1), np.take_along_axis(found[1], at, axis=1)
+    scores[items == NO_NEIGHBOUR] = -np.inf
+    return items, scores
 
 
 def _through(work: Callable[[slice], None], count: int, config: AffinityConfig, threads: int, what: str, progress: Progress) -> None:
