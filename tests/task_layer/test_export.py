@@ -179,6 +179,15 @@ def test_a_consumer_asks_for_the_newest_a_version_or_a_day(tmp_path: Path, confi
     assert (done["version"], done["as_of"], done["run_id"]) == (4, DAYS[2], identity(DAYS[2], 1).run_id)
 
 
+def test_the_manifest_names_the_embedding_model(tmp_path: Path, config: PublishConfig) -> None:
+    refs = make_refs(tmp_path / "stages")
+    publish(config, refs, DAYS[0], models={"image": "encoder@1"})
+    publish(config, refs, DAYS[1], models={})
+    for day, name in ((DAYS[0], "encoder@1"), (DAYS[1], None)):
+        export(config.uri, tmp_path / day, day=day)
+        assert {m: x["embedding_model"] for m, x in manifest(tmp_path / day)["modalities"].items()} == {"image": name, "text": None}
+
+
 def test_what_is_not_there_to_export(tmp_path: Path, config: PublishConfig) -> None:
     out = tmp_path / "out"
     with pytest.raises(InputError, match=r"publish\.uri: there is no table at "):
