@@ -75,7 +75,8 @@ def test_arrays_hold_the_published_rows(tmp_path: Path, config: PublishConfig, i
     assert len(told["sources"]["files"]) == 3
     assert told["statuses"] == STATUSES
     assert told["contents"]["image.npy"] == {"dtype": "<f4", "shape": [50, 4]}
-    assert told["modalities"]["image"] == {"width": 4, "mismatch_rate": 0.2, "low": None, "high": None, "identifiable": None}
+    found = {"width": 4, "embedding_model": None, "mismatch_rate": 0.2, "low": None, "high": None, "identifiable": None}
+    assert told["modalities"]["image"] == found
     assert (done["reused"], done["files"], done["digest"]) == (False, 8, told["digest"])
 
 
