@@ -44,12 +44,13 @@ PLACES = ("data", "log", "trend", "stages", "runs", "temporary", "prefect")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sizes:
-    """Files and bytes after a night by place, what the process held then in bytes, and how long the night took."""
+    """Files and bytes after a night by place, what the process held then in bytes and how many files open, and how long the night took."""
 
     night: int
     day: str
     places: dict[str, tuple[int, int]]
     memory: int
+    open_files: int
     seconds: float
 
 
@@ -78,7 +79,8 @@ def soak(folder: Path, nights: int, *, changed: float = 0.02, incremental: bool 
             "temporary": under(folder / "tmp"),
             "prefect": under(folder / "prefect"),
         }
-        yield Sizes(night=night, day=day.isoformat(), places=places, memory=resident_bytes(), seconds=seconds)
+        held = {"memory": resident_bytes(), "open_files": len(os.listdir("/proc/self/fd"))}
+        yield Sizes(night=night, day=day.isoformat(), places=places, seconds=seconds, **held)
 
 
 def resident_bytes() -> int:
@@ -152,17 +154,22 @@ def main() -> None:
 
 def table_of(found: list[Sizes]) -> list[str]:
     """One line for some of the nights, and what the second half of them added a night."""
-    lines = ["| night | " + " | ".join(f"{x}: files, KiB" for x in PLACES) + " | memory, MiB | s |", "|---" * (len(PLACES) + 3) + "|"]
+    lines = [
+        "| night | " + " | ".join(f"{x}: files, KiB" for x in PLACES) + " | memory, MiB | files open | s |",
+        "|---" * (len(PLACES) + 4) + "|",
+    ]
     for sizes in found:
         if sizes.night <= 3 or sizes.night % 5 == 0 or sizes is found[-1]:
             kib = [f"{files:,}, {size / 1024:,.0f}" for files, size in (sizes.places[x] for x in PLACES)]
-            lines.append(f"| {sizes.night} | " + " | ".join(kib) + f" | {sizes.memory / 2**20:,.0f} | {sizes.seconds:.1f} |")
+            lines.append(
+                f"| {sizes.night} | " + " | ".join(kib) + f" | {sizes.memory / 2**20:,.0f} | {sizes.open_files} | {sizes.seconds:.1f} |"
+            )
     half, last = found[len(found) // 2], found[-1]
     later = last.night - half.night
     if later:
         grown = [f"{(last.places[x][1] - half.places[x][1]) / 1024 / later:,.1f}" for x in PLACES]
         lines.append(
-            f"| KiB a night since {half.night} | " + " | ".join(grown) + f" | {(last.memory - half.memory) / 1024 / later:,.1f} | |"
+            f"| KiB a night since {half.night} | " + " | ".join(grown) + f" | {(last.memory - half.memory) / 1024 / later:,.1f} | | |"
         )
     return lines
 

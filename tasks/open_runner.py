@@ -10,12 +10,23 @@ from tasks.errors import InputError
 from tasks.progress import run_logger
 from tasks.references import StageStore
 from tasks.resources import ResourcesConfig
+from tasks.saved_records import open_record
 from tasks.shard_runner import LocalRunner
 
 
 @contextmanager
 def open_runner(resources: ResourcesConfig, store: StageStore) -> Iterator[StageStore]:
     """``store`` with its shards worked on as ``resources`` say, for the block. Raises ClusterError or InputError where no cluster can."""
+    try:
+        with _runner(resources, store) as given:
+            yield given
+    finally:
+        # A process that outlives the run would keep the maps of outputs that are swept, and their room on the disk with them.
+        open_record.cache_clear()
+
+
+@contextmanager
+def _runner(resources: ResourcesConfig, store: StageStore) -> Iterator[StageStore]:
     if resources.runner == "local":
         yield replace(store, runner=LocalRunner(resources.shard_rows))
         return

@@ -125,6 +125,30 @@ def test_anchors_that_fell_behind_are_told(nights: Nights, tmp_path: Path) -> No
     assert reason is not None and f"held-out recall fell from {then:.4f} to" in reason and "most_fallen = 0.1" in reason
 
 
+def test_a_night_that_the_gate_refuses_is_run_cold_before_anyone_is_told(tomorrow: Nights, cli: CommandLine) -> None:
+    # A night of this demo moves rows by less than a percent.
+    with (tomorrow.demo / "run.toml").open("a") as stream:
+        stream.write("\n[quality]\nmin_drift_cosine = 0.95\n")
+    base = cli.published(tomorrow.demo, tomorrow.days[2])
+    call_all_copies(Path(base["stages"]["copies/image"]["path"]))
+    found = cli.published(tomorrow.demo, tomorrow.days[-1])
+    assert found["published"] and found["base"] is None and found["nights"] == 0
+    assert found["incremental"] == {"base": None, "reason": "the quality gate refused the incremental night"}
+    cold = cli.published(tomorrow.demo, tomorrow.days[-1], "--set", "incremental.enabled=false")
+    assert cold["run_id"] == found["run_id"] and not cold["published"]
+
+
+def call_all_copies(copies: Path) -> None:
+    """Have an earlier night's output say that every item is one of ten copies of a placeholder, as code that was wrong then would have."""
+    groups = np.arange(len(np.load(copies / "group.npy")), dtype=np.int32) // 10
+    said = {"group.npy": groups, "unlike.npy": np.ones(groups[-1] + 1, np.bool_), "likeness.npy": np.zeros(groups[-1] + 1)}
+    manifest = json.loads((copies / "manifest.json").read_text())
+    for name, values in said.items():
+        np.save(copies / name, values.astype(np.load(copies / name).dtype))
+        manifest["files"][name]["size"] = (copies / name).stat().st_size
+    (copies / "manifest.json").write_text(json.dumps(manifest))
+
+
 def test_a_night_of_too_many_changes_is_cold_and_publishes_like_any_cold_one(tomorrow: Nights, cli: CommandLine) -> None:
     day = next_day(cli, tomorrow.demo, "--changed", "0.3")
     found = cli.published(tomorrow.demo, day)
