@@ -126,15 +126,9 @@ def _rectify_day(config: RunConfig, as_of: date, day: DayRun, store: StageStore)
     if not made.quality.passed and made.beginning.last is not None:
         beginning = begin_cold(config, as_of, source, store, "the quality gate refused the incremental night")
         made = _mend(config, as_of, source, beginning, shadow, memory, day, store)
-    identity, last, matched, rectified, quality = (
-        made.beginning.identity,
-        made.beginning.last,
-        made.matched,
-        made.rectified,
-        made.quality,
-    )
+    identity, last, matched, rectified, quality = made.beginning.identity, made.beginning.last, made.matched, made.rectified, made.quality
     facts: dict[str, Any] = {
-        "modalities": modality_facts(source, matched, rectified, config.segments),
+        "modalities": modality_facts(source, matched, rectified, config.segments, config.source.embedding_models),
         "quality": quality_values(quality),
     }
     facts |= {} if shadow_found is None else {"shadow": shadow_found}
@@ -189,7 +183,8 @@ def _mend(
     matched = match_catalog(source, beginning.anchors, config, store, memory, beginning.last)
     rectified = do.rectify(source, matched, config.rectify, config.segments, store, memory.room("rectified"))
     with day.at("quality"):
-        quality = do.judge_quality(source, matched, rectified, config.quality, config.publish, as_of, shadow)
+        models = config.source.embedding_models
+        quality = do.judge_quality(source, matched, rectified, config.quality, config.publish, as_of, models, shadow)
     return _Made(beginning=beginning, matched=matched, rectified=rectified, quality=quality)
 
 
@@ -239,8 +234,9 @@ def _report(night: _Night) -> dict[str, Any]:
     """Write the report and return the run's summary; raises GateRefusedError, which names the report, where nothing was published."""
     path = do.report(night.config.run.run_folder(night.identity.run_id), _report_inputs(night), night.facts)
     if night.version is None:
-        failed = "; ".join(f"{c.name}: {c.value:.4g}, wanted {c.rule} {c.bound:.4g}" for c in night.quality.checks if c.verdict == "failed")
-        raise GateRefusedError(f"{night.identity.day}: the quality gate refused, nothing was published: {failed}; see {path}")
+        failed = [f"{c.name}: {c.value:.4g}, wanted {c.rule} {c.bound:.4g}" for c in night.quality.checks if c.verdict == "failed"]
+        why = "; ".join([*failed, *night.quality.notes])
+        raise GateRefusedError(f"{night.identity.day}: the quality gate refused, nothing was published: {why}; see {path}")
     summary = {
         "run_id": night.identity.run_id,
         "as_of": night.identity.day,
@@ -303,4 +299,5 @@ def _report_inputs(night: _Night) -> ReportInputs:
         shadow=night.facts.get("shadow"),
         trend=night.trend.days,
         trend_damaged=night.trend.damaged,
+        embedding_models=night.config.source.embedding_models,
     )

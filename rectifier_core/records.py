@@ -370,9 +370,10 @@ class Check:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QualityReport:
-    """All checks of the gate."""
+    """All checks of the gate, and in words what bears on them: ``notes``."""
 
     checks: tuple[Check, ...]
+    notes: tuple[str, ...] = ()
 
     @property
     def passed(self) -> bool:

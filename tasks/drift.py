@@ -6,42 +6,68 @@ more than writing them.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from datetime import date
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from deltalake import DeltaTable
 from pyarrow.dataset import FileSystemDataset
 
 from rectifier_core.incremental.carried import gathered
 from rectifier_core.records import Status
+from tasks.embedding_models import is_another, named_models
 from tasks.publish_config import PublishConfig
 from tasks.references import Ref
-from tasks.table_files import storage_errors
-from tasks.table_log import LOOK, days_shown, open_table, visible_files
+from tasks.table_files import TableFiles, storage_errors
+from tasks.table_log import LOOK, commit_of, open_table, read_back, visible_files
 
 BATCH_ROWS = 4096
 SAMPLE_ROWS = 1 << 15
 """Rows of the last published day that are compared: of whole row groups, so a group more or less."""
 
 
-def drift_since_last(
-    config: PublishConfig, as_of: date, source: Ref, rectified: Ref, *, sample_rows: int = SAMPLE_ROWS
-) -> dict[str, float | None]:
-    """Mean cosine per modality between these rows and those of the newest earlier day in the table, over the items both have, or those of a
-    sample of about ``sample_rows`` of that day's rows.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LastDay:
+    """The newest earlier ``day`` that the ``table`` at ``uri`` shows, and the embedding models that the commit of its rows names."""
 
-    None where there is no earlier day, no item in common, or the modality's width has changed: another embedding model is no drift.
+    uri: str
+    table: DeltaTable
+    day: str
+    models: Mapping[str, str]
+
+
+def last_published(config: PublishConfig, as_of: date) -> LastDay | None:
+    """The day that one about to be published is compared with, None where there is no earlier one. Raises StorageError, and InputError for
+    a foreign table."""
+    table = open_table(config.uri)
+    if table is None:
+        return None
+    with storage_errors(config.uri, "reading the last published day", LOOK):
+        earlier = [x for x in visible_files(table) if x.day < as_of.isoformat()]
+        if not earlier:
+            return None
+        day = max(x.day for x in earlier)
+        commit = commit_of(read_back(TableFiles(config.uri)), [x.path for x in earlier if x.day == day])
+    return LastDay(uri=config.uri, table=table, day=day, models=named_models(commit))
+
+
+def drift_since_last(
+    last: LastDay | None, source: Ref, rectified: Ref, models: Mapping[str, str], *, sample_rows: int = SAMPLE_ROWS
+) -> dict[str, float | None]:
+    """Mean cosine per modality between these rows, made by ``models``, and those of the last published day, over the items both have, or
+    those of a sample of about ``sample_rows`` of that day's rows.
+
+    None where there is no earlier day, no item in common, or another embedding model made it, by its name or width: that is no drift.
     """
     modalities = rectified.meta["features"]
-    table = open_table(config.uri)
-    with storage_errors(config.uri, "reading the last published day", LOOK):
-        earlier = [] if table is None else [day for day in days_shown(visible_files(table)) if day < as_of.isoformat()]
-        if table is None or not earlier:
-            return dict.fromkeys(modalities)
-        dataset = table.to_pyarrow_dataset(file_pruning_predicate=[("as_of", "=", max(earlier))])
-        usable = [m for m in modalities if m in dataset.schema.names]
+    if last is None:
+        return dict.fromkeys(modalities)
+    with storage_errors(last.uri, "reading the last published day", LOOK):
+        dataset = last.table.to_pyarrow_dataset(file_pruning_predicate=[("as_of", "=", last.day)])
+        usable = [m for m in modalities if m in dataset.schema.names and not is_another(last.models.get(m), models.get(m))]
         ids = source.array("item_ids")
         order = np.argsort(ids, kind="stable")
         sums = {m: [0.0, 0] for m in usable}

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from rectifier_core.numerics import Progress, silent
+from tasks.embedding_models import EMBEDDING_MODEL
 from tasks.errors import InputError, StorageError
 from tasks.references import MANIFEST, StageWriter, flushed_files, fsync
 from tasks.table_snapshot import Snapshot
@@ -94,7 +95,7 @@ def _about(snapshot: Snapshot, export: Export) -> dict[str, Any]:
         "as_of": snapshot.day,
         "run_id": commit.get("run_id"),
         "rows": snapshot.rows,
-        "modalities": {x.name: {"width": x.width} | rates[x.name] for x in snapshot.modalities},
+        "modalities": {x.name: {"width": x.width, EMBEDDING_MODEL: x.embedding_model} | rates[x.name] for x in snapshot.modalities},
         "sources": {
             "table": snapshot.uri,
             "files": list(snapshot.paths),

@@ -30,6 +30,8 @@ def readme(name: str, snapshot: Snapshot, contents: Mapping[str, Any], *, timed:
         f" | `{x.name}_mask.npy` | {missing[x.name]:,} |"
         for x in snapshot.modalities
     )
+    named = ", ".join(f"{x.name} by `{x.embedding_model}`" for x in snapshot.modalities if x.embedding_model)
+    made = f"\nThe embeddings that were mended were made: {named}.\n" if named else ""
     times = "; `timestamp` is its latest event, in seconds" if timed else ""
     return f"""# {name}
 
@@ -47,7 +49,7 @@ Items and users without interactions have no number in MMRec and are not here.
 | features | | which items have one | items without |
 |---|---|---|---|
 {features}
-
+{made}
 An item without a feature has the mean of the others in its row, as in MMRec's own preprocessing, and False in the mask. Zeros would not do:
 MMRec divides rows by their length.
 

@@ -9,12 +9,14 @@ table no longer has is in none of the new one's rows.
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
 import pyarrow as pa
 
 from rectifier_core.numerics import Progress, silent
+from tasks.embedding_models import model_tags
 from tasks.errors import OnlineStoreError
 from tasks.feature_store_config import FeatureStoreConfig
 from tasks.feature_store_offline import drop_files, link_files
@@ -67,19 +69,26 @@ def refresh_store(
                 tell_served(config, served)
                 return _result(config, served, step, began)
             shown = files_of_version(publish, log, snapshot.version, asked="--version")
-            files = link_files(config, publish.uri, snapshot.version, shown)
+            files, tags = link_files(config, publish.uri, snapshot.version, shown), model_tags(log, shown)
             if step == "links" and served is not None:
-                now = served.linked(snapshot.version, files)
+                now = served.linked(snapshot.version, files, tags)
                 serve(config, now, stage_registry(config, now))
             else:
-                now = _next(config, served, snapshot, str(table.metadata().id), files)
+                now = _next(config, served, snapshot, str(table.metadata().id), files, tags)
                 _push(online, config, served, now, snapshot, progress)
         last = None if served is None else served.generation
         drop_files(config, [x.files for x in (now.generation, now.previous, last) if x is not None])
     return _result(config, now, step, began)
 
 
-def _next(config: FeatureStoreConfig, served: Served | None, snapshot: Snapshot, table: str, files: str) -> Served:
+def _next(
+    config: FeatureStoreConfig,
+    served: Served | None,
+    snapshot: Snapshot,
+    table: str,
+    files: str,
+    tags: Mapping[str, Mapping[str, str]],
+) -> Served:
     schema = ServedSchema.of(snapshot.schema, [x.name for x in snapshot.modalities])
     generation = Generation(
         number=1 if served is None else served.generation.number + 1,
@@ -87,6 +96,7 @@ def _next(config: FeatureStoreConfig, served: Served | None, snapshot: Snapshot,
         modalities=schema.modalities,
         integer_ids=schema.integer_ids,
         files=files,
+        tags=tags,
     )
     # Feast knows one kind of id at a time.
     stays = served is not None and served.generation.integer_ids == schema.integer_ids

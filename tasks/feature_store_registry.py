@@ -18,6 +18,7 @@ from feast import FeatureStore, FeatureView
 from feast.protos.feast.core.Registry_pb2 import Registry
 from google.protobuf.message import DecodeError
 
+from tasks.embedding_models import EMBEDDING_MODEL
 from tasks.errors import InputError, StorageError
 from tasks.feature_store_config import ONLINE, SERVED, FeatureStoreConfig
 from tasks.feature_store_offline import files_pattern
@@ -59,7 +60,10 @@ def sweep_left(config: FeatureStoreConfig) -> None:
 def views_of(config: FeatureStoreConfig, generation: Generation) -> dict[str, FeatureView]:
     """The feature views of a generation, by modality."""
     schema = ServedSchema(modalities=generation.modalities, integer_ids=generation.integer_ids)
-    return {m: feature_view(m, schema, generation.number, files_pattern(config, generation.files, m)) for m in schema.modalities}
+    return {
+        m: feature_view(m, schema, generation.number, files_pattern(config, generation.files, m), generation.tags.get(m, {}))
+        for m in schema.modalities
+    }
 
 
 def kept_online(*generations: Generation | None) -> dict[str, list[str]]:
@@ -99,6 +103,7 @@ def tell_served(config: FeatureStoreConfig, served: Served) -> None:
     """Write for people and monitors what the registry says."""
     told = {name: getattr(served, name) for name in ("version", "as_of", "run_id", "rows", "online")}
     told |= {"modalities": list(served.generation.modalities), "generation": served.generation.number, "since": since(config)}
+    told["embedding_models"] = {m: tags[EMBEDDING_MODEL] for m, tags in served.generation.tags.items()}
     write_whole(config.root / SERVED, lambda place: place.write_text(json.dumps(told, indent=1) + "\n"), failed=_FAILED)
 
 

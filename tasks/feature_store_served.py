@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal, Self
 
 from tasks.errors import InputError
@@ -16,7 +16,7 @@ from tasks.feature_store_config import FeatureStoreConfig
 from tasks.table_log import LogEntry
 from tasks.table_snapshot import Snapshot
 
-LAYOUT = 1
+LAYOUT = 2
 """Raised when the same rows are to be served in another way, so that a store of before is filled anew."""
 
 Step = Literal["unchanged", "links", "rows", "superseded"]
@@ -25,13 +25,17 @@ Older = Literal["refuse", "serve", "skip"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Generation:
-    """Rows that were written online at once: ``modalities`` of table version ``version``, and the folder of that version's files."""
+    """Rows that were written online at once: ``modalities`` of table version ``version``, and the folder of that version's files.
+
+    ``tags`` say by modality which embedding model made the rows, and since which day those of the files are its, where it is named.
+    """
 
     number: int
     version: int
     modalities: tuple[str, ...]
     integer_ids: bool
     files: str
+    tags: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,9 +70,9 @@ class Served:
                 values[name] = Generation(**kept | {"modalities": tuple(kept["modalities"])})
         return cls(**values)
 
-    def linked(self, version: int, files: str) -> Self:
+    def linked(self, version: int, files: str, tags: Mapping[str, Mapping[str, str]]) -> Self:
         """The same rows as part of another version, whose offline files lie in ``files``."""
-        return replace(self, version=version, generation=replace(self.generation, files=files))
+        return replace(self, version=version, generation=replace(self.generation, files=files, tags=tags))
 
 
 def rows_digest(snapshot: Snapshot) -> str:

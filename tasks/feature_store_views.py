@@ -8,7 +8,7 @@ reader gets are of one generation, also while the registry is being replaced.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -53,8 +53,9 @@ def view_name(modality: str, generation: int) -> str:
     return f"{modality}_v{generation}"
 
 
-def feature_view(modality: str, schema: ServedSchema, generation: int, files: str) -> FeatureView:
-    """The view of one modality; ``files`` is the pattern of its offline files, whose folders say version, event time and day."""
+def feature_view(modality: str, schema: ServedSchema, generation: int, files: str, tags: Mapping[str, str]) -> FeatureView:
+    """The view of one modality; ``files`` is the pattern of its offline files, whose folders say version, event time and day; ``tags`` say
+    which embedding model made its vectors."""
     vector, trust, status, run_id, version, as_of = feature_names(modality)
     name = view_name(modality, generation)
     types = {vector: Array(Float32), trust: Float32, status: String, run_id: String, version: Int64, as_of: UnixTimestamp}
@@ -66,6 +67,7 @@ def feature_view(modality: str, schema: ServedSchema, generation: int, files: st
         ttl=timedelta(0),
         source=source,
         schema=[key, *(Field(name=x, dtype=kind) for x, kind in types.items())],
+        tags=dict(tags),
     )
 
 

@@ -26,12 +26,14 @@ from openlineage.client.facet_v2 import (
     output_statistics_output_dataset,
     parent_run,
     schema_dataset,
+    tags_dataset,
     test_run,
 )
 from openlineage.client.uuid import generate_new_uuid
 
 import rectifier_core
 from tasks.credentials import masked
+from tasks.embedding_models import EMBEDDING_MODEL
 from tasks.publish_config import PublishConfig
 from tasks.run_context import RunContext
 from tasks.source_config import SourceConfig
@@ -113,6 +115,10 @@ class Lineage:
         if table is not None:
             fields = [schema_dataset.SchemaDatasetFacetFields(name=x.name, type=str(x.type)) for x in pa.schema(table.schema().to_arrow())]
             found.facets["schema"] = schema_dataset.SchemaDatasetFacet(fields=fields)
+        models = {m: x[EMBEDDING_MODEL] for m, x in summary.get("modalities", {}).items() if x.get(EMBEDDING_MODEL)}
+        if models:
+            tags = [tags_dataset.TagsDatasetFacetFields(EMBEDDING_MODEL, model, "INTEGRATION", m) for m, model in models.items()]
+            found.facets["tags"] = tags_dataset.TagsDatasetFacet(tags=tags)
         if summary.get("published"):
             rows = output_statistics_output_dataset.OutputStatisticsOutputDatasetFacet(rowCount=summary["rows"])
             found.outputFacets = {"outputStatistics": rows}

@@ -277,13 +277,16 @@ def judge_quality(
     config: QualityConfig,
     publish_config: PublishConfig,
     as_of: date,
+    models: Mapping[str, str],
     shadow: Ref | None = None,
 ) -> QualityReport:
     """Check what is about to be published."""
-    report = stages.judge_stage(source, matched, rectified, config, publish_config, as_of, shadow=shadow_measure(shadow))
+    report = stages.judge_stage(source, matched, rectified, config, publish_config, as_of, models=models, shadow=shadow_measure(shadow))
     for check in report.checks:
         level, said = _TOLD[check.verdict]
         run_logger().log(level, "gate: %s: %.4g, %s %.4g: %s", check.name, check.value, check.rule, check.bound, said)
+    for note in report.notes:
+        run_logger().info("gate: %s", note)
     return report
 
 

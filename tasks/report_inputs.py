@@ -72,7 +72,7 @@ class ReportInputs:
     ``sequences`` and ``time_offsets`` are what was found in sequence modalities, as ``tasks.segment_stages`` states it.
     ``shadow`` is what ``tasks.shadow_stage.shadow_facts`` states, where a shadow evaluation was run.
     ``trend`` are the entries of the last days as ``tasks.trend.read_trend`` gives them, oldest first, this run's own among them, and
-    ``trend_damaged`` how many files of it could not be read.
+    ``trend_damaged`` how many files of it could not be read. ``embedding_models`` are those that the config names, by modality.
     """
 
     outcome: Outcome
@@ -95,3 +95,4 @@ class ReportInputs:
     trend: tuple[Mapping[str, Any], ...] = ()
     trend_damaged: int = 0
     shadow: Mapping[str, Any] | None = None
+    embedding_models: Mapping[str, str] = field(default_factory=dict)

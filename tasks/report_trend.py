@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from tasks.embedding_models import EMBEDDING_MODEL, is_another
 from tasks.report_inputs import ReportInputs
 from tasks.report_numbers import Facts, tidy
 from tasks.trend import find_jumps
@@ -34,7 +35,18 @@ def trend_facts(inputs: ReportInputs) -> Facts:
 def _modality(name: str, days: Sequence[Mapping[str, Any]]) -> Facts:
     found = [day["modalities"].get(name) for day in days]
     series = {key: [None if x is None else tidy(x[key]) for x in found] for key in _SERIES}
-    return {"name": name, "identifiable": [None if x is None else bool(x["identifiable"]) for x in found], **series}
+    told = [None if x is None else bool(x["identifiable"]) for x in found]
+    return {"name": name, "identifiable": told, **series, "models": _models(name, days)}
+
+
+def _models(name: str, days: Sequence[Mapping[str, Any]]) -> list[Facts]:
+    """The embedding models by which published days were made, oldest first, and since when."""
+    changes: list[Facts] = []
+    for day in days:
+        model = day["modalities"].get(name, {}).get(EMBEDDING_MODEL)
+        if day["outcome"] != "refused" and model is not None and (not changes or is_another(changes[-1]["model"], model)):
+            changes.append({"model": model, "since": day["as_of"]})
+    return changes
 
 
 def _gate(days: Sequence[Mapping[str, Any]]) -> list[Facts]:

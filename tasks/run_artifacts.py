@@ -24,6 +24,7 @@ def leave_artifacts(inputs: ReportInputs, facts: Mapping[str, Any], path: Path) 
         lines += [f"Run `{inputs.run_id}`, table `{inputs.table_uri}`, report `{path}`.", ""]
         said = {"passed": "passed", "warning": "**warning**", "failed": "**FAILED**"}
         lines += [f"- {said[c.verdict]}: {c.name}: {c.value:.4g}, {c.rule} {c.bound:.4g}" for c in inputs.quality.checks]
+        lines += [f"- {note}" for note in inputs.quality.notes]
         create_markdown_artifact("\n".join(lines), key="rectify-catalog", description=f"{inputs.as_of} {inputs.outcome}")
         rows = [{"modality": m} | found for m, found in facts["modalities"].items()]
         create_table_artifact(rows, key="rectify-catalog-modalities", description=inputs.as_of)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 MODALITY = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,63}")
 PUBLISHED = ("as_of", "item_id", "run_id")
+LONGEST_MODEL = 200
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -19,7 +20,9 @@ class SourceConfig:
     catalog, and shown in reports. ``modalities`` maps each modality's name to its embedding column. ``positive`` is an SQL predicate over
     the log's columns, judged row by row; a row where it is null (or compares NaN) does not count. ``lookback_days`` whole days up to and
     including the as-of day are read, all when None; in ``dt=`` partitions the partition's day decides, elsewhere ``time_column``.
-    ``max_quarantined`` is the share of unusable rows (or of one modality's features) above which the run stops.
+    ``max_quarantined`` is the share of unusable rows (or of one modality's features) above which the run stops. ``embedding_models`` maps a
+    modality to the name of the model that made its vectors, such as "clip-vit-b32@2024-05": it is published with them, and vectors of two
+    names are never compared.
     """
 
     catalog: str
@@ -34,6 +37,7 @@ class SourceConfig:
     picture_column: str | None = None
     lookback_days: int | None = None
     max_quarantined: float = 0.2
+    embedding_models: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for name in ("catalog", "interactions", "item_column", "user_column"):
@@ -48,8 +52,10 @@ class SourceConfig:
         if not 0 <= self.max_quarantined <= 1:
             raise ValueError(f"max_quarantined: wanted a share in [0, 1], got {self.max_quarantined}")
         self._check_modalities()
-        # A plain dict: dataclasses.asdict copies nothing else that is a Mapping.
+        self._check_models()
+        # Plain dicts: dataclasses.asdict copies nothing else that is a Mapping.
         object.__setattr__(self, "modalities", dict(self.modalities))
+        object.__setattr__(self, "embedding_models", {name: model.strip() for name, model in self.embedding_models.items()})
 
     def _check_modalities(self) -> None:
         if not self.modalities:
@@ -65,3 +71,12 @@ class SourceConfig:
                 other = taken.setdefault(published.lower(), name)
                 if other != name:
                     raise ValueError(f"modalities.{name}: its published column {published!r} is taken by {other}; choose another name")
+
+    def _check_models(self) -> None:
+        for name, model in self.embedding_models.items():
+            if name not in self.modalities:
+                raise ValueError(f"embedding_models.{name}: no such modality; source.modalities has {', '.join(self.modalities)}")
+            if not model.strip():
+                raise ValueError(f"embedding_models.{name}: must not be empty; leave it out if the model has no name")
+            if len(model) > LONGEST_MODEL or not model.isprintable():
+                raise ValueError(f"embedding_models.{name}: wanted one line of at most {LONGEST_MODEL} printable characters")

@@ -6,7 +6,7 @@ Nothing here is Prefect's: ``tasks.prefect_tasks`` wraps these, and tests call t
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import date
 from functools import partial
 from typing import Any
@@ -40,7 +40,8 @@ from rectifier_core.records import (
 from rectifier_core.segments import SegmentsConfig
 from rectifier_core.trust import TrustConfig, judge_trust
 from rectifier_core.witness import WitnessConfig, place_by_features, principal_axes
-from tasks.drift import drift_since_last
+from tasks.drift import drift_since_last, last_published
+from tasks.embedding_models import EMBEDDING_MODEL, model_notes
 from tasks.publish_config import PublishConfig
 from tasks.rate_jump import rate_jumps
 from tasks.references import Ref, StageStore, StageWriter
@@ -211,11 +212,14 @@ def judge_stage(
     publish: PublishConfig,
     as_of: date,
     *,
+    models: Mapping[str, str],
     shadow: ShadowMeasure | None = None,
 ) -> QualityReport:
-    """The quality gate over what is about to be published, and over what the shadow evaluation says of it where there was one."""
-    counts, drifts = source.meta["counts"], drift_since_last(publish, as_of, source, rectified)
-    jumps = rate_jumps(publish, as_of, {m: refs.trust.meta for m, refs in matched.items()})
+    """The quality gate over what is about to be published, and over what the shadow evaluation says of it where there was one; ``models``
+    are the embedding models by modality, where they are named."""
+    counts, last = source.meta["counts"], last_published(publish, as_of)
+    drifts = drift_since_last(last, source, rectified, models)
+    jumps = rate_jumps(publish, as_of, {m: refs.trust.meta | {EMBEDDING_MODEL: models.get(m)} for m, refs in matched.items()})
     measures = {}
     for modality, refs in matched.items():
         plan, status = load_record(refs.plan, Plan), np.asarray(rectified.array(f"status-{modality}"))
@@ -231,7 +235,7 @@ def judge_stage(
             drift=drifts[modality],
             rate_jump=jumps[modality],
         )
-    return judge_quality(
+    report = judge_quality(
         rows_read=counts["catalog_rows_read"],
         rows_out=len(rectified.array(f"status-{next(iter(matched))}")),
         rows_quarantined=sum(counts["items_quarantined"].values()),
@@ -239,13 +243,18 @@ def judge_stage(
         config=config,
         shadow=shadow,
     )
+    drifted = [m for m, drift in drifts.items() if drift is not None and drift < config.min_drift_cosine]
+    return report if last is None else replace(report, notes=model_notes(models, last.models, last.day, drifted))
 
 
 RATE = ("mismatch_rate", "low", "high", "low_unlike", "high_unlike", "identifiable", "reason", "separation")
 
 
-def modality_facts(source: Ref, matched: Mapping[str, ModalityRefs], rectified: Ref, segments: SegmentsConfig) -> dict[str, dict[str, Any]]:
-    """Per modality what was found and done, as JSON: the rate with its interval, and how many items have each status."""
+def modality_facts(
+    source: Ref, matched: Mapping[str, ModalityRefs], rectified: Ref, segments: SegmentsConfig, models: Mapping[str, str]
+) -> dict[str, dict[str, Any]]:
+    """Per modality what was found and done, as JSON: the rate with its interval, how many items have each status, and the embedding model,
+    null where ``models`` does not name it."""
     facts = {}
     for modality, refs in matched.items():
         codes = np.bincount(np.asarray(rectified.array(f"status-{modality}")), minlength=len(Status))
@@ -256,6 +265,7 @@ def modality_facts(source: Ref, matched: Mapping[str, ModalityRefs], rectified: 
             "judged": int((~np.isnan(refs.trust.array("probability"))).sum()),
             "placeholders": int(copies.placeholder.sum()),
             "placeholder_groups": int(copies.unlike.sum()),
+            EMBEDDING_MODEL: models.get(modality),
             "width": source.meta["modalities"][modality]["width"],
             "outcome": refs.plan.meta["outcome"],
             "recall": refs.affinity.meta["recall"],

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import date
@@ -109,15 +109,34 @@ def _data_file(path: str, day: date | str, rows: int | None) -> DataFile:
 
 def read_log(files: TableFiles, *, since: int | None = None) -> list[LogEntry]:
     """The commits that the log still holds, oldest first; with ``since`` (milliseconds) only about as far back as that."""
-    versions = sorted((int(x[1]) for entry in files.walk(LOG) if (x := _COMMIT.fullmatch(entry.path))), reverse=True)
     entries: list[LogEntry] = []
+    for some in _newest_first(files):
+        entries += some
+        # One commit alone may have been made while the clock was wrong.
+        if since is not None and all(x.timestamp < since for x in some):
+            break
+    return entries[::-1]
+
+
+def read_back(files: TableFiles) -> Iterator[LogEntry]:
+    """The commits that the log still holds, newest first, a few read at a time."""
+    for some in _newest_first(files):
+        yield from some
+
+
+def commit_of(newest_first: Iterable[LogEntry], paths: Iterable[str]) -> dict[str, Any]:
+    """What the commit that published these data files says of itself; empty where none of the commits did."""
+    wanted = set(paths)
+    # A rollback adds files as well, and says nothing of them.
+    return next((x.info for x in newest_first if "run_id" in x.info and x.added.keys() & wanted), {})
+
+
+def _newest_first(files: TableFiles) -> Iterator[list[LogEntry]]:
+    versions = sorted((int(x[1]) for entry in files.walk(LOG) if (x := _COMMIT.fullmatch(entry.path))), reverse=True)
     with ThreadPoolExecutor(_READERS) as pool:
         for first in range(0, len(versions), _READERS):
-            entries += pool.map(lambda version: _parse(version, files.read_text(commit_path(version))), versions[first : first + _READERS])
-            # One commit alone may have been made while the clock was wrong.
-            if since is not None and all(x.timestamp < since for x in entries[first:]):
-                break
-    return entries[::-1]
+            some = versions[first : first + _READERS]
+            yield list(pool.map(lambda version: _parse(version, files.read_text(commit_path(version))), some))
 
 
 def _parse(version: int, text: str) -> LogEntry:

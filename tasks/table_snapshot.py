@@ -13,12 +13,13 @@ import pyarrow.parquet as pq
 from deltalake import DeltaTable
 
 from rectifier_core.numerics import Progress, silent
+from tasks.embedding_models import named_models
 from tasks.errors import InputError
 from tasks.publish_config import PublishConfig
 from tasks.source_config import MODALITY
 from tasks.source_files import READ_BUFFER, in_blocks
 from tasks.table_files import TableFiles, storage_errors
-from tasks.table_log import LOOK, DataFile, LogEntry, days_shown, open_table, read_log, visible_files
+from tasks.table_log import LOOK, DataFile, LogEntry, commit_of, days_shown, open_table, read_log, visible_files
 
 READ_AGAIN = "nothing was written; ask for a version whose files are still there, or try again"
 POSITIONS = "_segment_positions"
@@ -28,11 +29,13 @@ _MOST_BLOCK_ROWS = 1 << 17
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SnapshotModality:
-    """One modality of a snapshot: its ``width``, and of a sequence how many ``segments`` there are in all (None: no segments published)."""
+    """One modality of a snapshot: its ``width``, of a sequence how many ``segments`` there are in all (None: no segments published), and
+    the ``embedding_model`` that made it (None: not named)."""
 
     name: str
     width: int
     segments: int | None = None
+    embedding_model: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,9 +92,8 @@ def open_snapshot(config: PublishConfig, *, version: int | None = None, day: dat
         raise InputError(f"--day {wanted}: version {version} of {config.uri} does not show that day; it has {has}")
     paths = tuple(x.path for x in shown if x.day == wanted)
     schema, rows = _footers(files, paths)
-    modalities, longest = _measured(config.uri, paths, schema)
-    # A rollback adds files as well, and says nothing of them.
-    commit = next((x.info for x in reversed(log) if "run_id" in x.info and x.added.keys() & set(paths)), {})
+    commit = commit_of(reversed(log), paths)
+    modalities, longest = _measured(config.uri, paths, schema, named_models(commit))
     return Snapshot(
         uri=config.uri,
         version=version,
@@ -158,7 +160,7 @@ def _tables(uri: str, paths: Sequence[str], columns: Sequence[str], batch_rows: 
                 yield pa.Table.from_batches([batch]).select(columns)
 
 
-def _measured(uri: str, paths: Sequence[str], schema: pa.Schema) -> tuple[tuple[SnapshotModality, ...], int]:
+def _measured(uri: str, paths: Sequence[str], schema: pa.Schema, models: Mapping[str, str]) -> tuple[tuple[SnapshotModality, ...], int]:
     """What has to be known before room can be made: the widths, the number of segments, the longest id."""
     names = modality_names(uri, schema)
     sequences = [name for name in names if f"{name}{POSITIONS}" in schema.names]
@@ -170,7 +172,10 @@ def _measured(uri: str, paths: Sequence[str], schema: pa.Schema) -> tuple[tuple[
         for name in sequences:
             segments[name] += pc.sum(pc.list_value_length(table[f"{name}{POSITIONS}"])).as_py() or 0
     widths = {name: _width(uri, paths, name) for name in names}
-    return tuple(SnapshotModality(name=name, width=widths[name], segments=segments.get(name)) for name in names), longest
+    modalities = (
+        SnapshotModality(name=name, width=widths[name], segments=segments.get(name), embedding_model=models.get(name)) for name in names
+    )
+    return tuple(modalities), longest
 
 
 def modality_names(uri: str, schema: pa.Schema) -> list[str]:

@@ -4,11 +4,12 @@ The files lie at ``<table uri>-trend/<as_of>/<run_id>.json``: beside the table a
 first one comes before there is a table. An entry's shape::
 
     format, as_of, run_id, outcome (published, unchanged or refused), version (null where refused), recorded (UTC, ISO)
-    modalities  {m: {mismatch_rate, low, high, low_unlike, high_unlike, identifiable, separation, drift,
+    modalities  {m: {mismatch_rate, low, high, low_unlike, high_unlike, identifiable, separation, drift, embedding_model,
                 rectified, passed_through, imputed, missing}}
     gate        [{name, value, rule, bound, passed, blocking}]
 
 ``drift`` is the mean cosine to the last published version as the gate compared it, null where there was none to compare with.
+``embedding_model`` is null where it is not named, and an entry without it says the same.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from typing import Any
 import pyarrow as pa
 
 from rectifier_core.records import Status
+from tasks.embedding_models import EMBEDDING_MODEL, is_another
 from tasks.publish_config import PublishConfig, RunIdentity
 from tasks.table_files import FileEntry, TableFiles, storage_errors
 
@@ -65,7 +67,8 @@ def trend_entry(
         "version": version,
         "recorded": (recorded or datetime.now(UTC)).isoformat(timespec="milliseconds"),
         "modalities": {
-            m: {name: _finite(found.get(name)) for name in _FACTS} | {"drift": _finite(drifts.get(m))} for m, found in modalities.items()
+            m: {name: _finite(found.get(name)) for name in (*_FACTS, EMBEDDING_MODEL)} | {"drift": _finite(drifts.get(m))}
+            for m, found in modalities.items()
         },
         "gate": [{name: _finite(check[name]) for name in _CHECK} for check in gate],
     }
@@ -194,7 +197,8 @@ def find_jumps(days: Sequence[Mapping[str, Any]], as_of: str) -> list[dict[str, 
     Each is ``{modality, kind, as_of, since, run_id, among_unlike, before, now}``; ``kind`` is "rate" where the two intervals have nothing
     in common, "identifiable" where a rate can be told on one day only; ``before`` and ``now`` are ``{mismatch_rate, low, high,
     identifiable}``. With ``among_unlike`` the intervals are those of mix-ups among unlike items, taken where both days have them: what
-    cannot be told of alike items is the same on both. Empty where ``days`` lacks ``as_of`` or an earlier published day.
+    cannot be told of alike items is the same on both. Modalities that another embedding model made then are left out. Empty where ``days``
+    lacks ``as_of`` or an earlier published day.
     """
     today = next((x for x in days if x["as_of"] == as_of), None)
     earlier = [x for x in days if x["as_of"] < as_of and x["outcome"] != "refused"]
@@ -204,6 +208,8 @@ def find_jumps(days: Sequence[Mapping[str, Any]], as_of: str) -> list[dict[str, 
     jumps = []
     for modality in sorted(today["modalities"].keys() & last["modalities"].keys()):
         both = [x["modalities"][modality] for x in (last, today)]
+        if is_another(*(x.get(EMBEDDING_MODEL) for x in both)):
+            continue
         ends = shared_interval(*both)
         before, now = (_rate(facts, *ends) for facts in both)
         kind = _jump(before, now)

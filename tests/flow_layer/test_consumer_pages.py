@@ -51,7 +51,7 @@ def shop(tiny_demo: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
             writer.meta({"features": ["image", "text"]})
 
         made = StageStore(folder / "made").once("rectified", (seed, source), rectified)
-        publish(PublishConfig(uri=table_uri(folder)), (source, made), day, seed)
+        publish(PublishConfig(uri=table_uri(folder)), (source, made), day, seed, models={"image": f"encoder@{2 - seed}"})
     return folder
 
 
@@ -173,6 +173,7 @@ def test_feast(run_page: Callable[[str], dict[str, Any]]) -> None:
         assert names["rows"][name] == [row[name], None]
     assert names["rows"]["image_version"] == [1, None]
     assert names["rows"]["image_as_of"][0].date().isoformat() == TODAY
+    assert names["views"] == {"image": {"embedding_model": "encoder@2", "embedding_model_since": TODAY}, "text": {}}
     found = names["features"].sort_values("event_timestamp")
     assert pd.isna(found["image_as_of"].iloc[0])
     assert pd.Timestamp(found["image_as_of"].iloc[1]).date().isoformat() == TODAY

@@ -108,6 +108,8 @@ def test_what_makes_a_night_cold_is_said(nights: Nights) -> None:
     assert "no earlier run" in why(config.incremental, day=nights.days[0])
     assert "3 nights since the last cold run" in why(replace(config.incremental, cold_every=3))
     assert "another config" in why(config.incremental, parts=shaping | {"seed": 99})
+    other_model = replace(config.source, embedding_models={"image": "encoder@2"})
+    assert "another config" in why(config.incremental, parts=shaping | {"source": other_model})
 
 
 def test_anchors_that_fell_behind_are_told(nights: Nights, tmp_path: Path) -> None:

@@ -43,9 +43,10 @@ def listening() -> Iterator[tuple[str, list[dict[str, Any]]]]:
 def test_what_a_run_reads_and_writes_is_told(published: Published, cli: CommandLine) -> None:
     demo, day = published.demo, published.tomorrow
     with listening() as (url, told):
+        named = ("--set", "source.embedding_models.image=encoder@1")
         refused = cli.rectify(demo, day, "--set", "quality.max_marginal_error=0.0", environment={"OPENLINEAGE_URL": url})
         assert refused.code == 3, refused.err
-        result = cli.published(demo, day, environment={"OPENLINEAGE_URL": url})
+        result = cli.published(demo, day, *named, environment={"OPENLINEAGE_URL": url})
     assert [x["eventType"] for x in told] == ["START", "FAIL", "START", "COMPLETE"]
     assert len({x["run"]["runId"] for x in told}) == 2 and told[0]["run"]["runId"] == told[1]["run"]["runId"]
     assert {x["job"]["name"] for x in told} == {"rectify.item_features"}
@@ -64,6 +65,8 @@ def test_what_a_run_reads_and_writes_is_told(published: Published, cli: CommandL
     (written,) = done["outputs"]
     assert written["outputFacets"]["outputStatistics"]["rowCount"] == result["rows"]
     assert written["facets"]["version"]["datasetVersion"] == str(result["version"])
+    (tag,) = written["facets"]["tags"]["tags"]
+    assert (tag["key"], tag["value"], tag["field"]) == ("embedding_model", "encoder@1", "image")
     assert {x["name"] for x in written["facets"]["schema"]["fields"]} >= {"as_of", "item_id", "image", "image_trust", "run_id"}
 
 

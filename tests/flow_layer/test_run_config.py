@@ -22,6 +22,7 @@ from rectifier_core.time_offset import TimeOffsetConfig
 from rectifier_core.trust import TrustConfig
 from rectifier_core.witness import WitnessConfig
 from tasks.errors import InputError
+from tasks.runs import making_digest
 
 LEAST = """
 [source]
@@ -159,6 +160,12 @@ def test_an_unknown_key_is_named_wherever_it_is(least: Path, key: str) -> None:
         ("source.modalities.image_trust='column'", "modalities.image_trust"),
         ("source.modalities.IMAGE='column'", "modalities.IMAGE"),
         ("source.modalities.text=''", "modalities.text"),
+        ("source.embedding_models=a", "source.embedding_models"),
+        ("source.embedding_models.image=3", "source.embedding_models.image"),
+        ("source.embedding_models.audio=a", "embedding_models.audio: no such modality; source.modalities has image"),
+        ("source.embedding_models.image=' '", "embedding_models.image: must not be empty"),
+        ('source.embedding_models.image="a\\nb"', "embedding_models.image: wanted one line of at most 200 printable characters"),
+        (f"source.embedding_models.image={'x' * 201}", "embedding_models.image: wanted one line of at most 200 printable characters"),
     ],
 )
 def test_a_bad_value_names_the_file_and_the_key(least: Path, override: str, key: str) -> None:
@@ -207,6 +214,16 @@ def test_overrides_add_modalities_and_the_last_one_counts(least: Path) -> None:
     config = RunConfig.from_toml(least, ["source.modalities.audio=sound", "source.modalities.image=picture", "seed=1", "seed=2"])
     assert config.source.modalities == {"image": "picture", "audio": "sound"}
     assert config.seed == 2
+
+
+def test_an_embedding_models_name_shapes_a_run_and_not_what_it_reads(least: Path) -> None:
+    assert RunConfig.from_toml(least).source.embedding_models == {}
+    one, two, same = (
+        RunConfig.from_toml(least, [f"source.embedding_models.image={x}"]).shaping
+        for x in ("clip-vit-b32@2024-05", "clip-vit-l14@2024-11", "' clip-vit-b32@2024-05 '")
+    )
+    assert one["source"].embedding_models == {"image": "clip-vit-b32@2024-05"}
+    assert making_digest(one) == making_digest(same) != making_digest(two)
 
 
 def test_a_config_does_not_change(least: Path) -> None:

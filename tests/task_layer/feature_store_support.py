@@ -30,6 +30,7 @@ def publish_items(
     seed: int = 0,
     widths: Mapping[str, int] | None = None,
     empty: Sequence[str] = (),
+    models: Mapping[str, str] | None = None,
 ) -> TableVersion:
     """Publish made-up features of ``items`` as a day; every seventh feature is missing, of the modalities in ``empty`` all are."""
     widths = {"image": 4, "text": 3} if widths is None else widths
@@ -55,7 +56,7 @@ def publish_items(
         writer.meta({"features": list(widths)})
 
     refs = store.once("source", key, source), store.once("rectified", (*key, seed), rectified)
-    return publish(config, refs, day, seed)
+    return publish(config, refs, day, seed, models=models)
 
 
 def table_rows(uri: str, day: str, version: int | None = None) -> dict[Any, dict[str, Any]]:

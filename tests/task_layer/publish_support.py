@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Mapping
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -73,10 +74,13 @@ def identity(day: str, seed: int = 0) -> RunIdentity:
     )
 
 
-def publish(config: PublishConfig, refs: tuple[Ref, Ref], day: str, seed: int = 0) -> TableVersion:
-    """What a run does under the lock: publish unless the table already shows this run."""
+def publish(
+    config: PublishConfig, refs: tuple[Ref, Ref], day: str, seed: int = 0, *, models: Mapping[str, str] | None = None
+) -> TableVersion:
+    """What a run does under the lock: publish unless the table already shows this run; ``models`` are the embedding models it names."""
     run = identity(day, seed)
-    return find_published(config, run) or publish_rectified(config, run, *refs, FACTS)
+    facts = FACTS if models is None else {"modalities": {m: {"embedding_model": model} for m, model in models.items()}}
+    return find_published(config, run) or publish_rectified(config, run, *refs, facts)
 
 
 def shown(uri: str, version: int | None = None) -> dict[str, set[str]]:

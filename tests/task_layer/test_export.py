@@ -75,7 +75,8 @@ def test_arrays_hold_the_published_rows(tmp_path: Path, config: PublishConfig, i
     assert len(told["sources"]["files"]) == 3
     assert told["statuses"] == STATUSES
     assert told["contents"]["image.npy"] == {"dtype": "<f4", "shape": [50, 4]}
-    assert told["modalities"]["image"] == {"width": 4, "mismatch_rate": 0.2, "low": None, "high": None, "identifiable": None}
+    found = {"width": 4, "embedding_model": None, "mismatch_rate": 0.2, "low": None, "high": None, "identifiable": None}
+    assert told["modalities"]["image"] == found
     assert (done["reused"], done["files"], done["digest"]) == (False, 8, told["digest"])
 
 
@@ -177,6 +178,15 @@ def test_a_consumer_asks_for_the_newest_a_version_or_a_day(tmp_path: Path, confi
     roll_back(config, 1)
     done = export(config.uri, tmp_path / "after")
     assert (done["version"], done["as_of"], done["run_id"]) == (4, DAYS[2], identity(DAYS[2], 1).run_id)
+
+
+def test_the_manifest_names_the_embedding_model(tmp_path: Path, config: PublishConfig) -> None:
+    refs = make_refs(tmp_path / "stages")
+    publish(config, refs, DAYS[0], models={"image": "encoder@1"})
+    publish(config, refs, DAYS[1], models={})
+    for day, name in ((DAYS[0], "encoder@1"), (DAYS[1], None)):
+        export(config.uri, tmp_path / day, day=day)
+        assert {m: x["embedding_model"] for m, x in manifest(tmp_path / day)["modalities"].items()} == {"image": name, "text": None}
 
 
 def test_what_is_not_there_to_export(tmp_path: Path, config: PublishConfig) -> None:

@@ -60,7 +60,7 @@ def publish_from(source: Ref, folder: Path, day: str, *, drop: int = 0, seed: in
 
     store, key = StageStore(folder / "made"), (source.digest, drop, seed)
     config = PublishConfig(uri=str(folder / "table"), rows_per_file=5)
-    publish(config, (store.once("ids", key, ids), store.once("rectified", key, rectified)), day, seed)
+    publish(config, (store.once("ids", key, ids), store.once("rectified", key, rectified)), day, seed, models={"image": "encoder@1"})
     return config.uri
 
 
@@ -166,6 +166,7 @@ def test_pairs_numbers_and_features(tmp_path: Path, odd: SourceConfig, rule: Spl
     readme = (tmp_path / "shop" / "README.md").read_text()
     assert "The features have seen these interactions" in readme
     assert "`image_mask.npy` | 1 |" in readme
+    assert "were made: image by `encoder@1`." in readme
 
 
 def test_the_divisions_that_can_be_asked_for(tmp_path: Path) -> None:

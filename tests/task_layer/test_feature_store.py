@@ -148,6 +148,26 @@ def test_a_backfilled_day_is_never_pushed(store: FeatureStoreConfig, table: Publ
     assert found["image_version"].tolist() == [1, 1, 1]
 
 
+def test_a_view_says_which_embedding_model_made_it(table: PublishConfig, tmp_path: Path) -> None:
+    store = FeatureStoreConfig(folder=str(tmp_path / "store"), patience=0, grace=0)
+
+    def publish_and_serve(day: str, seed: int, **models: str) -> dict[str, Any]:
+        publish_items(table, tmp_path / "stages", day, ITEMS, seed=seed, models=models)
+        refresh_store(store, table)
+        return {x.name: dict(x.tags) for x in open_store(store).list_feature_views()}
+
+    first = {"embedding_model": "a@1", "embedding_model_since": DAYS[1]}
+    assert publish_and_serve(DAYS[1], 0, image="a@1") == {"image_v1": first, "text_v1": {}}
+    second = {"embedding_model": "b@2", "embedding_model_since": DAYS[2]}
+    # Two generations are online, and each says its own; a row is of one of them.
+    found = publish_and_serve(DAYS[2], 1, image="b@2", text="t")
+    assert found == {"image_v1": first, "text_v1": {}, "image_v2": second, "text_v2": second | {"embedding_model": "t"}}
+    assert_served(store, table.uri, DAYS[2], 1)
+    # A backfilled day of another model, and the last day of the old one made anew by the new one.
+    assert publish_and_serve(DAYS[0], 2, image="b@2") == found
+    assert publish_and_serve(DAYS[1], 3, image="b@2")["image_v2"] == second | {"embedding_model_since": DAYS[0]}
+
+
 def test_it_refuses_to_go_back_unless_it_is_told_to(store: FeatureStoreConfig, table: PublishConfig, tmp_path: Path) -> None:
     publish_days(table, tmp_path, *DAYS)
     refresh_store(store, table)

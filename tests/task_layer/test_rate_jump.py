@@ -10,7 +10,7 @@ from trend_samples import Rate, entry, facts
 
 from tasks.publish_config import PublishConfig
 from tasks.rate_jump import rate_jumps
-from tasks.trend import record_run
+from tasks.trend import find_jumps, record_run
 
 TODAY = date(2024, 3, 4)
 
@@ -38,6 +38,17 @@ def test_the_day_before_is_the_last_that_was_published(config: PublishConfig) ->
     record_run(config, entry("2024-03-05", {"image": (0.50, 0.47, 0.53)}))
     # A night that was held stays held: what it found is not what the next one is compared with.
     assert jumped(config, (0.30, 0.27, 0.33)) == pytest.approx(0.15)
+
+
+def test_rates_of_two_embedding_models_are_not_compared(config: PublishConfig) -> None:
+    before, now = (0.10, 0.08, 0.12), facts((0.30, 0.27, 0.33))
+    for model, compared in (("a", True), ("b", False), (None, True)):
+        found = entry("2024-03-03", {"image": before}, model=model, seed=compared, hour=4 + compared)
+        record_run(config, found)
+        wanted = pytest.approx(0.15) if compared else None
+        assert rate_jumps(config, TODAY, {"image": now | {"embedding_model": "a"}})["image"] == wanted
+        days = [found, entry("2024-03-04", {"image": (0.30, 0.27, 0.33)}, model="a")]
+        assert len(find_jumps(days, "2024-03-04")) == compared
 
 
 def test_nothing_is_said_where_a_rate_cannot_be_told(config: PublishConfig) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from report_samples import PageText, Run, trend
+from report_samples import GATE, NASTY, PageText, Run, trend
 from trend_samples import Rate, entry
 
 from tasks.report import MAX_BYTES, write_report
@@ -51,6 +51,21 @@ def test_the_page_shows_the_days_and_the_jump(tmp_path: Path) -> None:
         "t1-rate",
         "t1-drift",
     }
+
+
+def test_the_embedding_model_is_named_and_its_change_told(tmp_path: Path) -> None:
+    told = [("a@1", "published"), (NASTY, "refused"), ("b@2", "published"), (None, "published"), ("b@2", "published")]
+    days = tuple(
+        entry(f"1998-04-{18 + at}", {"image": (0.1, 0.08, 0.12)}, model=model, outcome=outcome) for at, (model, outcome) in enumerate(told)
+    )
+    quality = replace(GATE, notes=(f"image: made by {NASTY} since this day",))
+    inputs = replace(Run(tmp_path).inputs(), trend=days, quality=quality, embedding_models={"image": NASTY})
+    page, twin, text = _written(tmp_path / "out", inputs)
+    assert render_page(twin) == page and NASTY not in page
+    assert [x["embedding_model"] for x in twin["modalities"]] == [NASTY, None]
+    assert twin["trend"]["modalities"][0]["models"] == [{"model": "a@1", "since": "1998-04-18"}, {"model": "b@2", "since": "1998-04-20"}]
+    assert twin["quality"]["notes"] == [f"image: made by {NASTY} since this day"]
+    assert f"image: made by {NASTY} since this day." in text and "Made by b@2 since 1998-04-20, by a@1 before" in text
 
 
 def test_gate_values_over_the_days(tmp_path: Path) -> None:

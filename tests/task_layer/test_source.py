@@ -6,6 +6,7 @@ import itertools
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
@@ -221,6 +222,14 @@ def test_same_files_are_read_once_and_a_changed_file_again(tmp_path: Path) -> No
     touched = read(config, tmp_path)
     assert touched.path != changed.path
     assert touched.digest == changed.digest
+
+
+def test_naming_the_embedding_model_reads_nothing_anew(tmp_path: Path) -> None:
+    config = sample(tmp_path)
+    store = StageStore(tmp_path / "stages")
+    first = read_source(config, DAY, store)
+    named = read_source(replace(config, embedding_models={"image": "encoder@2"}), DAY, store)
+    assert named.reused and named == first
 
 
 def test_columns_nobody_asked_for_are_not_read(tmp_path: Path) -> None:

@@ -33,6 +33,7 @@ from tasks.references import Ref, StageStore, StageWriter
 from tasks.report_inputs import ModalityRefs
 from tasks.saved_records import load_record
 from tasks.source import read_source
+from tests.task_layer.publish_support import publish as publish_day
 
 DAY = date(2026, 6, 30)
 SEED = 5
@@ -202,9 +203,9 @@ def test_a_warm_start_is_keyed_by_the_run_it_came_from(chain: Chain, store: Stag
     assert not stages.anchors_stage(chain.source, CONFIG.anchors, SEED, store, previous=ego, previous_run="b").reused
 
 
-def judge(chain: Chain, config: QualityConfig, publish: PublishConfig) -> QualityReport:
+def judge(chain: Chain, config: QualityConfig, publish: PublishConfig, models: dict[str, str] | None = None) -> QualityReport:
     """The gate over a chain's rows."""
-    return stages.judge_stage(chain.source, chain.matched, chain.rectified, config, publish, DAY)
+    return stages.judge_stage(chain.source, chain.matched, chain.rectified, config, publish, DAY, models=models or {})
 
 
 def test_the_gate_counts_rows_and_measures_each_modality(chain: Chain, tmp_path: Path) -> None:
@@ -243,8 +244,36 @@ def test_the_gate_sees_what_is_wrong_with_the_rows(chain: Chain, store: StageSto
         assert name in [x.name for x in report.checks if not x.passed]
 
 
+@pytest.mark.parametrize(
+    ("before", "now", "verdict", "note"),
+    [
+        ("a@1", "b@2", None, "image: made by b@2 since this day, by a@1 before, last on 2026-06-29; not compared"),
+        ("a@1", "a@1", "failed", None),
+        ("a@1", None, "failed", "image: this day names no embedding model (source.embedding_models.image)"),
+        (None, "b@2", "failed", "image: 2026-06-29 names no embedding model (source.embedding_models.image)"),
+    ],
+)
+def test_the_gate_compares_no_two_embedding_models(
+    chain: Chain, store: StageStore, tmp_path: Path, before: str | None, now: str | None, verdict: str | None, note: str | None
+) -> None:
+    def turned(writer: StageWriter) -> None:
+        for m in chain.matched:
+            for part in ("features", "status", "trust"):
+                values = np.asarray(chain.rectified.array(f"{part}-{m}"))
+                writer.array(f"{part}-{m}", np.roll(values, 1, axis=1) if (part, m) == ("features", "image") else values)
+        writer.meta(chain.rectified.meta)
+
+    publish, last = PublishConfig(uri=str(tmp_path / "table")), store.once("turned", (), turned)
+    publish_day(publish, (chain.source, last), "2026-06-29", models={"image": before} if before else {})
+    report = judge(chain, QualityConfig(), publish, {"image": now} if now else {})
+    drifts = {x.name.split(":")[0]: x.verdict for x in report.checks if "last published version" in x.name}
+    assert drifts == {"text": "passed"} | ({"image": verdict} if verdict else {})
+    assert [x.startswith(note or "") for x in report.notes] == [True] * (note is not None)
+
+
 def test_what_was_found_is_json_with_every_item_counted(chain: Chain) -> None:
-    facts = stages.modality_facts(chain.source, chain.matched, chain.rectified, SegmentsConfig())
+    facts = stages.modality_facts(chain.source, chain.matched, chain.rectified, SegmentsConfig(), {"text": "some-model@3"})
+    assert {m: x["embedding_model"] for m, x in facts.items()} == {"image": None, "text": "some-model@3"}
     assert json.loads(json.dumps(facts, allow_nan=False)) == facts
     for m, found in facts.items():
         assert sum(found[x.value] for x in Status) == 400
@@ -259,7 +288,7 @@ def test_what_was_found_is_json_with_every_item_counted(chain: Chain) -> None:
 
 def test_where_nothing_can_be_told_the_features_pass_through(chain: Chain, store: StageStore, tmp_path: Path) -> None:
     silent = run(store, chain.source, replace(CONFIG, trust=TrustConfig(min_items=10_000)))
-    for m, found in stages.modality_facts(silent.source, silent.matched, silent.rectified, SegmentsConfig()).items():
+    for m, found in stages.modality_facts(silent.source, silent.matched, silent.rectified, SegmentsConfig(), {}).items():
         assert (found["identifiable"], found["mismatch_rate"], found["low"], found["high"]) == (False, None, None, None)
         assert "min_items" in found["reason"]
         assert found["rectified"] + found["imputed"] == 0

@@ -46,8 +46,13 @@ def entry(
     drift: float | None = 0.97,
     version: int | None = 7,
     inner: tuple[float, float] | None = None,
+    model: str | None = None,
 ) -> Entry:
-    """The entry of a run of ``day``; ``seed`` tells two runs of a day apart."""
+    """The entry of a run of ``day``; ``seed`` tells two runs of a day apart, ``model`` is its embedding model."""
+
+    def found(rate: Rate) -> dict[str, Any]:
+        return facts(rate, inner) | {"embedding_model": model}
+
     digest = hashlib.blake2b(f"{day}/{seed}".encode(), digest_size=16).hexdigest()
     identity = RunIdentity(
         run_id=f"{day.replace('-', '')}-{digest[:12]}",
@@ -60,4 +65,4 @@ def entry(
     recorded = datetime(2024, 3, 9, hour, tzinfo=UTC)
     checks = gate(drift, *rates, passed=outcome != "refused")
     shown = None if outcome == "refused" else version
-    return trend_entry(identity, outcome, shown, {m: facts(rate, inner) for m, rate in rates.items()}, checks, recorded)
+    return trend_entry(identity, outcome, shown, {m: found(rate) for m, rate in rates.items()}, checks, recorded)
