@@ -72,6 +72,30 @@ class AffinityConfig:
             raise ValueError(f"target_recall: wanted a share in (0, 1], got {self.target_recall}")
 
 
+@dataclass(frozen=True, slots=True)
+class FoundRows:
+    """An affinity while its rows are found: ``neighbours`` [I, K], ``scores`` [I, K] and the next best, ``spare`` [I, ``SPARE``]."""
+
+    neighbours: Int32
+    scores: Float32
+    spare: Int32
+
+    @classmethod
+    def of(cls, num_items: int, config: AffinityConfig) -> FoundRows:
+        """All of them empty."""
+        shape = (num_items, config.num_neighbours)
+        none = (np.full((num_items, width), NO_NEIGHBOUR, np.int32) for width in (shape[1], SPARE))
+        return cls(next(none), np.full(shape, -np.inf, np.float32), next(none))
+
+    def put(self, rows: Int64, found: tuple[Int32, Float32, Int32]) -> None:
+        """Fill the given rows [B] with what ``neighbours_of`` gives for them."""
+        self.neighbours[rows], self.scores[rows], self.spare[rows] = found
+
+    def affinity(self, modality: str, recall: float, index: str) -> Affinity:
+        """All of it as the record."""
+        return Affinity(modality=modality, neighbours=self.neighbours, scores=self.scores, spare=self.spare, recall=recall, index=index)
+
+
 def find_neighbours(
     projection: Projection,
     config: AffinityConfig,
@@ -91,10 +115,7 @@ def find_neighbours(
     A ``device`` other than the CPU picks the candidates of exact search; they are scored on the CPU, so that an item's neighbours differ
     only where the last one and the ``SPARE`` next ones score alike to within rounding, and a score of the same pair by no bit.
     """
-    num_items, width = len(projection.target), config.num_neighbours
-    neighbours = np.full((num_items, width), NO_NEIGHBOUR, np.int32)
-    scores = np.full((num_items, width), -np.inf, np.float32)
-    spare = np.full((num_items, SPARE), NO_NEIGHBOUR, np.int32)
+    made = FoundRows.of(len(projection.target), config)
     rows, name, recall = np.flatnonzero(projection.target.any(axis=1)), "none", 1.0
     index: InvertedLists | DeviceSearch | None = None
     if len(rows) and device != CPU and config.index != "ivf":
@@ -109,12 +130,12 @@ def find_neighbours(
 
         def work(block: slice) -> None:
             at = ordered[block]
-            neighbours[at], scores[at], spare[at] = neighbours_of(projection, index, at, config)
+            made.put(at, neighbours_of(projection, index, at, config))
 
         blocks = list(row_blocks(len(rows), rows_in_work(config, projection.target.shape[1], held, memory, threads)))
         for block in in_threads(work, blocks, threads):
             progress(f"affinity of {projection.modality} ({name})", block.stop, len(rows))
-    return Affinity(modality=projection.modality, neighbours=neighbours, scores=scores, spare=spare, recall=recall, index=name)
+    return made.affinity(projection.modality, recall, name)
 
 
 def index_features(

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from rectifier_core.affinity import SPARE
 from rectifier_core.pipeline import PipelineConfig
 from rectifier_core.support import ENTRY
 from rectifier_core.witness import witness_pairs
@@ -134,7 +135,7 @@ def _places(sizes: Sizes, config: PipelineConfig, width: int) -> Need:
 
 def _affinity(sizes: Sizes, config: PipelineConfig, width: int) -> Need:
     anchor, found = config.anchors.embedding_size, config.affinity.num_neighbours
-    return Need(held=sizes.items * (REAL * anchor + 2 * REAL * found + 32), mapped=2 * REAL * sizes.items * anchor)
+    return Need(held=sizes.items * (REAL * anchor + 3 * REAL * (found + SPARE) + 32), mapped=2 * REAL * sizes.items * anchor)
 
 
 def _plan(sizes: Sizes, config: PipelineConfig, width: int) -> Need:

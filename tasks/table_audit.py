@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+import torch
 
+from rectifier_core.numerics import row_blocks
 from tasks.errors import StorageError
 from tasks.parquet_pages import PageError, vector_pages
 from tasks.table_files import TableFiles
@@ -17,7 +20,8 @@ from tasks.table_rows import PublishedRows
 
 
 def audit_files(files: TableFiles, rows: PublishedRows, written: list[WrittenFile]) -> str:
-    """Read back every file and hold it against the run's arrays; the digest of the item ids in their order.
+    """Read back every file, as many at a time as torch has threads, and hold it against the run's arrays; the digest of the item ids in
+    their order.
 
     Raises StorageError naming the first file that does not hold exactly its rows, or holds a value that must not be published.
     """
@@ -25,15 +29,24 @@ def audit_files(files: TableFiles, rows: PublishedRows, written: list[WrittenFil
         raise StorageError(
             f"table {files.uri}: the files written do not cover the {len(rows)} rows of the run; nothing was published, run again"
         )
+    with ThreadPoolExecutor(torch.get_num_threads()) as pool:
+        faults = pool.map(lambda file: _fault(files, rows, file), written)
+        ids = _ids_digest(rows)
+        for file, fault in zip(written, faults, strict=True):
+            if fault is not None:
+                pool.shutdown(cancel_futures=True)
+                raise StorageError(f"table {files.uri}: {file.path} {fault}; nothing was published; check the disk, then run again")
+    return ids
+
+
+def _ids_digest(rows: PublishedRows) -> str:
     ids = hashlib.blake2b(digest_size=16)
-    for file in written:
-        fault = _fault(files, rows, file, ids)
-        if fault is not None:
-            raise StorageError(f"table {files.uri}: {file.path} {fault}; nothing was published; check the disk, then run again")
+    for block in row_blocks(len(rows), rows.block_rows):
+        ids.update("\0".join([*map(str, rows.item_ids[block].tolist()), ""]).encode())
     return ids.hexdigest()
 
 
-def _fault(files: TableFiles, rows: PublishedRows, file: WrittenFile, ids: Any) -> str | None:
+def _fault(files: TableFiles, rows: PublishedRows, file: WrittenFile) -> str | None:
     with files.open(file.path) as stream, pq.ParquetFile(stream) as parquet:
         blocks = list(blocks_of(file.rows, rows.block_rows))
         if not parquet.schema_arrow.equals(rows.schema):
@@ -45,7 +58,6 @@ def _fault(files: TableFiles, rows: PublishedRows, file: WrittenFile, ids: Any) 
             fault = _group_fault(stream, parquet, group, wanted, rows)
             if fault is not None:
                 return f"{fault}, in rows {block.start} to {block.stop}"
-            ids.update("\0".join([*map(str, wanted.column("item_id").to_pylist()), ""]).encode())
     return None
 
 

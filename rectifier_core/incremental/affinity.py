@@ -13,7 +13,17 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from rectifier_core.affinity import SPARE, AffinityConfig, index_features, needs_compact, neighbours_of, number_of_lists, scored, with_own
+from rectifier_core.affinity import (
+    SPARE,
+    AffinityConfig,
+    FoundRows,
+    index_features,
+    needs_compact,
+    neighbours_of,
+    number_of_lists,
+    scored,
+    with_own,
+)
 from rectifier_core.incremental.carried import Carried
 from rectifier_core.inverted_lists import InvertedLists, Lists, build_news, by_likeness, fill_lists, improve, one_list
 from rectifier_core.numerics import Progress, row_blocks, silent
@@ -56,11 +66,9 @@ def update_neighbours(
 
     ``recall`` is what a sample of the rows that kept their neighbours has of the exact best, weighed with the index's for the others.
     """
-    stays, width = carried.same & projection.projected.any(axis=1), config.num_neighbours
+    stays, made = carried.same & projection.projected.any(axis=1), FoundRows.of(len(carried.same), config)
     (held, anew), asking = _held(earlier, carried, stays, projection, config, still), projection.target.any(axis=1)
     full, part = (np.flatnonzero(asking & x) for x in (anew, ~anew))
-    neighbours, spare = np.full((len(held), width), NO_NEIGHBOUR, np.int32), np.full((len(held), SPARE), NO_NEIGHBOUR, np.int32)
-    scores = np.full(neighbours.shape, -np.inf, np.float32)
     whole = _index(earlier.lists, carried, stays, projection, config, seed, threads, memory) if len(full) else None
     changed = _news(projection, np.flatnonzero(~stays & projection.projected.any(axis=1)), held, part, config, seed)
 
@@ -68,8 +76,7 @@ def update_neighbours(
         ordered = by_likeness(index, projection.target, full, threads=threads)
 
         def work(block: slice) -> None:
-            at = ordered[block]
-            neighbours[at], scores[at], spare[at] = neighbours_of(projection, index, at, config)
+            made.put(ordered[block], neighbours_of(projection, index, ordered[block], config))
 
         _through(work, len(full), config, threads, f"affinity of {projection.modality}: asked anew", progress)
 
@@ -79,22 +86,15 @@ def update_neighbours(
         found = _known(projection, held[rows], rows, asked, config)
         if changed is not None:
             improve(changed, asked, found)
-        neighbours[rows], scores[rows], spare[rows] = with_own(projection, rows, _rolled(found, -_blanks(found)), asked, config)
+        made.put(rows, with_own(projection, rows, _rolled(found, -_blanks(found)), asked, config))
 
     if whole is not None:
         ask(whole)
     _through(refresh, len(part), config, threads, f"affinity of {projection.modality}: scored anew", progress)
-    recall, share = _recall(projection, neighbours, part, config, seed), len(part) / max(1, len(part) + len(full))
+    recall, share = _recall(projection, made.neighbours, part, config, seed), len(part) / max(1, len(part) + len(full))
     if whole is not None:
         recall = share * recall + (1 - share) * whole.recall
-    found = Affinity(
-        modality=projection.modality,
-        neighbours=neighbours,
-        scores=scores,
-        spare=spare,
-        recall=recall,
-        index=f"{100 * share:.0f} % kept, {'none' if whole is None else whole.name}",
-    )
+    found = made.affinity(projection.modality, recall, f"{100 * share:.0f} % kept, {'none' if whole is None else whole.name}")
     return found, None if whole is None or len(whole.means) == 1 else Lists.of(whole, len(stays))
 
 
@@ -124,9 +124,9 @@ def _held(
     known = earlier.affinity.neighbours
     if earlier.affinity.spare is not None:
         known = np.hstack([known, earlier.affinity.spare])
-    after = np.append(carried.after(len(known)), -1)
+    after = np.append(carried.after(len(known)), -1).astype(np.int32)
     after[np.append(~carried.marked(stays, len(after) - 1), False)] = -1
-    now: Int32 = after[carried.rows(known, NO_NEIGHBOUR)].astype(np.int32)
+    now = after[carried.rows(known, NO_NEIGHBOUR)]
     few = (now != NO_NEIGHBOUR).sum(axis=1) < config.num_neighbours
     moved = np.einsum("ij,ij->i", carried.rows(earlier.target, 0), projection.target) < still
     own_changed = projection.projected.any(axis=1) & ~stays
