@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import json
 import logging
 import os
@@ -134,11 +135,27 @@ def run_app(app: typer.Typer) -> None:
         app()
     except SystemExit as ended:
         code = ended.code
+    _ended.append(code if isinstance(code, int) else int(code is not None))
     if "prefect.events" in sys.modules:
         from tasks.publish_events import server_answers
 
         if not server_answers():
-            sys.stdout.flush()
-            sys.stderr.flush()
-            os._exit(code if isinstance(code, int) else 1)
+            _leave()
     raise SystemExit(code)
+
+
+_ended: list[int] = []
+
+
+@atexit.register
+def _leave() -> None:
+    """End the process of a command that has ended with its own exit status.
+
+    Registered before any other, this runs when all others have. What comes after them is the end of each library by itself: threads of
+    Arrow, Polars and delta-rs that are still about while its globals go have aborted a command that had done its work.
+    """
+    if _ended:
+        logging.shutdown()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(_ended[0])

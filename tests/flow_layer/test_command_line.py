@@ -236,3 +236,28 @@ def test_a_traceback_and_the_same_exit_status_with_debug(demo: Path, cli: Comman
         assert finished.code == 2
         assert "Traceback (most recent call last)" in finished.err
         assert [x for x in finished.err.splitlines() if x.startswith("error: ")]
+
+
+@pytest.mark.parametrize("code", [0, 3])
+def test_a_command_that_has_ended_is_not_undone_by_the_end_of_a_library(code: int) -> None:
+    # A library whose globals abort the process as they go, as C's own exit would have it; and one that has something to do before that.
+    script = """
+import atexit, ctypes, sys
+from flows import command_line
+import typer
+
+libc = ctypes.CDLL(None)
+libc.__cxa_atexit(ctypes.cast(libc.abort, ctypes.c_void_p), None, None)
+app, code = typer.Typer(), int(sys.argv.pop())
+
+@app.command()
+def work():
+    atexit.register(print, "the last words of a handler")
+    print("done")
+    raise typer.Exit(code)
+
+command_line.run_app(app)
+"""
+    ended = subprocess.run([sys.executable, "-c", script, str(code)], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert ended.returncode == code, ended.stderr
+    assert ended.stdout.split("\n") == ["done", "the last words of a handler", ""]
