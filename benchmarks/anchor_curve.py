@@ -23,6 +23,7 @@ import torch
 from benchmarks.movielens import load, load_split
 from benchmarks.synthetic_log import clustered_log, machine
 from rectifier_core.anchors import FASTEST, USUAL_STEP, AnchorsConfig, pairs_a_step
+from rectifier_core.arrays import Float32
 from rectifier_core.bpr import LightGCNTraining
 from rectifier_core.evaluation.metrics import per_user_ranking
 from rectifier_core.evaluation.ranking import rank_items
@@ -30,7 +31,7 @@ from rectifier_core.evaluation.splits import Split, split_users, subset
 from rectifier_core.held_out_recall import HeldOutRecall
 from rectifier_core.interaction_sampling import NegativeSampler
 from rectifier_core.propagation import USERS, InteractionGraph, layer_mean
-from rectifier_core.records import Float32, Interactions
+from rectifier_core.records import Interactions
 from rectifier_core.seeding import generator
 from rectifier_core.spectral import spectral_embedding, spectral_start
 

@@ -19,10 +19,11 @@ import numpy as np
 from benchmarks.detection import told_apart
 from benchmarks.movielens import Sample, load_tested, options_parser
 from rectifier_core.anchors import AnchorsConfig, train_anchors
+from rectifier_core.arrays import Float32
 from rectifier_core.evaluation.corruption import damage_catalog
 from rectifier_core.evaluation.metrics import pair_closeness
 from rectifier_core.projection import ProjectionConfig, fit_projection
-from rectifier_core.records import Anchors, Float32, Interactions
+from rectifier_core.records import Anchors, Interactions
 from rectifier_core.seeding import generator
 
 

@@ -25,7 +25,7 @@ import numpy as np
 from distributed.protocol.pickle import dumps
 
 from benchmarks.sinkhorn_graphs import drawn
-from rectifier_core.records import Float32
+from rectifier_core.arrays import Float32
 from rectifier_core.scaling import Run, in_order, kernel_sums, make_columns, make_rows
 from rectifier_core.support import Support, build_support
 from tasks.code_version import worker_digest

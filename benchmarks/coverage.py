@@ -13,9 +13,10 @@ from dataclasses import replace
 import numpy as np
 
 from benchmarks.movielens import Sample, genre_numbers, load, options_parser, trained
+from rectifier_core.arrays import Bool, Float32, Int32
 from rectifier_core.evaluation.corruption import shift_blocks, swap_features, swap_within
 from rectifier_core.pipeline import PipelineConfig, judge_catalog
-from rectifier_core.records import Anchors, Bool, Float32, Int32, Trust
+from rectifier_core.records import Anchors, Trust
 from rectifier_core.seeding import generator
 
 KINDS = ("random", "genre", "block", "row")

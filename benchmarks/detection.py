@@ -14,12 +14,13 @@ from dataclasses import replace
 import numpy as np
 
 from benchmarks.movielens import load, options_parser, trained
+from rectifier_core.arrays import Bool, Float32
 from rectifier_core.evaluation.corruption import damage_catalog
 from rectifier_core.evaluation.variants import shuffle_anchors
 from rectifier_core.numerics import separation
 from rectifier_core.pipeline import PipelineConfig, judge_catalog
 from rectifier_core.projection import ProjectionConfig, fit_projection
-from rectifier_core.records import Anchors, Bool, Catalog, Float32
+from rectifier_core.records import Anchors, Catalog
 
 SOLVERS = {
     "minibatch, keep 1.0": ProjectionConfig(solver="minibatch", keep_ratio=1.0),

@@ -14,6 +14,7 @@ from benchmarks.placed import placed
 from benchmarks.synthetic_log import clustered_log
 from rectifier_core.affinity import AffinityConfig, find_neighbours
 from rectifier_core.anchors import AnchorsConfig, train_anchors
+from rectifier_core.arrays import Float32, Int32
 from rectifier_core.bpr import LightGCNTraining
 from rectifier_core.crossfit import NormalEquations
 from rectifier_core.device_search import DeviceSearch
@@ -26,7 +27,7 @@ from rectifier_core.interaction_sampling import NegativeSampler, hold_out
 from rectifier_core.numerics import row_blocks, unit_rows
 from rectifier_core.projection import ProjectionConfig, fit_projection
 from rectifier_core.propagation import InteractionGraph
-from rectifier_core.records import Anchors, Float32, Int32, Interactions
+from rectifier_core.records import Anchors, Interactions
 from rectifier_core.seeding import generator
 from rectifier_core.spectral import spectral_start
 from rectifier_core.top_k import largest_products

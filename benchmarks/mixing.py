@@ -16,13 +16,14 @@ import numpy as np
 
 from benchmarks.movielens import Sample, load_tested, options_parser, trained
 from rectifier_core.affinity import find_neighbours
+from rectifier_core.arrays import Float32
 from rectifier_core.evaluation.corruption import damage_catalog
 from rectifier_core.evaluation.metrics import pair_closeness
 from rectifier_core.evaluation.variants import shuffle_anchors
 from rectifier_core.numerics import unit_rows
 from rectifier_core.pipeline import Judged, PipelineConfig, judge_catalog
 from rectifier_core.projection import ProjectionConfig, fit_projection
-from rectifier_core.records import Anchors, Catalog, Float32, Projection
+from rectifier_core.records import Anchors, Catalog, Projection
 from rectifier_core.rectify import RectifyConfig, decide_status, rectify_rows
 from rectifier_core.sinkhorn import balance
 

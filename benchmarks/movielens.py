@@ -14,8 +14,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from rectifier_core.anchors import AnchorsConfig, train_anchors
+from rectifier_core.arrays import Int32
 from rectifier_core.evaluation.splits import Split
-from rectifier_core.records import Anchors, Catalog, Int32, Interactions
+from rectifier_core.records import Anchors, Catalog, Interactions
 
 FILES = {"sparse": "interactions_sparse_split.parquet", "full": "interactions.parquet"}
 

@@ -30,7 +30,7 @@ import pyarrow as pa
 from feast import FeatureStore
 
 from benchmarks.synthetic_log import machine
-from rectifier_core.records import Status
+from rectifier_core.published_records import Status
 from rectifier_core.seeding import generator
 from tasks.feature_store import WRITTEN_AT_ONCE, refresh_store
 from tasks.feature_store_config import FeatureStoreConfig

@@ -12,10 +12,11 @@ from itertools import pairwise
 import numpy as np
 
 from benchmarks.movielens import Sample, load, options_parser, trained
+from rectifier_core.arrays import Bool, Float64, Int64
 from rectifier_core.evaluation.corruption import swap_features
 from rectifier_core.owners import OwnersConfig, clear_owners, lost_prior, pair_evidence, suggest_features, suggest_owners
 from rectifier_core.projection import ProjectionConfig, fit_projection
-from rectifier_core.records import Anchors, Bool, Float64, Int64
+from rectifier_core.records import Anchors
 from rectifier_core.trust import TrustConfig, judge_trust
 
 AMONG = (1, 10, 50)

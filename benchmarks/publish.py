@@ -28,7 +28,7 @@ import pyarrow.parquet as pq
 
 from benchmarks.synthetic_log import machine
 from rectifier_core.numerics import row_blocks
-from rectifier_core.records import Status
+from rectifier_core.published_records import Status
 from rectifier_core.seeding import generator
 from tasks.memory import watch_memory
 from tasks.publish import publish_rectified

@@ -14,10 +14,11 @@ from dataclasses import replace
 import numpy as np
 
 from benchmarks.movielens import Sample, load, options_parser, trained
+from rectifier_core.arrays import Bool
 from rectifier_core.evaluation.corruption import damage_catalog, swap_features
 from rectifier_core.evaluation.metrics import calibration_error
 from rectifier_core.pipeline import PipelineConfig, judge_catalog
-from rectifier_core.records import Anchors, Bool, Trust
+from rectifier_core.records import Anchors, Trust
 from rectifier_core.suspects import suspects_at_fdr
 
 SHARES = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5)

@@ -24,9 +24,10 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from rectifier_core.anchors import AnchorsConfig
+from rectifier_core.arrays import Bool, Float32, Int64
 from rectifier_core.numerics import separation, unit_rows
 from rectifier_core.projection import ProjectionConfig, fit_projection
-from rectifier_core.records import Anchors, Bool, Float32, Int64
+from rectifier_core.records import Anchors
 from rectifier_core.seeding import generator
 from rectifier_core.segment_pooling import pool_segments
 from rectifier_core.segments import SegmentsConfig, judge_segments

@@ -28,7 +28,8 @@ from benchmarks.sinkhorn_peers import TOLERANCE, iterations, scores
 from benchmarks.synthetic_log import machine
 from benchmarks.top_k import Clock, resident
 from rectifier_core.anderson import Anderson
-from rectifier_core.records import Affinity, Float32, Float64
+from rectifier_core.arrays import Float32, Float64
+from rectifier_core.records import Affinity
 from rectifier_core.scaling import in_order, kernel_sums
 from rectifier_core.sinkhorn import Scaling, SinkhornConfig, balance
 from rectifier_core.support import Support, build_support

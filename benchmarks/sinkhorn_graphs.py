@@ -6,8 +6,9 @@ import numpy as np
 
 from benchmarks.top_k import projection
 from rectifier_core.affinity import AffinityConfig, find_neighbours
+from rectifier_core.arrays import Float32
 from rectifier_core.numerics import unit_rows
-from rectifier_core.records import Affinity, Float32
+from rectifier_core.records import Affinity
 from rectifier_core.seeding import generator
 
 CLUSTER, WIDTH, NEIGHBOURS = 250, 64, 20

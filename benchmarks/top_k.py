@@ -20,8 +20,8 @@ import numpy as np
 
 from benchmarks.placed import placed
 from rectifier_core.affinity import AffinityConfig, find_neighbours
+from rectifier_core.arrays import Float32, Int64
 from rectifier_core.numerics import row_blocks, unit_rows
-from rectifier_core.records import Float32, Int64
 from rectifier_core.seeding import generator
 from rectifier_core.top_k import in_threads, lay_out, search_all
 

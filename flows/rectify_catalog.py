@@ -16,7 +16,7 @@ from flows.match_catalog import match_catalog, time_offsets
 from flows.run_config import RunConfig
 from flows.watched import watched
 from flows.write_slot import write_slot
-from rectifier_core.records import QualityReport, TableVersion
+from rectifier_core.published_records import QualityReport, TableVersion
 from tasks import prefect_tasks as do
 from tasks.day_journal import DayRun, hold_day
 from tasks.day_status import asked_of

@@ -18,6 +18,7 @@ from typing import Literal
 
 import numpy as np
 
+from rectifier_core.arrays import Float32, Int32, Int64
 from rectifier_core.device_search import DeviceSearch
 from rectifier_core.devices import CPU
 from rectifier_core.inverted_lists import (
@@ -32,7 +33,7 @@ from rectifier_core.inverted_lists import (
     search,
 )
 from rectifier_core.numerics import Progress, row_blocks, silent
-from rectifier_core.records import NO_NEIGHBOUR, Affinity, Float32, Int32, Int64, Projection
+from rectifier_core.records import NO_NEIGHBOUR, Affinity, Projection
 from rectifier_core.search_kernels import PANEL, order_rows, products_with
 from rectifier_core.seeding import derive_seed, generator
 from rectifier_core.top_k import Found, in_threads, padded, padded_rows

@@ -22,6 +22,7 @@ from typing import Literal
 import numpy as np
 import torch
 
+from rectifier_core.arrays import Float32
 from rectifier_core.bpr import LightGCNTraining
 from rectifier_core.device_training import DeviceTraining, layer_mean_on_device
 from rectifier_core.devices import CPU
@@ -29,7 +30,7 @@ from rectifier_core.held_out_recall import HeldOutRecall
 from rectifier_core.interaction_sampling import NegativeSampler, hold_out
 from rectifier_core.numerics import Progress, silent, unit_rows
 from rectifier_core.propagation import ITEMS, USERS, InteractionGraph, layer_mean
-from rectifier_core.records import Anchors, Float32, Interactions
+from rectifier_core.records import Anchors, Interactions
 from rectifier_core.row_products import empty_rows, multiply
 from rectifier_core.seeding import generator
 from rectifier_core.spectral import spectral_embedding, spectral_start

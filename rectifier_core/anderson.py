@@ -11,8 +11,8 @@ from typing import Any
 import numba
 import numpy as np
 
+from rectifier_core.arrays import Float64
 from rectifier_core.numerics import row_blocks
-from rectifier_core.records import Float64
 from rectifier_core.shards import even_bounds, in_shards, kernel, num_shards, read_only
 
 CHUNK = 1 << 12

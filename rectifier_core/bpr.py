@@ -14,8 +14,8 @@ from typing import Any
 import numba
 import numpy as np
 
+from rectifier_core.arrays import Float32, Int32
 from rectifier_core.propagation import ITEMS, USERS, InteractionGraph, inner_layers, layer_mean
-from rectifier_core.records import Float32, Int32
 from rectifier_core.row_products import empty_rows, multiply_some
 from rectifier_core.shards import even_bounds, in_shards, kernel, num_shards, read_only
 

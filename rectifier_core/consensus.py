@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 import scipy.linalg
 
+from rectifier_core.arrays import Float32, Float64, Int32, Int64
 from rectifier_core.numerics import unit_rows
-from rectifier_core.records import Float32, Float64, Int32, Int64
 
 Weigh = Callable[[Float64, Float64, Float64], Float64]
 """``weigh(said, consensus, companions)``: how far each segment counts in the centre, in (0, 1); ``said`` is what is known of it besides.

@@ -11,9 +11,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from rectifier_core.arrays import Float32, Float64, Int64
 from rectifier_core.near_copies import Search, Sketch, label_copies, sketch_rows
 from rectifier_core.numerics import Progress, silent, unit_rows
-from rectifier_core.records import Anchors, Copies, Float32, Float64, Int64
+from rectifier_core.records import Anchors, Copies
 from rectifier_core.seeding import generator
 
 LEVEL = 0.95

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 import numpy as np
 import scipy.linalg
 
+from rectifier_core.arrays import Float32, Float64, Int32, Int64
 from rectifier_core.devices import CPU, full_float32, to_device
 from rectifier_core.numerics import row_blocks, unit_rows
-from rectifier_core.records import Float32, Float64, Int32, Int64
 from rectifier_core.seeding import generator
 
 GRAM_ROUNDING = 4e-6

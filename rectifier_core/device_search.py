@@ -13,9 +13,9 @@ import threading
 import numpy as np
 import torch
 
+from rectifier_core.arrays import Float32, Int32, Int64
 from rectifier_core.devices import free_memory, full_float32, to_device
 from rectifier_core.numerics import row_blocks
-from rectifier_core.records import Float32, Int32, Int64
 
 GROUP = 64
 MOST_COLUMNS = 2**17

@@ -12,10 +12,10 @@ import math
 import numpy as np
 import torch
 
+from rectifier_core.arrays import Float32, Int32
 from rectifier_core.bpr import EPSILON, FIRST_DECAY, SECOND_DECAY
 from rectifier_core.devices import full_float32, sparse_to_device, to_device
 from rectifier_core.propagation import ITEMS, USERS, InteractionGraph
-from rectifier_core.records import Float32, Int32
 
 
 class DeviceGraph:

@@ -13,7 +13,8 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
-from rectifier_core.records import Float32, Int32, Int64, Status
+from rectifier_core.arrays import Float32, Int32, Int64
+from rectifier_core.published_records import Status
 from rectifier_core.shards import kernel, read_only
 
 RECTIFIED, IMPUTED = Status.RECTIFIED.code, Status.IMPUTED.code

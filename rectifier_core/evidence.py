@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from rectifier_core.records import Float64, Int32, Int64
+from rectifier_core.arrays import Float64, Int32, Int64
 
 RIDGE = 1e-3
 """L2 penalty on the standardised weights, the mean log loss being 1."""

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats
 
-from rectifier_core.records import Float64
+from rectifier_core.arrays import Float64
 
 GRID = 801
 TAIL = 0.025

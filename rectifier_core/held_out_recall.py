@@ -9,10 +9,11 @@ import numpy as np
 import scipy.sparse as sp
 import torch
 
+from rectifier_core.arrays import Float32, Int32, Int64
 from rectifier_core.devices import full_float32, to_device
 from rectifier_core.interaction_sampling import PairSet
 from rectifier_core.numerics import row_blocks
-from rectifier_core.records import Float32, Int32, Int64, Interactions
+from rectifier_core.records import Interactions
 from rectifier_core.row_products import dense_product
 from rectifier_core.shards import even_bounds, in_shards, kernel, num_shards, read_only
 

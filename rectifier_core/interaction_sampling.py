@@ -8,7 +8,8 @@ import numba
 import numpy as np
 import scipy.sparse as sp
 
-from rectifier_core.records import Bool, Int32, Interactions
+from rectifier_core.arrays import Bool, Int32
+from rectifier_core.records import Interactions
 from rectifier_core.shards import even_bounds, in_shards, kernel, num_shards, read_only
 
 

@@ -18,8 +18,8 @@ from typing import cast
 
 import numpy as np
 
+from rectifier_core.arrays import Float32, Float64, Int32, Int64, check_array
 from rectifier_core.numerics import row_blocks, unit_rows
-from rectifier_core.records import Float32, Float64, Int32, Int64, check_array
 from rectifier_core.search_kernels import Stored, add_rows, products_with, scan, search_lists, search_rest
 from rectifier_core.seeding import generator
 from rectifier_core.top_k import BLOCK_ROWS, Found, Panels, in_threads, lay_out, no_candidates, padded_rows, search_all

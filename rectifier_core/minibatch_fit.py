@@ -5,10 +5,11 @@ from __future__ import annotations
 import numpy as np
 import torch
 
+from rectifier_core.arrays import Float32, Int64
 from rectifier_core.crossfit import FoldMaps
 from rectifier_core.numerics import row_blocks, unit_rows
 from rectifier_core.projection_fit import Fitted, Problem, keep_best
-from rectifier_core.records import Anchors, Float32, Int64
+from rectifier_core.records import Anchors
 from rectifier_core.seeding import generator, torch_generator
 
 

@@ -15,8 +15,8 @@ from functools import cache
 import numpy as np
 from scipy.special import ndtr, ndtri
 
+from rectifier_core.arrays import Float32, Float64, Int64
 from rectifier_core.numerics import logit
-from rectifier_core.records import Float32, Float64, Int64
 
 TAIL = (0.0, 0.002, 0.005, 0.01, 0.02, 0.035, 0.05, 0.075)
 EDGES: Float64 = np.concatenate([TAIL, np.arange(0.1, 0.901, 0.05), 1 - np.array(TAIL[::-1])])

@@ -18,8 +18,8 @@ from scipy import sparse
 from scipy.sparse.csgraph import connected_components
 from scipy.spatial import cKDTree
 
+from rectifier_core.arrays import Bool, Float32, Float64, Int64
 from rectifier_core.numerics import Progress, row_blocks, silent, unit_rows
-from rectifier_core.records import Bool, Float32, Float64, Int64
 from rectifier_core.seeding import generator
 
 SKETCH_SIZE = 32

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from rectifier_core.records import Float32, Float64
+from rectifier_core.arrays import Float32, Float64
 
 Progress = Callable[[str, int, int], None]
 """Called as ``progress(what, done, total)`` from long loops; the core itself prints nothing."""

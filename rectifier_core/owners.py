@@ -18,8 +18,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from rectifier_core.arrays import Bool, Float32, Float64, Int64
 from rectifier_core.numerics import row_blocks
-from rectifier_core.records import Bool, Float32, Float64, Int64, Plan, Projection
+from rectifier_core.records import Plan, Projection
 from rectifier_core.seeding import generator
 from rectifier_core.top_k import Panels, largest_products, lay_out, search_all
 

@@ -8,11 +8,13 @@ import numpy as np
 
 from rectifier_core.affinity import AffinityConfig, find_neighbours
 from rectifier_core.anchors import AnchorsConfig, train_anchors
+from rectifier_core.arrays import Bool, Int32
 from rectifier_core.copies import CopiesConfig, find_copies
 from rectifier_core.devices import CPU
 from rectifier_core.numerics import Progress, silent
 from rectifier_core.projection import ProjectionConfig, fit_projection
-from rectifier_core.records import Affinity, Anchors, Bool, Catalog, Copies, Int32, Interactions, Plan, Projection, Rectified, Trust
+from rectifier_core.published_records import Rectified
+from rectifier_core.records import Affinity, Anchors, Catalog, Copies, Interactions, Plan, Projection, Trust
 from rectifier_core.rectify import RectifyConfig, decide_status, rectify_rows
 from rectifier_core.sinkhorn import SinkhornConfig, balance
 from rectifier_core.trust import TrustConfig, judge_trust

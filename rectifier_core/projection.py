@@ -22,6 +22,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from rectifier_core.arrays import Bool, Float32, Int32
 from rectifier_core.crossfit import item_folds
 from rectifier_core.devices import CPU
 from rectifier_core.evidence import re_pairings
@@ -29,7 +30,7 @@ from rectifier_core.minibatch_fit import fit_minibatch
 from rectifier_core.mixture import fit_mixture
 from rectifier_core.numerics import Progress, silent, unit_rows
 from rectifier_core.projection_fit import Fitted, Problem, ProjectionConfig
-from rectifier_core.records import Anchors, Bool, Float32, Int32, Projection
+from rectifier_core.records import Anchors, Projection
 from rectifier_core.ridge_fit import fit_ridge
 from rectifier_core.row_passes import HeldRows, RowPasses
 from rectifier_core.seeding import generator

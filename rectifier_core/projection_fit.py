@@ -7,9 +7,10 @@ from typing import Literal
 
 import numpy as np
 
+from rectifier_core.arrays import Bool, Float32, Int32, Int64
 from rectifier_core.crossfit import FoldMaps
 from rectifier_core.numerics import Progress, unit_rows
-from rectifier_core.records import Anchors, Bool, Float32, Int32, Int64
+from rectifier_core.records import Anchors
 from rectifier_core.row_passes import RowPasses
 
 

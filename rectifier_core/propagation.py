@@ -15,8 +15,9 @@ import numba
 import numpy as np
 import scipy.sparse as sp
 
+from rectifier_core.arrays import Float32, Float64, Int32, Int64
 from rectifier_core.numerics import row_blocks
-from rectifier_core.records import Float32, Float64, Int32, Int64, Interactions
+from rectifier_core.records import Interactions
 from rectifier_core.row_products import dense_product, empty_rows, gram_matrix, multiply, product_matrix
 from rectifier_core.shards import kernel
 

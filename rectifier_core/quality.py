@@ -13,8 +13,9 @@ import numba
 import numpy as np
 import torch
 
+from rectifier_core.arrays import Float32
 from rectifier_core.numerics import row_blocks
-from rectifier_core.records import Check, Float32, QualityReport, Status
+from rectifier_core.published_records import Check, QualityReport, Status
 from rectifier_core.shards import kernel, read_only
 from rectifier_core.top_k import in_threads
 

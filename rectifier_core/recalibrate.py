@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import optimize, stats
 
+from rectifier_core.arrays import Bool, Float32, Float64, Int64
 from rectifier_core.numerics import logit, separation
-from rectifier_core.records import Bool, Float32, Float64, Int64
 
 SHIFT_SPREAD = 1.0
 SLOPE_SPREAD = 0.5

@@ -12,56 +12,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any
 
 import numpy as np
-from numpy.typing import DTypeLike, NDArray
+from numpy.typing import NDArray
 
-Float32 = NDArray[np.float32]
-Float64 = NDArray[np.float64]
-Int32 = NDArray[np.int32]
-Int64 = NDArray[np.int64]
-Bool = NDArray[np.bool_]
-Features = Mapping[str, Float32]
+from rectifier_core.arrays import Bool, Features, Float32, Float64, Int32, Int64, check_array, check_modalities, check_range
 
 NO_NEIGHBOUR = -1
-CHECKED = 1 << 20
-
-
-def check_array(field: str, array: NDArray[np.generic], shape: tuple[int | None, ...], dtype: DTypeLike) -> None:
-    """Raise ValueError, naming the field, unless the array has this dtype and shape (None: any length) and is C-contiguous."""
-    wanted = np.dtype(dtype)
-    if array.dtype != wanted:
-        raise ValueError(f"{field}: wanted dtype {wanted}, got {array.dtype}")
-    if array.ndim != len(shape) or any(want is not None and want != got for want, got in zip(shape, array.shape, strict=True)):
-        raise ValueError(f"{field}: wanted shape {shape}, got {array.shape}")
-    if not array.flags.c_contiguous:
-        raise ValueError(f"{field}: wanted a C-contiguous array, got strides {array.strides} for shape {array.shape}")
-
-
-def check_range(field: str, array: Int32, stop: int, *, start: int = 0) -> None:
-    """Raise ValueError, naming the field, unless all values lie in [start, stop)."""
-    ends: list[int] = []
-    # By blocks: a memory map may be larger than memory.
-    for first in range(0, len(array), CHECKED):
-        block = array[first : first + CHECKED]
-        if block.size:
-            ends += [int(block.min()), int(block.max())]
-        let_go(array)
-    if ends and (min(ends) < start or max(ends) >= stop):
-        raise ValueError(f"{field}: wanted values in [{start}, {stop}), got [{min(ends)}, {max(ends)}]")
-
-
-def let_go(array: NDArray[Any]) -> None:
-    """Let the pages of a memory map go where it knows how, by a method of this name: a block of it is done with."""
-    release = getattr(array, "let_go", None)
-    if release is not None:
-        release()
-
-
-def _check_modalities(field: str, features: Features, given: Mapping[str, object]) -> None:
-    if set(features) != set(given):
-        raise ValueError(f"{field}: wanted the modalities {sorted(features)}, got {sorted(given)}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,7 +32,7 @@ class Catalog:
     def __post_init__(self) -> None:
         if self.item_ids.ndim != 1:
             raise ValueError(f"item_ids: wanted one dimension, got shape {self.item_ids.shape}")
-        _check_modalities("present", self.features, self.present)
+        check_modalities("present", self.features, self.present)
         for name, feature in self.features.items():
             check_array(f"features[{name}]", feature, (len(self.item_ids), None), np.float32)
             check_array(f"present[{name}]", self.present[name], (len(self.item_ids),), np.bool_)
@@ -315,79 +272,3 @@ class Trust:
         known = self.probability[~np.isnan(self.probability)]
         if known.size and (known.min() < 0 or known.max() > 1):
             raise ValueError(f"probability: wanted values in [0, 1], got [{known.min()}, {known.max()}]")
-
-
-class Status(Enum):
-    """What was done to one item's feature; the value is what the published table holds."""
-
-    RECTIFIED = "rectified"
-    PASSED_THROUGH = "passed_through"
-    IMPUTED = "imputed"
-    MISSING = "missing"
-
-    @property
-    def code(self) -> int:
-        """The int8 that stands for this status in ``Rectified.status``."""
-        return list(Status).index(self)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Rectified:
-    """What is published. ``status[m]`` holds ``Status.code`` (int8); ``features[m][i]`` is zeros where the status is MISSING."""
-
-    features: Features
-    status: Mapping[str, NDArray[np.int8]]
-    trust: Mapping[str, Float32]
-
-    def __post_init__(self) -> None:
-        _check_modalities("status", self.features, self.status)
-        _check_modalities("trust", self.features, self.trust)
-        for name, feature in self.features.items():
-            check_array(f"features[{name}]", feature, (None, None), np.float32)
-            check_array(f"status[{name}]", self.status[name], (len(feature),), np.int8)
-            check_array(f"trust[{name}]", self.trust[name], (len(feature),), np.float32)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Check:
-    """One line of the quality gate: ``value`` against ``bound``, in the words of ``rule`` ("at most", "at least", "equal to").
-
-    One that is not ``blocking`` and fails is a warning: the run publishes all the same.
-    """
-
-    name: str
-    value: float
-    bound: float
-    rule: str
-    passed: bool
-    blocking: bool = True
-
-    @property
-    def verdict(self) -> str:
-        """ "passed", "failed", or "warning" where it failed and does not block."""
-        return "passed" if self.passed else "failed" if self.blocking else "warning"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class QualityReport:
-    """All checks of the gate, and in words what bears on them: ``notes``."""
-
-    checks: tuple[Check, ...]
-    notes: tuple[str, ...] = ()
-
-    @property
-    def passed(self) -> bool:
-        """True when every blocking check passed; otherwise nothing is published."""
-        return all(check.passed or not check.blocking for check in self.checks)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TableVersion:
-    """Where a run's rows can be read. ``published`` is False when the table already held exactly this run."""
-
-    uri: str
-    version: int
-    as_of: str
-    run_id: str
-    rows: int
-    published: bool

@@ -20,8 +20,10 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from rectifier_core.arrays import Bool, Float32, Int32, Int64
 from rectifier_core.donor_mixing import mix_rows
-from rectifier_core.records import Bool, Float32, Int32, Int64, Plan, Status, Trust
+from rectifier_core.published_records import Status
+from rectifier_core.records import Plan, Trust
 from rectifier_core.shards import balanced_bounds, in_shards, num_shards
 
 MOST_DONATED = 64 << 20

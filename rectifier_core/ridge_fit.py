@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from rectifier_core.arrays import Bool, Float32, Int64
 from rectifier_core.crossfit import FoldMaps, NormalEquations, Solved
 from rectifier_core.projection_fit import Fitted, Problem, aligned, keep_best
-from rectifier_core.records import Bool, Float32, Int64
 from rectifier_core.seeding import generator
 
 STRENGTH_SAMPLE = 100_000

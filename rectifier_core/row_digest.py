@@ -12,7 +12,7 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
-from rectifier_core.records import Float32
+from rectifier_core.arrays import Float32
 from rectifier_core.shards import even_bounds, in_shards, kernel, num_shards, read_only
 
 UInt64 = NDArray[np.uint64]

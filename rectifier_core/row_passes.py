@@ -12,10 +12,10 @@ from typing import Protocol
 
 import numpy as np
 
+from rectifier_core.arrays import Float32, Float64, Int32, Int64
 from rectifier_core.crossfit import FoldMaps, NormalEquations, out_of_fold, project
 from rectifier_core.devices import CPU
 from rectifier_core.numerics import row_blocks, unit_rows
-from rectifier_core.records import Float32, Float64, Int32, Int64
 
 PART_BLOCKS = 16
 """A part's Gram matrices weigh, at 8192 rows a block and five folds, at most a tenth of the rows that they stand for."""

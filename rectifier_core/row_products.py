@@ -16,8 +16,8 @@ import torch
 from llvmlite import ir
 from numba.extending import intrinsic, models, register_model
 
+from rectifier_core.arrays import Float32, Float64
 from rectifier_core.numerics import row_blocks
-from rectifier_core.records import Float32, Float64
 from rectifier_core.shards import balanced_bounds, even_bounds, in_shards, kernel, num_shards, read_only
 
 AHEAD = 8

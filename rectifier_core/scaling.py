@@ -19,7 +19,7 @@ from typing import Any
 import numba
 import numpy as np
 
-from rectifier_core.records import Float32, Float64
+from rectifier_core.arrays import Float32, Float64
 from rectifier_core.shards import in_shards, kernel, read_only
 from rectifier_core.support import Block
 

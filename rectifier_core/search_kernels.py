@@ -18,7 +18,7 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
-from rectifier_core.records import Float32, Float64, Int32, Int64
+from rectifier_core.arrays import Float32, Float64, Int32, Int64
 
 Stored = NDArray[np.float32] | NDArray[np.int16]
 Kernel = TypeVar("Kernel", bound=Callable[..., Any])

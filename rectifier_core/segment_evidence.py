@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from rectifier_core.arrays import Float64, Int64
 from rectifier_core.numerics import row_blocks
-from rectifier_core.records import Float64, Int64
 
 LEVELS = np.linspace(0.05, 0.5, 10)
 _PENALTY = 1e-4

@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from rectifier_core.arrays import Bool, Float32, Int64
 from rectifier_core.numerics import unit_rows
-from rectifier_core.records import Bool, Float32, Int64
 
 
 def pool_segments(features: Float32, segments: Float32, offsets: Int64, probability: Float32, items: slice, doubtful: float) -> Float32:

@@ -20,10 +20,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from rectifier_core.arrays import Bool, Float32, Float64, Int32, Int64
 from rectifier_core.consensus import Weigh, Whitening, item_blocks, leave_one_out
 from rectifier_core.crossfit import NormalEquations, out_of_fold
 from rectifier_core.numerics import Progress, separation, silent, unit_rows
-from rectifier_core.records import Anchors, Bool, Float32, Float64, Int32, Int64
+from rectifier_core.records import Anchors
 from rectifier_core.seeding import generator
 from rectifier_core.segment_evidence import LogRatio, Scores, fit_log_ratio, own_probability, wrong_share
 from rectifier_core.sequence_records import Segments

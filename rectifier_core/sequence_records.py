@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from rectifier_core.records import Float32, Float64, Int32, check_array
+from rectifier_core.arrays import Float32, Float64, Int32, check_array
 
 NO_LAG = int(np.iinfo(np.int32).min)
 """Stands for "cannot be told" in ``TimeOffset.item_lags``."""

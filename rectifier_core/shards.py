@@ -14,7 +14,7 @@ import numba
 import numpy as np
 import torch
 
-from rectifier_core.records import Int32, Int64
+from rectifier_core.arrays import Int32, Int64
 
 SHARDS_PER_THREAD = 4
 """More shards than threads, so that a thread that is held up by other work leaves its share to the rest."""

@@ -20,8 +20,9 @@ from typing import Literal
 import numpy as np
 
 from rectifier_core.anderson import Anderson
+from rectifier_core.arrays import Float32, Float64, check_array
 from rectifier_core.numerics import Progress, row_blocks, silent
-from rectifier_core.records import Affinity, BalanceOutcome, Float32, Float64, Plan, check_array
+from rectifier_core.records import Affinity, BalanceOutcome, Plan
 from rectifier_core.scaling import REACH, Run, in_order, kernel_sums, lowest_of_rows, make_columns, make_rows, weigh_rows
 from rectifier_core.shards import even_bounds, in_shards, num_shards
 from rectifier_core.support import Allocate, Support, build_support, in_memory

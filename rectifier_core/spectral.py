@@ -18,8 +18,8 @@ from collections.abc import Callable
 import numpy as np
 import scipy.sparse as sp
 
+from rectifier_core.arrays import Float32
 from rectifier_core.propagation import ITEMS, USERS, InteractionGraph, layer_mean, leading_singular_vectors
-from rectifier_core.records import Float32
 
 RAISED = 0.3
 """Without it the leading singular vectors of a large sparse log are its smallest components: a user and an item that have only each other

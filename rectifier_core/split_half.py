@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import numpy as np
 
+from rectifier_core.arrays import Bool, Float32
 from rectifier_core.numerics import unit_rows
 from rectifier_core.propagation import InteractionGraph, layer_mean, normalised_bipartite, symmetric_eigen
-from rectifier_core.records import Bool, Float32, Interactions
+from rectifier_core.records import Interactions
 from rectifier_core.row_products import dense_product, gram_matrix
 from rectifier_core.spectral import spectral_start
 

@@ -18,8 +18,9 @@ import numpy as np
 import torch
 from numpy.typing import DTypeLike, NDArray
 
+from rectifier_core.arrays import Bool, Float32, Int32, Int64, let_go
 from rectifier_core.numerics import row_blocks
-from rectifier_core.records import Affinity, Bool, Float32, Int32, Int64, let_go
+from rectifier_core.records import Affinity
 from rectifier_core.shards import balanced_bounds, in_shards, kernel, num_shards, read_only
 
 Allocate = Callable[[str, tuple[int, ...], DTypeLike], NDArray[Any]]

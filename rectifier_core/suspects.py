@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from rectifier_core.records import Float32, Float64, Int64
+from rectifier_core.arrays import Float32, Float64, Int64
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

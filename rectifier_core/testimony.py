@@ -14,9 +14,10 @@ from dataclasses import dataclass
 import faiss
 import numpy as np
 
+from rectifier_core.arrays import Bool, Float32, Float64, Int32, Int64
 from rectifier_core.evidence import Pairings, contrast, re_pairings
 from rectifier_core.numerics import unit_rows
-from rectifier_core.records import Anchors, Bool, Float32, Float64, Int32, Int64, Projection
+from rectifier_core.records import Anchors, Projection
 from rectifier_core.seeding import derive_seed, generator
 
 Witnesses = Mapping[tuple[str, str], Projection]

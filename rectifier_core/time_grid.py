@@ -10,9 +10,9 @@ from dataclasses import dataclass
 import numpy as np
 import scipy.linalg
 
+from rectifier_core.arrays import Bool, Float32, Int32, Int64
 from rectifier_core.consensus import item_blocks
 from rectifier_core.numerics import unit_rows
-from rectifier_core.records import Bool, Float32, Int32, Int64
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -15,9 +15,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from rectifier_core.arrays import Float32, Float64, Int32, Int64
 from rectifier_core.crossfit import NormalEquations
 from rectifier_core.numerics import Progress, silent
-from rectifier_core.records import Float32, Float64, Int32, Int64
 from rectifier_core.seeding import generator
 from rectifier_core.sequence_records import NO_LAG, TimeOffset
 from rectifier_core.time_grid import Grid, Track, lagged_pairs, leading_directions, reduced_rows, time_grid, trusted_counts

@@ -13,8 +13,8 @@ from itertools import pairwise
 
 import numpy as np
 
+from rectifier_core.arrays import Float32, Int32, Int64, check_array
 from rectifier_core.numerics import Progress, row_blocks, silent
-from rectifier_core.records import Float32, Int32, Int64, check_array
 from rectifier_core.search_kernels import FIXED_POINT, LANES, PANEL, STEP, Stored, scan
 
 Found = tuple[Int32, Float32]

@@ -25,10 +25,11 @@ from typing import TypeVar
 import numpy as np
 import torch
 
+from rectifier_core.arrays import Float32, Float64, Int32
 from rectifier_core.evidence import Pairings
 from rectifier_core.mixture import Mixture, fit_mixture
 from rectifier_core.numerics import logit, separation
-from rectifier_core.records import Anchors, Float32, Float64, Int32, Projection, Trust
+from rectifier_core.records import Anchors, Projection, Trust
 from rectifier_core.testimony import Testimony, Voices, Witnesses
 
 T = TypeVar("T")

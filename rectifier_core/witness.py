@@ -14,8 +14,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from rectifier_core.arrays import Bool, Float32
 from rectifier_core.numerics import row_blocks, unit_rows
-from rectifier_core.records import Anchors, Bool, Float32
+from rectifier_core.records import Anchors
 from rectifier_core.seeding import generator
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from rectifier_core.records import Float64, Int64
+from rectifier_core.arrays import Float64, Int64
 from tasks.audit_findings import WHY, Findings, Judged
 from tasks.audit_inputs import AuditInputs, AuditOptions
 from tasks.audit_labels import Labels

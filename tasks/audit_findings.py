@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 
+from rectifier_core.arrays import Bool, Float32, Float64, Int32, Int64
 from rectifier_core.hand_check import HandCheck, hand_check
 from rectifier_core.owners import (
     OwnersConfig,
@@ -19,7 +20,7 @@ from rectifier_core.owners import (
     suggest_owners,
 )
 from rectifier_core.recalibrate import Recalibration, recalibrate
-from rectifier_core.records import Bool, Copies, Float32, Float64, Int32, Int64, Plan, Projection, Trust
+from rectifier_core.records import Copies, Plan, Projection, Trust
 from rectifier_core.seeding import generator
 from rectifier_core.suspects import SuspectList, innocent_share, suspects_at_fdr, worst
 from tasks.audit_inputs import AuditInputs, AuditOptions

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from rectifier_core.records import Bool, Int64
+from rectifier_core.arrays import Bool, Int64
 from tasks.audit_tables import unguarded
 from tasks.errors import InputError
 from tasks.references import Ref

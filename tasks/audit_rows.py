@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from rectifier_core.arrays import Float32, Float64, Int64
 from rectifier_core.owners import Suggestions
-from rectifier_core.records import Float32, Float64, Int64
 from tasks.audit_findings import WHY, Findings
 from tasks.audit_labels import Labels
 from tasks.audit_words import Catalog, reasons

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from rectifier_core.records import Int64
+from rectifier_core.arrays import Int64
 from tasks.audit_findings import Findings
 from tasks.references import Ref
 from tasks.report_suspects import shorten

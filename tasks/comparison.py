@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from rectifier_core.arrays import Float32, Float64
 from rectifier_core.numerics import row_blocks
-from rectifier_core.records import Float32, Float64
 from tasks.references import Ref
 from tasks.report_inputs import ModalityRefs
 

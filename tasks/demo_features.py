@@ -11,8 +11,8 @@ from typing import Final
 
 import numpy as np
 
+from rectifier_core.arrays import Float32, Int64
 from rectifier_core.numerics import row_blocks
-from rectifier_core.records import Float32, Int64
 from tasks.demo_model import BLOCK_ROWS, ITEM_TASTE_LENGTH, TASTE_SIZE
 from tasks.demo_random import normals, on_grid, stream
 

@@ -13,8 +13,8 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from rectifier_core.arrays import Float32, Float64, Int64
 from rectifier_core.numerics import row_blocks
-from rectifier_core.records import Float32, Float64, Int64
 from tasks.demo_config import DemoConfig
 from tasks.demo_random import bits, gumbel, normals, on_grid, permuted, stream, uniforms, unit_interval, weyl
 

@@ -11,7 +11,7 @@ from math import isqrt
 import numpy as np
 from numpy.typing import NDArray
 
-from rectifier_core.records import Float32, Float64, Int64
+from rectifier_core.arrays import Float32, Float64, Int64
 from rectifier_core.seeding import derive_seed
 
 UInt64 = NDArray[np.uint64]

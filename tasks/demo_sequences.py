@@ -15,8 +15,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from rectifier_core.arrays import Bool, Float32, Int64
 from rectifier_core.numerics import row_blocks
-from rectifier_core.records import Bool, Float32, Int64
 from tasks.demo_config import SEQUENCES, DemoConfig
 from tasks.demo_model import BLOCK_ROWS, ITEM_TASTE_LENGTH, TASTE_SIZE
 from tasks.demo_random import bits, normals, on_grid, shuffled, stream, uniforms

@@ -14,8 +14,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from rectifier_core.arrays import Float64, Int64
 from rectifier_core.numerics import Progress, row_blocks
-from rectifier_core.records import Float64, Int64
 from tasks.demo_config import MODALITIES, ROW_FAULTS, DemoConfig
 from tasks.demo_features import Features
 from tasks.demo_model import CATEGORIES, DemoWorld, Events, draw_events

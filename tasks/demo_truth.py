@@ -10,7 +10,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from rectifier_core.records import Bool, Int64
+from rectifier_core.arrays import Bool, Int64
 from tasks.demo_config import FEATURE_FAULTS, MODALITIES, ROW_FAULTS, DemoConfig
 from tasks.demo_random import shuffled, stream, uniforms
 

@@ -17,7 +17,7 @@ from deltalake import DeltaTable
 from pyarrow.dataset import FileSystemDataset
 
 from rectifier_core.incremental.carried import gathered
-from rectifier_core.records import Status
+from rectifier_core.published_records import Status
 from tasks.embedding_models import is_another, named_models
 from tasks.publish_config import PublishConfig
 from tasks.references import Ref

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from rectifier_core.arrays import Float64
 from rectifier_core.evaluation.significance import (
     RESAMPLES,
     Difference,
@@ -25,7 +26,6 @@ from rectifier_core.evaluation.significance import (
     resampled_means,
     wilcoxon_paired,
 )
-from rectifier_core.records import Float64
 from tasks.evaluation_conditions import CONTROLS, NDCG, RAW, RECALL, RECTIFIED, Condition, Grid
 from tasks.report_numbers import Facts, tidy
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from rectifier_core.records import Float64
+from rectifier_core.arrays import Float64
 from tasks.errors import InputError
 from tasks.evaluation_config import BACKBONES
 

@@ -7,8 +7,9 @@ from dataclasses import replace
 
 import numpy as np
 
+from rectifier_core.arrays import Bool, Float32, Int32
 from rectifier_core.evaluation.corruption import DamageKind, damage_catalog, swap_runs
-from rectifier_core.records import Bool, Catalog, Float32, Int32
+from rectifier_core.records import Catalog
 from tasks.references import Ref
 from tasks.segment_stages import sequence_modalities
 from tasks.stages import category_numbers

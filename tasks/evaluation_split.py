@@ -11,8 +11,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from rectifier_core.arrays import Bool, Int64
 from rectifier_core.evaluation.splits import Split, split_time, split_users
-from rectifier_core.records import Bool, Int64, Interactions
+from rectifier_core.records import Interactions
 from tasks.errors import InputError
 from tasks.evaluation_config import EvaluationConfig
 from tasks.log_rows import catalog_ids, used_rows

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from rectifier_core.numerics import Progress
-from rectifier_core.records import Status
+from rectifier_core.published_records import Status
 from tasks.errors import InputError, StorageError
 from tasks.export import Export
 from tasks.references import StageWriter

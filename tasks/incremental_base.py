@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 
 from rectifier_core.anchors import AnchorsConfig
+from rectifier_core.arrays import Int32, Int64
 from rectifier_core.crossfit import item_folds
 from rectifier_core.incremental.carried import Carried, carried_folds
 from rectifier_core.projection import ProjectionConfig
-from rectifier_core.records import Int32, Int64
 from tasks.incremental_config import IncrementalConfig
 from tasks.references import Ref, StageStore, StageWriter, whole_digest
 from tasks.runs import RunSettings, earlier_runs, rows_before, same_making

@@ -9,8 +9,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from rectifier_core.arrays import Bool, Int64
 from rectifier_core.numerics import Progress, silent
-from rectifier_core.records import Bool, Int64
 from tasks.errors import InputError
 from tasks.references import Ref
 from tasks.source_columns import Window, as_ids, as_seconds, as_text, id_family

@@ -9,7 +9,7 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-from rectifier_core.records import Status
+from rectifier_core.published_records import Status
 from tasks.day_journal import STATES, is_held, read_days
 from tasks.publish_config import PublishConfig
 from tasks.table_files import storage_errors

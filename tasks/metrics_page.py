@@ -18,7 +18,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoM
 from prometheus_client.registry import Collector
 
 import rectifier_core
-from rectifier_core.records import Status
+from rectifier_core.published_records import Status
 from tasks.errors import RectifierError
 from tasks.freshness import AlertsConfig, judge_freshness
 from tasks.metrics_facts import count_days, see_served, see_table

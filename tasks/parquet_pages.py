@@ -16,7 +16,7 @@ import numba
 import numpy as np
 import pyarrow as pa
 
-from rectifier_core.records import Bool
+from rectifier_core.arrays import Bool
 from rectifier_core.shards import kernel, read_only
 
 DATA_PAGE, PLAIN, RLE = 0, 0, 3

@@ -17,7 +17,7 @@ from deltalake import CommitProperties, DeltaTable, PostCommitHookProperties, Sc
 from deltalake.exceptions import CommitFailedError, DeltaError
 from deltalake.transaction import AddAction, create_table_with_add_actions
 
-from rectifier_core.records import TableVersion
+from rectifier_core.published_records import TableVersion
 from tasks.errors import InputError, RectifierError, StorageError, TableHeldError
 from tasks.publish_config import PublishConfig, RunIdentity, app_id
 from tasks.references import Ref

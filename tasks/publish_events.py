@@ -9,7 +9,7 @@ from prefect.context import FlowRunContext, TaskRunContext
 from prefect.events import emit_event
 from prefect.settings import PREFECT_API_URL
 
-from rectifier_core.records import TableVersion
+from rectifier_core.published_records import TableVersion
 from tasks.progress import run_logger
 from tasks.publish_config import PublishConfig
 from tasks.table_log import days_shown, open_table, visible_files

@@ -8,8 +8,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from rectifier_core.arrays import Float32
 from rectifier_core.numerics import Progress, row_blocks, silent
-from rectifier_core.records import Copies, Float32, Plan, Trust
+from rectifier_core.records import Copies, Plan, Trust
 from rectifier_core.rectify import RectifyConfig, decide_status, rectify_rows
 from rectifier_core.segments import SegmentsConfig
 from rectifier_core.top_k import in_threads

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from rectifier_core.records import Bool, Copies, Int64
+from rectifier_core.arrays import Bool, Int64
+from rectifier_core.records import Copies
 from tasks.report_inputs import ReportInputs
 from tasks.report_numbers import Array, Facts, tidy
 from tasks.report_suspects import Labels

@@ -44,7 +44,9 @@ from typing import Any
 
 import numpy as np
 
-from rectifier_core.records import BalanceOutcome, Bool, Check, Int64, Status
+from rectifier_core.arrays import Bool, Int64
+from rectifier_core.published_records import Check, Status
+from rectifier_core.records import BalanceOutcome
 from tasks.credentials import mask_credentials
 from tasks.references import Ref, plain
 from tasks.report_copies import copies_facts, evidence_facts

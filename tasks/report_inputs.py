@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from rectifier_core.records import QualityReport
+from rectifier_core.published_records import QualityReport
 from tasks.references import Ref
 
 Outcome = Literal["published", "unchanged", "refused"]

@@ -12,8 +12,8 @@ import numpy as np
 import polars as pl
 import torch
 
+from rectifier_core.arrays import Bool, Float32, Int64
 from rectifier_core.numerics import row_blocks
-from rectifier_core.records import Bool, Float32, Int64
 from rectifier_core.shards import kernel, read_only
 from rectifier_core.top_k import in_threads
 from tasks.references import Ref

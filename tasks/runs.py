@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 
 import rectifier_core
-from rectifier_core.records import Float32, Int64
+from rectifier_core.arrays import Float32, Int64
 from tasks.code_version import code_digest
 from tasks.errors import StorageError
 from tasks.publish_config import PublishConfig, RunIdentity

@@ -10,9 +10,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from rectifier_core.arrays import Bool, Float32
 from rectifier_core.consensus import item_blocks
 from rectifier_core.numerics import Progress, silent
-from rectifier_core.records import Anchors, Bool, Float32, Status
+from rectifier_core.published_records import Status
+from rectifier_core.records import Anchors
 from rectifier_core.segment_pooling import mend_segments, pool_segments
 from rectifier_core.segments import SegmentsConfig, judge_segments
 from rectifier_core.sequence_records import NO_LAG, Segments, TimeOffset

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.lib.format import open_memmap
 from numpy.typing import NDArray
 
-from rectifier_core.records import Float32, Float64
+from rectifier_core.arrays import Float32, Float64
 from rectifier_core.scaling import Run, Work, in_order, make_columns, make_rows, weigh_rows
 from rectifier_core.shards import balanced_bounds, num_shards
 from rectifier_core.support import Block, Side

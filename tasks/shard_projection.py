@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from rectifier_core.arrays import Float32, Float64, Int32, Int64
 from rectifier_core.crossfit import FoldMaps, NormalEquations, out_of_fold, project
 from rectifier_core.numerics import row_blocks
-from rectifier_core.records import Float32, Float64, Int32, Int64
 from rectifier_core.row_passes import PART_BLOCKS, moments, unit_sum
 from tasks.references import Ref
 from tasks.shard_runner import Arrays, ShardWork, Shared, row_shards

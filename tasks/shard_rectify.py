@@ -7,8 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from rectifier_core.arrays import Float32
 from rectifier_core.numerics import Progress, row_blocks
-from rectifier_core.records import Float32, Plan, Trust
+from rectifier_core.records import Plan, Trust
 from rectifier_core.rectify import RectifyConfig, rectify_rows
 from tasks.references import Ref
 from tasks.report_inputs import ModalityRefs

@@ -13,8 +13,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from rectifier_core.arrays import Bool, Float32, Int64
 from rectifier_core.numerics import Progress, row_blocks
-from rectifier_core.records import Bool, Float32, Int64
 from rectifier_core.row_digest import UInt64, row_digests
 from tasks.errors import InputError
 from tasks.references import StageWriter

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from rectifier_core.records import Bool, Float32, Int64
+from rectifier_core.arrays import Bool, Float32, Int64
 from tasks.errors import InputError
 from tasks.source_quarantine import USABLE
 from tasks.storage import StoredFile

@@ -13,8 +13,8 @@ import pyarrow.compute as pc
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
+from rectifier_core.arrays import Int32, Int64
 from rectifier_core.numerics import Progress
-from rectifier_core.records import Int32, Int64
 from rectifier_core.row_digest import UInt64
 from tasks.errors import InputError
 from tasks.references import StageWriter

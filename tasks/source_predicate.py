@@ -9,7 +9,7 @@ import polars.selectors as cs
 import pyarrow as pa
 from polars.exceptions import PolarsError
 
-from rectifier_core.records import Bool
+from rectifier_core.arrays import Bool
 from tasks.errors import InputError
 from tasks.source_columns import plain_values
 from tasks.storage import StoredFile

@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 from numpy.lib.format import header_data_from_array_1_0, write_array_header_1_0
 from numpy.typing import NDArray
 
-from rectifier_core.records import Bool, Float32, Int64
+from rectifier_core.arrays import Bool, Float32, Int64
 from tasks.source_columns import FEATURE_REASONS, embeddings, judge_features, segment_lists
 from tasks.source_files import ParquetFiles, open_parquet
 from tasks.source_quarantine import USABLE

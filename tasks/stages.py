@@ -17,26 +17,15 @@ import torch
 
 from rectifier_core.affinity import AffinityConfig, find_neighbours
 from rectifier_core.anchors import AnchorsConfig, train_anchors
+from rectifier_core.arrays import Bool, Float32, Int32
 from rectifier_core.copies import CopiesConfig, find_copies
 from rectifier_core.devices import CPU
 from rectifier_core.near_copies import sketch_rows
 from rectifier_core.numerics import Progress, silent
 from rectifier_core.projection import ProjectionConfig, fit_projection
+from rectifier_core.published_records import QualityReport, Status
 from rectifier_core.quality import QualityConfig, ShadowMeasure, judge_quality, measure_modality
-from rectifier_core.records import (
-    Anchors,
-    BalanceOutcome,
-    Bool,
-    Copies,
-    Float32,
-    Int32,
-    Interactions,
-    Plan,
-    Projection,
-    QualityReport,
-    Status,
-    Trust,
-)
+from rectifier_core.records import Anchors, BalanceOutcome, Copies, Interactions, Plan, Projection, Trust
 from rectifier_core.segments import SegmentsConfig
 from rectifier_core.trust import TrustConfig, judge_trust
 from rectifier_core.witness import WitnessConfig, place_by_features, principal_axes

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from rectifier_core.records import Status
+from rectifier_core.published_records import Status
 
 _EMBEDDING = pa.list_(pa.field("element", pa.float32()))
 _SEQUENCE = pa.list_(pa.field("element", _EMBEDDING))

@@ -9,7 +9,7 @@ from typing import Any
 from deltalake import CommitProperties, DeltaTable, Transaction
 from deltalake.exceptions import CommitFailedError
 
-from rectifier_core.records import TableVersion
+from rectifier_core.published_records import TableVersion
 from tasks.errors import TableHeldError
 from tasks.publish import NO_HOOKS
 from tasks.publish_config import PublishConfig, app_id

@@ -25,7 +25,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from rectifier_core.records import Status
+from rectifier_core.published_records import Status
 from tasks.embedding_models import EMBEDDING_MODEL, is_another
 from tasks.publish_config import PublishConfig, RunIdentity
 from tasks.table_files import FileEntry, TableFiles, storage_errors

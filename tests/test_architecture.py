@@ -11,7 +11,9 @@ import pytest
 ROOT = Path(__file__).parents[1]
 ROOMS = ("rectifier_core", "tasks", "flows")
 LEAVES = {
+    "arrays",
     "records",
+    "published_records",
     "sequence_records",
     "seeding",
     "numerics",

@@ -15,7 +15,8 @@ from typing import Literal, get_args
 
 import numpy as np
 
-from rectifier_core.records import Bool, Catalog, Float32, Int32, Int64
+from rectifier_core.arrays import Bool, Float32, Int32, Int64
+from rectifier_core.records import Catalog
 from rectifier_core.seeding import generator
 
 DamageKind = Literal["swap", "within", "noise", "scale", "drop", "segments"]

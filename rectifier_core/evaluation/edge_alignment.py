@@ -24,6 +24,7 @@ from typing import Literal, get_args
 import numpy as np
 import torch
 
+from rectifier_core.arrays import Float32, Float64, check_array
 from rectifier_core.evaluation.backbones.lightgcn import LightGCNConfig
 from rectifier_core.evaluation.edge_prior import (
     SPECTRAL,
@@ -39,7 +40,7 @@ from rectifier_core.evaluation.metrics import per_user_ranking
 from rectifier_core.evaluation.ranking import rank_items
 from rectifier_core.evaluation.splits import subset
 from rectifier_core.numerics import separation
-from rectifier_core.records import Float32, Float64, Interactions, check_array
+from rectifier_core.records import Interactions
 from rectifier_core.seeding import derive_seed, generator
 from rectifier_core.split_half import split_half_reliability
 

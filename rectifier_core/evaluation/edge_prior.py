@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
+from rectifier_core.arrays import Bool, Float32, Int32, Int64, check_array
 from rectifier_core.evaluation.backbones.lightgcn import LightGCN, LightGCNConfig
 from rectifier_core.evaluation.backbones.protocol import TrainingConfig, TrainingSet
 from rectifier_core.evaluation.splits import subset
@@ -25,7 +26,7 @@ from rectifier_core.evaluation.training import fit
 from rectifier_core.interaction_sampling import PairSet, hold_out
 from rectifier_core.numerics import unit_rows
 from rectifier_core.propagation import InteractionGraph, layer_mean
-from rectifier_core.records import Bool, Float32, Int32, Int64, Interactions, check_array
+from rectifier_core.records import Interactions
 from rectifier_core.seeding import derive_seed, generator
 from rectifier_core.spectral import spectral_start
 

@@ -22,11 +22,12 @@ from typing import Literal, get_args
 
 import numpy as np
 
+from rectifier_core.arrays import Bool, Features, Float32, Int32, Int64, check_array
 from rectifier_core.evaluation.backbones.protocol import TrainingSet
 from rectifier_core.evaluation.edge_prior import Prior, pair_numbers
 from rectifier_core.evaluation.splits import subset
 from rectifier_core.numerics import row_blocks
-from rectifier_core.records import Bool, Features, Float32, Int32, Int64, Interactions, check_array
+from rectifier_core.records import Interactions
 
 EditTarget = Literal["train", "graph", "both"]
 EDIT_TARGETS: tuple[EditTarget, ...] = get_args(EditTarget)

@@ -13,7 +13,8 @@ from typing import Literal, get_args
 
 import numpy as np
 
-from rectifier_core.records import Bool, Float64, Int64, Interactions
+from rectifier_core.arrays import Bool, Float64, Int64
+from rectifier_core.records import Interactions
 from rectifier_core.seeding import generator
 
 ClickKind = Literal["random", "popular"]

@@ -9,8 +9,8 @@ from __future__ import annotations
 import numpy as np
 import scipy.sparse as sp
 
+from rectifier_core.arrays import Bool, Float32, Int32
 from rectifier_core.numerics import unit_rows
-from rectifier_core.records import Bool, Float32, Int32
 from rectifier_core.top_k import largest_products
 
 

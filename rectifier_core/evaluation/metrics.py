@@ -8,9 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 import scipy.sparse as sp
 
+from rectifier_core.arrays import Bool, Float32, Float64, Int32
 from rectifier_core.interaction_sampling import PairSet
 from rectifier_core.numerics import unit_rows
-from rectifier_core.records import Bool, Float32, Float64, Int32, Interactions
+from rectifier_core.records import Interactions
 from rectifier_core.seeding import generator
 
 

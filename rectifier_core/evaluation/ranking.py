@@ -6,8 +6,9 @@ import numpy as np
 import scipy.sparse as sp
 import torch
 
+from rectifier_core.arrays import Float32, Int32
 from rectifier_core.numerics import row_blocks
-from rectifier_core.records import Float32, Int32, Interactions
+from rectifier_core.records import Interactions
 
 
 def rank_items(users: torch.Tensor, items: torch.Tensor, wanted: Int32, known: Interactions, *, depth: int = 20, block: int = 512) -> Int32:

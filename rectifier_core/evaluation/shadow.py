@@ -26,6 +26,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from rectifier_core.anchors import train_anchors
+from rectifier_core.arrays import Bool, Features, Int32, Int64
 from rectifier_core.evaluation.backbones import BACKBONES
 from rectifier_core.evaluation.backbones.protocol import TrainingConfig, TrainingSet
 from rectifier_core.evaluation.significance import relative_change
@@ -34,7 +35,7 @@ from rectifier_core.evaluation.trial import Trial, run_trial
 from rectifier_core.evaluation.variants import make_features
 from rectifier_core.numerics import Progress, silent
 from rectifier_core.pipeline import PipelineConfig
-from rectifier_core.records import Bool, Catalog, Features, Int32, Int64, Interactions
+from rectifier_core.records import Catalog, Interactions
 from rectifier_core.seeding import derive_seed, generator
 
 MEASURE = "recall@20"

@@ -29,8 +29,8 @@ import numpy as np
 import scipy.stats
 from numpy.typing import ArrayLike
 
+from rectifier_core.arrays import Bool, Float64
 from rectifier_core.numerics import row_blocks
-from rectifier_core.records import Bool, Float64
 from rectifier_core.seeding import generator
 
 RESAMPLES = 10_000

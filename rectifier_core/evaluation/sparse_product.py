@@ -7,8 +7,8 @@ from typing import Any
 import scipy.sparse as sp
 import torch
 
+from rectifier_core.arrays import Float32
 from rectifier_core.devices import sparse_to_device
-from rectifier_core.records import Float32
 from rectifier_core.row_products import multiply, product_matrix
 
 

@@ -14,7 +14,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from rectifier_core.records import Bool, Int64, Interactions
+from rectifier_core.arrays import Bool, Int64
+from rectifier_core.records import Interactions
 from rectifier_core.seeding import generator
 
 FEW = 10

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from rectifier_core.arrays import Bool, Float32, Int32
 from rectifier_core.devices import CPU
 from rectifier_core.evaluation.backbones import BACKBONES, build
 from rectifier_core.evaluation.backbones.protocol import TrainingConfig, TrainingSet
@@ -16,7 +17,7 @@ from rectifier_core.evaluation.ranking import rank_items
 from rectifier_core.evaluation.splits import Split
 from rectifier_core.evaluation.training import History, fit
 from rectifier_core.numerics import Progress, silent
-from rectifier_core.records import Bool, Float32, Int32, Interactions
+from rectifier_core.records import Interactions
 
 DEPTHS = (10, 20)
 USER_SEGMENTS = ("few", "some", "many")

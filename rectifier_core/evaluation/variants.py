@@ -17,11 +17,13 @@ from typing import Literal, get_args
 import numpy as np
 
 from rectifier_core.affinity import find_neighbours
+from rectifier_core.arrays import Bool, Features, Float32, Int32
 from rectifier_core.evaluation.item_graph import as_matrix, nearest_items
 from rectifier_core.numerics import unit_rows
 from rectifier_core.pipeline import Outcome, PipelineConfig, rectify_catalog
 from rectifier_core.projection import fit_projection
-from rectifier_core.records import Anchors, Bool, Catalog, Features, Float32, Int32, Interactions, Plan, Status
+from rectifier_core.published_records import Status
+from rectifier_core.records import Anchors, Catalog, Interactions, Plan
 from rectifier_core.rectify import RectifyConfig, decide_status, kept_share, rectify_rows
 from rectifier_core.seeding import generator
 from rectifier_core.sinkhorn import balance

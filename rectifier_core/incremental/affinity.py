@@ -24,10 +24,11 @@ from rectifier_core.affinity import (
     scored,
     with_own,
 )
+from rectifier_core.arrays import Bool, Float32, Int32, Int64
 from rectifier_core.incremental.carried import Carried
 from rectifier_core.inverted_lists import InvertedLists, Lists, build_news, by_likeness, fill_lists, improve, one_list
 from rectifier_core.numerics import Progress, row_blocks, silent
-from rectifier_core.records import NO_NEIGHBOUR, Affinity, Bool, Float32, Int32, Int64, Projection
+from rectifier_core.records import NO_NEIGHBOUR, Affinity, Projection
 from rectifier_core.seeding import derive_seed, generator
 from rectifier_core.top_k import Found, in_threads
 

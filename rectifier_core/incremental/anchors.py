@@ -12,11 +12,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from rectifier_core.anchors import AnchorsConfig
+from rectifier_core.arrays import Bool, Float32, Int64
 from rectifier_core.held_out_recall import HeldOutRecall
 from rectifier_core.interaction_sampling import hold_out
 from rectifier_core.numerics import unit_rows
 from rectifier_core.propagation import ITEMS, USERS, InteractionGraph, layer_mean
-from rectifier_core.records import Anchors, Bool, Float32, Int64, Interactions
+from rectifier_core.records import Anchors, Interactions
 from rectifier_core.row_products import empty_rows, multiply
 from rectifier_core.seeding import generator
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from rectifier_core.arrays import Bool, Int32, Int64, check_array
 from rectifier_core.numerics import row_blocks
-from rectifier_core.records import Bool, Int32, Int64, check_array
 from rectifier_core.seeding import generator
 
 BLOCK_ROWS = 8192

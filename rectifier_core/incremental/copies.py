@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
+from rectifier_core.arrays import Bool, Float32, Int32, Int64
 from rectifier_core.copies import CopiesConfig, judge_groups
 from rectifier_core.incremental.carried import Carried, gathered
 from rectifier_core.near_copies import Sketch, label_copies, near_any, sketch_rows
 from rectifier_core.numerics import Progress, silent
-from rectifier_core.records import Anchors, Bool, Copies, Float32, Int32, Int64
+from rectifier_core.records import Anchors, Copies
 
 
 def update_copies(

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
+from rectifier_core.arrays import Bool, Float32
 from rectifier_core.crossfit import FoldMaps, out_of_fold, project
 from rectifier_core.incremental.carried import Carried
 from rectifier_core.numerics import unit_rows
 from rectifier_core.projection import ProjectionConfig, score_pairs
-from rectifier_core.records import Anchors, Bool, Float32, Projection
+from rectifier_core.records import Anchors, Projection
 
 
 def update_projection(

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
+from rectifier_core.arrays import Bool, Float32
 from rectifier_core.numerics import unit_rows
-from rectifier_core.records import Affinity, Anchors, Bool, Catalog, Float32, Interactions, Projection
+from rectifier_core.records import Affinity, Anchors, Catalog, Interactions, Projection
 
 
 def normals(rng: np.random.Generator, *shape: int) -> Float32:

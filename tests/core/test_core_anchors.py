@@ -12,12 +12,13 @@ from core_samples import block_log, log_of, normals
 
 from rectifier_core import bpr, held_out_recall, interaction_sampling, row_products
 from rectifier_core.anchors import USUAL_STEP, AnchorsConfig, train_anchors
+from rectifier_core.arrays import Float32, Int32
 from rectifier_core.bpr import LightGCNTraining
 from rectifier_core.held_out_recall import HeldOutRecall
 from rectifier_core.interaction_sampling import NegativeSampler, hold_out
 from rectifier_core.numerics import unit_rows
 from rectifier_core.propagation import InteractionGraph, layer_mean, leading_singular_vectors, normalised_bipartite
-from rectifier_core.records import Float32, Int32, Interactions
+from rectifier_core.records import Interactions
 from rectifier_core.seeding import generator
 from rectifier_core.spectral import regularised
 

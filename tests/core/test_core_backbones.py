@@ -11,12 +11,13 @@ import pytest
 import torch
 from core_samples import log_of, normals
 
+from rectifier_core.arrays import Bool, Float32
 from rectifier_core.evaluation.backbones import BACKBONES, build
 from rectifier_core.evaluation.backbones.protocol import Backbone, Batch, TrainingSet
 from rectifier_core.evaluation.ranking import rank_items
 from rectifier_core.evaluation.training import batches
 from rectifier_core.interaction_sampling import NegativeSampler
-from rectifier_core.records import Bool, Float32, Interactions
+from rectifier_core.records import Interactions
 
 USERS, ITEMS = 20, 33
 WIDTHS = {"image": 7, "text": 5, "audio": 4}

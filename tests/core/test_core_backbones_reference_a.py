@@ -14,6 +14,7 @@ import pytest
 import torch
 from core_samples import log_of, normals
 
+from rectifier_core.arrays import Bool, Float32
 from rectifier_core.evaluation.backbones.freedom import (
     FREEDOM,
     FREEDOMConfig,
@@ -25,7 +26,7 @@ from rectifier_core.evaluation.backbones.freedom import (
 from rectifier_core.evaluation.backbones.lightgcn import LightGCN, LightGCNConfig, interaction_operator
 from rectifier_core.evaluation.backbones.protocol import Backbone, Batch, TrainingSet
 from rectifier_core.evaluation.backbones.vbpr import VBPR, VBPRConfig, mapped_rows
-from rectifier_core.records import Bool, Float32, Interactions
+from rectifier_core.records import Interactions
 
 Recorded = dict[str, np.ndarray[Any, np.dtype[Any]]]
 GOLDEN = Path(__file__).parent / "golden"

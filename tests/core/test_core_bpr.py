@@ -10,9 +10,10 @@ import torch
 from core_samples import block_log, normals
 
 from rectifier_core import bpr
+from rectifier_core.arrays import Float32, Int32
 from rectifier_core.bpr import LightGCNTraining
 from rectifier_core.propagation import USERS, InteractionGraph, layer_mean, symmetric_adjacency
-from rectifier_core.records import Float32, Int32, Interactions
+from rectifier_core.records import Interactions
 
 
 @pytest.fixture

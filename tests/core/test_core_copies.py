@@ -11,10 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.sparse.csgraph import connected_components
 
+from rectifier_core.arrays import Bool, Float32, Int64
 from rectifier_core.copies import CopiesConfig, find_copies
 from rectifier_core.near_copies import Search, label_copies, sketch_rows
 from rectifier_core.numerics import unit_rows
-from rectifier_core.records import Anchors, Bool, Copies, Float32, Int64
+from rectifier_core.records import Anchors, Copies
 
 SMALL = CopiesConfig(leaf_rows=8, block_rows=37)
 

@@ -8,8 +8,9 @@ from core_samples import normals
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from rectifier_core.arrays import Bool, Float32, Int64
 from rectifier_core.evaluation.corruption import DAMAGE_KINDS, DamageKind, add_noise, damage_catalog, swap_runs
-from rectifier_core.records import Bool, Catalog, Float32, Int64
+from rectifier_core.records import Catalog
 
 
 def catalog_of(seed: int, *, items: int = 120) -> Catalog:

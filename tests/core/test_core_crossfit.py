@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from core_samples import normals, random_units
 
+from rectifier_core.arrays import Float32, Float64, Int32
 from rectifier_core.crossfit import NormalEquations, item_folds, out_of_fold
 from rectifier_core.numerics import row_blocks, unit_rows
-from rectifier_core.records import Float32, Float64, Int32
 
 ROWS, WIDTH, SIZE, FOLDS = 90, 14, 6, 4
 

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 
 from rectifier_core import device_search
 from rectifier_core.affinity import AffinityConfig, find_neighbours
+from rectifier_core.arrays import Float32, Int32
 from rectifier_core.device_search import DeviceSearch
 from rectifier_core.devices import full_float32, to_device
-from rectifier_core.records import Float32, Int32
 from rectifier_core.top_k import largest_products
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu:0"

@@ -12,6 +12,7 @@ from core_samples import block_log, log_of, normals
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from rectifier_core.arrays import Float64
 from rectifier_core.evaluation.backbones.lightgcn import LightGCNConfig
 from rectifier_core.evaluation.edge_alignment import (
     AlignmentConfig,
@@ -45,7 +46,7 @@ from rectifier_core.evaluation.metrics import per_user_ranking
 from rectifier_core.evaluation.ranking import rank_items
 from rectifier_core.evaluation.splits import subset
 from rectifier_core.numerics import separation
-from rectifier_core.records import Float64, Interactions
+from rectifier_core.records import Interactions
 
 SMALL = PriorConfig(model=LightGCNConfig(embedding_size=8), training=None)
 

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from rectifier_core.arrays import Float64, Int32
 from rectifier_core.evidence import contrast, re_pairings
 from rectifier_core.numerics import separation
-from rectifier_core.records import Float64, Int32
 
 FOLDS = 5
 

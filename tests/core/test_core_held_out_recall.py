@@ -7,9 +7,10 @@ import pytest
 from core_samples import block_log, log_of, normals
 
 from rectifier_core import held_out_recall
+from rectifier_core.arrays import Float64
 from rectifier_core.held_out_recall import HeldOutRecall
 from rectifier_core.interaction_sampling import hold_out
-from rectifier_core.records import Float64, Interactions
+from rectifier_core.records import Interactions
 from rectifier_core.seeding import generator
 
 

@@ -10,6 +10,7 @@ from core_samples import anchors_of, block_log, normals, planted_scene, projecti
 
 from rectifier_core.affinity import AffinityConfig, find_neighbours, index_features
 from rectifier_core.anchors import AnchorsConfig, train_anchors
+from rectifier_core.arrays import Float32
 from rectifier_core.copies import CopiesConfig, find_copies
 from rectifier_core.crossfit import item_folds
 from rectifier_core.incremental.affinity import FEW, EarlierNeighbours, update_neighbours
@@ -21,7 +22,7 @@ from rectifier_core.inverted_lists import Lists
 from rectifier_core.near_copies import sketch_rows
 from rectifier_core.numerics import unit_rows
 from rectifier_core.projection import ProjectionConfig, fit_projection
-from rectifier_core.records import Anchors, Copies, Float32, Interactions
+from rectifier_core.records import Anchors, Copies, Interactions
 from rectifier_core.row_digest import row_digests
 
 EVERYTHING = 500

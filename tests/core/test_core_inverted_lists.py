@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from core_samples import normals, random_units
 
+from rectifier_core.arrays import Float32
 from rectifier_core.inverted_lists import InvertedLists, build_lists, by_likeness, candidates, one_list, search
 from rectifier_core.numerics import unit_rows
-from rectifier_core.records import Float32
 from rectifier_core.top_k import largest_products
 
 

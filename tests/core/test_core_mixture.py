@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from rectifier_core.arrays import Bool, Float64
 from rectifier_core.mixture import Mixture, fit_mixture
-from rectifier_core.records import Bool, Float64
 
 RATES = (0.0, 0.05, 0.1, 0.2, 0.3, 0.5)
 

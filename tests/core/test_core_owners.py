@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from core_samples import projection_of, random_units, swapped
 
+from rectifier_core.arrays import Bool, Float32, Int64
 from rectifier_core.numerics import unit_rows
 from rectifier_core.owners import (
     OwnersConfig,
@@ -18,7 +19,7 @@ from rectifier_core.owners import (
     suggest_features,
     suggest_owners,
 )
-from rectifier_core.records import BalanceOutcome, Bool, Float32, Int64, Plan, Projection
+from rectifier_core.records import BalanceOutcome, Plan, Projection
 
 
 def planted(

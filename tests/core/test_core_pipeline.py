@@ -26,7 +26,8 @@ from rectifier_core.anchors import AnchorsConfig
 from rectifier_core.numerics import separation
 from rectifier_core.pipeline import Outcome, PipelineConfig, rectify_catalog
 from rectifier_core.projection import ProjectionConfig
-from rectifier_core.records import Catalog, Status
+from rectifier_core.published_records import Status
+from rectifier_core.records import Catalog
 from rectifier_core.rectify import RectifyConfig
 from rectifier_core.sinkhorn import SinkhornConfig
 from rectifier_core.witness import WitnessConfig

@@ -10,9 +10,10 @@ import pytest
 import torch
 from core_samples import Planted, anchors_of, normals, planted_features, random_units
 
+from rectifier_core.arrays import Float32
 from rectifier_core.numerics import separation, unit_rows
 from rectifier_core.projection import ProjectionConfig, fit_projection
-from rectifier_core.records import Float32, Projection
+from rectifier_core.records import Projection
 from rectifier_core.seeding import torch_generator
 
 SELECTING = ProjectionConfig(keep_ratio=0.75, ridge_grid=(0.1, 1.0, 10.0))

@@ -9,6 +9,7 @@ from core_samples import log_of, normals
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from rectifier_core.arrays import Float32, Float64
 from rectifier_core.propagation import (
     ITEMS,
     USERS,
@@ -20,7 +21,6 @@ from rectifier_core.propagation import (
     symmetric_adjacency,
     symmetric_eigen,
 )
-from rectifier_core.records import Float32, Float64
 from rectifier_core.seeding import generator
 
 PAIRS = st.lists(st.tuples(st.integers(0, 4), st.integers(0, 6)), max_size=40)

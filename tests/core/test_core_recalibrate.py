@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
+from rectifier_core.arrays import Bool, Float32
 from rectifier_core.recalibrate import _auc_interval, recalibrate
-from rectifier_core.records import Bool, Float32
 
 
 def world(count: int = 20_000, seed: int = 0) -> tuple[Float32, Bool]:

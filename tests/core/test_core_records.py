@@ -8,21 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rectifier_core.records import (
-    Affinity,
-    Anchors,
-    BalanceOutcome,
-    Catalog,
-    Check,
-    Copies,
-    Interactions,
-    Plan,
-    Projection,
-    QualityReport,
-    Rectified,
-    Status,
-    Trust,
-)
+from rectifier_core.published_records import Check, QualityReport, Rectified, Status
+from rectifier_core.records import Affinity, Anchors, BalanceOutcome, Catalog, Copies, Interactions, Plan, Projection, Trust
 from rectifier_core.sequence_records import NO_LAG, Segments, TimeOffset
 
 F32, I32 = np.float32, np.int32

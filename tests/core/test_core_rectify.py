@@ -12,8 +12,10 @@ from core_samples import affinity_of, normals
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from rectifier_core.arrays import Bool, Float32
 from rectifier_core.numerics import unit_rows
-from rectifier_core.records import Bool, Float32, Plan, Status, Trust
+from rectifier_core.published_records import Status
+from rectifier_core.records import Plan, Trust
 from rectifier_core.rectify import RectifyConfig, decide_status, rectify_rows
 from rectifier_core.sinkhorn import SinkhornConfig, balance
 

@@ -10,9 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from rectifier_core.arrays import Bool, Float32, Float64, Int64
 from rectifier_core.consensus import Whitening, item_blocks, leave_one_out
 from rectifier_core.numerics import separation, unit_rows
-from rectifier_core.records import Anchors, Bool, Float32, Float64, Int64
+from rectifier_core.records import Anchors
 from rectifier_core.segment_evidence import Scores, fit_log_ratio, own_probability, wrong_share
 from rectifier_core.segment_pooling import mend_segments, pool_segments
 from rectifier_core.segments import SegmentsConfig, judge_segments

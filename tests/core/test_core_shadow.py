@@ -15,8 +15,9 @@ from rectifier_core.evaluation.backbones.vbpr import VBPRConfig
 from rectifier_core.evaluation.shadow import FEWEST_USERS, ShadowConfig, ShadowResult, bounded, evaluate_shadow, shadow_training
 from rectifier_core.evaluation.splits import split_time
 from rectifier_core.pipeline import PipelineConfig
+from rectifier_core.published_records import QualityReport
 from rectifier_core.quality import QualityConfig, ShadowMeasure, judge_quality
-from rectifier_core.records import Catalog, Interactions, QualityReport
+from rectifier_core.records import Catalog, Interactions
 from rectifier_core.rectify import RectifyConfig
 from rectifier_core.trust import TrustConfig
 

@@ -8,6 +8,7 @@ import scipy.stats
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rectifier_core.arrays import Float64
 from rectifier_core.evaluation.significance import (
     common_means,
     holm,
@@ -18,7 +19,6 @@ from rectifier_core.evaluation.significance import (
     resampled_means,
     wilcoxon_paired,
 )
-from rectifier_core.records import Float64
 from rectifier_core.seeding import generator
 
 

@@ -10,7 +10,8 @@ from core_samples import block_log, log_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rectifier_core.records import Float32, Interactions
+from rectifier_core.arrays import Float32
+from rectifier_core.records import Interactions
 from rectifier_core.split_half import split_half_reliability
 
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rectifier_core.records import Float32
+from rectifier_core.arrays import Float32
 from rectifier_core.suspects import suspects_at_fdr, worst
 
 # Few distinct values, so that ties abound; NaN where an item cannot be judged.

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from rectifier_core.records import Float32, Int64
+from rectifier_core.arrays import Float32, Int64
 from rectifier_core.sequence_records import NO_LAG, TimeOffset
 from rectifier_core.time_offset import TimeOffsetConfig, Track, recover_time_offset
 from tests.core.core_samples import normals

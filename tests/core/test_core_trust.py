@@ -11,11 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rectifier_core.affinity import AffinityConfig
+from rectifier_core.arrays import Int32
 from rectifier_core.evaluation.corruption import swap_within
 from rectifier_core.numerics import separation
 from rectifier_core.pipeline import Judged, PipelineConfig, judge_catalog, rectify_catalog
 from rectifier_core.projection import ProjectionConfig
-from rectifier_core.records import Catalog, Int32, Projection, Trust
+from rectifier_core.records import Catalog, Projection, Trust
 from rectifier_core.trust import TrustConfig, judge_trust, why_not
 from rectifier_core.witness import WitnessConfig
 

@@ -11,8 +11,9 @@ from core_samples import normals
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from rectifier_core.arrays import Bool, Float32
 from rectifier_core.numerics import unit_rows
-from rectifier_core.records import Anchors, Bool, Float32
+from rectifier_core.records import Anchors
 from rectifier_core.witness import WitnessConfig, place_by_features, witness_pairs
 
 CONFIG = WitnessConfig(components=6)

@@ -19,7 +19,7 @@ import torch
 from flows.command_line import given_day
 from flows.export_table import ExportOptions, export_table
 from flows.run_config import RunConfig
-from rectifier_core.records import Status
+from rectifier_core.published_records import Status
 from tasks.errors import InputError
 from tasks.feature_store import refresh_store
 from tasks.publish_config import PublishConfig

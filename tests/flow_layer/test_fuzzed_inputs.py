@@ -12,7 +12,7 @@ import pytest
 from deltalake import DeltaTable
 
 from flows.command_line import read_config_and_day
-from rectifier_core.records import Status
+from rectifier_core.published_records import Status
 from tasks.errors import InputError
 from tasks.references import Ref
 from tasks.source import read_source

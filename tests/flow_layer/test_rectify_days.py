@@ -15,7 +15,8 @@ from flows.run_config import RunConfig
 from rectifier_core.anchors import train_anchors
 from rectifier_core.pipeline import PipelineConfig
 from rectifier_core.pipeline import rectify_catalog as rectify_in_memory
-from rectifier_core.records import Catalog, Status
+from rectifier_core.published_records import Status
+from rectifier_core.records import Catalog
 from tasks.references import Ref, StageStore
 from tasks.source import read_source
 from tasks.stages import category_numbers, load_interactions

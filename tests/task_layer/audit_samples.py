@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from rectifier_core.arrays import Float32
 from rectifier_core.numerics import unit_rows
-from rectifier_core.records import Anchors, BalanceOutcome, Copies, Float32, Plan, Projection, Trust
+from rectifier_core.records import Anchors, BalanceOutcome, Copies, Plan, Projection, Trust
 from tasks.audit_inputs import AuditInputs
 from tasks.references import Ref, StageStore, StageWriter
 from tasks.report_inputs import ModalityRefs

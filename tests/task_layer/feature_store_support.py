@@ -12,7 +12,7 @@ import numpy as np
 from deltalake import DeltaTable
 from feast import FeatureStore
 
-from rectifier_core.records import Status, TableVersion
+from rectifier_core.published_records import Status, TableVersion
 from tasks.feature_store_config import FeatureStoreConfig
 from tasks.publish_config import PublishConfig
 from tasks.references import StageStore, StageWriter

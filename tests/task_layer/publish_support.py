@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from deltalake import DeltaTable
 
-from rectifier_core.records import Status, TableVersion
+from rectifier_core.published_records import Status, TableVersion
 from tasks.errors import RectifierError
 from tasks.publish import PublishConfig, RunIdentity, find_published, publish_rectified
 from tasks.references import Ref, StageStore, StageWriter

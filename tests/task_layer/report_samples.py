@@ -12,8 +12,10 @@ import numpy as np
 import polars as pl
 from trend_samples import Rate, entry
 
+from rectifier_core.arrays import Float32
 from rectifier_core.numerics import unit_rows
-from rectifier_core.records import Affinity, Anchors, BalanceOutcome, Check, Copies, Float32, Plan, Projection, QualityReport, Status, Trust
+from rectifier_core.published_records import Check, QualityReport, Status
+from rectifier_core.records import Affinity, Anchors, BalanceOutcome, Copies, Plan, Projection, Trust
 from tasks.references import Ref, StageStore, StageWriter
 from tasks.report import ModalityRefs, Outcome, ReportInputs, StageTiming
 from tasks.saved_records import save_record

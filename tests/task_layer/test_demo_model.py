@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from scipy.sparse import csr_matrix, diags
 from scipy.sparse.linalg import svds
 
+from rectifier_core.arrays import Bool, Float32
 from rectifier_core.numerics import separation, unit_rows
-from rectifier_core.records import Bool, Float32
 from tasks.demo_config import DemoConfig
 from tasks.demo_features import Features
 from tasks.demo_model import DemoWorld, Events, build_world, draw_events

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rectifier_core.records import Status
+from rectifier_core.published_records import Status
 from tasks.drift import drift_since_last, last_published
 from tasks.errors import InputError
 from tasks.publish import PublishConfig

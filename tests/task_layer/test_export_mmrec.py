@@ -22,7 +22,8 @@ from publish_support import publish
 from source_samples import DAY, catalog_table, image_rows, instant, log_table, sample, write
 
 from rectifier_core.evaluation.splits import split_time, split_users
-from rectifier_core.records import Interactions, Status
+from rectifier_core.published_records import Status
+from rectifier_core.records import Interactions
 from tasks.errors import InputError
 from tasks.evaluation_config import EvaluationConfig
 from tasks.evaluation_split import SplitRule

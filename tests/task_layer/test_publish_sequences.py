@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 from deltalake import DeltaTable
 
-from rectifier_core.records import Status
+from rectifier_core.published_records import Status
 from tasks.errors import StorageError
 from tasks.publish import PublishConfig
 from tasks.references import Ref, StageStore, StageWriter

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 from deltalake import DeltaTable, write_deltalake
 
-from rectifier_core.records import Status
+from rectifier_core.published_records import Status
 from tasks import mapped, table_rows
 from tasks.errors import InputError, StorageError
 from tasks.memory import watch_memory

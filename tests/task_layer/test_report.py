@@ -13,7 +13,8 @@ import pytest
 from report_samples import GATE, NASTY, PageText, Run
 
 from rectifier_core.numerics import unit_rows
-from rectifier_core.records import BalanceOutcome, Check, QualityReport
+from rectifier_core.published_records import Check, QualityReport
+from rectifier_core.records import BalanceOutcome
 from tasks.errors import StorageError
 from tasks.report import MAX_BYTES, Outcome, ReportInputs, write_report
 from tasks.report_page import render_page

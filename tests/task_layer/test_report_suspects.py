@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import tasks
+from rectifier_core.arrays import Bool, Float32
 from rectifier_core.numerics import unit_rows
-from rectifier_core.records import Bool, Float32
 from tasks.references import Ref, StageStore, StageWriter
 from tasks.report_suspects import least_trusted, mean_unit_row, nearest_rows, shorten
 

@@ -12,19 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from rectifier_core.records import (
-    Affinity,
-    Anchors,
-    BalanceOutcome,
-    Catalog,
-    Copies,
-    Interactions,
-    Plan,
-    Projection,
-    Rectified,
-    Status,
-    Trust,
-)
+from rectifier_core.published_records import Rectified, Status
+from rectifier_core.records import Affinity, Anchors, BalanceOutcome, Catalog, Copies, Interactions, Plan, Projection, Trust
 from rectifier_core.sequence_records import NO_LAG, Segments, TimeOffset
 from tasks.references import StageStore
 from tasks.saved_records import load_record, save_record

@@ -13,8 +13,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from rectifier_core.anchors import AnchorsConfig
+from rectifier_core.arrays import Bool
 from rectifier_core.numerics import separation
-from rectifier_core.records import Bool, Status
+from rectifier_core.published_records import Status
 from rectifier_core.segments import SegmentsConfig
 from rectifier_core.sequence_records import NO_LAG, Segments, TimeOffset
 from rectifier_core.time_offset import TimeOffsetConfig

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from rectifier_core.records import Float32
+from rectifier_core.arrays import Float32
 from tasks.errors import InputError
 from tasks.references import Ref
 from tasks.source_files import list_input

@@ -18,8 +18,9 @@ from rectifier_core.anchors import AnchorsConfig
 from rectifier_core.copies import CopiesConfig
 from rectifier_core.pipeline import PipelineConfig, rectify_catalog
 from rectifier_core.projection import ProjectionConfig
+from rectifier_core.published_records import QualityReport, Status
 from rectifier_core.quality import QualityConfig
-from rectifier_core.records import Affinity, Anchors, BalanceOutcome, Catalog, Copies, Plan, Projection, QualityReport, Status, Trust
+from rectifier_core.records import Affinity, Anchors, BalanceOutcome, Catalog, Copies, Plan, Projection, Trust
 from rectifier_core.rectify import RectifyConfig
 from rectifier_core.segments import SegmentsConfig
 from rectifier_core.sinkhorn import SinkhornConfig

@@ -9,7 +9,8 @@ from typing import ClassVar, NamedTuple
 import numpy as np
 import torch
 
-from rectifier_core.records import Bool, Features, Float32, Interactions, check_array
+from rectifier_core.arrays import Bool, Features, Float32, check_array
+from rectifier_core.records import Interactions
 from rectifier_core.seeding import derive_seed
 
 
