@@ -28,8 +28,9 @@ from distributed.scheduler import KilledWorker
 from tasks import dask_worker
 from tasks.code_version import worker_digest
 from tasks.dask_worker import Terms, Written, checksum, write_shard
+from tasks.durable_files import held
 from tasks.errors import ClusterError, InputError
-from tasks.references import TEMPORARY, held
+from tasks.references import TEMPORARY
 from tasks.resources import ResourcesConfig
 from tasks.shard_runner import Arrays, S, ShardWork, Shared
 

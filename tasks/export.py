@@ -16,9 +16,10 @@ from pathlib import Path
 from typing import Any
 
 from rectifier_core.numerics import Progress, silent
+from tasks.durable_files import flushed_files, fsync
 from tasks.embedding_models import EMBEDDING_MODEL
 from tasks.errors import InputError, StorageError
-from tasks.references import MANIFEST, StageWriter, flushed_files, fsync
+from tasks.references import MANIFEST, StageWriter
 from tasks.table_snapshot import Snapshot
 from tasks.whole_folder import whole_folder
 

@@ -16,10 +16,10 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from tasks.durable_files import fsync
 from tasks.errors import StorageError
 from tasks.feature_store_config import OFFLINE, FeatureStoreConfig
 from tasks.feature_store_views import EVENT, VERSION
-from tasks.references import fsync
 from tasks.table_files import UPLOADED, TableFiles, storage_errors
 from tasks.table_log import DataFile
 from tasks.table_snapshot import modality_names

@@ -18,8 +18,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Container, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from enum import Enum
 from pathlib import Path
@@ -29,6 +28,7 @@ import numpy as np
 import xxhash
 
 from tasks.code_version import code_digest
+from tasks.durable_files import flush_folders, flushed_files, fsync, held, is_abandoned
 from tasks.errors import StorageError
 from tasks.mapped import create_mapped, open_mapped
 from tasks.memory import watch_memory
@@ -38,8 +38,6 @@ from tasks.shard_runner import LocalRunner, Runner
 MANIFEST = "manifest.json"
 TEMPORARY = ".tmp-"
 IN_USE = ".in-use"
-DIGESTED = 1 << 20
-"""Bytes read at a time: what still lies in a core's cache when it is digested."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -260,79 +258,9 @@ def plain(value: Any) -> Any:
     return str(value)
 
 
-def fsync(path: Path) -> None:
-    """Flush a file's or a folder's own entry to the disk."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-@contextmanager
-def held(folder: Path) -> Iterator[None]:
-    """Mark a folder that is being written as in use for the block: a lock that the kernel drops with its holder."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        # A file system without locks leaves it unmarked, and nobody but this run may then share the store.
-        with suppress(OSError):
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield
-    finally:
-        os.close(handle)
-
-
-def is_abandoned(folder: Path) -> bool:
-    """Whether nobody writes a folder any more: its writer is dead."""
-    try:
-        handle = os.open(folder, os.O_RDONLY)
-    except OSError:
-        return False
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError:
-        return True
-    finally:
-        os.close(handle)
-    return True
-
-
 def _seal(folder: Path) -> None:
     digest, files = flushed_files(folder, xxhash.xxh3_128)
     manifest = folder / MANIFEST
     manifest.write_text(json.dumps({"digest": digest, "files": files}, indent=1, sort_keys=True))
     fsync(manifest)
     flush_folders(folder)
-
-
-def flushed_files(folder: Path, state: Callable[[], Any]) -> tuple[str, dict[str, dict[str, Any]]]:
-    """Flush every file below ``folder``; a digest over them all, and each one's ``size`` and ``digest`` by its relative path.
-
-    ``state`` makes what digests a file's bytes, as of ``hashlib``. Files are read by two threads: neither holds the interpreter's lock.
-    """
-    paths = sorted(x for x in folder.rglob("*") if x.is_file())
-    with ThreadPoolExecutor(max_workers=2) as pool:
-        digests = list(pool.map(lambda path: _flushed_digest(path, state()), paths))
-    files, whole = {}, hashlib.blake2b(digest_size=16)
-    for path, digest in zip(paths, digests, strict=True):
-        name = str(path.relative_to(folder))
-        files[name] = {"size": path.stat().st_size, "digest": digest}
-        whole.update(f"{name}\0{digest}\0".encode())
-    return whole.hexdigest(), files
-
-
-def _flushed_digest(path: Path, state: Any) -> str:
-    chunk = memoryview(bytearray(DIGESTED))
-    with path.open("rb", buffering=0) as stream:
-        while size := stream.readinto(chunk):
-            state.update(chunk[:size])
-        os.fsync(stream.fileno())
-    return str(state.hexdigest())
-
-
-def flush_folders(folder: Path) -> None:
-    """Flush the entries of ``folder`` and of the folders below it."""
-    for inner in [x for x in folder.rglob("*") if x.is_dir()] + [folder]:
-        fsync(inner)

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from secrets import token_hex
 
-from tasks.references import fsync, held, is_abandoned
+from tasks.durable_files import fsync, held, is_abandoned
 from tasks.table_files import TableFiles, make_folders
 from tasks.table_log import LOG, commit_path
 

@@ -23,8 +23,8 @@ from deltalake.exceptions import DeltaError
 from pyarrow import fs
 
 from tasks.credentials import masked
+from tasks.durable_files import fsync
 from tasks.errors import StorageError
-from tasks.references import fsync
 from tasks.storage import ATTEMPTS, CONNECT_SECONDS, REQUEST_SECONDS, resolve
 
 RUN_AGAIN = "nothing was published; free or fix the storage, then run again"

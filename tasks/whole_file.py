@@ -8,8 +8,9 @@ from pathlib import Path
 
 import polars as pl
 
+from tasks.durable_files import fsync
 from tasks.errors import StorageError
-from tasks.references import TEMPORARY, fsync
+from tasks.references import TEMPORARY
 
 
 def write_whole(path: Path, write: Callable[[Path], object], *, failed: str) -> None:

@@ -16,7 +16,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from secrets import token_hex
 
-from tasks.references import TEMPORARY, flush_folders, fsync, held, is_abandoned
+from tasks.durable_files import flush_folders, fsync, held, is_abandoned
+from tasks.references import TEMPORARY
 
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2
 _NOT_OFFERED = {errno.ENOSYS, errno.EINVAL, errno.ENOTTY, errno.EOPNOTSUPP}
