@@ -60,6 +60,7 @@ def runs_of_days(cli: CommandLine, since: str) -> list[dict[str, Any]]:
     return found
 
 
+@pytest.mark.slow
 def test_days_side_by_side_are_the_days_one_by_one_and_a_bad_one_stops_no_other(
     demo: Path, three_days: Published, cli: CommandLine
 ) -> None:

@@ -30,6 +30,7 @@ STAGES = [
     "rectified",
 ]
 BEGINNINGS = {"source", "anchors", "copies-image", "witness-text-image", "trust-image", "rectified"}
+SOME = {"source", "anchors", "affinity-image", "trust-text", "rectified"}
 
 
 class Point(NamedTuple):
@@ -41,10 +42,12 @@ class Point(NamedTuple):
     landed: bool = False
 
 
-def points(day: str, version: int) -> list[Point]:
-    """Every step of a run, in order; most at their ends alone, which are nearly the beginnings of the next."""
+def points(day: str, version: int, stages: set[str]) -> list[Point]:
+    """Every step of a run, in order, of its stages those named; most at their ends alone, which are nearly the beginnings of the next."""
     found = [Point("the journal says that the day is under way", Death("os.rename", r"/days/\.tmp-"), 0)]
     for at, stage in enumerate(STAGES):
+        if stage not in stages:
+            continue
         if stage in BEGINNINGS:
             found.append(Point(f"{stage} begins", Death("os.mkdir", rf"/\.tmp-{stage}-"), at))
         found.append(Point(f"{stage} is written and has no name yet", Death("os.rename", rf"/\.tmp-{stage}-"), at))
@@ -80,14 +83,17 @@ def leftovers(demo: Path) -> list[Path]:
     ]
 
 
-def test_a_run_killed_at_every_step_ends_in_the_bytes_of_one_that_never_was(published: Published, cli: CommandLine, tmp_path: Path) -> None:
+@pytest.mark.parametrize("stages", [SOME, pytest.param({*STAGES}, marks=pytest.mark.slow)], ids=["some stages", "all stages"])
+def test_a_run_killed_at_every_step_ends_in_the_bytes_of_one_that_never_was(
+    published: Published, cli: CommandLine, tmp_path: Path, stages: set[str]
+) -> None:
     demo, uri = published.demo, table_uri(published.demo)
     day, earlier = published.tomorrow, published.days
     clean = Path(shutil.copytree(demo, tmp_path / "never-killed"))
     before = {x.name for x in (demo / "runs" / "stages").iterdir()}
     shown = {x: rows_of(uri, x) for x in earlier}
     seen: dict[str, int] = {}
-    for point in points(day, version=3):
+    for point in points(day, 3, stages):
         finished = cli.rectify(demo, day, death=point.death)
         assert finished.code == -signal.SIGKILL, f"{point.name}: {finished.err}"
         assert days_of(uri) == ([*earlier, day] if point.landed else earlier), point.name
