@@ -77,7 +77,7 @@ def test_every_night_is_an_event_and_a_backfill_says_so(three_days: Published, p
 def test_without_a_server_none_is_started_for_an_event(tmp_path: Path) -> None:
     code = (
         "import sys\nfrom prefect.settings import PREFECT_API_URL, temporary_settings\n"
-        "from rectifier_core.records import TableVersion\nfrom tasks.publish_config import PublishConfig\n"
+        "from rectifier_core.published_records import TableVersion\nfrom tasks.publish_config import PublishConfig\n"
         "from tasks.publish_events import emit_published\n"
         "told = PublishConfig(uri='/none'), TableVersion(uri='/none', version=1, as_of='2024-03-01', run_id='r', rows=1, published=True)\n"
         "emit_published(*told)\n"
