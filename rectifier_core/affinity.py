@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -88,8 +88,8 @@ class FoundRows:
         none = (np.full((num_items, width), NO_NEIGHBOUR, np.int32) for width in (shape[1], SPARE))
         return cls(next(none), np.full(shape, -np.inf, np.float32), next(none))
 
-    def put(self, rows: Int64, found: tuple[Int32, Float32, Int32]) -> None:
-        """Fill the given rows [B] with what ``neighbours_of`` gives for them."""
+    def put(self, rows: Int64 | slice, found: tuple[Any, ...]) -> None:
+        """Fill the given rows [B] with what ``neighbours_of`` gives for them, or with three numbers."""
         self.neighbours[rows], self.scores[rows], self.spare[rows] = found
 
     def affinity(self, modality: str, recall: float, index: str) -> Affinity:

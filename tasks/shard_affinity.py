@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from rectifier_core.affinity import SPARE, AffinityConfig, index_features, neighbours_of, rows_in_work
+from rectifier_core.affinity import SPARE, AffinityConfig, FoundRows, index_features, neighbours_of, rows_in_work
 from rectifier_core.inverted_lists import InvertedLists, Lists, by_likeness
 from rectifier_core.numerics import Progress, row_blocks
-from rectifier_core.records import NO_NEIGHBOUR, Affinity, Projection
+from rectifier_core.records import NO_NEIGHBOUR, Projection
 from rectifier_core.top_k import in_threads
 from tasks.references import Ref, StageWriter
 from tasks.saved_records import load_record, open_record, save_lists, save_record
@@ -44,18 +44,16 @@ def search_shard(shard: SearchShard) -> Arrays:
     """The best donors of the shard's items and their scores, in its order."""
     projection, index, config = open_record(shard.projection, Projection), shard.index, shard.config
     rows = np.ascontiguousarray(shard.order["rows"][shard.first : shard.last])
-    neighbours = np.empty((len(rows), config.num_neighbours), np.int32)
-    scores = np.empty((len(rows), config.num_neighbours), np.float32)
-    spare = np.empty((len(rows), SPARE), np.int32)
+    made = FoundRows.of(len(rows), config)
 
     def work(block: slice) -> None:
-        neighbours[block], scores[block], spare[block] = neighbours_of(projection, index, rows[block], config)
+        made.put(block, neighbours_of(projection, index, rows[block], config))
 
     threads = torch.get_num_threads()
     most = rows_in_work(config, projection.target.shape[1], index.vectors.nbytes, shard.memory, threads)
     for _ in in_threads(work, list(row_blocks(len(rows), max(1, min(most, -(-len(rows) // threads))))), threads):
         pass
-    return {"neighbours": neighbours, "scores": scores, "spare": spare}
+    return {name: getattr(made, name) for name in FOUND}
 
 
 def write_neighbours(
@@ -64,10 +62,13 @@ def write_neighbours(
     """``affinity.find_neighbours`` of the projection ``ref``, its rows written as their shards are done."""
     projection = load_record(ref, Projection)
     shape, threads = (len(projection.target), config.num_neighbours), torch.get_num_threads()
-    neighbours, scores = writer.memmap("neighbours", shape, np.int32), writer.memmap("scores", shape, np.float32)
-    spare = writer.memmap("spare", (shape[0], SPARE), np.int32)
+    made = FoundRows(
+        writer.memmap("neighbours", shape, np.int32),
+        writer.memmap("scores", shape, np.float32),
+        writer.memmap("spare", (shape[0], SPARE), np.int32),
+    )
     for block in row_blocks(shape[0], config.block_rows):
-        neighbours[block], scores[block], spare[block] = NO_NEIGHBOUR, -np.inf, NO_NEIGHBOUR
+        made.put(block, (NO_NEIGHBOUR, -np.inf, NO_NEIGHBOUR))
     rows, name, recall = np.flatnonzero(projection.target.any(axis=1)), "none", 1.0
     index = index_features(projection, config, seed=seed, threads=threads, memory=memory) if len(rows) else None
     if index is not None:
@@ -93,7 +94,6 @@ def write_neighbours(
                 for span in spans
             ]
             for span, found in zip(spans, work.map(search_shard, shards), strict=True):
-                neighbours[order[span]], scores[order[span]], spare[order[span]] = (found[x] for x in FOUND)
+                made.put(order[span], tuple(found[x] for x in FOUND))
                 progress(f"affinity of {projection.modality} ({name})", span.stop, len(order))
-    made = Affinity(modality=projection.modality, neighbours=neighbours, scores=scores, spare=spare, recall=recall, index=name)
-    save_record(writer, made)
+    save_record(writer, made.affinity(projection.modality, recall, name))
