@@ -67,7 +67,7 @@ test-slow: $(TESTSTAMP) ## the longer proofs
 	$(BIN)/python -m pytest -m slow
 
 mutants: $(TESTSTAMP) ## put deliberate bugs of persistence into a copy of the source: the tests must see each
-	$(BIN)/python -m tests.mutants
+	$(BIN)/python -m tests.support.mutants
 
 lock: ## write constraints.txt from a fresh resolution of pyproject.toml
 	rm -rf .lock && $(PYTHON) -m venv .lock

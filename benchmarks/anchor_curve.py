@@ -22,18 +22,18 @@ import torch
 
 from benchmarks.movielens import load, load_split
 from benchmarks.synthetic_log import clustered_log, machine
-from rectifier_core.anchors import FASTEST, USUAL_STEP, AnchorsConfig, pairs_a_step
-from rectifier_core.arrays import Float32
-from rectifier_core.bpr import LightGCNTraining
+from rectifier_core.anchors.anchors import FASTEST, USUAL_STEP, AnchorsConfig, pairs_a_step
+from rectifier_core.anchors.bpr import LightGCNTraining
+from rectifier_core.anchors.held_out_recall import HeldOutRecall
+from rectifier_core.anchors.interaction_sampling import NegativeSampler
+from rectifier_core.anchors.propagation import USERS, InteractionGraph, layer_mean
+from rectifier_core.anchors.spectral import spectral_embedding, spectral_start
+from rectifier_core.base.arrays import Float32
+from rectifier_core.base.records import Interactions
+from rectifier_core.base.seeding import generator
 from rectifier_core.evaluation.metrics import per_user_ranking
 from rectifier_core.evaluation.ranking import rank_items
 from rectifier_core.evaluation.splits import Split, split_users, subset
-from rectifier_core.held_out_recall import HeldOutRecall
-from rectifier_core.interaction_sampling import NegativeSampler
-from rectifier_core.propagation import USERS, InteractionGraph, layer_mean
-from rectifier_core.records import Interactions
-from rectifier_core.seeding import generator
-from rectifier_core.spectral import spectral_embedding, spectral_start
 
 CONFIG = AnchorsConfig()
 WIDTH, LAYERS, TESTED = CONFIG.embedding_size, CONFIG.num_layers, 3000
@@ -75,9 +75,15 @@ def trained(way: Way, graph: InteractionGraph, pairs: Interactions, seed: int) -
     clock, spent = time.process_time(), 0.0
     rng = generator(seed, "curve", "start")
     noise = way.start == "random"
-    ego = rng.normal(0.0, 0.1, (graph.num_nodes, WIDTH)).astype(np.float32) if noise else spectral_start(graph, WIDTH, rng)
+    ego = (
+        rng.normal(0.0, 0.1, (graph.num_nodes, WIDTH)).astype(np.float32)
+        if noise
+        else spectral_start(graph, WIDTH, rng)
+    )
     entries = 2 * graph.towards[USERS].nnz
-    size = pairs_a_step(CONFIG, len(pairs.users), entries) if way.step is None else way.step or -(-len(pairs.users) // 8)
+    size = (
+        pairs_a_step(CONFIG, len(pairs.users), entries) if way.step is None else way.step or -(-len(pairs.users) // 8)
+    )
     rate = CONFIG.learning_rate if way.rate < 0 else way.rate * float(np.clip(np.sqrt(size / USUAL_STEP), 1, FASTEST))
     model = LightGCNTraining(graph, ego, way.layers, learning_rate=rate, weight_decay=CONFIG.weight_decay)
     sampler = NegativeSampler(pairs)
@@ -107,7 +113,9 @@ class Ndcg:
 
     def __init__(self, split: Split, part: Interactions, known: Interactions, seed: int) -> None:
         users = np.unique(part.users)
-        self._users = np.sort(generator(seed, "curve", "tested").choice(users, min(TESTED, len(users)), replace=False)).astype(np.int32)
+        self._users = np.sort(
+            generator(seed, "curve", "tested").choice(users, min(TESTED, len(users)), replace=False)
+        ).astype(np.int32)
         self._part, self._known = part, known
 
     def __call__(self, rows: Float32) -> float:
@@ -134,7 +142,9 @@ def table(name: str, splits: list[Split], patience: int) -> None:
     """Print one log's table, means over the splits."""
     graphs = [InteractionGraph.of(split.training) for split in splits]
     size = splits[0].training
-    print(f"\n## {name}: {size.num_users:,} users, {size.num_items:,} items, {len(size.users):,} training pairs, {len(splits)} seed(s)\n")
+    print(
+        f"\n## {name}: {size.num_users:,} users, {size.num_items:,} items, {len(size.users):,} training pairs, {len(splits)} seed(s)\n"
+    )
     columns = ["way", "epochs", "CPU s to its best", "of the reference's", "NDCG@20", "of the reference's"]
     columns += ["CPU s to .95 of the reference", "share", "CPU s to the reference", "share"]
     print("| " + " | ".join(columns) + " |\n|" + "---|" * len(columns), flush=True)
@@ -153,7 +163,9 @@ def table(name: str, splits: list[Split], patience: int) -> None:
             rows.append([int(points[:, 1].argmax()), best[0], best[0] / base[0], best[2], best[2] / base[2], *costs])
         mean, spread = np.mean(rows, axis=0), np.std(rows, axis=0)
         line = f"{mean[0]:.0f} | {mean[1]:.2f} | {mean[2]:.3f} | {mean[3]:.4f} ± {spread[3]:.4f} | {mean[4]:.3f} ± {spread[4]:.3f}"
-        reached = " | ".join("never | " if np.isnan(mean[at]) else f"{mean[at]:.2f} | {mean[at + 1]:.3f}" for at in (5, 7))
+        reached = " | ".join(
+            "never | " if np.isnan(mean[at]) else f"{mean[at]:.2f} | {mean[at + 1]:.3f}" for at in (5, 7)
+        )
         print(f"| {said} | {line} | {reached} |", flush=True)
 
 
@@ -183,7 +195,9 @@ def main() -> None:
         "clustered": lambda seed: split_users(distinct(clustered_log(20_000, 10_000, 300_000, seed=seed)), seed=seed),
     }
     said = f"--seeds {options.seeds} --patience {options.patience} --logs {' '.join(options.logs)}"
-    print(f"# Anchors: quality against cost\n\n{machine()}\n\nCommand: `python -m benchmarks.anchor_curve --data DIR {said}`")
+    print(
+        f"# Anchors: quality against cost\n\n{machine()}\n\nCommand: `python -m benchmarks.anchor_curve --data DIR {said}`"
+    )
     for name in options.logs:
         table(name, [logs[name](seed) for seed in range(options.seeds)], options.patience)
 

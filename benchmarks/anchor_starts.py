@@ -18,13 +18,13 @@ import numpy as np
 
 from benchmarks.detection import told_apart
 from benchmarks.movielens import Sample, load_tested, options_parser
-from rectifier_core.anchors import AnchorsConfig, train_anchors
-from rectifier_core.arrays import Float32
+from rectifier_core.anchors.anchors import AnchorsConfig, train_anchors
+from rectifier_core.base.arrays import Float32
+from rectifier_core.base.records import Anchors, Interactions
+from rectifier_core.base.seeding import generator
 from rectifier_core.evaluation.corruption import damage_catalog
 from rectifier_core.evaluation.metrics import pair_closeness
-from rectifier_core.projection import ProjectionConfig, fit_projection
-from rectifier_core.records import Anchors, Interactions
-from rectifier_core.seeding import generator
+from rectifier_core.projection.projection import ProjectionConfig, fit_projection
 
 
 def night_before(pairs: Interactions, seed: int) -> Float32:
@@ -33,7 +33,11 @@ def night_before(pairs: Interactions, seed: int) -> Float32:
     new = rng.random(pairs.num_items) < 0.02
     known = np.flatnonzero((rng.random(len(pairs.users)) < 0.95) & ~new[pairs.items])
     before = Interactions(
-        users=pairs.users[known], items=pairs.items[known], times=None, num_users=pairs.num_users, num_items=pairs.num_items
+        users=pairs.users[known],
+        items=pairs.items[known],
+        times=None,
+        num_users=pairs.num_users,
+        num_items=pairs.num_items,
     )
     found = train_anchors(before, AnchorsConfig(), seed=seed + 1000)
     return np.where(found.trained[:, None], found.ego, np.float32(np.nan))
@@ -43,7 +47,9 @@ def aligned(sample: Sample, anchors: Anchors, modality: str, seed: int) -> float
     """Detection AUC of the alignment alone with 20 % of one modality swapped."""
     catalog, wrong = damage_catalog(sample.catalog, "swap", {modality: 0.2}, seed=seed)
     features, present = catalog.features[modality], catalog.present[modality]
-    return told_apart(fit_projection(modality, features, present, anchors, ProjectionConfig(), seed=seed).alignment, wrong[modality])
+    return told_apart(
+        fit_projection(modality, features, present, anchors, ProjectionConfig(), seed=seed).alignment, wrong[modality]
+    )
 
 
 def main() -> None:
@@ -51,7 +57,9 @@ def main() -> None:
     options = options_parser(__doc__).parse_args()
     sample, held_out = load_tested(options.data)
     print(f"Command: `python -m benchmarks.anchor_starts --data DIR --seeds {options.seeds}`\n")
-    print("| start | epochs to the best | seconds | best recall@20 while training | closeness on test pairs | AUC image | AUC text |")
+    print(
+        "| start | epochs to the best | seconds | best recall@20 while training | closeness on test pairs | AUC image | AUC text |"
+    )
     print("|---|---|---|---|---|---|---|")
     for start in ("random", "spectral", "warm"):
         rows = []
@@ -67,7 +75,10 @@ def main() -> None:
         mean, spread = np.mean(rows, axis=0), np.std(rows, axis=0, ddof=1)
         digits = (0, 1, 4, 4, 3, 3)
         print(
-            f"| {start} | " + " | ".join(f"{m:.{d}f} ± {s:.{d}f}" for m, s, d in zip(mean, spread, digits, strict=True)) + " |", flush=True
+            f"| {start} | "
+            + " | ".join(f"{m:.{d}f} ± {s:.{d}f}" for m, s, d in zip(mean, spread, digits, strict=True))
+            + " |",
+            flush=True,
         )
 
 

@@ -25,13 +25,21 @@ import scipy.sparse as sp
 import torch
 
 from benchmarks.movielens import load_tested, options_parser
+from rectifier_core.anchors.interaction_sampling import NegativeSampler
+from rectifier_core.base.seeding import generator
 from rectifier_core.evaluation.backbones import BACKBONES, build
 from rectifier_core.evaluation.backbones.protocol import Batch, TrainingSet
 from rectifier_core.evaluation.training import batches
-from rectifier_core.interaction_sampling import NegativeSampler
-from rectifier_core.seeding import generator
 
-COMMON = {"embedding_size": 64, "feat_embed_dim": 64, "knn_k": 10, "n_layers": 1, "n_ui_layers": 2, "cl_loss": 0.01, "reg_weight": 1e-4}
+COMMON = {
+    "embedding_size": 64,
+    "feat_embed_dim": 64,
+    "knn_k": 10,
+    "n_layers": 1,
+    "n_ui_layers": 2,
+    "cl_loss": 0.01,
+    "reg_weight": 1e-4,
+}
 SETTINGS: dict[str, dict[str, Any]] = {
     "lightgcn": {"n_layers": 3, "is_multimodal_model": False},
     "vbpr": {},
@@ -70,14 +78,18 @@ class Dataset:
     def inter_matrix(self, form: str) -> sp.coo_matrix:
         """The training pairs [U, I]."""
         pairs = self._pairs
-        return sp.coo_matrix((np.ones(len(pairs.users)), (pairs.users, pairs.items)), shape=(pairs.num_users, pairs.num_items))
+        return sp.coo_matrix(
+            (np.ones(len(pairs.users)), (pairs.users, pairs.items)), shape=(pairs.num_users, pairs.num_items)
+        )
 
 
 def stand_ins(checkout: Path) -> None:
     """Put MMRec on the path, and beside it what its models expect of their environment."""
     scatter = types.ModuleType("torch_scatter")
 
-    def scatter_add(source: torch.Tensor, index: torch.Tensor, dim: int = 0, dim_size: int | None = None) -> torch.Tensor:
+    def scatter_add(
+        source: torch.Tensor, index: torch.Tensor, dim: int = 0, dim_size: int | None = None
+    ) -> torch.Tensor:
         return torch.zeros(dim_size or int(index.max()) + 1, dtype=source.dtype).index_add_(0, index, source)
 
     scatter.scatter_add = scatter_add  # type: ignore[attr-defined]
@@ -99,8 +111,20 @@ def peer(name: str, data: TrainingSet, folder: Path) -> Any:
     for old in (folder / "x").glob("*adj*"):
         old.unlink()
     settings = Settings(COMMON)
-    settings |= {"is_multimodal_model": True, **SETTINGS[name], "train_batch_size": BATCH, "device": torch.device("cpu"), "end2end": False}
-    settings |= {"USER_ID_FIELD": "u", "ITEM_ID_FIELD": "i", "NEG_PREFIX": "n", "data_path": f"{folder}/", "dataset": "x"}
+    settings |= {
+        "is_multimodal_model": True,
+        **SETTINGS[name],
+        "train_batch_size": BATCH,
+        "device": torch.device("cpu"),
+        "end2end": False,
+    }
+    settings |= {
+        "USER_ID_FIELD": "u",
+        "ITEM_ID_FIELD": "i",
+        "NEG_PREFIX": "n",
+        "data_path": f"{folder}/",
+        "dataset": "x",
+    }
     settings |= {"vision_feature_file": "image.npy", "text_feature_file": "text.npy"}
     module = __import__(f"models.{name}", fromlist=["x"])
     return getattr(module, CLASSES.get(name, name.upper()))(settings, Dataset(data))
@@ -139,12 +163,18 @@ def main() -> None:
             ours = build(model, data, seed=0, config=BACKBONES[model].config(**OURS.get(model, {})))
             ours.begin_epoch(generator(0, "epoch"))
             theirs.pre_epoch_processing()
-            optimisers = torch.optim.Adam(theirs.parameters(), lr=1e-3), torch.optim.Adam(ours.parameters(), lr=1e-3, fused=True)
+            optimisers = (
+                torch.optim.Adam(theirs.parameters(), lr=1e-3),
+                torch.optim.Adam(ours.parameters(), lr=1e-3, fused=True),
+            )
             for batch in drawn[: options.steps]:
                 costs[0].append(step(partial(theirs.calculate_loss, list(batch)), optimisers[0]))
                 costs[1].append(step(partial(ours.loss, Batch(*batch)), optimisers[1]))
             (wall_there, there), (wall_here, here) = (_epoch(np.asarray(x), len(drawn), model) for x in costs)
-            print(f"| {model} | {there:.2f} | {here:.2f} | {there / here:.1f} | {wall_there / wall_here:.1f} |", flush=True)
+            print(
+                f"| {model} | {there:.2f} | {here:.2f} | {there / here:.1f} | {wall_there / wall_here:.1f} |",
+                flush=True,
+            )
 
 
 def _epoch(costs: np.ndarray, steps: int, model: str) -> np.ndarray:

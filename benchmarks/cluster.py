@@ -25,15 +25,15 @@ import numpy as np
 from distributed.protocol.pickle import dumps
 
 from benchmarks.sinkhorn_graphs import drawn
-from rectifier_core.arrays import Float32
-from rectifier_core.scaling import Run, in_order, kernel_sums, make_columns, make_rows
-from rectifier_core.support import Support, build_support
-from tasks.code_version import worker_digest
-from tasks.dask_runner import DaskRunner, connect
-from tasks.dask_worker import Terms, write_shard
-from tasks.resources import ResourcesConfig, use_threads
-from tasks.shard_plan import ShardedLines
-from tasks.shard_runner import Arrays, Shared
+from rectifier_core.base.arrays import Float32
+from rectifier_core.sinkhorn.scaling import Run, in_order, kernel_sums, make_columns, make_rows
+from rectifier_core.sinkhorn.sparse_graph import Support, build_support
+from tasks.resources.config import ResourcesConfig, use_threads
+from tasks.shards.dask_runner import DaskRunner, connect
+from tasks.shards.dask_worker import Terms, write_shard
+from tasks.shards.sinkhorn import ShardedLines
+from tasks.store.code_digest import worker_digest
+from tasks.store.runner import Arrays, Shared
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,13 +57,25 @@ def cluster(workers: int, folder: Path) -> Iterator[str]:
         port = free.getsockname()[1]
     address, environment = f"tcp://127.0.0.1:{port}", {**os.environ, "PYTHONPATH": os.getcwd()}
     preload = ("--preload", "benchmarks.cluster")
-    one = ("dask_worker", address, "--no-nanny", "--nthreads", "1", "--no-dashboard", "--local-directory", str(folder / "space"), *preload)
+    one = (
+        "dask_worker",
+        address,
+        "--no-nanny",
+        "--nthreads",
+        "1",
+        "--no-dashboard",
+        "--local-directory",
+        str(folder / "space"),
+        *preload,
+    )
     commands = [("dask_scheduler", "--host", "127.0.0.1", "--port", str(port), "--no-dashboard"), *[one] * workers]
     started = []
     try:
         for module, *arguments in commands:
             command = [sys.executable, "-m", f"distributed.cli.{module}", *arguments]
-            started.append(subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL))
+            started.append(
+                subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            )
         yield address
     finally:
         for process in reversed(started):
@@ -118,7 +130,9 @@ def main() -> None:
         parser.add_argument(f"--{name}", type=int, default=number)
     given = parser.parse_args()
     use_threads(1)
-    print(f"python -m benchmarks.cluster --workers {given.workers} --shards {given.shards} --items {given.items} --rounds {given.rounds}\n")
+    print(
+        f"python -m benchmarks.cluster --workers {given.workers} --shards {given.shards} --items {given.items} --rounds {given.rounds}\n"
+    )
     with tempfile.TemporaryDirectory() as name, cluster(given.workers, Path(name)) as address:
         resources = ResourcesConfig(threads=1, runner="dask", address=address)
         with connect(resources, Path(name), logging.getLogger("cluster")) as runner:
@@ -127,7 +141,9 @@ def main() -> None:
             for line in shard_costs(runner, given.shards):
                 print(line, flush=True)
             support = build_support(drawn(given.items))
-            print(f"\n{support.num_entries:,} entries\n\n| a step | seconds | million entries a second, a worker |\n|---|---|---|")
+            print(
+                f"\n{support.num_entries:,} entries\n\n| a step | seconds | million entries a second, a worker |\n|---|---|---|"
+            )
             for line in step_costs(runner, support, given.rounds, given.workers):
                 print(line, flush=True)
 

@@ -13,11 +13,11 @@ from dataclasses import replace
 import numpy as np
 
 from benchmarks.movielens import Sample, genre_numbers, load, options_parser, trained
-from rectifier_core.arrays import Bool, Float32, Int32
+from rectifier_core.base.arrays import Bool, Float32, Int32
+from rectifier_core.base.records import Anchors, Trust
+from rectifier_core.base.seeding import generator
 from rectifier_core.evaluation.corruption import shift_blocks, swap_features, swap_within
 from rectifier_core.pipeline import PipelineConfig, judge_catalog
-from rectifier_core.records import Anchors, Trust
-from rectifier_core.seeding import generator
 
 KINDS = ("random", "genre", "block", "row")
 SPLITS = ("full", "sparse")
@@ -39,7 +39,10 @@ def trial(sample: Sample, anchors: Anchors, genres: Int32, kind: str, seed: int)
     rates = generator(seed, "coverage").uniform(0, 0.4, 2)
     if kind == "row":
         rates[:] = rates[0]
-    damaged = {m: damage(sample, m, kind, float(share), genres, seed) for m, share in zip(sample.catalog.features, rates, strict=True)}
+    damaged = {
+        m: damage(sample, m, kind, float(share), genres, seed)
+        for m, share in zip(sample.catalog.features, rates, strict=True)
+    }
     catalog = replace(sample.catalog, features={m: x[0] for m, x in damaged.items()})
     trusts = judge_catalog(catalog, anchors, PipelineConfig(), seed=seed, category=genres).trusts
     return [(m, float(damaged[m][1][anchors.trained].mean()), trust) for m, trust in trusts.items()]
@@ -58,21 +61,31 @@ def main() -> None:
     # A trial damages both modalities, so half as many give ``--trials`` intervals.
     for number in range(options.first, options.first + options.trials // 2):
         split, kind = SPLITS[number % 2], KINDS[number // 2 % len(KINDS)]
-        for modality, truth, trust in trial(samples[split], anchors[split, number % options.seeds], genres[split], kind, number):
+        for modality, truth, trust in trial(
+            samples[split], anchors[split, number % options.seeds], genres[split], kind, number
+        ):
             if trust.mismatch_rate is None or trust.low is None or trust.high is None:
                 found[kind, split, modality].append((False, False, np.nan, np.nan, np.nan))
                 continue
             inside = trust.low <= truth <= trust.high
             unlike = (trust.low_unlike or 0) <= truth <= (trust.high_unlike or 1)
-            found[kind, split, modality].append((inside, unlike, trust.mismatch_rate - truth, trust.high - trust.low, truth))
+            found[kind, split, modality].append(
+                (inside, unlike, trust.mismatch_rate - truth, trust.high - trust.low, truth)
+            )
         print(number, file=sys.stderr, flush=True)
     print(f"Command: `python -m benchmarks.coverage --data DIR --trials {options.trials} --seeds {options.seeds}`\n")
-    print("| mixed up | split | modality | identifiable | interval holds the truth | without alike | mean error | mean width |")
+    print(
+        "| mixed up | split | modality | identifiable | interval holds the truth | without alike | mean error | mean width |"
+    )
     print("|---|---|---|---|---|---|---|---|")
     for key in [*sorted(found), None]:
         rows = np.array(found[key] if key else [x for some in found.values() for x in some], dtype=np.float64)
         told = rows[~np.isnan(rows[:, 2])]
-        cells = [f"{len(told)} of {len(rows)}", *(f"{told[:, i].mean():.3f}" for i in (0, 1)), f"{told[:, 2].mean():+.3f}"]
+        cells = [
+            f"{len(told)} of {len(rows)}",
+            *(f"{told[:, i].mean():.3f}" for i in (0, 1)),
+            f"{told[:, 2].mean():+.3f}",
+        ]
         print(f"| {' | '.join(key or ('all', '', ''))} | {' | '.join(cells)} | {told[:, 3].mean():.3f} |")
 
 

@@ -14,13 +14,13 @@ from dataclasses import replace
 import numpy as np
 
 from benchmarks.movielens import load, options_parser, trained
-from rectifier_core.arrays import Bool, Float32
+from rectifier_core.base.arrays import Bool, Float32
+from rectifier_core.base.numerics import separation
+from rectifier_core.base.records import Anchors, Catalog
 from rectifier_core.evaluation.corruption import damage_catalog
 from rectifier_core.evaluation.variants import shuffle_anchors
-from rectifier_core.numerics import separation
 from rectifier_core.pipeline import PipelineConfig, judge_catalog
-from rectifier_core.projection import ProjectionConfig, fit_projection
-from rectifier_core.records import Anchors, Catalog
+from rectifier_core.projection.projection import ProjectionConfig, fit_projection
 
 SOLVERS = {
     "minibatch, keep 1.0": ProjectionConfig(solver="minibatch", keep_ratio=1.0),
@@ -43,13 +43,16 @@ def measure(catalog: Catalog, anchors: Anchors, modality: str, share: float, see
     damaged, truth = damage_catalog(catalog, "swap", {modality: share}, seed=seed)
     feature, present, wrong = damaged.features[modality], damaged.present[modality], truth[modality]
     values = [
-        told_apart(fit_projection(modality, feature, present, anchors, solver, seed=seed).alignment, wrong) for solver in SOLVERS.values()
+        told_apart(fit_projection(modality, feature, present, anchors, solver, seed=seed).alignment, wrong)
+        for solver in SOLVERS.values()
     ]
     alone = replace(damaged, features={modality: feature}, present={modality: present})
     everything = damage_catalog(catalog, "swap", dict.fromkeys(catalog.features, share), seed=seed)[0]
     control = shuffle_anchors(anchors, seed)
     for seen, by in ((alone, anchors), (damaged, anchors), (everything, anchors), (damaged, control)):
-        values.append(told_apart(judge_catalog(seen, by, PipelineConfig(), seed=seed).trusts[modality].probability, wrong))
+        values.append(
+            told_apart(judge_catalog(seen, by, PipelineConfig(), seed=seed).trusts[modality].probability, wrong)
+        )
     return values
 
 
@@ -65,8 +68,13 @@ def main() -> None:
         sample = load(options.data, split)
         anchors = [trained(sample, split, seed, options.cache) for seed in range(options.seeds)]
         for modality in sample.catalog.features:
-            rows = np.array([measure(sample.catalog, anchors[seed], modality, options.share, seed) for seed in range(options.seeds)])
-            cells = [f"{mean:.3f} ± {spread:.3f}" for mean, spread in zip(rows.mean(axis=0), rows.std(axis=0, ddof=1), strict=True)]
+            rows = np.array(
+                [measure(sample.catalog, anchors[seed], modality, options.share, seed) for seed in range(options.seeds)]
+            )
+            cells = [
+                f"{mean:.3f} ± {spread:.3f}"
+                for mean, spread in zip(rows.mean(axis=0), rows.std(axis=0, ddof=1), strict=True)
+            ]
             print(f"| {split} | {modality} | " + " | ".join(cells) + " |", flush=True)
             print(f"{split} {modality} done", file=sys.stderr)
 

@@ -90,4 +90,6 @@ def relative(found: object, wanted: object) -> float:
 def failed(bench: Bench, name: str) -> None:
     """Say what went wrong and go on."""
     traceback.print_exc()
-    bench.note(f"{name}: **failed**", f"{type(sys.exc_info()[1]).__name__}: {' '.join(str(sys.exc_info()[1]).split())[:200]}")
+    bench.note(
+        f"{name}: **failed**", f"{type(sys.exc_info()[1]).__name__}: {' '.join(str(sys.exc_info()[1]).split())[:200]}"
+    )

@@ -12,25 +12,25 @@ import torch
 from benchmarks.device_bench import Bench, failed, relative
 from benchmarks.placed import placed
 from benchmarks.synthetic_log import clustered_log
-from rectifier_core.affinity import AffinityConfig, find_neighbours
-from rectifier_core.anchors import AnchorsConfig, train_anchors
-from rectifier_core.arrays import Float32, Int32
-from rectifier_core.bpr import LightGCNTraining
-from rectifier_core.crossfit import NormalEquations
-from rectifier_core.device_search import DeviceSearch
-from rectifier_core.device_training import DeviceTraining
+from rectifier_core.affinity.affinity import AffinityConfig, find_neighbours
+from rectifier_core.affinity.device_search import DeviceSearch
+from rectifier_core.affinity.top_k import largest_products
+from rectifier_core.anchors.anchors import AnchorsConfig, train_anchors
+from rectifier_core.anchors.bpr import LightGCNTraining
+from rectifier_core.anchors.device_training import DeviceTraining
+from rectifier_core.anchors.held_out_recall import HeldOutRecall
+from rectifier_core.anchors.interaction_sampling import NegativeSampler, hold_out
+from rectifier_core.anchors.propagation import InteractionGraph
+from rectifier_core.anchors.spectral import spectral_start
+from rectifier_core.base.arrays import Float32, Int32
+from rectifier_core.base.numerics import row_blocks, unit_rows
+from rectifier_core.base.records import Anchors, Interactions
+from rectifier_core.base.seeding import generator
 from rectifier_core.evaluation.backbones import BACKBONES, build
 from rectifier_core.evaluation.backbones.protocol import TrainingConfig, TrainingSet
 from rectifier_core.evaluation.training import History, fit
-from rectifier_core.held_out_recall import HeldOutRecall
-from rectifier_core.interaction_sampling import NegativeSampler, hold_out
-from rectifier_core.numerics import row_blocks, unit_rows
-from rectifier_core.projection import ProjectionConfig, fit_projection
-from rectifier_core.propagation import InteractionGraph
-from rectifier_core.records import Anchors, Interactions
-from rectifier_core.seeding import generator
-from rectifier_core.spectral import spectral_start
-from rectifier_core.top_k import largest_products
+from rectifier_core.projection.crossfit import NormalEquations
+from rectifier_core.projection.projection import ProjectionConfig, fit_projection
 
 WIDTH, COUNT, SAMPLE, LAYERS = 64, 20, 2000, 3
 Batch = tuple[Int32, Int32, Int32]
@@ -43,8 +43,12 @@ def clustered(items: int) -> Float32:
     centre, kind = rng.standard_normal((clusters, 24), dtype=np.float32), rng.integers(clusters, size=items)
     rows = np.empty((items, WIDTH), np.float32)
     for block in row_blocks(items, 2**16):
-        latent = centre[kind[block]] + np.float32(0.7) * rng.standard_normal((block.stop - block.start, 24), dtype=np.float32)
-        rows[block] = latent @ spread + np.float32(0.2) * rng.standard_normal((block.stop - block.start, WIDTH), dtype=np.float32)
+        latent = centre[kind[block]] + np.float32(0.7) * rng.standard_normal(
+            (block.stop - block.start, 24), dtype=np.float32
+        )
+        rows[block] = latent @ spread + np.float32(0.2) * rng.standard_normal(
+            (block.stop - block.start, WIDTH), dtype=np.float32
+        )
     return unit_rows(rows)
 
 
@@ -58,7 +62,10 @@ def search_with_ties(bench: Bench) -> None:
     here = find_neighbours(projection, config, seed=0, threads=bench.threads)
     there = find_neighbours(projection, config, seed=0, threads=bench.threads, device=bench.device)
     bench.check(
-        f"search, {items:,} items with a placeholder: equal neighbours", float((here.neighbours == there.neighbours).mean()), ">=", 0.9999
+        f"search, {items:,} items with a placeholder: equal neighbours",
+        float((here.neighbours == there.neighbours).mean()),
+        ">=",
+        0.9999,
     )
     bench.check("the same: scores apart by at most", float(np.abs(here.scores - there.scores).max()), "<=", 1e-5)
 
@@ -77,18 +84,33 @@ def search_large(bench: Bench) -> None:
     _, alone, _ = bench.timed(lambda: [held(rows[block], COUNT + 4) for block in row_blocks(items, config.block_rows)])
     rate = 2e-12 * items**2 * WIDTH / alone
     bench.note(
-        f"search, {items:,} x {items:,}: seconds on the device alone, scoring candidates again left out", f"{alone:.3g}, {rate:.3g} TFLOP/s"
+        f"search, {items:,} x {items:,}: seconds on the device alone, scoring candidates again left out",
+        f"{alone:.3g}, {rate:.3g} TFLOP/s",
     )
     sample = np.sort(generator(1, "asked").choice(items, min(SAMPLE, items), replace=False))
     start = time.perf_counter()
-    truth, scores = largest_products(rows, rows[sample], COUNT, threads=bench.threads, block_rows=-(-len(sample) // bench.threads))
+    truth, scores = largest_products(
+        rows, rows[sample], COUNT, threads=bench.threads, block_rows=-(-len(sample) // bench.threads)
+    )
     exact = (time.perf_counter() - start) * items / len(sample)
     there = found.neighbours[sample]
     recall = float(np.mean([len(np.intersect1d(a, b)) / COUNT for a, b in zip(truth, there, strict=True)]))
-    bench.check(f"search, {items:,} x {items:,}: recall against the CPU's exact search, {len(sample):,} queries", recall, ">=", 0.9999)
+    bench.check(
+        f"search, {items:,} x {items:,}: recall against the CPU's exact search, {len(sample):,} queries",
+        recall,
+        ">=",
+        0.9999,
+    )
     bench.check("the same: equal neighbours, place by place", float((truth == there).mean()), ">=", 0.999)
-    bench.check("the same: cosines apart by at most", float(np.abs(scores - found.scores[sample] * config.temperature).max()), "<=", 1e-5)
-    bench.time(f"search, {items:,} x {items:,}, against exact", exact, seconds, peak, f" (from {len(sample):,} queries)")
+    bench.check(
+        "the same: cosines apart by at most",
+        float(np.abs(scores - found.scores[sample] * config.temperature).max()),
+        "<=",
+        1e-5,
+    )
+    bench.time(
+        f"search, {items:,} x {items:,}, against exact", exact, seconds, peak, f" (from {len(sample):,} queries)"
+    )
     lists, here, _ = bench.timed(search)
     bench.time(f"the same, against {lists.index} at recall {lists.recall:.4f}", here, seconds, peak)
 
@@ -105,9 +127,13 @@ def anchors_small(bench: Bench) -> None:
         "<=",
         1e-3,
     )
-    bench.check("the same: best held-out recall apart by", abs(float(there.recalls.max() - here.recalls.max())), "<=", 0.002)
+    bench.check(
+        "the same: best held-out recall apart by", abs(float(there.recalls.max() - here.recalls.max())), "<=", 0.002
+    )
     cosine = np.einsum("ij,ij->i", here.items, there.items)[here.trained]
-    bench.note("the same: cosine of an item's two anchors, median and lowest", f"{np.median(cosine):.4f}, {cosine.min():.4f}")
+    bench.note(
+        "the same: cosine of an item's two anchors, median and lowest", f"{np.median(cosine):.4f}, {cosine.min():.4f}"
+    )
     bench.note("the same: epochs", f"CPU {len(here.losses)}, device {len(there.losses)}")
     bench.time(f"anchors to the end, {len(log.users):,} pairs, start and reliability on the CPU", cpu, cuda, peak)
 
@@ -119,7 +145,9 @@ def anchors_large(bench: Bench) -> None:
     graph, sampler = InteractionGraph.of(training), NegativeSampler(training)
     judge = HeldOutRecall(training, held_out, generator(0, "judge"))
     start, seconds, _ = bench.timed(lambda: spectral_start(graph, WIDTH, generator(0, "start")))
-    bench.note(f"anchors, {len(log.users):,} pairs: seconds of the spectral start, on the CPU both ways", f"{seconds:.3g}")
+    bench.note(
+        f"anchors, {len(log.users):,} pairs: seconds of the spectral start, on the CPU both ways", f"{seconds:.3g}"
+    )
     size = -(-len(training.users) // 8)
 
     def draw() -> Iterator[Batch]:
@@ -148,14 +176,28 @@ def anchors_large(bench: Bench) -> None:
     losses, here, _ = bench.timed(lambda: [ours.step(*batch) for batch in batches[:3]])
     judged, slow, _ = bench.timed(lambda: judge(ours.final()))
     bench.check("the same: losses of the first 3 steps apart by at most", relative(first, losses), "<=", 1e-4)
-    bench.check("the same: share of entries apart by over 1e-3 after them", float(np.mean(np.abs(rows - ours.ego) > 1e-3)), "<=", 0.01)
+    bench.check(
+        "the same: share of entries apart by over 1e-3 after them",
+        float(np.mean(np.abs(rows - ours.ego) > 1e-3)),
+        "<=",
+        0.01,
+    )
     scored = judge(torch.from_numpy(ours.final()).to(bench.device))
     bench.check("the same: recall of the same rows, judged both ways, apart by", abs(scored - judged), "<=", 1e-3)
     whole = here * len(batches) / 3
     bench.time(
-        f"LightGCN's steps of an epoch, {len(batches)} of {size:,} pairs, {graph.num_nodes:,} nodes", whole, there, peak, " (from 3 steps)"
+        f"LightGCN's steps of an epoch, {len(batches)} of {size:,} pairs, {graph.num_nodes:,} nodes",
+        whole,
+        there,
+        peak,
+        " (from 3 steps)",
     )
-    bench.time("the same, with drawing the batches and judging the epoch", whole + drawing + slow, there + drawing + judging, peak)
+    bench.time(
+        "the same, with drawing the batches and judging the epoch",
+        whole + drawing + slow,
+        there + drawing + judging,
+        peak,
+    )
 
 
 def gram(bench: Bench) -> None:
@@ -183,11 +225,17 @@ def gram(bench: Bench) -> None:
     bench.time(f"Gram sums of {items:,} rows, {width} wide, 5 folds", here, there, peak)
     known = np.ones(items, np.bool_)
     nothing = np.zeros(0)
-    anchors = Anchors(items=places, ego=places, trained=known, reliability=known.astype(np.float32), losses=nothing, recalls=nothing)
-    fitting = partial(fit_projection, "image", features, known, anchors, ProjectionConfig(ridge_grid=(1.0, 10.0)), seed=0)
+    anchors = Anchors(
+        items=places, ego=places, trained=known, reliability=known.astype(np.float32), losses=nothing, recalls=nothing
+    )
+    fitting = partial(
+        fit_projection, "image", features, known, anchors, ProjectionConfig(ridge_grid=(1.0, 10.0)), seed=0
+    )
     one, here, _ = bench.timed(fitting)
     other, there, peak = bench.timed(partial(fitting, device=bench.device))
-    bench.check("projection: alignments apart by at most", float(np.abs(one.alignment - other.alignment).max()), "<=", 1e-4)
+    bench.check(
+        "projection: alignments apart by at most", float(np.abs(one.alignment - other.alignment).max()), "<=", 1e-4
+    )
     bench.time(f"projection of {items:,} rows, {width} wide", here, there, peak)
 
 
@@ -196,7 +244,9 @@ def backbones(bench: Bench) -> None:
     log = clustered_log(2000, 1000, 15_000, clusters=10)
     training, validation = hold_out(log, 0.1, generator(0, "hold-out"))
     rng = generator(0, "features")
-    features = {m: rng.standard_normal((log.num_items, width), dtype=np.float32) for m, width in (("image", 96), ("text", 64))}
+    features = {
+        m: rng.standard_normal((log.num_items, width), dtype=np.float32) for m, width in (("image", 96), ("text", 64))
+    }
     data = TrainingSet.plain(training, features, {m: np.ones(log.num_items, np.bool_) for m in features})
     for device in ("cpu", bench.device):
         fit(build("vbpr", data, seed=0).to(device), data, validation, TrainingConfig(epochs=1), seed=0)
@@ -216,8 +266,15 @@ def backbone(bench: Bench, name: str, data: TrainingSet, validation: Interaction
         return bench.timed(lambda: fit(model, data, validation, schedule, seed=0))
 
     (ours, here, _), (theirs, there, peak) = trained("cpu"), trained(bench.device)
-    bench.check(f"{name}: losses of 2 epochs apart by at most, as a share", relative(theirs.losses, ours.losses), "<=", 1e-3)
-    bench.check(f"{name}: validation recall apart by at most", float(np.abs(np.subtract(theirs.scores, ours.scores)).max()), "<=", 0.005)
+    bench.check(
+        f"{name}: losses of 2 epochs apart by at most, as a share", relative(theirs.losses, ours.losses), "<=", 1e-3
+    )
+    bench.check(
+        f"{name}: validation recall apart by at most",
+        float(np.abs(np.subtract(theirs.scores, ours.scores)).max()),
+        "<=",
+        0.005,
+    )
     bench.time(f"{name}: 2 epochs of {len(data.positives.users):,} pairs", here, there, peak)
 
 

@@ -17,11 +17,11 @@ import torch
 from matplotlib.figure import Figure
 
 from benchmarks.movielens import load_split, options_parser
+from rectifier_core.base.records import Interactions
 from rectifier_core.evaluation.edge_prior import Prior, PriorConfig, fit_prior
 from rectifier_core.evaluation.edges import EditConfig, edit_edges, inconsistent_held_out, inconsistent_known
 from rectifier_core.evaluation.metrics import per_user_ranking
 from rectifier_core.evaluation.ranking import rank_items
-from rectifier_core.records import Interactions
 
 EDITS = [("pruning", x) for x in (0.0, 0.1, 0.2, 0.3, 0.4)] + [("completion", x) for x in (0.0, 0.05, 0.1, 0.2, 0.3)]
 FILTERS = ("consistent", "edited pairs masked", "survivors judged")
@@ -56,9 +56,13 @@ def draw(found: np.ndarray, path: Path) -> None:
     for axes, name in zip(figure.subplots(1, 2, sharey=True), ("pruning", "completion"), strict=True):
         rows = [at for at, edit in enumerate(EDITS) if edit[0] == name]
         ratios = [EDITS[at][1] for at in rows]
-        for column, (label, colour, mark) in enumerate(zip(FILTERS, ("#0072B2", "#E69F00", "#D55E00"), "osv", strict=True)):
+        for column, (label, colour, mark) in enumerate(
+            zip(FILTERS, ("#0072B2", "#E69F00", "#D55E00"), "osv", strict=True)
+        ):
             part = found[:, rows, column]
-            axes.errorbar(ratios, part.mean(axis=0), part.std(axis=0, ddof=1), label=label, color=colour, marker=mark, capsize=2)
+            axes.errorbar(
+                ratios, part.mean(axis=0), part.std(axis=0, ddof=1), label=label, color=colour, marker=mark, capsize=2
+            )
         axes.set_xlabel(f"{name}, share of the training pairs")
         axes.spines[["top", "right"]].set_visible(False)
     figure.axes[0].set_ylabel("Recall@20 of one fixed model")

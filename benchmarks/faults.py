@@ -7,9 +7,9 @@ import tempfile
 from collections import Counter
 from pathlib import Path
 
-from tests.faults import CLASSES, DEATH, Nursery
-from tests.task_layer.persistence import Outcome, all_faults, disturbed, scenes
-from tests.task_layer.publish_support import environment
+from tests.support.faults import CLASSES, DEATH, Nursery
+from tests.support.persistence import Outcome, all_faults, disturbed, scenes
+from tests.support.publish_support import environment
 
 HEAD = """# Faults where a night's end persists
 
@@ -47,12 +47,14 @@ def main() -> int:
     """Print the table; 1 where something did not hold."""
     outcomes, broken = list[Outcome](), list[str]()
     with tempfile.TemporaryDirectory() as place:
-        nursery = Nursery("tests.task_layer.night_jobs", Path(place), environment())
+        nursery = Nursery("tests.support.night_jobs", Path(place), environment())
         for scene in scenes(Path(place) / "scenes", nursery):
             found, wrong = disturbed(scene, all_faults(scene))
             outcomes += found
             broken += wrong
-            print(f"{scene.name}: {len(found)} held, {len(wrong)} did not", *wrong, sep="\n", file=sys.stderr, flush=True)
+            print(
+                f"{scene.name}: {len(found)} held, {len(wrong)} did not", *wrong, sep="\n", file=sys.stderr, flush=True
+            )
         nursery.close()
     points = len({(x.scene, x.point) for x in outcomes})
     print(HEAD)

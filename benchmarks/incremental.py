@@ -16,25 +16,42 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-from flows.command_line import set_prefect_defaults
+from flows.commands.shared import set_prefect_defaults
 
-STAGES = ("source", "carry", "anchors", "copies", "places", "projection", "witness", "affinity", "plan", "trust", "rectified")
+STAGES = (
+    "source",
+    "carry",
+    "anchors",
+    "copies",
+    "places",
+    "projection",
+    "witness",
+    "affinity",
+    "plan",
+    "trust",
+    "rectified",
+)
 
 
 def run_nights(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
     """The summaries of the last night, incremental and cold, their scores against what was planted, and the comparison."""
-    from flows.compare_nights import compare_nights
-    from flows.rectify_catalog import rectify_catalog
-    from flows.run_config import RunConfig
-    from tasks.demo_catalog import DemoConfig, write_demo
-    from tasks.demo_next_day import add_day
-    from tasks.demo_score import score_ranking
+    from flows.compare import compare_nights
+    from flows.config.run_config import RunConfig
+    from flows.nightly import rectify_catalog
+    from tasks.demo.catalog import DemoConfig, write_demo
+    from tasks.demo.next_day import add_day
+    from tasks.demo.score import score_ranking
 
     demo = folder / "demo"
-    summary = write_demo(demo, DemoConfig(items=options.items, users=options.users, widths={"image": options.image, "text": options.text}))
+    summary = write_demo(
+        demo,
+        DemoConfig(items=options.items, users=options.users, widths={"image": options.image, "text": options.text}),
+    )
     kept = ["run.keep_stages=4", "incremental.enabled=true", *options.set]
     config = RunConfig.from_toml(demo / "run.toml", kept)
-    cold_config = RunConfig.from_toml(demo / "run.toml", [*kept, "incremental.enabled=false", f"publish.uri={folder / 'cold'}"])
+    cold_config = RunConfig.from_toml(
+        demo / "run.toml", [*kept, "incremental.enabled=false", f"publish.uri={folder / 'cold'}"]
+    )
     first = rectify_catalog(config, date.fromisoformat(summary["last_day"]))
     for _ in range(options.nights):
         summary = add_day(demo, options.changed)
@@ -42,7 +59,10 @@ def run_nights(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
         night = rectify_catalog(config, day)
         print(f"{day}: {night['incremental']}", file=sys.stderr)
     cold = rectify_catalog(cold_config, day)
-    scores = {name: score_ranking(x.publish.uri, demo / "truth", day) for name, x in (("incremental", config), ("cold", cold_config))}
+    scores = {
+        name: score_ranking(x.publish.uri, demo / "truth", day)
+        for name, x in (("incremental", config), ("cold", cold_config))
+    }
     return {"first": first, "night": night, "cold": cold, "scores": scores, "comparison": compare_nights(config, day)}
 
 
@@ -68,7 +88,7 @@ def main() -> None:
 
 
 def _print(found: dict[str, Any], options: argparse.Namespace) -> None:
-    from tasks.comparison_page import told_comparison
+    from tasks.compare.page import told_comparison
 
     night, cold = found["night"], found["cold"]
     given = f"--items {options.items} --image {options.image} --text {options.text} --nights {options.nights} --changed {options.changed:g}"
@@ -80,8 +100,14 @@ def _print(found: dict[str, Any], options: argparse.Namespace) -> None:
     for stage in STAGES:
         print(f"| {stage} | " + " | ".join(f"{x[stage]:.1f}" for x in columns) + " |")
     print("| all | " + " | ".join(f"{sum(x.values()):.1f}" for x in columns) + " |\n")
-    print("The cold run found the source read by the incremental one; publishing, gate and report are alike in both, and not in this.\n")
-    print("| AUC of trust against planted mismatches | " + " | ".join(found["scores"]["cold"]["modalities"]) + " |\n|---|---|---|")
+    print(
+        "The cold run found the source read by the incremental one; publishing, gate and report are alike in both, and not in this.\n"
+    )
+    print(
+        "| AUC of trust against planted mismatches | "
+        + " | ".join(found["scores"]["cold"]["modalities"])
+        + " |\n|---|---|---|"
+    )
     for name, score in found["scores"].items():
         print(f"| {name} | " + " | ".join(f"{x['auc']:.4f}" for x in score["modalities"].values()) + " |")
     print("\n" + "\n".join(told_comparison(found["comparison"])[2:]))

@@ -15,10 +15,10 @@ import scipy.sparse as sp
 import torch
 
 from benchmarks.movielens import load, options_parser
-from rectifier_core.anchors import AnchorsConfig, HeldOutRecall, NegativeSampler, bpr_loss, hold_out
-from rectifier_core.propagation import LayerMean, layer_mean, normalised_bipartite, symmetric_adjacency
-from rectifier_core.records import Interactions
-from rectifier_core.seeding import generator
+from rectifier_core.anchors.anchors import AnchorsConfig, HeldOutRecall, NegativeSampler, bpr_loss, hold_out
+from rectifier_core.anchors.propagation import LayerMean, layer_mean, normalised_bipartite, symmetric_adjacency
+from rectifier_core.base.records import Interactions
+from rectifier_core.base.seeding import generator
 
 Propagate = Callable[[torch.Tensor], torch.Tensor]
 
@@ -54,7 +54,9 @@ class Learner:
         wall, cpu = time.perf_counter(), time.process_time()
         for users, positives, negatives in batches:
             final = self.propagate(self.ego)
-            loss = bpr_loss(final, self.ego, users, positives + num_users, negatives + num_users, self.config.weight_decay)
+            loss = bpr_loss(
+                final, self.ego, users, positives + num_users, negatives + num_users, self.config.weight_decay
+            )
             self.optimiser.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
             self.optimiser.step()
@@ -65,8 +67,14 @@ class Learner:
 def compare(pairs: Interactions, config: AnchorsConfig, seed: int) -> list[Learner]:
     """Both implementations over ``config.epochs`` epochs, interleaved."""
     training, held_out = hold_out(pairs, config.held_out, generator(seed, "benchmark", "hold-out"))
-    adjacency = symmetric_adjacency(normalised_bipartite(training.users, training.items, training.num_users, training.num_items))
-    start = generator(seed, "benchmark", "start").normal(0, 0.1, (adjacency.shape[0], config.embedding_size)).astype(np.float32)
+    adjacency = symmetric_adjacency(
+        normalised_bipartite(training.users, training.items, training.num_users, training.num_items)
+    )
+    start = (
+        generator(seed, "benchmark", "start")
+        .normal(0, 0.1, (adjacency.shape[0], config.embedding_size))
+        .astype(np.float32)
+    )
     judge, sampler = HeldOutRecall(training, held_out, generator(seed, "benchmark", "judge")), NegativeSampler(training)
     learners = [
         Learner("SciPy product", lambda ego: LayerMean.apply(ego, adjacency, config.num_layers), start, config),  # type: ignore[no-untyped-call]
@@ -80,7 +88,9 @@ def compare(pairs: Interactions, config: AnchorsConfig, seed: int) -> list[Learn
         batches = [(training.users[at], training.items[at], sampler(training.users[at], rng)) for at in picks]
         for learner in learners if epoch % 2 else learners[::-1]:
             learner.epoch(batches, training.num_users)
-            learner.best = max(learner.best, judge(layer_mean(adjacency, learner.ego.detach().numpy(), config.num_layers)))
+            learner.best = max(
+                learner.best, judge(layer_mean(adjacency, learner.ego.detach().numpy(), config.num_layers))
+            )
     return learners
 
 
@@ -94,7 +104,9 @@ def main() -> None:
     print(
         f"Command: `python -m benchmarks.lightgcn --data DIR --split {options.split} --seeds {options.seeds} --epochs {options.epochs}`\n"
     )
-    print("| seed | best held-out Recall@20, SciPy | torch.sparse | median epoch, SciPy, s | torch.sparse, s | times faster, wall | cpu |")
+    print(
+        "| seed | best held-out Recall@20, SciPy | torch.sparse | median epoch, SciPy, s | torch.sparse, s | times faster, wall | cpu |"
+    )
     print("|---|---|---|---|---|---|---|")
     for seed in range(options.seeds):
         ours, peer = compare(pairs, AnchorsConfig(epochs=options.epochs), seed)

@@ -1,7 +1,7 @@
 """One epoch of the anchors' training beside MMRec's own trainer on its own LightGCN: a graph of Amazon Baby's size, epochs interleaved.
 
 An epoch is all of it: order, negatives, steps of 2,048 pairs, Adam. There it is ``Trainer._train_epoch`` over ``TrainDataLoader``, here
-what ``rectifier_core.anchors`` does an epoch, held-out recall left out. The second line hands MMRec's trainer batches that were drawn here,
+what ``rectifier_core.anchors.anchors`` does an epoch, held-out recall left out. The second line hands MMRec's trainer batches that were drawn here,
 so that its sampling, a loop in Python, is left out on its side alone. A third says what an epoch costs as the anchors are configured by
 default, whose steps are larger where the log is.
 
@@ -29,13 +29,13 @@ import torch
 from benchmarks.anchor_curve import distinct
 from benchmarks.backbone_epochs import Settings, stand_ins
 from benchmarks.synthetic_log import clustered_log, machine
-from rectifier_core.anchors import AnchorsConfig, pairs_a_step
-from rectifier_core.bpr import LightGCNTraining
+from rectifier_core.anchors.anchors import AnchorsConfig, pairs_a_step
+from rectifier_core.anchors.bpr import LightGCNTraining
+from rectifier_core.anchors.interaction_sampling import NegativeSampler
+from rectifier_core.anchors.propagation import USERS, InteractionGraph
+from rectifier_core.base.records import Interactions
+from rectifier_core.base.seeding import generator
 from rectifier_core.evaluation.splits import subset
-from rectifier_core.interaction_sampling import NegativeSampler
-from rectifier_core.propagation import USERS, InteractionGraph
-from rectifier_core.records import Interactions
-from rectifier_core.seeding import generator
 
 USERS_THERE, ITEMS_THERE, PAIRS = 19_445, 7_050, 118_551
 BATCH, LAYERS, WIDTH = 2048, 3, 64
@@ -94,7 +94,9 @@ class Dataset:
     def inter_matrix(self, form: str) -> sp.coo_matrix:
         """The training pairs [U, I]."""
         pairs = self._pairs
-        return sp.coo_matrix((np.ones(len(pairs.users)), (pairs.users, pairs.items)), shape=(pairs.num_users, pairs.num_items))
+        return sp.coo_matrix(
+            (np.ones(len(pairs.users)), (pairs.users, pairs.items)), shape=(pairs.num_users, pairs.num_items)
+        )
 
     def __len__(self) -> int:
         return len(self.df)
@@ -111,7 +113,9 @@ def theirs(checkout: Path, pairs: Interactions) -> tuple[Callable[[], object], C
     sys.modules["matplotlib"] = plots
     logging.disable(logging.INFO)
     pandas = __import__("pandas")
-    loaders, trainers, models = (__import__(name, fromlist=["x"]) for name in ("utils.dataloader", "common.trainer", "models.lightgcn"))
+    loaders, trainers, models = (
+        __import__(name, fromlist=["x"]) for name in ("utils.dataloader", "common.trainer", "models.lightgcn")
+    )
     settings, data = Settings(SETTINGS), Dataset(pandas.DataFrame({"u": pairs.users, "i": pairs.items}), pairs)
     loader = loaders.TrainDataLoader(settings, data, batch_size=BATCH, shuffle=True)
     loader.pretrain_setup()
@@ -168,8 +172,12 @@ def main() -> None:
                 costs[name].append((time.process_time() - cpu, time.perf_counter() - wall))
     medians = {name: np.median(np.asarray(cost), axis=0) for name, cost in costs.items()}
     print(f"# An epoch of LightGCN\n\n{machine()}\n")
-    print(f"Command: `PYTHONPATH=PANDAS python -m benchmarks.lightgcn_epoch --mmrec CHECKOUT --epochs {options.epochs}`\n")
-    print(f"{USERS_THERE:,} users, {ITEMS_THERE:,} items, {len(pairs.users):,} pairs; {LAYERS} layers, {WIDTH} numbers a row.\n")
+    print(
+        f"Command: `PYTHONPATH=PANDAS python -m benchmarks.lightgcn_epoch --mmrec CHECKOUT --epochs {options.epochs}`\n"
+    )
+    print(
+        f"{USERS_THERE:,} users, {ITEMS_THERE:,} items, {len(pairs.users):,} pairs; {LAYERS} layers, {WIDTH} numbers a row.\n"
+    )
     print("| epoch | CPU s | wall s | steps of 2,048 here are faster by, CPU | wall |\n|" + "---|" * 5)
     base = next(iter(medians.values()))
     for name, (cpu, wall) in medians.items():

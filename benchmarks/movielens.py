@@ -13,10 +13,10 @@ import numpy as np
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from rectifier_core.anchors import AnchorsConfig, train_anchors
-from rectifier_core.arrays import Int32
+from rectifier_core.anchors.anchors import AnchorsConfig, train_anchors
+from rectifier_core.base.arrays import Int32
+from rectifier_core.base.records import Anchors, Catalog, Interactions
 from rectifier_core.evaluation.splits import Split
-from rectifier_core.records import Anchors, Catalog, Interactions
 
 FILES = {"sparse": "interactions_sparse_split.parquet", "full": "interactions.parquet"}
 
@@ -34,7 +34,9 @@ class Sample:
 def load(data: Path, split: str) -> Sample:
     """Items that occur in the split, in catalog order, and its pairs."""
     items, pairs = pq.read_table(data / "items.parquet"), pq.read_table(data / FILES[split])
-    items = items.filter(pc.is_in(items["item_id"].cast("large_string"), pairs["item_id"].cast("large_string").combine_chunks()))
+    items = items.filter(
+        pc.is_in(items["item_id"].cast("large_string"), pairs["item_id"].cast("large_string").combine_chunks())
+    )
     ids = np.asarray(items["item_id"].to_pylist())
     features = {m: np.asarray(items[f"{m}_embedding"].to_pylist(), dtype=np.float32) for m in ("image", "text")}
     rows = {item: row for row, item in enumerate(ids)}
@@ -46,7 +48,9 @@ def load(data: Path, split: str) -> Sample:
         at = part == which
         if not at.any():
             return None
-        return Interactions(users=user[at].astype(np.int32), items=item[at], times=None, num_users=len(names), num_items=len(ids))
+        return Interactions(
+            users=user[at].astype(np.int32), items=item[at], times=None, num_users=len(names), num_items=len(ids)
+        )
 
     catalog = Catalog(item_ids=ids, features=features, present={m: np.ones(len(ids), np.bool_) for m in features})
     training = of("train")
@@ -58,7 +62,9 @@ def genre_numbers(data: Path, sample: Sample) -> Int32:
     """Each item's genres as a number [I]: items with the very same genres have the same one."""
     items = pq.read_table(data / "items.parquet", columns=["item_id", "genres"])
     genres = dict(zip(items["item_id"].to_pylist(), items["genres"].to_pylist(), strict=True))
-    return np.unique([str(genres[x]) for x in sample.catalog.item_ids.tolist()], return_inverse=True)[1].astype(np.int32)
+    return np.unique([str(genres[x]) for x in sample.catalog.item_ids.tolist()], return_inverse=True)[1].astype(
+        np.int32
+    )
 
 
 def trained(sample: Sample, split: str, seed: int, cache: Path | None = None) -> Anchors:
@@ -66,7 +72,9 @@ def trained(sample: Sample, split: str, seed: int, cache: Path | None = None) ->
     file = None if cache is None else cache / f"anchors-{split}-{seed}.npz"
     if file is not None and file.exists():
         with np.load(file) as kept:
-            return Anchors(**{x.name: kept[x.name] if kept[x.name].ndim else str(kept[x.name]) for x in fields(Anchors)})
+            return Anchors(
+                **{x.name: kept[x.name] if kept[x.name].ndim else str(kept[x.name]) for x in fields(Anchors)}
+            )
     anchors = train_anchors(sample.training, AnchorsConfig(), seed=seed)
     if file is not None:
         file.parent.mkdir(parents=True, exist_ok=True)

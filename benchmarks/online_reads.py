@@ -30,15 +30,15 @@ import pyarrow as pa
 from feast import FeatureStore
 
 from benchmarks.synthetic_log import machine
-from rectifier_core.published_records import Status
-from rectifier_core.seeding import generator
-from tasks.feature_store import WRITTEN_AT_ONCE, refresh_store
-from tasks.feature_store_config import FeatureStoreConfig
-from tasks.publish import publish_rectified
-from tasks.publish_config import PublishConfig, RunIdentity
-from tasks.references import StageStore, StageWriter
-from tasks.table_history import roll_back
-from tasks.table_snapshot import open_snapshot
+from rectifier_core.base.published_records import Status
+from rectifier_core.base.seeding import generator
+from tasks.feature_store.config import FeatureStoreConfig
+from tasks.feature_store.refresh import WRITTEN_AT_ONCE, refresh_store
+from tasks.store.store import StageStore, StageWriter
+from tasks.table.config import PublishConfig, RunIdentity
+from tasks.table.history import roll_back
+from tasks.table.publish import publish_rectified
+from tasks.table.snapshot import open_snapshot
 
 DAYS = ("2026-06-29", "2026-06-30")
 AT_ONCE = 1000
@@ -66,7 +66,9 @@ def publish_day(folder: Path, day: int, ids: np.ndarray[Any, Any], widths: dict[
             features = rng.standard_normal((len(ids), width), dtype=np.float32)
             features[missing] = 0
             writer.array(f"features-{name}", features)
-            writer.array(f"status-{name}", np.where(missing, Status.MISSING.code, Status.RECTIFIED.code).astype(np.int8))
+            writer.array(
+                f"status-{name}", np.where(missing, Status.MISSING.code, Status.RECTIFIED.code).astype(np.int8)
+            )
             writer.array(f"trust-{name}", rng.random(len(ids), dtype=np.float32))
         writer.meta({"features": list(widths)})
 
@@ -131,11 +133,15 @@ def write_by_feast(config: FeatureStoreConfig, shop: Shop) -> float:
                     f"{m}_version": pa.repeat(1, len(rows)),
                     f"{m}_as_of": pa.repeat(when, len(rows)),
                 }
-                store.write_to_online_store(view.name, pa.table(columns | {"event_timestamp": pa.repeat(when, len(rows))}).to_pandas())
+                store.write_to_online_store(
+                    view.name, pa.table(columns | {"event_timestamp": pa.repeat(when, len(rows))}).to_pandas()
+                )
     return time.perf_counter() - began
 
 
-def measure(online: Literal["sqlite", "redis"], folder: Path, ids: np.ndarray[Any, Any], widths: dict[str, int], reads: int) -> str:
+def measure(
+    online: Literal["sqlite", "redis"], folder: Path, ids: np.ndarray[Any, Any], widths: dict[str, int], reads: int
+) -> str:
     """One row of the table."""
     shop = Shop(table=PublishConfig(uri=str(folder / "table")), ids=ids)
     config = FeatureStoreConfig(folder=str(folder / "store"), online=online, grace=0)
@@ -158,7 +164,11 @@ def measure(online: Literal["sqlite", "redis"], folder: Path, ids: np.ndarray[An
     assert reader.read([str(ids[0])])["image_version"] == [2]
     back = time.perf_counter() - began
     told = [f"{x * 1000:.2f}" for found in (one, hundred) for x in np.percentile(found, [50, 99])]
-    return f"| {online} | {rows:,} | {served[0]:.1f} | {served[1]:.1f} | {back:.1f} | {by_feast:.1f} | " + " | ".join(told) + " |"
+    return (
+        f"| {online} | {rows:,} | {served[0]:.1f} | {served[1]:.1f} | {back:.1f} | {by_feast:.1f} | "
+        + " | ".join(told)
+        + " |"
+    )
 
 
 @contextmanager
@@ -181,7 +191,7 @@ def redis_server(folder: Path) -> Iterator[None]:
 def import_seconds() -> float:
     """What a process pays before it can refresh."""
     began = time.perf_counter()
-    subprocess.run([sys.executable, "-c", "import tasks.feature_store"], check=True)
+    subprocess.run([sys.executable, "-c", "import tasks.feature_store.refresh"], check=True)
     return time.perf_counter() - began
 
 
@@ -202,8 +212,12 @@ def main() -> None:
                 lines.append(measure("redis", Path(name) / "redis", ids, widths, options.reads))
     given = " ".join(f"--{x} {getattr(options, x)}" for x in ("rows", "image", "text", "reads"))
     print(f"# Online reads\n\n{machine()}\n\nCommand: `python -m benchmarks.online_reads {given}`\n")
-    print(f"Vectors of {options.image} and {options.text} numbers; importing Feast takes {import_seconds():.1f} s of a process.\n")
-    print("| online | rows read back equal | served first, s | next day served, s | rolled back and served, s |", end="")
+    print(
+        f"Vectors of {options.image} and {options.text} numbers; importing Feast takes {import_seconds():.1f} s of a process.\n"
+    )
+    print(
+        "| online | rows read back equal | served first, s | next day served, s | rolled back and served, s |", end=""
+    )
     print(" Feast's own write, s | one item, p50 ms | p99 | 100 items, p50 ms | p99 |\n|" + "---|" * 10)
     print("\n".join(lines))
 

@@ -12,12 +12,19 @@ from itertools import pairwise
 import numpy as np
 
 from benchmarks.movielens import Sample, load, options_parser, trained
-from rectifier_core.arrays import Bool, Float64, Int64
+from rectifier_core.audit.owners import (
+    OwnersConfig,
+    clear_owners,
+    lost_prior,
+    pair_evidence,
+    suggest_features,
+    suggest_owners,
+)
+from rectifier_core.base.arrays import Bool, Float64, Int64
+from rectifier_core.base.records import Anchors
 from rectifier_core.evaluation.corruption import swap_features
-from rectifier_core.owners import OwnersConfig, clear_owners, lost_prior, pair_evidence, suggest_features, suggest_owners
-from rectifier_core.projection import ProjectionConfig, fit_projection
-from rectifier_core.records import Anchors
-from rectifier_core.trust import TrustConfig, judge_trust
+from rectifier_core.projection.projection import ProjectionConfig, fit_projection
+from rectifier_core.trust.trust import TrustConfig, judge_trust
 
 AMONG = (1, 10, 50)
 EDGES = (0.0, 0.02, 0.05, 0.1, 0.2, 0.4, 1.0)
@@ -76,7 +83,9 @@ def measure(tally: Tally, sample: Sample, anchors: Anchors, modality: str, share
         tally.shares.setdefault((modality, name), []).append([float((place <= x).mean()) for x in AMONG])
     owners = suggest_owners(evidence, projection, p, rows, config, seed=seed)
     right = owners.others == owner[rows][:, None]
-    tally.hits.setdefault(modality, []).extend(zip(owners.probability.ravel().tolist(), right.ravel().tolist(), strict=True))
+    tally.hits.setdefault(modality, []).extend(
+        zip(owners.probability.ravel().tolist(), right.ravel().tolist(), strict=True)
+    )
     suspects = np.flatnonzero(p < 0.5)
     asked = suggest_owners(evidence, projection, p, suspects, config, seed=seed)
     back = suggest_features(evidence, projection, p, np.unique(asked.others[:, 0]), config, seed=seed)
@@ -86,19 +95,34 @@ def measure(tally: Tally, sample: Sample, anchors: Anchors, modality: str, share
 
 def show(tally: Tally, seeds: int) -> None:
     """Print the tables as Markdown."""
-    print("| modality | ranked by | " + " | ".join(f"true owner in the first {x}" for x in AMONG) + " |\n|---|---|" + "---|" * len(AMONG))
+    print(
+        "| modality | ranked by | "
+        + " | ".join(f"true owner in the first {x}" for x in AMONG)
+        + " |\n|---|---|"
+        + "---|" * len(AMONG)
+    )
     for (modality, name), found in tally.shares.items():
         mean, spread = np.mean(found, axis=0), np.std(found, axis=0, ddof=1) if len(found) > 1 else np.zeros(len(AMONG))
-        print(f"| {modality} | {name} | " + " | ".join(f"{m:.3f} ± {s:.3f}" for m, s in zip(mean, spread, strict=True)) + " |")
-    print("\nIs an owner given probability p the true one in p of the cases? All first ten owners of every swapped feature, all seeds.\n")
+        print(
+            f"| {modality} | {name} | "
+            + " | ".join(f"{m:.3f} ± {s:.3f}" for m, s in zip(mean, spread, strict=True))
+            + " |"
+        )
+    print(
+        "\nIs an owner given probability p the true one in p of the cases? All first ten owners of every swapped feature, all seeds.\n"
+    )
     print("| modality | p from | to | suggestions | mean p | share true |\n|---|---|---|---|---|---|")
     for modality, drawn in tally.hits.items():
         p, right = np.array([x for x, _ in drawn]), np.array([x for _, x in drawn])
         for low, high in pairwise(EDGES):
             inside = (p >= low) & (p < high)
             if inside.any():
-                print(f"| {modality} | {low} | {high} | {inside.sum():,} | {p[inside].mean():.3f} | {right[inside].mean():.3f} |")
-    print("\nOne-to-one owners called clear (each chooses the other with more than one half), of all items with trust below one half:\n")
+                print(
+                    f"| {modality} | {low} | {high} | {inside.sum():,} | {p[inside].mean():.3f} | {right[inside].mean():.3f} |"
+                )
+    print(
+        "\nOne-to-one owners called clear (each chooses the other with more than one half), of all items with trust below one half:\n"
+    )
     for modality, clear_ones in tally.clear.items():
         print(f"- {modality}: {sum(clear_ones)} right of {len(clear_ones)} in {seeds} seeds")
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from rectifier_core.arrays import Float32
-from rectifier_core.records import Projection
+from rectifier_core.base.arrays import Float32
+from rectifier_core.base.records import Projection
 
 
 def placed(projected: Float32, target: Float32) -> Projection:

@@ -20,8 +20,8 @@ import scipy.sparse as sp
 import torch
 
 from benchmarks.synthetic_log import machine
-from rectifier_core.propagation import InteractionGraph, layer_mean, normalised_bipartite, symmetric_adjacency
-from rectifier_core.row_products import empty_rows, multiply
+from rectifier_core.anchors.propagation import InteractionGraph, layer_mean, normalised_bipartite, symmetric_adjacency
+from rectifier_core.anchors.row_products import empty_rows, multiply
 
 SIZES = {"26k nodes, 237k entries": (19_000, 7_000, 118_500), "800k nodes, 10M entries": (400_000, 400_000, 5_000_000)}
 WIDTH = 64
@@ -110,13 +110,22 @@ def table(title: str, size: str, kernels: dict[str, Product], repeats: int, memo
         for name in list(kernels) if repeat % 2 else list(kernels)[::-1]:
             costs[name].append(timed(kernels[name]))
     medians = {name: np.median(np.asarray(cost), axis=0) for name, cost in costs.items()}
-    print(f"\n## {title}: {size}\n\n| product | CPU ms | least | wall ms | row_products is faster by, CPU | wall | MiB added |")
+    print(
+        f"\n## {title}: {size}\n\n| product | CPU ms | least | wall ms | row_products is faster by, CPU | wall | MiB added |"
+    )
     print("|" + "---|" * 7)
     for name, (cpu, wall) in medians.items():
         least = min(cost[0] for cost in costs[name])
         ratios = (cpu, wall) / medians["row_products"]
         added = f"{added_memory(size, name):.0f}" if memory else ""
-        cells = (f"{1e3 * cpu:.1f}", f"{1e3 * least:.1f}", f"{1e3 * wall:.1f}", f"{ratios[0]:.2f}", f"{ratios[1]:.2f}", added)
+        cells = (
+            f"{1e3 * cpu:.1f}",
+            f"{1e3 * least:.1f}",
+            f"{1e3 * wall:.1f}",
+            f"{ratios[0]:.2f}",
+            f"{ratios[1]:.2f}",
+            added,
+        )
         print(f"| {name} | " + " | ".join(cells) + " |", flush=True)
 
 
@@ -125,7 +134,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--repeats", type=int, default=15)
     options = parser.parse_args()
-    print(f"# The sparse product\n\n{machine()}\n\nCommand: `python -m benchmarks.propagation --repeats {options.repeats}`")
+    print(
+        f"# The sparse product\n\n{machine()}\n\nCommand: `python -m benchmarks.propagation --repeats {options.repeats}`"
+    )
     for index, size in enumerate(SIZES):
         repeats = options.repeats * (4 if index == 0 else 1)
         table("One layer", size, products(size), repeats, memory=True)

@@ -1,6 +1,6 @@
 """What publishing costs beside a plain Parquet write of the same rows: two modalities of 1,280 and 384 numbers, 2 % of the second missing.
 
-The product is ``tasks.publish`` as a run calls it: files written and flushed, read back and held against the rows, one commit. Its parts
+The product is ``tasks.table.publish`` as a run calls it: files written and flushed, read back and held against the rows, one commit. Its parts
 are measured as well, called one after the other. The plain writes put the very same columns into files, nothing compressed, vectors without
 dictionary and statistics: Arrow's writer a row group at a time, Polars' a file at a time and into smaller files. All read the rows from the
 same memory maps, in turn, in one process; dirty pages are flushed between them, outside the clock. Memory is what was added to what was
@@ -27,17 +27,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from benchmarks.synthetic_log import machine
-from rectifier_core.numerics import row_blocks
-from rectifier_core.published_records import Status
-from rectifier_core.seeding import generator
-from tasks.memory import watch_memory
-from tasks.publish import publish_rectified
-from tasks.publish_config import PublishConfig, RunIdentity
-from tasks.references import Ref, StageStore, StageWriter
-from tasks.table_audit import audit_files
-from tasks.table_files import TableFiles
-from tasks.table_parts import WrittenFile, write_files
-from tasks.table_rows import PublishedRows, open_rows
+from rectifier_core.base.numerics import row_blocks
+from rectifier_core.base.published_records import Status
+from rectifier_core.base.seeding import generator
+from tasks.store.peak_memory import watch_memory
+from tasks.store.store import Ref, StageStore, StageWriter
+from tasks.table.config import PublishConfig, RunIdentity
+from tasks.table.files import TableFiles
+from tasks.table.publish import publish_rectified
+from tasks.table.read_back import audit_files
+from tasks.table.rows import PublishedRows, open_rows
+from tasks.table.write import WrittenFile, write_files
 
 WIDTHS = {"image": 1280, "text": 384}
 PLAIN = "plain Arrow write"
@@ -89,7 +89,9 @@ def by_polars(rows: PublishedRows, folder: Path, rows_per_file: int) -> None:
         batches = [rows.block(slice(part.start + x.start, part.start + x.stop)) for x in blocks]
         frame = pl.from_arrow(pa.Table.from_batches(batches), rechunk=False)
         assert isinstance(frame, pl.DataFrame)
-        frame.write_parquet(folder / f"{index}.parquet", compression="uncompressed", statistics=False, row_group_size=rows.block_rows)
+        frame.write_parquet(
+            folder / f"{index}.parquet", compression="uncompressed", statistics=False, row_group_size=rows.block_rows
+        )
 
 
 class Costs:
@@ -148,7 +150,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rows", type=int, default=200_000)
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--folder", type=Path, help="where to write, about three times the rows' 6.7 KB each; a temporary one by default")
+    parser.add_argument(
+        "--folder",
+        type=Path,
+        help="where to write, about three times the rows' 6.7 KB each; a temporary one by default",
+    )
     options = parser.parse_args()
     costs = Costs()
     with tempfile.TemporaryDirectory(dir=options.folder) as name:
@@ -157,9 +163,13 @@ def main() -> None:
         once(small, Path(name) / "out", Costs(), 0)
         for repeat in range(options.repeats):
             once(refs, Path(name) / "out", costs, repeat)
-    print(f"# Publishing\n\n{machine()}\n\nCommand: `python -m benchmarks.publish --rows {options.rows} --repeats {options.repeats}`\n")
+    print(
+        f"# Publishing\n\n{machine()}\n\nCommand: `python -m benchmarks.publish --rows {options.rows} --repeats {options.repeats}`\n"
+    )
     size = options.rows * sum(WIDTHS.values()) * 4 / 2**20
-    print(f"{options.rows:,} rows x {sum(WIDTHS.values()):,} float32, {size:,.0f} MiB; Polars' threads: {pl.thread_pool_size()}.\n")
+    print(
+        f"{options.rows:,} rows x {sum(WIDTHS.values()):,} float32, {size:,.0f} MiB; Polars' threads: {pl.thread_pool_size()}.\n"
+    )
     print(
         "| what | CPU s | wall s | CPU, times the plain Arrow write | wall | CPU, times the plain Polars write | MiB added |\n|"
         + "---|" * 7
@@ -167,7 +177,9 @@ def main() -> None:
     base, other = costs.median(PLAIN), costs.median("plain Polars write")
     for name in costs.of:
         wall, cpu, added = costs.median(name)
-        print(f"| {name} | {cpu:.2f} | {wall:.2f} | {cpu / base[1]:.2f} | {wall / base[0]:.2f} | {cpu / other[1]:.2f} | {added:.0f} |")
+        print(
+            f"| {name} | {cpu:.2f} | {wall:.2f} | {cpu / base[1]:.2f} | {wall / base[0]:.2f} | {cpu / other[1]:.2f} | {added:.0f} |"
+        )
 
 
 if __name__ == "__main__":

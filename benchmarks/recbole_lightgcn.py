@@ -19,6 +19,7 @@ import numpy as np
 import torch
 
 from benchmarks.movielens import load_split, options_parser
+from rectifier_core.base.records import Interactions
 from rectifier_core.evaluation.backbones import build
 from rectifier_core.evaluation.backbones.lightgcn import LightGCNConfig
 from rectifier_core.evaluation.backbones.protocol import TrainingConfig, TrainingSet
@@ -26,7 +27,6 @@ from rectifier_core.evaluation.metrics import per_user_ranking
 from rectifier_core.evaluation.ranking import rank_items
 from rectifier_core.evaluation.splits import Split
 from rectifier_core.evaluation.training import fit
-from rectifier_core.records import Interactions
 
 MODEL = LightGCNConfig(weight_decay=1e-4)
 TRAINING = TrainingConfig(learning_rate=5e-3, batch_size=2048, patience=10, epochs=200)
@@ -35,7 +35,10 @@ TRAINING = TrainingConfig(learning_rate=5e-3, batch_size=2048, patience=10, epoc
 def write_pairs(folder: Path, split: Split) -> None:
     """The three parts as RecBole's atomic files; tokens are our own numbers."""
     for name, part in (("train", split.training), ("valid", split.validation), ("test", split.test)):
-        lines = ["user_id:token\titem_id:token", *(f"{u}\t{i}" for u, i in zip(part.users.tolist(), part.items.tolist(), strict=True))]
+        lines = [
+            "user_id:token\titem_id:token",
+            *(f"{u}\t{i}" for u, i in zip(part.users.tolist(), part.items.tolist(), strict=True)),
+        ]
         (folder / "pairs").mkdir(exist_ok=True)
         (folder / "pairs" / f"pairs.{name}.inter").write_text("\n".join(lines) + "\n")
 
@@ -57,14 +60,20 @@ def peer(python: str, split: Split, seed: int) -> tuple[torch.Tensor, torch.Tens
         folder = Path(name)
         write_pairs(folder, split)
         said = subprocess.run(
-            [python, str(script), str(folder), json.dumps(settings), str(folder / "out.npz")], capture_output=True, text=True, cwd=folder
+            [python, str(script), str(folder), json.dumps(settings), str(folder / "out.npz")],
+            capture_output=True,
+            text=True,
+            cwd=folder,
         )
         if said.returncode:
             raise SystemExit(f"{python}: RecBole failed:\n{said.stderr[-2000:]}")
         with np.load(folder / "out.npz") as found:
             users = np.zeros((split.training.num_users, MODEL.embedding_size), np.float32)
             items = np.zeros((split.training.num_items, MODEL.embedding_size), np.float32)
-            users[found["user_tokens"].astype(int)], items[found["item_tokens"].astype(int)] = found["users"], found["items"]
+            users[found["user_tokens"].astype(int)], items[found["item_tokens"].astype(int)] = (
+                found["users"],
+                found["items"],
+            )
             return (
                 torch.from_numpy(users),
                 torch.from_numpy(items),
@@ -75,8 +84,12 @@ def peer(python: str, split: Split, seed: int) -> tuple[torch.Tensor, torch.Tens
 
 def both_known(split: Split) -> Interactions:
     """Training and validation pairs together."""
-    users, items = (np.concatenate([getattr(x, part) for x in (split.training, split.validation)]) for part in ("users", "items"))
-    return Interactions(users=users, items=items, times=None, num_users=split.training.num_users, num_items=split.training.num_items)
+    users, items = (
+        np.concatenate([getattr(x, part) for x in (split.training, split.validation)]) for part in ("users", "items")
+    )
+    return Interactions(
+        users=users, items=items, times=None, num_users=split.training.num_users, num_items=split.training.num_items
+    )
 
 
 def scores(users: torch.Tensor, items: torch.Tensor, split: Split, known: Interactions) -> tuple[float, float]:
@@ -93,7 +106,9 @@ def main() -> None:
     options = parser.parse_args()
     split = load_split(options.data)
     print(f"Command: `python -m benchmarks.recbole_lightgcn --data DIR --peer PYTHON --seeds {options.seeds}`\n")
-    print("| seed | Recall@20 / NDCG@20 here | RecBole | RecBole's own evaluator | ours, validation masked | best epoch here / RecBole |")
+    print(
+        "| seed | Recall@20 / NDCG@20 here | RecBole | RecBole's own evaluator | ours, validation masked | best epoch here / RecBole |"
+    )
     print("|---|---|---|---|---|---|")
     mine, theirs = [], []
     for seed in range(options.seeds):

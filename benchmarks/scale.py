@@ -66,7 +66,15 @@ class Night:
         seconds, cpu_seconds = added(summary["seconds"]), added(summary.get("cpu_seconds", {}))
         rest = {"the rest": wall - sum(seconds.values())}
         rest_cpu = {"the rest": cpu - sum(cpu_seconds.values())} if cpu_seconds else {}
-        return cls(items=items, wall=wall, cpu=cpu, peak=peak, seconds=seconds | rest, cpu_seconds=cpu_seconds | rest_cpu, peaks=peaks)
+        return cls(
+            items=items,
+            wall=wall,
+            cpu=cpu,
+            peak=peak,
+            seconds=seconds | rest,
+            cpu_seconds=cpu_seconds | rest_cpu,
+            peaks=peaks,
+        )
 
 
 def command(arguments: Sequence[str]) -> tuple[dict[str, Any], float, float, int]:
@@ -89,7 +97,19 @@ def demo(folder: Path, items: int) -> None:
     """Write the demo catalog of so many items."""
     users = round(items * USERS_AN_ITEM)
     widths = [x for name, width in WIDTHS.items() for x in ("--width", f"{name}={width}")]
-    command(["demo", str(folder), "--items", str(items), "--users", str(users), "--interactions", str(users * ROWS_A_USER), *widths])
+    command(
+        [
+            "demo",
+            str(folder),
+            "--items",
+            str(items),
+            "--users",
+            str(users),
+            "--interactions",
+            str(users * ROWS_A_USER),
+            *widths,
+        ]
+    )
 
 
 def night(folder: Path, items: int, settings: Sequence[str]) -> Night:
@@ -112,7 +132,9 @@ def table(title: str, nights: Sequence[Night]) -> None:
     heads = [f"{x.items:,} items: s (CPU s), peak MiB" for x in nights]
     print("| stage | " + " | ".join(heads) + " | exponent, wall | CPU |\n|" + "---|" * (3 + len(nights)))
     whole = [f"{x.wall:.1f} ({x.cpu:.1f}), {x.peak / 2**20:,.0f}" for x in nights]
-    print(f"| **whole run** | {' | '.join(whole)} | {_said(exponent(nights, 'wall', None))} | {_said(exponent(nights, 'cpu', None))} |")
+    print(
+        f"| **whole run** | {' | '.join(whole)} | {_said(exponent(nights, 'wall', None))} | {_said(exponent(nights, 'cpu', None))} |"
+    )
     for stage in nights[-1].seconds:
         cells = []
         for x in nights:
@@ -132,8 +154,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--items", type=int, nargs="+", default=[10_000, 100_000])
     parser.add_argument("--large", action="store_true", help="a million items as well")
-    parser.add_argument("--next-night", action="store_true", help="then the next night, incremental, 1 %% of the features changed")
-    parser.add_argument("--set", action="append", default=[], help="a setting for every run: resources.memory=8GiB; may be repeated")
+    parser.add_argument(
+        "--next-night", action="store_true", help="then the next night, incremental, 1 %% of the features changed"
+    )
+    parser.add_argument(
+        "--set", action="append", default=[], help="a setting for every run: resources.memory=8GiB; may be repeated"
+    )
     parser.add_argument("--folder", type=Path, help="where to write; a temporary folder by default")
     options = parser.parse_args()
     settings = [*options.set, *(["incremental.enabled=true"] if options.next_night else [])]
@@ -151,10 +177,16 @@ def main() -> None:
             if options.next_night:
                 command(["demo", str(folder), "--next-day", "--changed", str(CHANGED)])
                 later.append(night(folder, items, settings))
-    said = f"--items {' '.join(map(str, options.items))}" + " --large" * options.large + " --next-night" * options.next_night
+    said = (
+        f"--items {' '.join(map(str, options.items))}"
+        + " --large" * options.large
+        + " --next-night" * options.next_night
+    )
     said += "".join(f" --set {x}" for x in options.set)
     print(f"# A night as the catalog grows\n\n{machine()}\n\nCommand: `python -m benchmarks.scale {said}`\n")
-    print(f"Widths {WIDTHS['image']:,} and {WIDTHS['text']}, {USERS_AN_ITEM:g} users an item, {ROWS_A_USER} rows of the log a user.")
+    print(
+        f"Widths {WIDTHS['image']:,} and {WIDTHS['text']}, {USERS_AN_ITEM:g} users an item, {ROWS_A_USER} rows of the log a user."
+    )
     table("Cold", cold)
     if later:
         table("The next night, incremental, 1 % of the features changed and a day of the log more", later)

@@ -23,21 +23,21 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 
-from rectifier_core.anchors import AnchorsConfig
-from rectifier_core.arrays import Bool, Float32, Int64
-from rectifier_core.numerics import separation, unit_rows
-from rectifier_core.projection import ProjectionConfig, fit_projection
-from rectifier_core.records import Anchors
-from rectifier_core.seeding import generator
-from rectifier_core.segment_pooling import pool_segments
-from rectifier_core.segments import SegmentsConfig, judge_segments
-from rectifier_core.sequence_records import NO_LAG, Segments
-from rectifier_core.time_offset import TimeOffsetConfig, Track, recover_time_offset
-from tasks.demo_catalog import DemoConfig, write_demo
-from tasks.references import Ref, StageStore
-from tasks.saved_records import load_record
-from tasks.source import SourceConfig, read_source
-from tasks.stages import anchors_stage
+from rectifier_core.anchors.anchors import AnchorsConfig
+from rectifier_core.base.arrays import Bool, Float32, Int64
+from rectifier_core.base.numerics import separation, unit_rows
+from rectifier_core.base.records import Anchors
+from rectifier_core.base.seeding import generator
+from rectifier_core.base.sequence_records import NO_LAG, Segments
+from rectifier_core.projection.projection import ProjectionConfig, fit_projection
+from rectifier_core.sequences.segment_pooling import pool_segments
+from rectifier_core.sequences.segments import SegmentsConfig, judge_segments
+from rectifier_core.sequences.time_offset import TimeOffsetConfig, Track, recover_time_offset
+from tasks.demo.catalog import DemoConfig, write_demo
+from tasks.source.read import SourceConfig, read_source
+from tasks.stages.core_stages import anchors_stage
+from tasks.store.saved_records import load_record
+from tasks.store.store import Ref, StageStore
 
 DAY = date(2026, 6, 30)
 MODALITIES = ("video", "audio")
@@ -58,7 +58,9 @@ class Shop:
 
     def sequences(self, modality: str) -> tuple[Float32, Int64]:
         """The segments [S, D] and the items' bounds [I + 1]."""
-        return np.asarray(self.source.array(f"segments-{modality}")), np.asarray(self.source.array(f"offsets-{modality}"))
+        return np.asarray(self.source.array(f"segments-{modality}")), np.asarray(
+            self.source.array(f"offsets-{modality}")
+        )
 
 
 def make_shop(folder: Path, items: int, seed: int, spliced: float) -> Shop:
@@ -80,25 +82,34 @@ def make_shop(folder: Path, items: int, seed: int, spliced: float) -> Shop:
     place = {name: i for i, name in enumerate(source.array("item_ids").tolist())}
     wrong = {m: np.zeros(len(source.array(f"segments-{m}")), np.bool_) for m in MODALITIES}
     for row in pq.read_table(folder / "shop" / "truth" / "segments.parquet").to_pylist():
-        wrong[row["modality"]][source.array(f"offsets-{row['modality']}")[place[row["item_id"]]] + row["segment"]] = True
+        wrong[row["modality"]][source.array(f"offsets-{row['modality']}")[place[row["item_id"]]] + row["segment"]] = (
+            True
+        )
     return Shop(source=source, anchors=anchors, wrong=wrong, offset=config.time_offset)
 
 
 def calibration_error(doubt: Float32, wrong: Bool) -> float:
     """Expected calibration error over ten equal bins."""
     bins = np.minimum((doubt * 10).astype(np.int64), 9)
-    return float(sum(abs(doubt[bins == k].mean() - wrong[bins == k].mean()) * (bins == k).mean() for k in np.unique(bins)))
+    return float(
+        sum(abs(doubt[bins == k].mean() - wrong[bins == k].mean()) * (bins == k).mean() for k in np.unique(bins))
+    )
 
 
 def pooled_fit(shop: Shop, modality: str, seed: int) -> Float32:
     """Alignment of each segment by a map fitted on the pooled features of other items: [S], NaN without an anchor."""
     segments, offsets = shop.sequences(modality)
-    features, present = np.asarray(shop.source.array(f"features-{modality}")), np.asarray(shop.source.array(f"present-{modality}"))
+    features, present = (
+        np.asarray(shop.source.array(f"features-{modality}")),
+        np.asarray(shop.source.array(f"present-{modality}")),
+    )
     item = np.repeat(np.arange(len(present)), np.diff(offsets))
     folds = generator(seed, "benchmark", "folds").permutation(len(present)) % 5
     aligned = np.full(len(segments), np.nan, np.float32)
     for fold in range(5):
-        fitted = fit_projection(modality, features, present & (folds != fold), shop.anchors, ProjectionConfig(), seed=seed)
+        fitted = fit_projection(
+            modality, features, present & (folds != fold), shop.anchors, ProjectionConfig(), seed=seed
+        )
         rows = np.flatnonzero((folds[item] == fold) & shop.anchors.trained[item])
         centred: Float32 = unit_rows(segments[rows]) - fitted.feature_mean
         projected = unit_rows(centred @ fitted.weight)
@@ -119,26 +130,37 @@ def segment_row(shop: Shop, modality: str, seed: int) -> tuple[list[float], Segm
         return separation(score[known & ~wrong], score[known & wrong])
 
     plain = np.asarray(shop.source.array(f"features-{modality}"))
-    trimmed = pool_segments(plain, segments, offsets, found.probability, slice(0, len(plain)), SegmentsConfig().doubtful)
+    trimmed = pool_segments(
+        plain, segments, offsets, found.probability, slice(0, len(plain)), SegmentsConfig().doubtful
+    )
     hit = np.unique(item[wrong])
     own = np.zeros((len(hit), plain.shape[1]), np.float32)
     for row, i in enumerate(hit):
         own[row] = segments[(item == i) & ~wrong].mean(axis=0)
 
     def far(pooled: Float32) -> float:
-        return float(1 - np.einsum("ij,ij->i", unit_rows(pooled[hit]), unit_rows(own)).mean()) if len(hit) else float("nan")
+        return (
+            float(1 - np.einsum("ij,ij->i", unit_rows(pooled[hit]), unit_rows(own)).mean())
+            if len(hit)
+            else float("nan")
+        )
 
     known = ~np.isnan(found.probability)
     rate = float("nan") if found.wrong_rate is None else found.wrong_rate
     error = calibration_error(1 - found.probability[known], wrong[known]) if known.any() else float("nan")
-    aucs = [auc(score) for score in (pooled_fit(shop, modality, seed), found.alignment, found.consensus, found.probability)]
+    aucs = [
+        auc(score) for score in (pooled_fit(shop, modality, seed), found.alignment, found.consensus, found.probability)
+    ]
     return [float(wrong.mean()), *aucs, rate, error, far(plain), far(trimmed), seconds], found
 
 
 def track(shop: Shop, modality: str, judged: Segments, order: Int64 | None = None) -> Track:
     """One modality's sequences for the time offset, those of the items ``order`` instead of each item's own where given."""
     segments, offsets = shop.sequences(modality)
-    trusted, positions = ~(judged.probability < SegmentsConfig().doubtful), np.asarray(shop.source.array(f"positions-{modality}"))
+    trusted, positions = (
+        ~(judged.probability < SegmentsConfig().doubtful),
+        np.asarray(shop.source.array(f"positions-{modality}")),
+    )
     if order is not None:
         rows = np.concatenate([np.arange(offsets[i], offsets[i + 1]) for i in order])
         counts = np.diff(offsets)[order]
@@ -175,7 +197,9 @@ def shuffled_control(shop: Shop, modality: str, seed: int) -> Segments:
 
 def spread(values: Sequence[float]) -> str:
     """Mean and standard deviation over seeds."""
-    return "–" if np.isnan(values).any() else f"{np.mean(values):.3f} ± {np.std(values, ddof=min(1, len(values) - 1)):.3f}"
+    return (
+        "–" if np.isnan(values).any() else f"{np.mean(values):.3f} ± {np.std(values, ddof=min(1, len(values) - 1)):.3f}"
+    )
 
 
 def main() -> None:
@@ -200,10 +224,17 @@ def main() -> None:
                 offsets.append(offset_line(shop, judged, spliced, seed))
             print(f"{spliced:.0%} seed {seed} done", file=sys.stderr)
         for m in MODALITIES:
-            print(f"| {spliced:.0%} | {m} | " + " | ".join(spread(column) for column in zip(*rows[m], strict=True)) + " |", flush=True)
+            print(
+                f"| {spliced:.0%} | {m} | "
+                + " | ".join(spread(column) for column in zip(*rows[m], strict=True))
+                + " |",
+                flush=True,
+            )
     told = sum(x.identifiable for x in controls)
     highest = max(x.separation for x in controls)
-    print(f"\nAnchors dealt to other items: identifiable in {told} of {len(controls)} (separation at most {highest:.3f}).\n")
+    print(
+        f"\nAnchors dealt to other items: identifiable in {told} of {len(controls)} (separation at most {highest:.3f}).\n"
+    )
     print(
         "| spliced items | seed | planted offset | found | correlation there | next best lag | best by chance | wins in resamples "
         "| items that tell | of these right | sequences dealt to other items | seconds |\n|" + "---|" * 12

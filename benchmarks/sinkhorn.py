@@ -27,14 +27,14 @@ from benchmarks import sinkhorn_graphs as graphs
 from benchmarks.sinkhorn_peers import TOLERANCE, iterations, scores
 from benchmarks.synthetic_log import machine
 from benchmarks.top_k import Clock, resident
-from rectifier_core.anderson import Anderson
-from rectifier_core.arrays import Float32, Float64
-from rectifier_core.records import Affinity
-from rectifier_core.scaling import in_order, kernel_sums
-from rectifier_core.sinkhorn import Scaling, SinkhornConfig, balance
-from rectifier_core.support import Support, build_support
-from tasks.plan_stage import mapped_room
-from tasks.references import StageWriter
+from rectifier_core.base.arrays import Float32, Float64
+from rectifier_core.base.records import Affinity
+from rectifier_core.sinkhorn.anderson import Anderson
+from rectifier_core.sinkhorn.scaling import in_order, kernel_sums
+from rectifier_core.sinkhorn.sinkhorn import Scaling, SinkhornConfig, balance
+from rectifier_core.sinkhorn.sparse_graph import Support, build_support
+from tasks.stages.sinkhorn import mapped_room
+from tasks.store.store import StageWriter
 
 PEER_ITEMS, FOUND_ITEMS, MOST, GROWTH = 10_000, 20_000, 1000, (100_000, 300_000, 1_000_000)
 
@@ -42,7 +42,10 @@ PEER_ITEMS, FOUND_ITEMS, MOST, GROWTH = 10_000, 20_000, 1000, (100_000, 300_000,
 def scipy_products(support: Support, dtype: type) -> tuple[sp.csr_array, sp.csr_array]:
     """The same numbers by rows and by columns."""
     shape = (support.num_items,) * 2
-    sides = ((side.kernel.astype(dtype), side.indices, side.indptr.astype(np.int32)) for side in (support.rows, support.columns))
+    sides = (
+        (side.kernel.astype(dtype), side.indices, side.indptr.astype(np.int32))
+        for side in (support.rows, support.columns)
+    )
     by_row, by_column = (sp.csr_array(side, shape) for side in sides)
     return by_row, by_column
 
@@ -59,7 +62,10 @@ def steps(items: int, repeats: int) -> None:
         "| graph | SciPy float32 | SciPy float64 | our products | with float64 vectors | against SciPy float32 | float64 against float64 ",
         end="",
     )
-    print("| a whole step | mixing | million non-zeros a second a step | bytes a step moves over the graph's |\n|" + "---|" * 11)
+    print(
+        "| a whole step | mixing | million non-zeros a second a step | bytes a step moves over the graph's |\n|"
+        + "---|" * 11
+    )
     kinds = {"random columns": graphs.scattered(items), "columns within 2,000": graphs.scattered(items, within=2000)}
     kinds |= {"clusters, shuffled": graphs.drawn(items), "clusters, in order": graphs.drawn(items, shuffled=False)}
     for name, affinity in kinds.items():
@@ -99,7 +105,9 @@ def steps(items: int, repeats: int) -> None:
 
 def ordering(items: int, repeats: int) -> None:
     """What an order by likeness would bring and cost: items by the most wanted of their neighbours, three times over."""
-    print("| neighbours in the cluster | our products, shuffled | ordered | clusters in order | finding the order and relabelling |")
+    print(
+        "| neighbours in the cluster | our products, shuffled | ordered | clusters in order | finding the order and relabelling |"
+    )
     print("|---|---|---|---|---|")
     for near in (0.9, 0.6):
         given = graphs.drawn(items, near=near)
@@ -128,7 +136,9 @@ def ordering(items: int, repeats: int) -> None:
 
 def counts() -> None:
     """The table of iterations."""
-    print("| graph | first error | method | to 1e-3 | to 1e-6 | outcome at 1e-6 | mass on the diagonal |\n|" + "---|" * 7)
+    print(
+        "| graph | first error | method | to 1e-3 | to 1e-6 | outcome at 1e-6 | mass on the diagonal |\n|" + "---|" * 7
+    )
     for kind in graphs.SPREADS:
         affinity = graphs.found(kind, FOUND_ITEMS)
         for method in ("anderson", "knopp"):
@@ -141,7 +151,9 @@ def counts() -> None:
 
 def peers(folder: str | None) -> None:
     """The table against dense solvers."""
-    print("| data | solver | iterations | column error | CPU s | wall s | memory, MiB | times slower, CPU (wall) | times the memory |")
+    print(
+        "| data | solver | iterations | column error | CPU s | wall s | memory, MiB | times slower, CPU (wall) | times the memory |"
+    )
     print("|" + "---|" * 9)
     for kind in ("clustered", "iid"):
         anchors, features = graphs.points(kind, PEER_ITEMS)
@@ -152,7 +164,14 @@ def peers(folder: str | None) -> None:
             np.savez(Path(place) / "graph.npz", **given)
             base = None
             for name in ("ours", "pot", "ott"):
-                command = [sys.executable, "-m", "benchmarks.sinkhorn_peers", name, f"{place}/graph.npz", *([folder] if folder else [])]
+                command = [
+                    sys.executable,
+                    "-m",
+                    "benchmarks.sinkhorn_peers",
+                    name,
+                    f"{place}/graph.npz",
+                    *([folder] if folder else []),
+                ]
                 run = subprocess.run(command, capture_output=True, text=True, check=True)
                 got = json.loads(run.stdout.splitlines()[-1])
                 if "absent" in got:
@@ -178,7 +197,10 @@ def whole(affinity: Affinity, memory: int | None) -> tuple[float, float, int]:
 
 def growth() -> None:
     """The table of whole balances."""
-    print("| where | items | iterations | CPU s | memory added, MiB | million non-zeros a second an iteration |\n|" + "---|" * 6)
+    print(
+        "| where | items | iterations | CPU s | memory added, MiB | million non-zeros a second an iteration |\n|"
+        + "---|" * 6
+    )
     for name, memory in (("in memory", None), ("in files, 32 MiB of blocks", 32 << 20)):
         costs = []
         for items in GROWTH:
@@ -199,12 +221,20 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", default=["steps", "order", "iterations", "peers", "growth"])
     options = parser.parse_args()
     torch.set_num_threads(1)
-    print(f"Command: `python -m benchmarks.sinkhorn --items {options.items} --repeats {options.repeats}`, {machine()}\n")
+    print(
+        f"Command: `python -m benchmarks.sinkhorn --items {options.items} --repeats {options.repeats}`, {machine()}\n"
+    )
     tables = {
-        "steps": (f"A step, {options.items:,} items x {graphs.NEIGHBOURS}: CPU ms", lambda: steps(options.items, options.repeats)),
+        "steps": (
+            f"A step, {options.items:,} items x {graphs.NEIGHBOURS}: CPU ms",
+            lambda: steps(options.items, options.repeats),
+        ),
         "order": ("Ordering items by likeness: CPU ms", lambda: ordering(options.items, options.repeats)),
         "iterations": (f"Iterations, {FOUND_ITEMS:,} items x {graphs.NEIGHBOURS}, at most {MOST}", counts),
-        "peers": (f"Against dense solvers, {PEER_ITEMS:,} items, mean column error {TOLERANCE:g}", lambda: peers(options.peers)),
+        "peers": (
+            f"Against dense solvers, {PEER_ITEMS:,} items, mean column error {TOLERANCE:g}",
+            lambda: peers(options.peers),
+        ),
         "growth": ("A whole balance, clusters shuffled, graph built and plan made", growth),
     }
     for name in options.only:

@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 
 from benchmarks.top_k import Clock, resident
-from rectifier_core.records import Affinity
-from rectifier_core.sinkhorn import SinkhornConfig, balance
+from rectifier_core.base.records import Affinity
+from rectifier_core.sinkhorn.sinkhorn import SinkhornConfig, balance
 
 TOLERANCE, TEMPERATURE, MOST = 1e-3, 0.1, 2000
 Arrays = dict[str, np.ndarray]

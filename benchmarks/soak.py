@@ -26,7 +26,7 @@ from dataclasses import asdict, dataclass
 from datetime import date
 from pathlib import Path
 
-from flows.command_line import set_prefect_defaults
+from flows.commands.shared import set_prefect_defaults
 
 # What ends with age has to end within the soak: days of the table, run folders, the trend, files that the table dropped.
 KEPT = 7
@@ -56,10 +56,10 @@ class Sizes:
 
 def soak(folder: Path, nights: int, *, changed: float = 0.02, incremental: bool = False) -> Iterator[Sizes]:
     """Run that many nights below ``folder``; TMPDIR and PREFECT_HOME, where they lie in it, are watched too."""
-    from flows.rectify_catalog import rectify_catalog
-    from flows.run_config import RunConfig
-    from tasks.demo_catalog import DemoConfig, write_demo
-    from tasks.demo_next_day import add_day
+    from flows.config.run_config import RunConfig
+    from flows.nightly import rectify_catalog
+    from tasks.demo.catalog import DemoConfig, write_demo
+    from tasks.demo.next_day import add_day
 
     demo = folder / "demo"
     write_demo(demo, DemoConfig(items=400, users=640, interactions=10_000, days=10))
@@ -90,7 +90,9 @@ def resident_bytes() -> int:
 
 def under(folder: Path, apart: tuple[str, ...] = ()) -> tuple[int, int]:
     """How many files lie under a folder, but for those in folders called so, and their bytes."""
-    sizes = [x.stat().st_size for x in folder.rglob("*") if x.is_file() and not set(apart) & set(x.relative_to(folder).parts)]
+    sizes = [
+        x.stat().st_size for x in folder.rglob("*") if x.is_file() and not set(apart) & set(x.relative_to(folder).parts)
+    ]
     return len(sizes), sum(sizes)
 
 
@@ -101,7 +103,18 @@ def prefect_server(home: Path) -> Iterator[str]:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     url = f"http://127.0.0.1:{port}/api"
-    command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port), "--no-ui"]
+    command = [
+        sys.executable,
+        "-m",
+        "prefect",
+        "server",
+        "start",
+        "--host",
+        "127.0.0.1",
+        "--port",
+        str(port),
+        "--no-ui",
+    ]
     with (home / "server.log").open("w") as log, subprocess.Popen(command, stdout=log, stderr=log) as server:
         try:
             end = time.monotonic() + 300
@@ -137,7 +150,11 @@ def main() -> None:
         for name in ("prefect", "tmp"):
             (folder / name).mkdir(parents=True, exist_ok=True)
         set_prefect_defaults()
-        os.environ |= {"PREFECT_HOME": str(folder / "prefect"), "TMPDIR": str(folder / "tmp"), "PREFECT_LOGGING_LEVEL": "WARNING"}
+        os.environ |= {
+            "PREFECT_HOME": str(folder / "prefect"),
+            "TMPDIR": str(folder / "tmp"),
+            "PREFECT_LOGGING_LEVEL": "WARNING",
+        }
         with prefect_server(folder / "prefect") as url:
             os.environ["PREFECT_API_URL"] = url
             tempfile.tempdir = None
@@ -147,7 +164,9 @@ def main() -> None:
     if options.as_json:
         print("\n".join(json.dumps(asdict(x)) for x in found))
         return
-    given = f"--nights {options.nights} --changed {options.changed:g}" + (" --incremental" if options.incremental else "")
+    given = f"--nights {options.nights} --changed {options.changed:g}" + (
+        " --incremental" if options.incremental else ""
+    )
     print(f"Command: `python -m benchmarks.soak {given}`\n")
     print("\n".join(table_of(found)))
 
@@ -162,14 +181,18 @@ def table_of(found: list[Sizes]) -> list[str]:
         if sizes.night <= 3 or sizes.night % 5 == 0 or sizes is found[-1]:
             kib = [f"{files:,}, {size / 1024:,.0f}" for files, size in (sizes.places[x] for x in PLACES)]
             lines.append(
-                f"| {sizes.night} | " + " | ".join(kib) + f" | {sizes.memory / 2**20:,.0f} | {sizes.open_files} | {sizes.seconds:.1f} |"
+                f"| {sizes.night} | "
+                + " | ".join(kib)
+                + f" | {sizes.memory / 2**20:,.0f} | {sizes.open_files} | {sizes.seconds:.1f} |"
             )
     half, last = found[len(found) // 2], found[-1]
     later = last.night - half.night
     if later:
         grown = [f"{(last.places[x][1] - half.places[x][1]) / 1024 / later:,.1f}" for x in PLACES]
         lines.append(
-            f"| KiB a night since {half.night} | " + " | ".join(grown) + f" | {(last.memory - half.memory) / 1024 / later:,.1f} | | |"
+            f"| KiB a night since {half.night} | "
+            + " | ".join(grown)
+            + f" | {(last.memory - half.memory) / 1024 / later:,.1f} | | |"
         )
     return lines
 

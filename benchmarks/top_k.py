@@ -19,11 +19,11 @@ import faiss
 import numpy as np
 
 from benchmarks.placed import placed
-from rectifier_core.affinity import AffinityConfig, find_neighbours
-from rectifier_core.arrays import Float32, Int64
-from rectifier_core.numerics import row_blocks, unit_rows
-from rectifier_core.seeding import generator
-from rectifier_core.top_k import in_threads, lay_out, search_all
+from rectifier_core.affinity.affinity import AffinityConfig, find_neighbours
+from rectifier_core.affinity.top_k import in_threads, lay_out, search_all
+from rectifier_core.base.arrays import Float32, Int64
+from rectifier_core.base.numerics import row_blocks, unit_rows
+from rectifier_core.base.seeding import generator
 
 WIDTH, COUNT, SAMPLE, BATCH, PAIRS = 64, 20, 2000, 8192, 10**9
 
@@ -31,7 +31,9 @@ WIDTH, COUNT, SAMPLE, BATCH, PAIRS = 64, 20, 2000, 8192, 10**9
 def clustered(items: int) -> tuple[Float32, Float32]:
     """Queries and features [I, D], the same."""
     rng, clusters = generator(0, "clustered"), max(20, items // 250)
-    latent = rng.standard_normal((clusters, 24))[rng.integers(clusters, size=items)] + 0.7 * rng.standard_normal((items, 24))
+    latent = rng.standard_normal((clusters, 24))[rng.integers(clusters, size=items)] + 0.7 * rng.standard_normal(
+        (items, 24)
+    )
     spread = rng.standard_normal((24, WIDTH)) / np.sqrt(24)
     rows = unit_rows((latent @ spread + 0.2 * rng.standard_normal((items, WIDTH))).astype(np.float32))
     return rows, rows
@@ -75,7 +77,9 @@ def ours_exact(features: Float32, queries: Float32, threads: int) -> np.ndarray:
     panels = lay_out(features, np.arange(len(features)), np.array([0, len(features)]))
     laid = clock.read() * len(queries) / len(features)
     clock = Clock()
-    for _ in in_threads(lambda block: search_all(panels, queries[block], COUNT), list(row_blocks(len(queries), BATCH)), threads):
+    for _ in in_threads(
+        lambda block: search_all(panels, queries[block], COUNT), list(row_blocks(len(queries), BATCH)), threads
+    ):
         pass
     return laid + clock.read()
 
@@ -90,7 +94,9 @@ def measure(kind: str, items: int, whole: int, threads: int) -> tuple[str, float
     """One line of the table, and the CPU seconds of the search by lists."""
     queries, features = KINDS[kind](items)
     rng = generator(1, "asked")
-    asked: Int64 = np.arange(items) if items <= whole else np.sort(rng.choice(items, min(items, 4 * SAMPLE), replace=False))
+    asked: Int64 = (
+        np.arange(items) if items <= whole else np.sort(rng.choice(items, min(items, 4 * SAMPLE), replace=False))
+    )
     halves = np.array_split(asked, 2)
     index = faiss.IndexFlatIP(WIDTH)
     index.add(features)
@@ -122,9 +128,18 @@ def main() -> None:
     asked, found = clustered(3000)
     small = placed(found, asked)
     find_neighbours(small, AffinityConfig(index="ivf"), seed=0)
-    cpu = next((line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")), "")
+    cpu = next(
+        (
+            line.split(":")[1].strip()
+            for line in Path("/proc/cpuinfo").read_text().splitlines()
+            if line.startswith("model name")
+        ),
+        "",
+    )
     sizes = " ".join(map(str, options.sizes))
-    print(f"Command: `python -m benchmarks.top_k --sizes {sizes} --whole {options.whole} --threads {options.threads}`, {cpu}\n")
+    print(
+        f"Command: `python -m benchmarks.top_k --sizes {sizes} --whole {options.whole} --threads {options.threads}`, {cpu}\n"
+    )
     print(
         "| data | items | FAISS flat: CPU s | our exact search: times faster, CPU (wall) | lists | all of it: CPU s | recall, as reported",
         end="",

@@ -11,7 +11,9 @@ from pathlib import Path
 def listed(extras: list[str]) -> str:
     """The project's own requirements and those of its extras, one a line."""
     project = tomllib.loads(Path("pyproject.toml").read_text(encoding="utf-8"))["project"]
-    return "\n".join([*project["dependencies"], *(x for extra in extras for x in project["optional-dependencies"][extra])])
+    return "\n".join(
+        [*project["dependencies"], *(x for extra in extras for x in project["optional-dependencies"][extra])]
+    )
 
 
 def refuse_cuda() -> None:

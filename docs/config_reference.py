@@ -15,8 +15,8 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from pydantic_core import PydanticUndefined
 
-from flows.run_config import RunConfig
-from tasks.config_file import DEFAULT_FOLDERS
+from flows.config.run_config import RunConfig
+from flows.config.toml_file import DEFAULT_FOLDERS
 
 OPENING = """# Configuration
 
@@ -117,7 +117,9 @@ def _type(hint: Any) -> str:
     if origin is not None and issubclass(origin, Mapping):
         return "table"
     plain = {str: "text", int: "whole number", float: "number", bool: "true or false"}
-    return plain.get(hint) or (_type(hint.__value__) if hasattr(hint, "__value__") else str(getattr(hint, "__name__", hint)))
+    return plain.get(hint) or (
+        _type(hint.__value__) if hasattr(hint, "__value__") else str(getattr(hint, "__name__", hint))
+    )
 
 
 def _default_of(field: Field[Any]) -> str:

@@ -7,8 +7,12 @@ from typing import Annotated, Any, TypeVar
 
 import typer
 
-from flows.backfill_command import backfill
-from flows.command_line import (
+from flows.commands.backfill import backfill
+from flows.commands.observe import freshness, metrics
+from flows.commands.refresh import refresh
+from flows.commands.rollback import rollback
+from flows.commands.server import server
+from flows.commands.shared import (
     AsJson,
     ConfigFile,
     Debug,
@@ -24,17 +28,16 @@ from flows.command_line import (
     set_prefect_defaults,
     told_by,
 )
-from flows.observe_commands import freshness, metrics
-from flows.refresh_command import refresh
-from flows.rollback_command import rollback
-from flows.server_command import server
-from flows.status_command import status
+from flows.commands.status import status
 from tasks.errors import InputError
 
 Number = TypeVar("Number", int, float)
 
 app = typer.Typer(
-    add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help="Find and mend features that belong to another item."
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="Find and mend features that belong to another item.",
 )
 app.add_typer(server, name="server")
 
@@ -46,15 +49,25 @@ def demo(
     users: Annotated[int | None, typer.Option(help="How many users; 1.6 an item by default.")] = None,
     interactions: Annotated[int | None, typer.Option(help="How many rows the log gets; 25 a user by default.")] = None,
     seed: Annotated[int, typer.Option(help="The same seed gives the same bytes.")] = 7,
-    mismatch: Annotated[list[str] | None, typer.Option(help="Share of a modality to swap among items: image=0.2. May be repeated.")] = None,
-    width: Annotated[list[str] | None, typer.Option(help="Length of a modality's vectors: image=1280. May be repeated.")] = None,
+    mismatch: Annotated[
+        list[str] | None, typer.Option(help="Share of a modality to swap among items: image=0.2. May be repeated.")
+    ] = None,
+    width: Annotated[
+        list[str] | None, typer.Option(help="Length of a modality's vectors: image=1280. May be repeated.")
+    ] = None,
     sequences: Annotated[
-        bool, typer.Option("--sequences", help="Add a video and an audio modality: sequences with planted wrong segments.")
+        bool,
+        typer.Option("--sequences", help="Add a video and an audio modality: sequences with planted wrong segments."),
     ] = False,
     next_day: Annotated[
-        bool, typer.Option("--next-day", help="Add a day to the demo that is there: a new snapshot, and one more day of the log.")
+        bool,
+        typer.Option(
+            "--next-day", help="Add a day to the demo that is there: a new snapshot, and one more day of the log."
+        ),
     ] = False,
-    changed: Annotated[float, typer.Option("--changed", help="With --next-day: the share of features that change.")] = 0.01,
+    changed: Annotated[
+        float, typer.Option("--changed", help="With --next-day: the share of features that change.")
+    ] = 0.01,
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
@@ -62,17 +75,27 @@ def demo(
 
     def work() -> dict[str, Any]:
         if next_day:
-            from tasks.demo_next_day import add_day
+            from tasks.demo.next_day import add_day
 
             return add_day(folder, changed, printed_progress())
-        from tasks.demo_catalog import DemoConfig, write_demo
-        from tasks.demo_config import DEFAULT_MISMATCH, DEFAULT_WIDTHS
+        from tasks.demo.catalog import DemoConfig, write_demo
+        from tasks.demo.config import DEFAULT_MISMATCH, DEFAULT_WIDTHS
 
         try:
-            rates = dict(DEFAULT_MISMATCH) | dict(_of_modality("--mismatch", x, float, "a share: image=0.2") for x in mismatch or ())
-            widths = dict(DEFAULT_WIDTHS) | dict(_of_modality("--width", x, int, "a length: image=1280") for x in width or ())
+            rates = dict(DEFAULT_MISMATCH) | dict(
+                _of_modality("--mismatch", x, float, "a share: image=0.2") for x in mismatch or ()
+            )
+            widths = dict(DEFAULT_WIDTHS) | dict(
+                _of_modality("--width", x, int, "a length: image=1280") for x in width or ()
+            )
             config = DemoConfig(
-                items=items, users=users, interactions=interactions, seed=seed, mismatch=rates, widths=widths, sequences=sequences
+                items=items,
+                users=users,
+                interactions=interactions,
+                seed=seed,
+                mismatch=rates,
+                widths=widths,
+                sequences=sequences,
             )
         except ValueError as error:
             raise InputError(f"demo: {error}") from error
@@ -91,7 +114,9 @@ def demo(
 @app.command()
 def rectify(
     config: ConfigFile,
-    as_of: Annotated[str | None, typer.Option("--as-of", help="The day to publish, YYYY-MM-DD; the newest in the data by default.")] = None,
+    as_of: Annotated[
+        str | None, typer.Option("--as-of", help="The day to publish, YYYY-MM-DD; the newest in the data by default.")
+    ] = None,
     overrides: Overrides = None,
     as_json: AsJson = False,
     debug: Debug = False,
@@ -100,7 +125,7 @@ def rectify(
 
     def work() -> dict[str, Any]:
         set_prefect_defaults()
-        from flows.rectify_command import rectify_day
+        from flows.commands.rectify import rectify_day
 
         if not debug:
             hide_tracebacks()
@@ -112,12 +137,22 @@ def rectify(
 @app.command()
 def audit(
     config: ConfigFile,
-    as_of: Annotated[str | None, typer.Option("--as-of", help="The day to audit, YYYY-MM-DD; the newest in the data by default.")] = None,
-    fdr: Annotated[float | None, typer.Option("--fdr", help="List suspects while this share of them is innocent; 0.1 by default.")] = None,
+    as_of: Annotated[
+        str | None, typer.Option("--as-of", help="The day to audit, YYYY-MM-DD; the newest in the data by default.")
+    ] = None,
+    fdr: Annotated[
+        float | None, typer.Option("--fdr", help="List suspects while this share of them is innocent; 0.1 by default.")
+    ] = None,
     top: Annotated[int | None, typer.Option("--top", help="List so many, the least trusted, instead.")] = None,
-    out: Annotated[Path | None, typer.Option("--out", help="Where the findings go; beside the day's report by default.")] = None,
-    labels: Annotated[Path | None, typer.Option("--labels", help="A hand check: CSV or Parquet of item_id, modality, is_mismatch.")] = None,
-    hand_check: Annotated[int, typer.Option("--hand-check", help="Draw so many judged items a modality to look at.")] = 0,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Where the findings go; beside the day's report by default.")
+    ] = None,
+    labels: Annotated[
+        Path | None, typer.Option("--labels", help="A hand check: CSV or Parquet of item_id, modality, is_mismatch.")
+    ] = None,
+    hand_check: Annotated[
+        int, typer.Option("--hand-check", help="Draw so many judged items a modality to look at.")
+    ] = 0,
     overrides: Overrides = None,
     as_json: AsJson = False,
     debug: Debug = False,
@@ -126,7 +161,7 @@ def audit(
 
     def work() -> dict[str, Any]:
         set_prefect_defaults()
-        from tasks.audit_inputs import AuditOptions
+        from tasks.audit.inputs import AuditOptions
 
         if fdr is not None and top is not None:
             raise InputError("--fdr, --top: give one of the two")
@@ -135,14 +170,14 @@ def audit(
         except ValueError as error:
             raise InputError(str(error)) from error
         settings, day = read_config_and_day(config, overrides, as_of)
-        from flows.audit_catalog import audit_catalog
+        from flows.audit import audit_catalog
 
         if not debug:
             hide_tracebacks()
         return audit_catalog(settings, day, options, None if out is None else out.absolute())
 
     def told(found: dict[str, Any]) -> str:
-        from tasks.audit_words import told_audit
+        from tasks.audit.explanations import told_audit
 
         return told_audit(found)
 
@@ -152,8 +187,12 @@ def audit(
 @app.command()
 def compare(
     config: ConfigFile,
-    as_of: Annotated[str | None, typer.Option("--as-of", help="The day to compare, YYYY-MM-DD; the newest in the data by default.")] = None,
-    out: Annotated[Path | None, typer.Option("--out", help="Where the comparison goes; beside the day's report by default.")] = None,
+    as_of: Annotated[
+        str | None, typer.Option("--as-of", help="The day to compare, YYYY-MM-DD; the newest in the data by default.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Where the comparison goes; beside the day's report by default.")
+    ] = None,
     overrides: Overrides = None,
     as_json: AsJson = False,
     debug: Debug = False,
@@ -163,14 +202,14 @@ def compare(
     def work() -> dict[str, Any]:
         set_prefect_defaults()
         settings, day = read_config_and_day(config, overrides, as_of)
-        from flows.compare_nights import compare_nights
+        from flows.compare import compare_nights
 
         if not debug:
             hide_tracebacks()
         return compare_nights(settings, day, None if out is None else out.absolute())
 
     def told(found: dict[str, Any]) -> str:
-        from tasks.comparison_page import told_comparison
+        from tasks.compare.page import told_comparison
 
         return "\n".join([*told_comparison(found), "", f"written to {found['page']}"])
 
@@ -180,12 +219,22 @@ def compare(
 @app.command()
 def evaluate(
     config: ConfigFile,
-    backbones: Annotated[str | None, typer.Option("--backbones", help="Recommenders to train: vbpr,freedom. All six by default.")] = None,
-    modality: Annotated[str | None, typer.Option("--modality", help="What to damage: all, or one modality; several by commas.")] = None,
-    corruption: Annotated[str | None, typer.Option("--corruption", help="Shares of features to damage: 0,0.2,0.4.")] = None,
+    backbones: Annotated[
+        str | None, typer.Option("--backbones", help="Recommenders to train: vbpr,freedom. All six by default.")
+    ] = None,
+    modality: Annotated[
+        str | None, typer.Option("--modality", help="What to damage: all, or one modality; several by commas.")
+    ] = None,
+    corruption: Annotated[
+        str | None, typer.Option("--corruption", help="Shares of features to damage: 0,0.2,0.4.")
+    ] = None,
     seeds: Annotated[int | None, typer.Option("--seeds", help="How many seeds; 5 by default.")] = None,
-    out: Annotated[Path | None, typer.Option("--out", help="Where results and report go; beside the runs by default.")] = None,
-    as_of: Annotated[str | None, typer.Option("--as-of", help="The day to evaluate, YYYY-MM-DD; the newest by default.")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Where results and report go; beside the runs by default.")
+    ] = None,
+    as_of: Annotated[
+        str | None, typer.Option("--as-of", help="The day to evaluate, YYYY-MM-DD; the newest by default.")
+    ] = None,
     overrides: Overrides = None,
     as_json: AsJson = False,
     debug: Debug = False,
@@ -196,7 +245,7 @@ def evaluate(
 
     def work() -> dict[str, Any]:
         set_prefect_defaults()
-        from flows.evaluate_command import evaluate_day, failed_told
+        from flows.commands.evaluate import evaluate_day, failed_told
 
         if not debug:
             hide_tracebacks()
@@ -214,7 +263,7 @@ def versions(config: ConfigFile, overrides: Overrides = None, as_json: AsJson = 
     """List the versions of the published table, newest first."""
 
     def work() -> dict[str, Any]:
-        from tasks.table_history import list_versions
+        from tasks.table.history import list_versions
 
         return {"versions": list_versions(read_run_config(config, overrides).publish)}
 
@@ -229,12 +278,21 @@ app.command()(refresh)
 def export(
     config: ConfigFile,
     format: Annotated[str, typer.Option("--format", help="mmrec, npy or parquet.")],
-    out: Annotated[Path, typer.Option("--out", help="The folder to write; an earlier export in it is replaced in one step.")],
-    version: Annotated[int | None, typer.Option("--version", help="The version to export; the newest by default.")] = None,
-    day: Annotated[str | None, typer.Option("--day", help="The day to export, YYYY-MM-DD; the version's newest by default.")] = None,
+    out: Annotated[
+        Path, typer.Option("--out", help="The folder to write; an earlier export in it is replaced in one step.")
+    ],
+    version: Annotated[
+        int | None, typer.Option("--version", help="The version to export; the newest by default.")
+    ] = None,
+    day: Annotated[
+        str | None, typer.Option("--day", help="The day to export, YYYY-MM-DD; the version's newest by default.")
+    ] = None,
     split: Annotated[
         str | None,
-        typer.Option("--split", help="How mmrec divides the log: column, random or time. By evaluation.split_column, else random."),
+        typer.Option(
+            "--split",
+            help="How mmrec divides the log: column, random or time. By evaluation.split_column, else random.",
+        ),
     ] = None,
     overrides: Overrides = None,
     as_json: AsJson = False,
@@ -243,7 +301,7 @@ def export(
     """Write published features to a folder for a consumer that reads no Delta tables."""
 
     def work() -> dict[str, Any]:
-        from flows.export_table import ExportOptions, export_table
+        from flows.export import ExportOptions, export_table
 
         options = ExportOptions(format=format, out=out, version=version, day=given_day(day, "--day"), split=split)
         return export_table(config, overrides or (), options, printed_progress())
@@ -262,13 +320,13 @@ def score(
     """Hold the published trust against what the demo planted."""
 
     def work() -> dict[str, Any]:
-        from tasks.demo_score import score_ranking
-        from tasks.table_files import storage_options
+        from tasks.demo.score import score_ranking
+        from tasks.table.files import storage_options
 
         return score_ranking(read_run_config(config, overrides).publish.uri, truth, storage_options=storage_options())
 
     def told(found: dict[str, Any]) -> str:
-        from tasks.demo_score import describe_score
+        from tasks.demo.score import describe_score
 
         return describe_score(found)
 

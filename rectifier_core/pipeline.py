@@ -6,19 +6,19 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from rectifier_core.affinity import AffinityConfig, find_neighbours
-from rectifier_core.anchors import AnchorsConfig, train_anchors
-from rectifier_core.arrays import Bool, Int32
-from rectifier_core.copies import CopiesConfig, find_copies
-from rectifier_core.devices import CPU
-from rectifier_core.numerics import Progress, silent
-from rectifier_core.projection import ProjectionConfig, fit_projection
-from rectifier_core.published_records import Rectified
-from rectifier_core.records import Affinity, Anchors, Catalog, Copies, Interactions, Plan, Projection, Trust
-from rectifier_core.rectify import RectifyConfig, decide_status, rectify_rows
-from rectifier_core.sinkhorn import SinkhornConfig, balance
-from rectifier_core.trust import TrustConfig, judge_trust
-from rectifier_core.witness import WitnessConfig, place_by_features, witness_pairs
+from rectifier_core.affinity.affinity import AffinityConfig, find_neighbours
+from rectifier_core.anchors.anchors import AnchorsConfig, train_anchors
+from rectifier_core.base.arrays import Bool, Int32
+from rectifier_core.base.devices import CPU
+from rectifier_core.base.numerics import Progress, silent
+from rectifier_core.base.published_records import Rectified
+from rectifier_core.base.records import Affinity, Anchors, Catalog, Copies, Interactions, Plan, Projection, Trust
+from rectifier_core.copies.copies import CopiesConfig, find_copies
+from rectifier_core.projection.cross_modal import WitnessConfig, place_by_features, witness_pairs
+from rectifier_core.projection.projection import ProjectionConfig, fit_projection
+from rectifier_core.rectify.rectify import RectifyConfig, decide_status, rectify_rows
+from rectifier_core.sinkhorn.sinkhorn import SinkhornConfig, balance
+from rectifier_core.trust.trust import TrustConfig, judge_trust
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,14 +68,20 @@ def judge_catalog(
 ) -> Judged:
     """Find copies, project every modality, hold modalities against one another, and say how far each feature can be trusted."""
     features = catalog.features
-    copies = {m: find_copies(m, x, catalog.present[m], anchors, config.copies, seed=seed, progress=progress) for m, x in features.items()}
+    copies = {
+        m: find_copies(m, x, catalog.present[m], anchors, config.copies, seed=seed, progress=progress)
+        for m, x in features.items()
+    }
     telling: dict[str, Bool] = {m: catalog.present[m] & ~copies[m].placeholder for m in features}
     projections = {
         m: fit_projection(m, x, telling[m], anchors, config.projection, seed=seed, device=device, progress=progress)
         for m, x in features.items()
     }
     pairs = witness_pairs({m: x.shape[1] for m, x in features.items()}, config.witness)
-    places = {m: place_by_features(m, features[m], telling[m], config.witness, seed=seed) for m in {target for _, target in pairs}}
+    places = {
+        m: place_by_features(m, features[m], telling[m], config.witness, seed=seed)
+        for m in {target for _, target in pairs}
+    }
     witnesses = {
         (m, other): fit_projection(
             m, features[m], telling[m], places[other], config.projection, seed=seed, device=device, progress=progress
@@ -105,7 +111,8 @@ def rectify_catalog(
     anchors = anchors or train_anchors(interactions, config.anchors, seed=seed, device=device, progress=progress)
     judged = judge_catalog(catalog, anchors, config, seed=seed, category=category, device=device, progress=progress)
     affinities = {
-        m: find_neighbours(x, config.affinity, seed=seed, device=device, progress=progress) for m, x in judged.projections.items()
+        m: find_neighbours(x, config.affinity, seed=seed, device=device, progress=progress)
+        for m, x in judged.projections.items()
     }
     plans = {m: balance(x, config.sinkhorn, progress=progress) for m, x in affinities.items()}
     status = {

@@ -13,11 +13,11 @@ import numba
 import numpy as np
 import torch
 
-from rectifier_core.arrays import Float32
-from rectifier_core.numerics import row_blocks
-from rectifier_core.published_records import Check, QualityReport, Status
-from rectifier_core.shards import kernel, read_only
-from rectifier_core.top_k import in_threads
+from rectifier_core.affinity.top_k import in_threads
+from rectifier_core.base.arrays import Float32
+from rectifier_core.base.numerics import row_blocks
+from rectifier_core.base.published_records import Check, QualityReport, Status
+from rectifier_core.base.threads import kernel, read_only
 
 WARNABLE = ("marginal_error", "changed", "norm_ratio", "drift", "rate_jump", "shadow")
 """Checks that may be told to warn; that rows add up and values are numbers is never a matter of taste."""
@@ -131,7 +131,10 @@ def measure_modality(
     )
 
 
-@kernel(numba.void(read_only(numba.float32, 2), read_only(numba.float32, 2), numba.float64[:, ::1]), fastmath={"reassoc", "contract"})
+@kernel(
+    numba.void(read_only(numba.float32, 2), read_only(numba.float32, 2), numba.float64[:, ::1]),
+    fastmath={"reassoc", "contract"},
+)
 def _square(before: Any, after: Any, squares: Any) -> None:
     """Squared lengths of both rows, and their product: not finite where a value is not, for no square of a float32 overflows."""
     for row in range(len(before)):
@@ -163,7 +166,9 @@ def judge_quality(
         checks += _of_modality(name, found, config)
     if shadow is not None:
         label = f"shadow {shadow.backbone}: change of Recall@20 by rectification, relative, upper end of its interval"
-        checks.append(_check(label, shadow.highest, "at least", -shadow.tolerance, blocking="shadow" not in config.warn))
+        checks.append(
+            _check(label, shadow.highest, "at least", -shadow.tolerance, blocking="shadow" not in config.warn)
+        )
     return QualityReport(checks=tuple(checks))
 
 

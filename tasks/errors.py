@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tasks.credentials import masked
+from tasks.masking import masked
 
 INTERRUPTED = 130
 

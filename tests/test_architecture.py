@@ -148,7 +148,9 @@ def test_a_stage_imports_leaves_only(path: Path) -> None:
 
 def test_a_cold_run_knows_nothing_of_incremental_ones() -> None:
     core = sources("rectifier_core")
-    assert {path.parent.name for path in core if any(x.startswith("rectifier_core.incremental") for x in imports(path))} == {"incremental"}
+    assert {
+        path.parent.name for path in core if any(x.startswith("rectifier_core.incremental") for x in imports(path))
+    } == {"incremental"}
 
 
 @pytest.mark.parametrize("path", sources("rectifier_core"), ids=lambda path: str(path.relative_to(ROOT)))

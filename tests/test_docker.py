@@ -29,7 +29,9 @@ def test_hadolint_finds_nothing() -> None:
     tool = shutil.which("hadolint", path=str(Path(sys.executable).parent)) or shutil.which("hadolint")
     if tool is None:
         pytest.skip("hadolint is not installed")
-    done = subprocess.run([tool, "--failure-threshold", "style", str(DOCKER / "Dockerfile")], capture_output=True, text=True, timeout=60)
+    done = subprocess.run(
+        [tool, "--failure-threshold", "style", str(DOCKER / "Dockerfile")], capture_output=True, text=True, timeout=60
+    )
     assert (done.returncode, done.stdout) == (0, "")
 
 
@@ -37,9 +39,18 @@ def test_the_last_stage_has_no_root_no_compiler_and_no_secret() -> None:
     last = (DOCKER / "Dockerfile").read_text().split("\nFROM ")[-1]
     instructions = [x for x in last.splitlines() if not x.startswith("#")]
     assert [x for x in instructions if x.startswith("USER ")] == ["USER 10001"]
-    installed = next(x for x in instructions if "apt-get install" in x).split("--no-install-recommends")[1].replace("\\", "").split()
+    installed = (
+        next(x for x in instructions if "apt-get install" in x)
+        .split("--no-install-recommends")[1]
+        .replace("\\", "")
+        .split()
+    )
     assert installed == ["tini"]
-    assert not [x for x in instructions if x.startswith(("ARG", "ENV")) and any(y in x.upper() for y in ("SECRET", "PASSWORD", "TOKEN"))]
+    assert not [
+        x
+        for x in instructions
+        if x.startswith(("ARG", "ENV")) and any(y in x.upper() for y in ("SECRET", "PASSWORD", "TOKEN"))
+    ]
 
 
 def test_only_what_runs_is_copied() -> None:
@@ -50,7 +61,9 @@ def test_only_what_runs_is_copied() -> None:
 
 def test_the_compose_file_is_one(compose: dict[str, Any]) -> None:
     schema = json.loads((ROOT / "tests" / "compose-spec.json").read_text())
-    wrong = [f"{'.'.join(map(str, x.absolute_path))}: {x.message}" for x in Draft7Validator(schema).iter_errors(compose)]
+    wrong = [
+        f"{'.'.join(map(str, x.absolute_path))}: {x.message}" for x in Draft7Validator(schema).iter_errors(compose)
+    ]
     assert not wrong
 
 
@@ -77,7 +90,11 @@ def test_passwords_are_files(compose: dict[str, Any]) -> None:
     secrets = compose["secrets"]
     assert all(set(x) == {"file"} for x in secrets.values())
     for name, service in compose["services"].items():
-        shown = {key: value for key, value in (service.get("environment") or {}).items() if "PASSWORD" in key or "SECRET" in key}
+        shown = {
+            key: value
+            for key, value in (service.get("environment") or {}).items()
+            if "PASSWORD" in key or "SECRET" in key
+        }
         assert all(key.endswith("_FILE") and value.startswith("/run/secrets/") for key, value in shown.items()), name
         for secret in service.get("secrets", []):
             assert (secret if isinstance(secret, str) else secret["source"]) in secrets
@@ -98,7 +115,10 @@ def test_secrets_become_variables_of_the_command_alone(tmp_path: Path) -> None:
     (tmp_path / "secrets" / "lower").write_text("no variable")
     (tmp_path / "script.sh").write_text(script)
     done = subprocess.run(
-        ["sh", str(tmp_path / "script.sh"), "sh", "-c", 'printf "%s" "$TRIED_PASSWORD"'], capture_output=True, text=True, timeout=30
+        ["sh", str(tmp_path / "script.sh"), "sh", "-c", 'printf "%s" "$TRIED_PASSWORD"'],
+        capture_output=True,
+        text=True,
+        timeout=30,
     )
     assert (done.returncode, done.stdout) == (0, "a b'$(x)\"c")
 

@@ -16,11 +16,13 @@ import pytest
 import typer.main
 
 from flows.__main__ import app
-from flows.run_config import RunConfig
-from tasks.config_file import read_config
+from flows.config.run_config import RunConfig
+from flows.config.toml_file import read_config
 
 ROOT = Path(__file__).parents[1]
-LISTED = subprocess.run(["git", "ls-files", "*.md"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
+LISTED = subprocess.run(
+    ["git", "ls-files", "*.md"], cwd=ROOT, capture_output=True, text=True, check=True
+).stdout.split()
 PAGES = [ROOT / x for x in LISTED if (ROOT / x).exists()]
 WRITTEN = [x for x in PAGES if x.parent.name != "results" and x.relative_to(ROOT).parts[:2] != ("docs", "evidence")]
 NAMED_BY_MODALITY = ("source.modalities", "source.embedding_models")
@@ -179,7 +181,9 @@ def test_settings_exist(path: Path) -> None:
                     unknown.append(f"[{section}]")
             elif section and section not in NAMED_BY_MODALITY and (key := re.match(r"([a-z_]+) = ", line)):
                 unknown += [f"{section}.{key[1]}"] if f"{section}.{key[1]}" not in keys else []
-    said = re.findall(r"`\[([a-z_]+)\] ([a-z_]+)", text_of(path)) + re.findall(r"--set ([a-z_]+)\.([a-z_]+)=", text_of(path))
+    said = re.findall(r"`\[([a-z_]+)\] ([a-z_]+)", text_of(path)) + re.findall(
+        r"--set ([a-z_]+)\.([a-z_]+)=", text_of(path)
+    )
     # The changelog also names what is gone.
     said = [] if path.name == "CHANGELOG.md" else said
     unknown += [f"{section}.{key}" for section, key in said if f"{section}.{key}" not in keys and section != "section"]
@@ -201,7 +205,9 @@ def test_the_configuration_page_is_what_the_code_gives() -> None:
 
 
 def test_messages_that_the_faq_explains_are_said_somewhere() -> None:
-    sources = "".join(x.read_text() for room in ("flows", "tasks", "rectifier_core") for x in sorted((ROOT / room).rglob("*.py")))
+    sources = "".join(
+        x.read_text() for room in ("flows", "tasks", "rectifier_core") for x in sorted((ROOT / room).rglob("*.py"))
+    )
     said = [
         x
         for heading in re.findall(r"^### (.+)$", text_of(ROOT / "docs" / "faq.md"), re.MULTILINE)

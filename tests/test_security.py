@@ -11,11 +11,47 @@ import pytest
 ROOT = Path(__file__).parents[1]
 ROOMS = ("rectifier_core", "tasks", "flows", "deployments")
 # Modules whose readers run code that a file holds.
-UNSAFE_MODULES = {"pickle", "cPickle", "_pickle", "dill", "cloudpickle", "joblib", "shelve", "marshal", "jsonpickle", "pickletools"}
+UNSAFE_MODULES = {
+    "pickle",
+    "cPickle",
+    "_pickle",
+    "dill",
+    "cloudpickle",
+    "joblib",
+    "shelve",
+    "marshal",
+    "jsonpickle",
+    "pickletools",
+}
 UNSAFE_CALLS = {
-    *("eval", "exec", "compile", "__import__", "torch.load", "torch.save", "torch.jit.load", "os.system", "os.popen", "tempfile.mktemp"),
-    *("yaml.load", "yaml.unsafe_load", "yaml.full_load", "pd.read_pickle", "pandas.read_pickle", "pl.read_database", "runpy.run_path"),
-    *("pl.DataFrame.deserialize", "pl.LazyFrame.deserialize", "pl.Expr.deserialize", "xml.etree.ElementTree.parse", "duckdb.sql"),
+    *(
+        "eval",
+        "exec",
+        "compile",
+        "__import__",
+        "torch.load",
+        "torch.save",
+        "torch.jit.load",
+        "os.system",
+        "os.popen",
+        "tempfile.mktemp",
+    ),
+    *(
+        "yaml.load",
+        "yaml.unsafe_load",
+        "yaml.full_load",
+        "pd.read_pickle",
+        "pandas.read_pickle",
+        "pl.read_database",
+        "runpy.run_path",
+    ),
+    *(
+        "pl.DataFrame.deserialize",
+        "pl.LazyFrame.deserialize",
+        "pl.Expr.deserialize",
+        "xml.etree.ElementTree.parse",
+        "duckdb.sql",
+    ),
 }
 EVERYWHERE = {"0.0.0.0", "::", "*:"}
 
@@ -41,7 +77,9 @@ def _unsafe_call(node: ast.Call) -> set[str]:
     saves = name in {"np.save", "numpy.save"} and _is(given.get("allow_pickle"), True)
     shell = "shell" in given and not _is(given["shell"], False)
     loose = name.endswith("Environment") and "autoescape" in given and not _is(given["autoescape"], True)
-    return {name} if name in UNSAFE_CALLS or loads or saves or shell or loose or name == "pl.read_csv_batched" else set()
+    return (
+        {name} if name in UNSAFE_CALLS or loads or saves or shell or loose or name == "pl.read_csv_batched" else set()
+    )
 
 
 def _is(node: ast.expr | None, value: object) -> bool:
@@ -97,4 +135,8 @@ def test_files_that_start_servers_bind_to_loopback() -> None:
     told = [ROOT / "Makefile", *(ROOT / "deployments").rglob("*.y*ml"), *(ROOT / "deployments").rglob("*.py")]
     for path in (x for x in told if x.exists()):
         for line in path.read_text().splitlines():
-            assert "prefect server start" not in line or "--host 127.0.0.1" in line or "PREFECT_SERVER_API_HOST" in path.read_text(), path
+            assert (
+                "prefect server start" not in line
+                or "--host 127.0.0.1" in line
+                or "PREFECT_SERVER_API_HOST" in path.read_text()
+            ), path

@@ -14,7 +14,18 @@ from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parents[1]
 ALLOWED = {
-    *("MIT", "MIT-0", "MIT-CMU", "0BSD", "BSD-2-Clause", "BSD-3-Clause", "Apache-2.0", "LLVM-exception", "ISC", "PSF-2.0"),
+    *(
+        "MIT",
+        "MIT-0",
+        "MIT-CMU",
+        "0BSD",
+        "BSD-2-Clause",
+        "BSD-3-Clause",
+        "Apache-2.0",
+        "LLVM-exception",
+        "ISC",
+        "PSF-2.0",
+    ),
     *("Zlib", "BSL-1.0", "CC0-1.0", "CNRI-Python", "MPL-2.0"),
 }
 CLASSIFIERS = {
@@ -114,7 +125,9 @@ def test_the_pins_are_in_pip_freezes_order() -> None:
 
 def test_no_licence_came_in_that_is_not_on_the_list() -> None:
     found = {
-        name: licences(package) - ALLOWED for name, package in installed().items() if name not in REVIEWED and not name.startswith(BESIDE)
+        name: licences(package) - ALLOWED
+        for name, package in installed().items()
+        if name not in REVIEWED and not name.startswith(BESIDE)
     }
     assert not {name: sorted(x) for name, x in found.items() if x}
 
@@ -128,7 +141,9 @@ def test_tools_under_the_gpl_are_no_part_of_the_application() -> None:
 
 
 def test_every_direct_dependency_has_its_reason_and_its_licence() -> None:
-    rows = re.findall(r"^\| ([A-Za-z0-9_-]+) \| ([^|]+) \| ([^|]+) \|$", (ROOT / "docs" / "dependencies.md").read_text(), re.MULTILINE)
+    rows = re.findall(
+        r"^\| ([A-Za-z0-9_-]+) \| ([^|]+) \| ([^|]+) \|$", (ROOT / "docs" / "dependencies.md").read_text(), re.MULTILINE
+    )
     told = {canonicalize_name(name): licence.split(" and ")[0] for name, _, licence in rows if name != "package"}
     packages = installed()
     assert set(told) == {canonicalize_name(x.name) for x in requirements()}

@@ -5,7 +5,7 @@ so modalities are damaged independently under one seed. Every share starts from 
 
 Segments: where an item is one vector there is no sequence to swap a part of, so "segments" swaps a contiguous slice of the columns, as when
 an embedding is glued together from parts (fields, crops, windows) and one part comes from another item. Sequences themselves, in the layout
-that ``tasks.source_sequences`` describes, are damaged by ``swap_runs``; their pooled features follow as the means.
+that ``tasks.source.sequences`` describes, are damaged by ``swap_runs``; their pooled features follow as the means.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from typing import Literal, get_args
 
 import numpy as np
 
-from rectifier_core.arrays import Bool, Float32, Int32, Int64
-from rectifier_core.records import Catalog
-from rectifier_core.seeding import generator
+from rectifier_core.base.arrays import Bool, Float32, Int32, Int64
+from rectifier_core.base.records import Catalog
+from rectifier_core.base.seeding import generator
 
 DamageKind = Literal["swap", "within", "noise", "scale", "drop", "segments"]
 DAMAGE_KINDS: tuple[DamageKind, ...] = get_args(DamageKind)
@@ -86,7 +86,9 @@ def swap_features(features: Float32, present: Bool, share: float, *, seed: int, 
     return swapped, truth
 
 
-def swap_within(features: Float32, present: Bool, groups: Int32, share: float, *, seed: int, name: str) -> tuple[Float32, Bool]:
+def swap_within(
+    features: Float32, present: Bool, groups: Int32, share: float, *, seed: int, name: str
+) -> tuple[Float32, Bool]:
     """As ``swap_features``, but every swap stays within one group of ``groups`` [I]; a chosen row alone in its group stays as it is."""
     rng = generator(seed, "corruption", "within", name)
     candidates = np.flatnonzero(present)
@@ -124,7 +126,9 @@ def shift_blocks(
     return shifted, truth
 
 
-def add_noise(features: Float32, present: Bool, share: float, *, seed: int, name: str, level: float = NOISE_LEVEL) -> tuple[Float32, Bool]:
+def add_noise(
+    features: Float32, present: Bool, share: float, *, seed: int, name: str, level: float = NOISE_LEVEL
+) -> tuple[Float32, Bool]:
     """``share`` of the present rows with Gaussian noise added, ``level`` times each column's standard deviation over the present rows."""
     rng = generator(seed, "corruption", "noise", name)
     noisy, chosen, truth = _chosen(features, present, share, rng)
@@ -144,14 +148,18 @@ def wrong_scale(
     return scaled, truth
 
 
-def drop_features(features: Float32, present: Bool, share: float, *, seed: int, name: str) -> tuple[Float32, Bool, Bool]:
+def drop_features(
+    features: Float32, present: Bool, share: float, *, seed: int, name: str
+) -> tuple[Float32, Bool, Bool]:
     """``share`` of the present rows gone: zeros, the new ``present`` [I] and which rows [I] went."""
     dropped, chosen, truth = _chosen(features, present, share, generator(seed, "corruption", "drop", name))
     dropped[chosen] = 0
     return dropped, present & ~truth, truth
 
 
-def swap_slices(features: Float32, present: Bool, share: float, *, seed: int, name: str, portion: float = PORTION) -> tuple[Float32, Bool]:
+def swap_slices(
+    features: Float32, present: Bool, share: float, *, seed: int, name: str, portion: float = PORTION
+) -> tuple[Float32, Bool]:
     """``share`` of the present rows, each with a contiguous ``portion`` of its columns, anywhere, taken from another of them."""
     rng = generator(seed, "corruption", "segments", name)
     swapped, chosen, truth = _chosen(features, present, share, rng, at_least=2)
@@ -166,7 +174,9 @@ def swap_slices(features: Float32, present: Bool, share: float, *, seed: int, na
     return swapped, np.zeros_like(truth)
 
 
-def swap_runs(segments: Float32, offsets: Int64, share: float, *, seed: int, name: str, portion: float = PORTION) -> tuple[Float32, Bool]:
+def swap_runs(
+    segments: Float32, offsets: Int64, share: float, *, seed: int, name: str, portion: float = PORTION
+) -> tuple[Float32, Bool]:
     """Sequences [S, D] with a contiguous ``portion`` of the segments of ``share`` of the items taken from another item's, and which were.
 
     Item i owns the rows ``offsets[i]`` up to ``offsets[i + 1]``; only items of at least two segments are damaged. A donor shorter than the
@@ -188,7 +198,9 @@ def swap_runs(segments: Float32, offsets: Int64, share: float, *, seed: int, nam
     return swapped, truth
 
 
-def _chosen(features: Float32, present: Bool, share: float, rng: np.random.Generator, *, at_least: int = 1) -> tuple[Float32, Int64, Bool]:
+def _chosen(
+    features: Float32, present: Bool, share: float, rng: np.random.Generator, *, at_least: int = 1
+) -> tuple[Float32, Int64, Bool]:
     """A copy of the features, the rows to damage (none when fewer than ``at_least``), and the same as a mask."""
     candidates = np.flatnonzero(present)
     count = round(share * len(candidates))

@@ -24,7 +24,11 @@ from typing import Literal, get_args
 import numpy as np
 import torch
 
-from rectifier_core.arrays import Float32, Float64, check_array
+from rectifier_core.anchors.reliability import split_half_reliability
+from rectifier_core.base.arrays import Float32, Float64, check_array
+from rectifier_core.base.numerics import separation
+from rectifier_core.base.records import Interactions
+from rectifier_core.base.seeding import derive_seed, generator
 from rectifier_core.evaluation.backbones.lightgcn import LightGCNConfig
 from rectifier_core.evaluation.edge_prior import (
     SPECTRAL,
@@ -39,10 +43,6 @@ from rectifier_core.evaluation.edges import EditConfig, EditedPairs, EditTarget,
 from rectifier_core.evaluation.metrics import per_user_ranking
 from rectifier_core.evaluation.ranking import rank_items
 from rectifier_core.evaluation.splits import subset
-from rectifier_core.numerics import separation
-from rectifier_core.records import Interactions
-from rectifier_core.seeding import derive_seed, generator
-from rectifier_core.split_half import split_half_reliability
 
 Operation = Literal["pruning", "completion"]
 OPERATIONS: tuple[Operation, ...] = get_args(Operation)
@@ -63,7 +63,12 @@ class AlignmentConfig:
             raise ValueError(f"folds: wanted at least 2, got {self.folds}")
         if not 1 <= self.slices <= 5:
             raise ValueError(f"slices: wanted 1 to 5, got {self.slices}")
-        if not self.ratios or min(self.ratios) <= 0 or max(self.ratios) >= 1 or sorted(set(self.ratios)) != list(self.ratios):
+        if (
+            not self.ratios
+            or min(self.ratios) <= 0
+            or max(self.ratios) >= 1
+            or sorted(set(self.ratios)) != list(self.ratios)
+        ):
             raise ValueError(f"ratios: wanted rising values in (0, 1), got {self.ratios}")
         if self.errors < 0:
             raise ValueError(f"errors: wanted at least 0, got {self.errors}")
@@ -111,7 +116,9 @@ def assess_alignment(training: Interactions, config: AlignmentConfig, *, seed: i
         reason = f"trust {trust:.2f} is below the smallest ratio, {config.ratios[0]}: nothing is edited"
     else:
         reason = "; ".join(
-            f"{name} at {ratio}, the smallest strength within one error of the best" if ratio else f"no {name}: no strength clearly gains"
+            f"{name} at {ratio}, the smallest strength within one error of the best"
+            if ratio
+            else f"no {name}: no strength clearly gains"
             for name, ratio in zip(OPERATIONS, (pruning, completion), strict=True)
         )
     return Alignment(
@@ -126,7 +133,9 @@ def assess_alignment(training: Interactions, config: AlignmentConfig, *, seed: i
     )
 
 
-def edit_by_alignment(training: Interactions, prior: Prior, alignment: Alignment, target: EditTarget = "train") -> EditedPairs:
+def edit_by_alignment(
+    training: Interactions, prior: Prior, alignment: Alignment, target: EditTarget = "train"
+) -> EditedPairs:
     """Edit at the strengths that the alignment allows; at none, the training pairs themselves.
 
     ``target`` is "train" unless said otherwise: a pair that is not learned is still propagated over, so a wrong guess costs less.
@@ -148,9 +157,15 @@ def stability_of_halves(training: Interactions, model: LightGCNConfig, *, seed: 
     on single pairs cannot be asked of a sparse log: a pair that one half has the other lacks, and their scores go apart.
     """
     users, items = degree_matched_pairs(training, generator(seed, "alignment", "null"))
-    null = Interactions(users=users, items=items, times=None, num_users=training.num_users, num_items=training.num_items)
+    null = Interactions(
+        users=users, items=items, times=None, num_users=training.num_users, num_items=training.num_items
+    )
     agreed, by_degree = (
-        float(split_half_reliability(x, model.embedding_size, model.num_layers, generator(seed, "alignment", "halves"))[x.items].mean())
+        float(
+            split_half_reliability(x, model.embedding_size, model.num_layers, generator(seed, "alignment", "halves"))[
+                x.items
+            ].mean()
+        )
         for x in (training, null)
     )
     return (agreed - by_degree) / max(1 - by_degree, 1e-6)
@@ -166,7 +181,9 @@ def choose_strength(gains: Mapping[float, Gain], errors: float) -> float:
     return min(ratio for ratio, gain in gains.items() if gain.mean >= best.mean - best.error)
 
 
-def _gains(training: Interactions, config: AlignmentConfig, ratios: tuple[float, ...], seed: int) -> dict[Operation, dict[float, Gain]]:
+def _gains(
+    training: Interactions, config: AlignmentConfig, ratios: tuple[float, ...], seed: int
+) -> dict[Operation, dict[float, Gain]]:
     """Per operation and ratio: the paired difference to no editing, over the users of all slices."""
     slices = fold_numbers(training, 5, generator(seed, "alignment", "slices"))
     differences: dict[tuple[Operation, float], list[Float64]] = {}

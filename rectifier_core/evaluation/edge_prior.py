@@ -18,17 +18,17 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
-from rectifier_core.arrays import Bool, Float32, Int32, Int64, check_array
+from rectifier_core.anchors.interaction_sampling import PairSet, hold_out
+from rectifier_core.anchors.propagation import InteractionGraph, layer_mean
+from rectifier_core.anchors.spectral import spectral_start
+from rectifier_core.base.arrays import Bool, Float32, Int32, Int64, check_array
+from rectifier_core.base.numerics import unit_rows
+from rectifier_core.base.records import Interactions
+from rectifier_core.base.seeding import derive_seed, generator
 from rectifier_core.evaluation.backbones.lightgcn import LightGCN, LightGCNConfig
 from rectifier_core.evaluation.backbones.protocol import TrainingConfig, TrainingSet
 from rectifier_core.evaluation.splits import subset
 from rectifier_core.evaluation.training import fit
-from rectifier_core.interaction_sampling import PairSet, hold_out
-from rectifier_core.numerics import unit_rows
-from rectifier_core.propagation import InteractionGraph, layer_mean
-from rectifier_core.records import Interactions
-from rectifier_core.seeding import derive_seed, generator
-from rectifier_core.spectral import spectral_start
 
 QUICK = TrainingConfig(learning_rate=5e-3, batch_size=4096, epochs=30, patience=2, evaluate_every=3)
 
@@ -141,10 +141,14 @@ def degree_matched_pairs(training: Interactions, rng: np.random.Generator) -> tu
 
 
 def _spectral_start(training: Interactions, config: PriorConfig, seed: int) -> Float32:
-    return spectral_start(InteractionGraph.of(training), config.model.embedding_size, generator(seed, "edge prior", "start"))
+    return spectral_start(
+        InteractionGraph.of(training), config.model.embedding_size, generator(seed, "edge prior", "start")
+    )
 
 
 def _occur(log: Interactions, users: Int32, items: Int32) -> Bool:
     """Which pairs [N] have a user and an item that both occur in ``log``."""
-    both: Bool = (np.bincount(log.users, minlength=log.num_users) > 0)[users] & (np.bincount(log.items, minlength=log.num_items) > 0)[items]
+    both: Bool = (np.bincount(log.users, minlength=log.num_users) > 0)[users] & (
+        np.bincount(log.items, minlength=log.num_items) > 0
+    )[items]
     return both

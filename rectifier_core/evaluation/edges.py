@@ -22,12 +22,12 @@ from typing import Literal, get_args
 
 import numpy as np
 
-from rectifier_core.arrays import Bool, Features, Float32, Int32, Int64, check_array
+from rectifier_core.base.arrays import Bool, Features, Float32, Int32, Int64, check_array
+from rectifier_core.base.numerics import row_blocks
+from rectifier_core.base.records import Interactions
 from rectifier_core.evaluation.backbones.protocol import TrainingSet
 from rectifier_core.evaluation.edge_prior import Prior, pair_numbers
 from rectifier_core.evaluation.splits import subset
-from rectifier_core.numerics import row_blocks
-from rectifier_core.records import Interactions
 
 EditTarget = Literal["train", "graph", "both"]
 EDIT_TARGETS: tuple[EditTarget, ...] = get_args(EditTarget)
@@ -68,16 +68,22 @@ class EditedPairs:
 
     def training_set(self, features: Features, present: Mapping[str, Bool]) -> TrainingSet:
         """The training set of a recommender that reads these features."""
-        return TrainingSet(positives=self.positives, graph=self.graph, known=self.known, features=features, present=present)
+        return TrainingSet(
+            positives=self.positives, graph=self.graph, known=self.known, features=features, present=present
+        )
 
 
-def edit_edges(training: Interactions, config: EditConfig, prior: Prior, *, scores: Float32 | None = None) -> EditedPairs:
+def edit_edges(
+    training: Interactions, config: EditConfig, prior: Prior, *, scores: Float32 | None = None
+) -> EditedPairs:
     """Prune by ``scores`` [E] (the prior's own unless given; NaN is never dropped) and complete by the prior's."""
     judged = prior.scores(training.users, training.items) if scores is None else scores
     check_array("scores", judged, (len(training.users),), np.float32)
     dropped = unlikely_pairs(training, judged, config.pruning)
     users, items = likely_absent_pairs(training, prior, config.completion)
-    added = Interactions(users=users, items=items, times=None, num_users=training.num_users, num_items=training.num_items)
+    added = Interactions(
+        users=users, items=items, times=None, num_users=training.num_users, num_items=training.num_items
+    )
     edited = _together(subset(training, ~dropped), added) if dropped.any() or len(users) else training
     positives, graph = (edited if config.target in (part, "both") else training for part in ("train", "graph"))
     return EditedPairs(positives=positives, graph=graph, known=training, added=added, dropped=dropped)
@@ -115,7 +121,9 @@ def likely_absent_pairs(pairs: Interactions, prior: Prior, ratio: float, *, bloc
     for rows in row_blocks(len(users) if wanted else 0, block):
         scores = prior.users[users[rows]] @ prior.items[items].T
         taken = [pairs.items[order[first[u] : first[u + 1]]] for u in users[rows]]
-        scores[np.repeat(np.arange(len(taken)), [len(x) for x in taken]), np.searchsorted(items, np.concatenate(taken))] = -np.inf
+        scores[
+            np.repeat(np.arange(len(taken)), [len(x) for x in taken]), np.searchsorted(items, np.concatenate(taken))
+        ] = -np.inf
         here = _largest(scores.ravel(), wanted)
         found = users[rows][here // len(items)].astype(np.int64) * pairs.num_items + items[here % len(items)]
         best, keys = np.concatenate([best, scores.ravel()[here]]), np.concatenate([keys, found])

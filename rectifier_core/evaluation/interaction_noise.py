@@ -13,9 +13,9 @@ from typing import Literal, get_args
 
 import numpy as np
 
-from rectifier_core.arrays import Bool, Float64, Int64
-from rectifier_core.records import Interactions
-from rectifier_core.seeding import generator
+from rectifier_core.base.arrays import Bool, Float64, Int64
+from rectifier_core.base.records import Interactions
+from rectifier_core.base.seeding import generator
 
 ClickKind = Literal["random", "popular"]
 CLICK_KINDS: tuple[ClickKind, ...] = get_args(ClickKind)
@@ -60,7 +60,9 @@ def _fresh_keys(training: Interactions, kind: ClickKind, share: float, rng: np.r
     users, counts = np.unique(training.users), np.bincount(training.items, minlength=training.num_items)
     free = len(users) * np.count_nonzero(counts) - len(taken)
     if 2 * count > free:
-        raise ValueError(f"share: wanted at most half of the {free} pairs that are not in the log, got {share} of {len(taken)} = {count}")
+        raise ValueError(
+            f"share: wanted at most half of the {free} pairs that are not in the log, got {share} of {len(taken)} = {count}"
+        )
     weight: Float64 = (counts > 0) / np.count_nonzero(counts) if kind == "random" else counts / counts.sum()
     fresh = np.empty(0, np.int64)
     for _ in range(MAX_ROUNDS):
@@ -71,5 +73,7 @@ def _fresh_keys(training: Interactions, kind: ClickKind, share: float, rng: np.r
         together = np.concatenate([fresh, drawn[~np.isin(drawn, taken)]])
         fresh = together[np.sort(np.unique(together, return_index=True)[1])]
     if len(fresh) < count:
-        raise ValueError(f"share: wanted a share that the popular items have room for, got {share}: {len(fresh)} of {count} pairs found")
+        raise ValueError(
+            f"share: wanted a share that the popular items have room for, got {share}: {len(fresh)} of {count} pairs found"
+        )
     return fresh[:count]

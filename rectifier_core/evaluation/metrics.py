@@ -8,14 +8,16 @@ from dataclasses import dataclass
 import numpy as np
 import scipy.sparse as sp
 
-from rectifier_core.arrays import Bool, Float32, Float64, Int32
-from rectifier_core.interaction_sampling import PairSet
-from rectifier_core.numerics import unit_rows
-from rectifier_core.records import Interactions
-from rectifier_core.seeding import generator
+from rectifier_core.anchors.interaction_sampling import PairSet
+from rectifier_core.base.arrays import Bool, Float32, Float64, Int32
+from rectifier_core.base.numerics import unit_rows
+from rectifier_core.base.records import Interactions
+from rectifier_core.base.seeding import generator
 
 
-def pair_closeness(features: Float32, training: Interactions, held_out: Interactions, *, seed: int, draws: int = 40_000) -> float:
+def pair_closeness(
+    features: Float32, training: Interactions, held_out: Interactions, *, seed: int, draws: int = 40_000
+) -> float:
     """The chance that a held-out item lies closer to one of its user's training items than a held-out item of another pair does.
 
     Per draw: a held-out (user, item t), one of the user's training items a, the item n of another held-out pair (so popularity is
@@ -41,7 +43,9 @@ def calibration_error(probability: Float32, truth: Bool, *, bins: int = 10) -> f
     if not len(probability):
         return float("nan")
     at = np.clip((probability * bins).astype(np.int64), 0, bins - 1)
-    said, true = (np.bincount(at, weights=x, minlength=bins) for x in (probability.astype(np.float64), truth.astype(np.float64)))
+    said, true = (
+        np.bincount(at, weights=x, minlength=bins) for x in (probability.astype(np.float64), truth.astype(np.float64))
+    )
     return float(np.abs(said - true).sum() / len(probability))
 
 
@@ -53,7 +57,9 @@ class UserRanking:
     ndcg: Mapping[int, Float64]
 
 
-def per_user_ranking(ranked: Int32, users: Int32, held_out: Interactions, *, depths: tuple[int, ...] = (10, 20)) -> UserRanking:
+def per_user_ranking(
+    ranked: Int32, users: Int32, held_out: Interactions, *, depths: tuple[int, ...] = (10, 20)
+) -> UserRanking:
     """Recall@k, hits over the user's held-out items, and NDCG@k with binary gain 1 / log2(rank + 1), the ideal over min(held out, k).
 
     ``ranked`` [N, K] are item numbers, best first (-1: none), of ``users`` [N].
@@ -72,7 +78,9 @@ def per_user_ranking(ranked: Int32, users: Int32, held_out: Interactions, *, dep
     return UserRanking(recall=recall, ndcg=ndcg)
 
 
-def group_recall(ranked: Int32, users: Int32, held_out: Interactions, groups: Int32, *, depth: int = 20) -> dict[int, float]:
+def group_recall(
+    ranked: Int32, users: Int32, held_out: Interactions, groups: Int32, *, depth: int = 20
+) -> dict[int, float]:
     """By group of ``groups`` [I] (negative: none): the share of the held-out pairs with an item of it that are among the first ``depth``.
 
     Only pairs of ``users`` [N] count; a group without any is left out.
@@ -98,7 +106,9 @@ def item_coverage(ranked: Int32, num_items: int, *, depth: int = 20) -> float:
 
 
 def _pair_matrix(pairs: Interactions) -> sp.csr_array:
-    matrix = sp.csr_array((np.ones(len(pairs.users), np.float32), (pairs.users, pairs.items)), shape=(pairs.num_users, pairs.num_items))
+    matrix = sp.csr_array(
+        (np.ones(len(pairs.users), np.float32), (pairs.users, pairs.items)), shape=(pairs.num_users, pairs.num_items)
+    )
     matrix.sum_duplicates()
     matrix.data[:] = 1.0
     return matrix

@@ -6,12 +6,14 @@ import numpy as np
 import scipy.sparse as sp
 import torch
 
-from rectifier_core.arrays import Float32, Int32
-from rectifier_core.numerics import row_blocks
-from rectifier_core.records import Interactions
+from rectifier_core.base.arrays import Float32, Int32
+from rectifier_core.base.numerics import row_blocks
+from rectifier_core.base.records import Interactions
 
 
-def rank_items(users: torch.Tensor, items: torch.Tensor, wanted: Int32, known: Interactions, *, depth: int = 20, block: int = 512) -> Int32:
+def rank_items(
+    users: torch.Tensor, items: torch.Tensor, wanted: Int32, known: Interactions, *, depth: int = 20, block: int = 512
+) -> Int32:
     """The ``depth`` best items of each user in ``wanted`` [N], best first: int32 [N, depth], -1 where a user knows nearly everything.
 
     ``users`` [U, R] and ``items`` [I, R] score by inner product. Items of ``known`` pairs are never listed. Equal scores are ordered by

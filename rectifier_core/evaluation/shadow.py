@@ -25,18 +25,18 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from rectifier_core.anchors import train_anchors
-from rectifier_core.arrays import Bool, Features, Int32, Int64
+from rectifier_core.anchors.anchors import train_anchors
+from rectifier_core.base.arrays import Bool, Features, Int32, Int64
+from rectifier_core.base.numerics import Progress, silent
+from rectifier_core.base.records import Catalog, Interactions
+from rectifier_core.base.seeding import derive_seed, generator
 from rectifier_core.evaluation.backbones import BACKBONES
 from rectifier_core.evaluation.backbones.protocol import TrainingConfig, TrainingSet
 from rectifier_core.evaluation.significance import relative_change
 from rectifier_core.evaluation.splits import Split, split_time, split_users
 from rectifier_core.evaluation.trial import Trial, run_trial
 from rectifier_core.evaluation.variants import make_features
-from rectifier_core.numerics import Progress, silent
 from rectifier_core.pipeline import PipelineConfig
-from rectifier_core.records import Catalog, Interactions
-from rectifier_core.seeding import derive_seed, generator
 
 MEASURE = "recall@20"
 METRICS = ("recall@10", "recall@20", "ndcg@10", "ndcg@20", "coverage@20")
@@ -142,7 +142,10 @@ def evaluate_shadow(
         raws, mended = _trials(world, divided.split, config, pipeline, seed, progress)
         values = (np.stack([trial.per_user[MEASURE] for trial in trials]) for trials in (mended, raws))
         # On two or three trainings Student's interval would let nearly any loss pass; a false alarm costs less than a night of harm.
-        change, reason = relative_change(*values, seed=derive_seed(seed, "shadow"), resamples=RESAMPLES, student=False), ""
+        change, reason = (
+            relative_change(*values, seed=derive_seed(seed, "shadow"), resamples=RESAMPLES, student=False),
+            "",
+        )
         if not math.isfinite(change.high):
             change, reason = None, f"nothing was recommended rightly with the raw features ({MEASURE} is 0)"
     return ShadowResult(
@@ -170,7 +173,15 @@ def shadow_training(backbone: str, pairs: int) -> TrainingConfig:
     own = BACKBONES[backbone].training
     epochs = max(FEWEST_EPOCHS, math.ceil(FEWEST_STEPS / math.ceil(max(1, pairs) / own.batch_size)))
     every = max(1, epochs // FEWEST_EPOCHS)
-    return replace(own, learning_rate=LEARNING_RATE, decay=0.01, decay_epochs=epochs, epochs=epochs, evaluate_every=every, patience=epochs)
+    return replace(
+        own,
+        learning_rate=LEARNING_RATE,
+        decay=0.01,
+        decay_epochs=epochs,
+        epochs=epochs,
+        evaluate_every=every,
+        patience=epochs,
+    )
 
 
 def bounded(catalog: Catalog, interactions: Interactions, category: Int32 | None, most: int, *, seed: int) -> World:
@@ -239,7 +250,9 @@ def _trials(
 ) -> tuple[list[Trial], list[Trial]]:
     """A trial a seed with raw and one with rectified features; the same one where rectification changed nothing."""
     anchors = train_anchors(split.training, pipeline.anchors, seed=seed, progress=progress)
-    made = make_features("rectified", world.catalog, split.training, anchors, pipeline, seed=seed, category=world.category)
+    made = make_features(
+        "rectified", world.catalog, split.training, anchors, pipeline, seed=seed, category=world.category
+    )
     schedule = config.training or shadow_training(config.backbone, len(split.training.users))
     same = all(np.array_equal(made.features[m], x) for m, x in world.catalog.features.items())
 
@@ -252,7 +265,9 @@ def _trials(
         return run_trial(config.backbone, data, split, seed=own, model=config.model, training=schedule, progress=told)
 
     raws = [trial(world.catalog.features, world.catalog.present, number, "raw") for number in range(config.seeds)]
-    return raws, raws if same else [trial(made.features, made.present, number, "rectified") for number in range(config.seeds)]
+    return raws, raws if same else [
+        trial(made.features, made.present, number, "rectified") for number in range(config.seeds)
+    ]
 
 
 def _means(trials: list[Trial]) -> dict[str, float]:

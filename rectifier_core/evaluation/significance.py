@@ -29,9 +29,9 @@ import numpy as np
 import scipy.stats
 from numpy.typing import ArrayLike
 
-from rectifier_core.arrays import Bool, Float64
-from rectifier_core.numerics import row_blocks
-from rectifier_core.seeding import generator
+from rectifier_core.base.arrays import Bool, Float64
+from rectifier_core.base.numerics import row_blocks
+from rectifier_core.base.seeding import generator
 
 RESAMPLES = 10_000
 CONFIDENCE = 0.95
@@ -124,7 +124,9 @@ def interval(estimate: float, replicates: Float64, *, confidence: float = CONFID
     return Difference(mean=float(estimate), low=float(low), high=float(high), p=(1 + beyond) / (1 + len(kept)))
 
 
-def paired_bootstrap(a: ArrayLike, b: ArrayLike, *, seed: int, resamples: int = RESAMPLES, student: bool = True) -> Difference:
+def paired_bootstrap(
+    a: ArrayLike, b: ArrayLike, *, seed: int, resamples: int = RESAMPLES, student: bool = True
+) -> Difference:
     """The mean difference ``a - b`` of per-user values, both [S, N] over the same seeds and users, with interval and p."""
     values = _pair(a, b)
     replicates = resampled_means(values, seed=seed, resamples=resamples, student=student)
@@ -132,12 +134,16 @@ def paired_bootstrap(a: ArrayLike, b: ArrayLike, *, seed: int, resamples: int = 
     return interval(float(means[0] - means[1]), replicates[:, 0] - replicates[:, 1])
 
 
-def relative_change(a: ArrayLike, b: ArrayLike, *, seed: int, resamples: int = RESAMPLES, student: bool = True) -> Difference:
+def relative_change(
+    a: ArrayLike, b: ArrayLike, *, seed: int, resamples: int = RESAMPLES, student: bool = True
+) -> Difference:
     """The change ``(a - b) / b`` of the means of per-user values, both [S, N], with interval and p; NaN where ``b`` has mean zero."""
     values = _pair(a, b)
     replicates = resampled_means(values, seed=seed, resamples=resamples, student=student)
     means = common_means(values)
-    return interval(ratio(means[0] - means[1], means[1]).item(), ratio(replicates[:, 0] - replicates[:, 1], replicates[:, 1]))
+    return interval(
+        ratio(means[0] - means[1], means[1]).item(), ratio(replicates[:, 0] - replicates[:, 1], replicates[:, 1])
+    )
 
 
 def ratio(part: ArrayLike, whole: ArrayLike) -> Float64:
@@ -166,7 +172,9 @@ def _table(values: ArrayLike) -> Float64:
         raise ValueError(f"values: wanted shape (recommenders, seeds, users), none of them 0, got {table.shape}")
     known: Bool = np.isfinite(table)
     if not np.any(np.all(known, axis=0), axis=1).all():
-        raise ValueError("values: wanted in every seed at least one user that all recommenders were tested on, got a seed without")
+        raise ValueError(
+            "values: wanted in every seed at least one user that all recommenders were tested on, got a seed without"
+        )
     return table
 
 

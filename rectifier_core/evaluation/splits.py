@@ -14,9 +14,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from rectifier_core.arrays import Bool, Int64
-from rectifier_core.records import Interactions
-from rectifier_core.seeding import generator
+from rectifier_core.base.arrays import Bool, Int64
+from rectifier_core.base.records import Interactions
+from rectifier_core.base.seeding import generator
 
 FEW = 10
 """Users with fewer pairs than this give one to validation and one to test, whatever the shares."""
@@ -35,14 +35,20 @@ class Split:
     def __post_init__(self) -> None:
         sizes = {(x.num_users, x.num_items) for x in (self.training, self.validation, self.test)}
         if len(sizes) != 1:
-            raise ValueError(f"split: wanted the same users and items in all parts, got (users, items) of {sorted(sizes)}")
+            raise ValueError(
+                f"split: wanted the same users and items in all parts, got (users, items) of {sorted(sizes)}"
+            )
 
 
 def subset(pairs: Interactions, chosen: Bool) -> Interactions:
     """The chosen pairs [E], in their order, with their times where there are any."""
     times = None if pairs.times is None else pairs.times[chosen]
     return Interactions(
-        users=pairs.users[chosen], items=pairs.items[chosen], times=times, num_users=pairs.num_users, num_items=pairs.num_items
+        users=pairs.users[chosen],
+        items=pairs.items[chosen],
+        times=times,
+        num_users=pairs.num_users,
+        num_items=pairs.num_items,
     )
 
 
@@ -80,7 +86,9 @@ def split_time(interactions: Interactions, *, validation: float = 0.1, test: flo
     last = _cut(times, min(round((1 - test) * size), size - 1)) if test else size
     first = _cut(times[:last], min(round((1 - test - validation) * size), last - 1)) if validation else last
     if not 0 < first <= last <= size or (validation and first == last) or (test and last == size):
-        raise ValueError(f"times: wanted enough different ones to cut the log in time, got {len(np.unique(times))} among {size} pairs")
+        raise ValueError(
+            f"times: wanted enough different ones to cut the log in time, got {len(np.unique(times))} among {size} pairs"
+        )
     later = np.zeros(size, np.int64)
     if validation:
         later += interactions.times >= times[first]

@@ -13,13 +13,13 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from rectifier_core.anchors.interaction_sampling import NegativeSampler
+from rectifier_core.base.numerics import Progress, silent
+from rectifier_core.base.records import Interactions
+from rectifier_core.base.seeding import generator
 from rectifier_core.evaluation.backbones.protocol import Backbone, Batch, TrainingConfig, TrainingSet
 from rectifier_core.evaluation.metrics import per_user_ranking
 from rectifier_core.evaluation.ranking import rank_items
-from rectifier_core.interaction_sampling import NegativeSampler
-from rectifier_core.numerics import Progress, silent
-from rectifier_core.records import Interactions
-from rectifier_core.seeding import generator
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,7 +58,9 @@ def fit(
         losses.append(_epoch(backbone, data, sampler, optimiser, config.batch_size, rng))
         schedule.step()
         if not np.isfinite(losses[-1]):
-            raise ValueError(f"{backbone.name}: the loss of epoch {epoch} is {losses[-1]}; a smaller learning_rate may help")
+            raise ValueError(
+                f"{backbone.name}: the loss of epoch {epoch} is {losses[-1]}; a smaller learning_rate may help"
+            )
         if (epoch + 1) % config.evaluate_every and epoch + 1 < config.epochs:
             continue
         backbone.eval()

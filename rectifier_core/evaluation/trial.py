@@ -8,16 +8,16 @@ from typing import Any
 
 import numpy as np
 
-from rectifier_core.arrays import Bool, Float32, Int32
-from rectifier_core.devices import CPU
+from rectifier_core.base.arrays import Bool, Float32, Int32
+from rectifier_core.base.devices import CPU
+from rectifier_core.base.numerics import Progress, silent
+from rectifier_core.base.records import Interactions
 from rectifier_core.evaluation.backbones import BACKBONES, build
 from rectifier_core.evaluation.backbones.protocol import TrainingConfig, TrainingSet
 from rectifier_core.evaluation.metrics import group_recall, item_coverage, pair_closeness, per_user_ranking
 from rectifier_core.evaluation.ranking import rank_items
 from rectifier_core.evaluation.splits import Split
 from rectifier_core.evaluation.training import History, fit
-from rectifier_core.numerics import Progress, silent
-from rectifier_core.records import Interactions
 
 DEPTHS = (10, 20)
 USER_SEGMENTS = ("few", "some", "many")
@@ -53,14 +53,20 @@ def run_trial(
     pair are left out. Raises ValueError for an unknown backbone, or when nobody can be tested.
     """
     recommender = build(backbone, data, seed=seed, config=model)
-    history = fit(recommender, data, split.validation, training or BACKBONES[backbone].training, seed=seed, progress=progress)
+    history = fit(
+        recommender, data, split.validation, training or BACKBONES[backbone].training, seed=seed, progress=progress
+    )
     users = np.intersect1d(split.test.users, data.known.users).astype(np.int32)
     if not len(users):
         raise ValueError("split: no user has both a training and a test pair")
     represented = recommender.represent()
     ranked = rank_items(*represented, users, data.known, depth=max(DEPTHS))
     found = per_user_ranking(ranked, users, split.test, depths=DEPTHS)
-    per_user = {f"{name}@{k}": x[k].astype(np.float32) for name, x in (("recall", found.recall), ("ndcg", found.ndcg)) for k in DEPTHS}
+    per_user = {
+        f"{name}@{k}": x[k].astype(np.float32)
+        for name, x in (("recall", found.recall), ("ndcg", found.ndcg))
+        for k in DEPTHS
+    }
     metrics = {name: float(x.astype(np.float64).mean()) for name, x in per_user.items()}
     metrics["coverage@20"] = item_coverage(ranked, data.known.num_items)
     metrics |= _by_users(users, per_user["recall@20"], data.known)
@@ -75,10 +81,16 @@ def _by_users(users: Int32, recall: Float32, known: Interactions) -> dict[str, f
     degree = np.bincount(known.users, minlength=known.num_users)[users]
     order = np.argsort(degree, kind="stable")
     thirds = np.array_split(order, len(USER_SEGMENTS))
-    return {f"recall@20_users_{name}": float(recall[rows].mean()) for name, rows in zip(USER_SEGMENTS, thirds, strict=True) if len(rows)}
+    return {
+        f"recall@20_users_{name}": float(recall[rows].mean())
+        for name, rows in zip(USER_SEGMENTS, thirds, strict=True)
+        if len(rows)
+    }
 
 
-def _by_items(ranked: Int32, users: Int32, test: Interactions, known: Interactions, truth: Mapping[str, Bool] | None) -> dict[str, float]:
+def _by_items(
+    ranked: Int32, users: Int32, test: Interactions, known: Interactions, truth: Mapping[str, Bool] | None
+) -> dict[str, float]:
     """Recall@20 of test pairs by how often their item is known (thirds of the known pairs), and of damaged and undamaged items."""
     bands = group_recall(ranked, users, test, popularity_bands(known))
     found = {f"recall@20_items_{ITEM_BANDS[g]}": value for g, value in bands.items()}

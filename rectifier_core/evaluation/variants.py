@@ -16,17 +16,17 @@ from typing import Literal, get_args
 
 import numpy as np
 
-from rectifier_core.affinity import find_neighbours
-from rectifier_core.arrays import Bool, Features, Float32, Int32
-from rectifier_core.evaluation.item_graph import as_matrix, nearest_items
-from rectifier_core.numerics import unit_rows
+from rectifier_core.affinity.affinity import find_neighbours
+from rectifier_core.base.arrays import Bool, Features, Float32, Int32
+from rectifier_core.base.numerics import unit_rows
+from rectifier_core.base.published_records import Status
+from rectifier_core.base.records import Anchors, Catalog, Interactions, Plan
+from rectifier_core.base.seeding import generator
+from rectifier_core.evaluation.backbones.item_graph import as_matrix, nearest_items
 from rectifier_core.pipeline import Outcome, PipelineConfig, rectify_catalog
-from rectifier_core.projection import fit_projection
-from rectifier_core.published_records import Status
-from rectifier_core.records import Anchors, Catalog, Interactions, Plan
-from rectifier_core.rectify import RectifyConfig, decide_status, kept_share, rectify_rows
-from rectifier_core.seeding import generator
-from rectifier_core.sinkhorn import balance
+from rectifier_core.projection.projection import fit_projection
+from rectifier_core.rectify.rectify import RectifyConfig, decide_status, kept_share, rectify_rows
+from rectifier_core.sinkhorn.sinkhorn import balance
 
 VariantName = Literal["raw", "rectified", "shuffled_anchors", "smoothed", "smoothed_by_anchors", "anchors_appended"]
 VARIANTS: tuple[str, ...] = get_args(VariantName)
@@ -70,7 +70,9 @@ def make_features(
         controlled = _by_shuffled_anchors(catalog, anchors, outcome, config, strength, seed)
     else:
         controlled = {m: _smoothed(name, m, catalog, anchors, config, strength[m]) for m in catalog.features}
-    return Variant(features=controlled, present=catalog.present, facts={f"strength_{m}": x for m, x in strength.items()})
+    return Variant(
+        features=controlled, present=catalog.present, facts={f"strength_{m}": x for m, x in strength.items()}
+    )
 
 
 def _facts(outcome: Outcome, config: RectifyConfig) -> dict[str, float]:
@@ -112,13 +114,20 @@ def shuffle_anchors(anchors: Anchors, seed: int) -> Anchors:
 
 
 def _by_shuffled_anchors(
-    catalog: Catalog, anchors: Anchors, outcome: Outcome, config: PipelineConfig, strength: Mapping[str, float], seed: int
+    catalog: Catalog,
+    anchors: Anchors,
+    outcome: Outcome,
+    config: PipelineConfig,
+    strength: Mapping[str, float],
+    seed: int,
 ) -> dict[str, Float32]:
     """Matching as configured, on shuffled anchors; the gate that would stop it is held open."""
     control, made = shuffle_anchors(anchors, seed), {}
     for m, features in catalog.features.items():
         copies, trust = outcome.judged.copies[m], replace(outcome.judged.trusts[m], identifiable=True)
-        projection = fit_projection(m, features, catalog.present[m] & ~copies.placeholder, control, config.projection, seed=seed)
+        projection = fit_projection(
+            m, features, catalog.present[m] & ~copies.placeholder, control, config.projection, seed=seed
+        )
         plan = balance(find_neighbours(projection, config.affinity, seed=seed), config.sinkhorn)
         mixing = RectifyConfig(mix="constant", keep_original=1 - strength[m])
         status = decide_status(catalog.present[m], plan, trust, mixing, copies.placeholder)
@@ -126,7 +135,9 @@ def _by_shuffled_anchors(
     return made
 
 
-def _smoothed(name: str, modality: str, catalog: Catalog, anchors: Anchors, config: PipelineConfig, strength: float) -> Float32:
+def _smoothed(
+    name: str, modality: str, catalog: Catalog, anchors: Anchors, config: PipelineConfig, strength: float
+) -> Float32:
     """Features mixed with the mean of their neighbours' and scaled back to their length, so that only direction is smoothed."""
     features, present = catalog.features[modality], catalog.present[modality]
     places = anchors.items if name == "smoothed_by_anchors" else _centred(features, present)
@@ -137,10 +148,14 @@ def _smoothed(name: str, modality: str, catalog: Catalog, anchors: Anchors, conf
     mixed = (1 - strength) * unit_rows(features) + strength * donors
     length = np.linalg.norm(features, axis=1, keepdims=True)
     changed = np.any(donors != 0, axis=1) & present
-    return np.ascontiguousarray(np.where(changed[:, None], unit_rows(mixed.astype(np.float32)) * length, features), dtype=np.float32)
+    return np.ascontiguousarray(
+        np.where(changed[:, None], unit_rows(mixed.astype(np.float32)) * length, features), dtype=np.float32
+    )
 
 
 def _centred(features: Float32, present: Bool) -> Float32:
     if not present.any():
         return features
-    return np.ascontiguousarray(np.where(present[:, None], features - features[present].mean(axis=0), 0), dtype=np.float32)
+    return np.ascontiguousarray(
+        np.where(present[:, None], features - features[present].mean(axis=0), 0), dtype=np.float32
+    )

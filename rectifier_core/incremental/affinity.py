@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from rectifier_core.affinity import (
+from rectifier_core.affinity.affinity import (
     SPARE,
     AffinityConfig,
     FoundRows,
@@ -24,13 +24,21 @@ from rectifier_core.affinity import (
     scored,
     with_own,
 )
-from rectifier_core.arrays import Bool, Float32, Int32, Int64
+from rectifier_core.affinity.inverted_lists import (
+    InvertedLists,
+    Lists,
+    build_news,
+    by_likeness,
+    fill_lists,
+    improve,
+    one_list,
+)
+from rectifier_core.affinity.top_k import Found, in_threads
+from rectifier_core.base.arrays import Bool, Float32, Int32, Int64
+from rectifier_core.base.numerics import Progress, row_blocks, silent
+from rectifier_core.base.records import NO_NEIGHBOUR, Affinity, Projection
+from rectifier_core.base.seeding import derive_seed, generator
 from rectifier_core.incremental.carried import Carried
-from rectifier_core.inverted_lists import InvertedLists, Lists, build_news, by_likeness, fill_lists, improve, one_list
-from rectifier_core.numerics import Progress, row_blocks, silent
-from rectifier_core.records import NO_NEIGHBOUR, Affinity, Projection
-from rectifier_core.seeding import derive_seed, generator
-from rectifier_core.top_k import Found, in_threads
 
 FEW = 2048
 """Up to so many changed features are held against every item: lists of them would save little."""
@@ -95,7 +103,9 @@ def update_neighbours(
     recall, share = _recall(projection, made.neighbours, part, config, seed), len(part) / max(1, len(part) + len(full))
     if whole is not None:
         recall = share * recall + (1 - share) * whole.recall
-    found = made.affinity(projection.modality, recall, f"{100 * share:.0f} % kept, {'none' if whole is None else whole.name}")
+    found = made.affinity(
+        projection.modality, recall, f"{100 * share:.0f} % kept, {'none' if whole is None else whole.name}"
+    )
     return found, None if whole is None or len(whole.means) == 1 else Lists.of(whole, len(stays))
 
 
@@ -119,7 +129,12 @@ def _index(
 
 
 def _held(
-    earlier: EarlierNeighbours, carried: Carried, stays: Bool, projection: Projection, config: AffinityConfig, still: float
+    earlier: EarlierNeighbours,
+    carried: Carried,
+    stays: Bool,
+    projection: Projection,
+    config: AffinityConfig,
+    still: float,
 ) -> tuple[Int32, Bool]:
     """What each item knew [I, W] that is still there, as rows of this run, and which items have to ask anew [I]."""
     known = earlier.affinity.neighbours
@@ -134,7 +149,9 @@ def _held(
     return now, few | moved | own_changed
 
 
-def _news(projection: Projection, fresh: Int64, held: Int32, part: Int64, config: AffinityConfig, seed: int) -> InvertedLists | None:
+def _news(
+    projection: Projection, fresh: Int64, held: Int32, part: Int64, config: AffinityConfig, seed: int
+) -> InvertedLists | None:
     """The changed features to be held against what the rows ``part`` know; None where there are none."""
     if not len(fresh) or not len(part):
         return None
@@ -144,14 +161,22 @@ def _news(projection: Projection, fresh: Int64, held: Int32, part: Int64, config
     asked = np.ascontiguousarray(projection.target[rows])
     found, lists = _known(projection, held[rows], rows, asked, config), number_of_lists(len(fresh))
     return build_news(
-        projection.projected, fresh, asked, found, config.target_recall, num_lists=lists, seed=derive_seed(seed, "affinity", "news")
+        projection.projected,
+        fresh,
+        asked,
+        found,
+        config.target_recall,
+        num_lists=lists,
+        seed=derive_seed(seed, "affinity", "news"),
     )
 
 
 def _known(projection: Projection, held: Int32, rows: Int64, asked: Float32, config: AffinityConfig) -> Found:
     """What the items ``rows`` know of others' features, scored anew and sorted; in front of it as many blanks, better than all, as fill the
     row. So the last of a row is the last that is known, and what enters pushes it out."""
-    found = scored(projection, np.where(held == rows[:, None], NO_NEIGHBOUR, held), asked, config.num_neighbours + SPARE)
+    found = scored(
+        projection, np.where(held == rows[:, None], NO_NEIGHBOUR, held), asked, config.num_neighbours + SPARE
+    )
     found = _rolled(found, _blanks(found))
     found[1][found[0] == NO_NEIGHBOUR] = np.inf
     return found
@@ -170,7 +195,9 @@ def _rolled(found: Found, by: Int64) -> Found:
     return items, scores
 
 
-def _through(work: Callable[[slice], None], count: int, config: AffinityConfig, threads: int, what: str, progress: Progress) -> None:
+def _through(
+    work: Callable[[slice], None], count: int, config: AffinityConfig, threads: int, what: str, progress: Progress
+) -> None:
     for block in in_threads(work, list(row_blocks(count, config.block_rows)), threads):
         progress(what, block.stop, count)
 

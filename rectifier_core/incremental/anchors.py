@@ -11,15 +11,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from rectifier_core.anchors import AnchorsConfig
-from rectifier_core.arrays import Bool, Float32, Int64
-from rectifier_core.held_out_recall import HeldOutRecall
-from rectifier_core.interaction_sampling import hold_out
-from rectifier_core.numerics import unit_rows
-from rectifier_core.propagation import ITEMS, USERS, InteractionGraph, layer_mean
-from rectifier_core.records import Anchors, Interactions
-from rectifier_core.row_products import empty_rows, multiply
-from rectifier_core.seeding import generator
+from rectifier_core.anchors.anchors import AnchorsConfig
+from rectifier_core.anchors.held_out_recall import HeldOutRecall
+from rectifier_core.anchors.interaction_sampling import hold_out
+from rectifier_core.anchors.propagation import ITEMS, USERS, InteractionGraph, layer_mean
+from rectifier_core.anchors.row_products import empty_rows, multiply
+from rectifier_core.base.arrays import Bool, Float32, Int64
+from rectifier_core.base.numerics import unit_rows
+from rectifier_core.base.records import Anchors, Interactions
+from rectifier_core.base.seeding import generator
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,7 +56,9 @@ def refold_anchors(interactions: Interactions, earlier: EarlierRows, config: Anc
         ego=own,
         user_ego=ego[:num_users].copy(),
         trained=trained,
-        reliability=np.where(trained, _as_alike(np.nan_to_num(earlier.reliability), known, degree), 0).astype(np.float32),
+        reliability=np.where(trained, _as_alike(np.nan_to_num(earlier.reliability), known, degree), 0).astype(
+            np.float32
+        ),
         losses=np.zeros(0),
         recalls=np.array([recall]),
         method=config.method,
@@ -68,7 +70,10 @@ def _ego(graph: InteractionGraph, earlier: EarlierRows, interactions: Interactio
     users, items = graph.rows(ego, USERS), graph.rows(ego, ITEMS)
     users[:], items[:] = np.nan_to_num(earlier.users), np.nan_to_num(earlier.items)
     # Users first: a new item is met by users who are known, far more often than the other way about.
-    for side, rows, given, nodes in ((USERS, users, earlier.users, interactions.users), (ITEMS, items, earlier.items, interactions.items)):
+    for side, rows, given, nodes in (
+        (USERS, users, earlier.users, interactions.users),
+        (ITEMS, items, earlier.items, interactions.items),
+    ):
         known = ~np.isnan(given[:, 0]) & given.any(axis=1)
         degree = np.bincount(nodes, minlength=len(rows))
         lengths = _as_alike(np.linalg.norm(rows, axis=1), known, degree)

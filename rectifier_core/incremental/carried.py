@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from rectifier_core.arrays import Bool, Int32, Int64, check_array
-from rectifier_core.numerics import row_blocks
-from rectifier_core.seeding import generator
+from rectifier_core.base.arrays import Bool, Int32, Int64, check_array
+from rectifier_core.base.numerics import row_blocks
+from rectifier_core.base.seeding import generator
 
 BLOCK_ROWS = 8192
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from rectifier_core.arrays import Bool, Float32, Int32, Int64
-from rectifier_core.copies import CopiesConfig, judge_groups
+from rectifier_core.base.arrays import Bool, Float32, Int32, Int64
+from rectifier_core.base.numerics import Progress, silent
+from rectifier_core.base.records import Anchors, Copies
+from rectifier_core.copies.copies import CopiesConfig, judge_groups
+from rectifier_core.copies.near_copies import Sketch, label_copies, near_any, sketch_rows
 from rectifier_core.incremental.carried import Carried, gathered
-from rectifier_core.near_copies import Sketch, label_copies, near_any, sketch_rows
-from rectifier_core.numerics import Progress, silent
-from rectifier_core.records import Anchors, Copies
 
 
 def update_copies(
@@ -53,7 +53,9 @@ def _labels(group: Int32) -> Int64:
     return labels
 
 
-def _sketch(before: Sketch, carried: Carried, features: Float32, present: Bool, config: CopiesConfig, seed: int, name: str) -> Sketch:
+def _sketch(
+    before: Sketch, carried: Carried, features: Float32, present: Bool, config: CopiesConfig, seed: int, name: str
+) -> Sketch:
     fresh = sketch_rows(features, present & ~carried.same, config.search, seed=seed, name=name)
     place = np.full(int(carried.before.max(initial=-1)) + 2, -1, np.int64)
     inside = before.rows < len(place) - 1

@@ -4,16 +4,23 @@ from __future__ import annotations
 
 import numpy as np
 
-from rectifier_core.arrays import Bool, Float32
-from rectifier_core.crossfit import FoldMaps, out_of_fold, project
+from rectifier_core.base.arrays import Bool, Float32
+from rectifier_core.base.numerics import unit_rows
+from rectifier_core.base.records import Anchors, Projection
 from rectifier_core.incremental.carried import Carried
-from rectifier_core.numerics import unit_rows
-from rectifier_core.projection import ProjectionConfig, score_pairs
-from rectifier_core.records import Anchors, Projection
+from rectifier_core.projection.crossfit import FoldMaps, out_of_fold, project
+from rectifier_core.projection.projection import ProjectionConfig, score_pairs
 
 
 def update_projection(
-    before: Projection, carried: Carried, features: Float32, present: Bool, anchors: Anchors, config: ProjectionConfig, *, seed: int
+    before: Projection,
+    carried: Carried,
+    features: Float32,
+    present: Bool,
+    anchors: Anchors,
+    config: ProjectionConfig,
+    *,
+    seed: int,
 ) -> Projection:
     """``features`` [I, D] carried by the maps of ``before`` into the space of ``anchors``, which has to be that of its own.
 
@@ -26,7 +33,9 @@ def update_projection(
     length = carried.rows(before.length, 0)
     unchanged: Bool = carried.same & present & (carried.rows(before.fold, -2) == fold) & projected.any(axis=1)
     projected[~unchanged], length[~unchanged] = 0, 0
-    maps = FoldMaps(weights=before.fold_weights, feature_means=before.fold_means, target_means=np.zeros((0, 0), np.float32))
+    maps = FoldMaps(
+        weights=before.fold_weights, feature_means=before.fold_means, target_means=np.zeros((0, 0), np.float32)
+    )
     fitted, rest = np.flatnonzero(pairs & ~unchanged), np.flatnonzero(present & ~pairs & ~unchanged)
     raw = out_of_fold(features, fitted, fold[fitted], maps, config.block_rows)
     projected[fitted], length[fitted] = unit_rows(raw), np.linalg.norm(raw, axis=1)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from deltalake import DeltaTable
 
-from tests.flow_layer.flow_support import CommandLine, Finished, Published, days_of, rows_of, table_uri
+from tests.support.flow_support import CommandLine, Finished, Published, days_of, rows_of, table_uri
 
 
 def both(cli: CommandLine, demo: Path, days: list[str]) -> list[Finished]:
@@ -48,11 +48,22 @@ def test_two_publishers_of_one_table(published: Published, cli: CommandLine, sam
     assert len(met) + len(done) == 2
 
 
-def test_two_tables_with_one_run_folder_do_not_disturb_each_other(demo: Path, cli: CommandLine, one_day: Published) -> None:
+def test_two_tables_with_one_run_folder_do_not_disturb_each_other(
+    demo: Path, cli: CommandLine, one_day: Published
+) -> None:
     day = one_day.days[0]
     # Both build the very same stage outputs at the very same time, and each sweeps the folder as it begins.
     running = [
-        cli.start("rectify", "--config", demo / "run.toml", "--as-of", day, "--json", "--set", f"publish.uri='{name}/item_features'")
+        cli.start(
+            "rectify",
+            "--config",
+            demo / "run.toml",
+            "--as-of",
+            day,
+            "--json",
+            "--set",
+            f"publish.uri='{name}/item_features'",
+        )
         for name in ("warehouse", "other")
     ]
     ends = [x.wait() for x in running]

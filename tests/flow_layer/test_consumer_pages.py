@@ -16,17 +16,17 @@ import polars as pl
 import pytest
 import torch
 
-from flows.command_line import given_day
-from flows.export_table import ExportOptions, export_table
-from flows.run_config import RunConfig
-from rectifier_core.published_records import Status
+from flows.commands.shared import given_day
+from flows.config.run_config import RunConfig
+from flows.export import ExportOptions, export_table
+from rectifier_core.base.published_records import Status
 from tasks.errors import InputError
-from tasks.feature_store import refresh_store
-from tasks.publish_config import PublishConfig
-from tasks.references import StageStore, StageWriter
-from tasks.source import read_source
-from tests.flow_layer.flow_support import ROOT, CommandLine, last_days, table_uri
-from tests.task_layer.publish_support import publish
+from tasks.feature_store.refresh import refresh_store
+from tasks.source.read import read_source
+from tasks.store.store import StageStore, StageWriter
+from tasks.table.config import PublishConfig
+from tests.support.flow_support import ROOT, CommandLine, last_days, table_uri
+from tests.support.publish_support import publish
 
 PAGES = ROOT / "docs" / "consumers"
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -45,13 +45,21 @@ def shop(tiny_demo: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
             rng = np.random.default_rng(seed)
             for name in ("image", "text"):
                 present = np.array(source.array(f"present-{name}"))
-                writer.array(f"features-{name}", np.where(present[:, None], rng.normal(size=(len(present), 6)), 0).astype(np.float32))
+                writer.array(
+                    f"features-{name}",
+                    np.where(present[:, None], rng.normal(size=(len(present), 6)), 0).astype(np.float32),
+                )
                 writer.array(f"status-{name}", np.where(present, 0, Status.MISSING.code).astype(np.int8))
-                writer.array(f"trust-{name}", np.where(rng.random(len(present)) < 0.1, np.nan, rng.random(len(present))).astype(np.float32))
+                writer.array(
+                    f"trust-{name}",
+                    np.where(rng.random(len(present)) < 0.1, np.nan, rng.random(len(present))).astype(np.float32),
+                )
             writer.meta({"features": ["image", "text"]})
 
         made = StageStore(folder / "made").once("rectified", (seed, source), rectified)
-        publish(PublishConfig(uri=table_uri(folder)), (source, made), day, seed, models={"image": f"encoder@{2 - seed}"})
+        publish(
+            PublishConfig(uri=table_uri(folder)), (source, made), day, seed, models={"image": f"encoder@{2 - seed}"}
+        )
     return folder
 
 
@@ -77,7 +85,9 @@ def run_command(words: list[str]) -> None:
     """An export or a refresh as a page spells it, by what the command line calls."""
     command, options = words[0], dict(zip(words[1::2], words[2::2], strict=True))
     if command == "refresh":
-        config = RunConfig.from_toml(Path(options.pop("--config")), [options.pop("--set")] if "--set" in options else [])
+        config = RunConfig.from_toml(
+            Path(options.pop("--config")), [options.pop("--set")] if "--set" in options else []
+        )
         version = int(options.pop("--version")) if "--version" in options else None
         assert not options
         refresh_store(config.feature_store, config.publish, version=version)
@@ -155,7 +165,11 @@ def test_mmrec(run_page: Callable[[str], dict[str, Any]]) -> None:
     names, today = run_page("mmrec.md"), of_day(TODAY)
     table = {x["item_id"]: x["image"] for x in today.iter_rows(named=True)}
     pairs, items = names["pairs"], names["items"]
-    log = pl.read_parquet("interactions/*/*.parquet").filter(pl.col("rating") >= 4).filter(pl.col("item_id").is_in(list(table)))
+    log = (
+        pl.read_parquet("interactions/*/*.parquet")
+        .filter(pl.col("rating") >= 4)
+        .filter(pl.col("item_id").is_in(list(table)))
+    )
     taken = log.drop_nulls("user_id").unique(["user_id", "item_id"]).group_by("item_id").len()
     assert names["popular"]["len"][0] == taken["len"].max()
     assert dict(names["popular"].select("asin", "len").iter_rows()) == dict(taken.iter_rows())
@@ -192,12 +206,29 @@ def test_the_command_exports_what_is_asked_for(shop: Path, tmp_path: Path, cli: 
     config = ("--config", shop / "run.toml")
     done = cli("export", *config, "--format", "npy", "--out", tmp_path / "arrays", "--json")
     assert done.code == 0, done.err
-    assert (done.result["version"], done.result["as_of"], done.result["format"], done.result["reused"]) == (1, TODAY, "npy", False)
+    assert (done.result["version"], done.result["as_of"], done.result["format"], done.result["reused"]) == (
+        1,
+        TODAY,
+        "npy",
+        False,
+    )
     assert done.out.startswith(f"exported version 1 as of {TODAY} as npy: 400 rows, 8 files, ")
     assert "exporting rows: 400 of 400" in done.err
     day = cli("export", *config, "--format", "parquet", "--out", tmp_path / "day", "--day", YESTERDAY, "--json")
     assert (day.code, day.result["as_of"]) == (0, YESTERDAY)
-    named = cli("export", *config, "--format", "mmrec", "--out", tmp_path / "shop", "--version", "0", "--split", "time", "--json")
+    named = cli(
+        "export",
+        *config,
+        "--format",
+        "mmrec",
+        "--out",
+        tmp_path / "shop",
+        "--version",
+        "0",
+        "--split",
+        "time",
+        "--json",
+    )
     assert named.code == 0, named.err
     assert (named.result["version"], named.result["contents"]["items"] > 300) == (0, True)
     refused = cli("export", *config, "--format", "csv", "--out", tmp_path / "none")

@@ -16,14 +16,14 @@ from typing import Any
 
 import pytest
 
-from tests.flow_layer.flow_support import PATIENCE, ROOT, CommandLine, last_days, rows_of, table_uri
+from tests.support.flow_support import PATIENCE, ROOT, CommandLine, last_days, rows_of, table_uri
 
 # Small blocks and shards, so that a catalog of 400 items is many of them; a block's size may show in the bits, a shard's may not.
 BLOCKS = ("--set", "projection.block_rows=4", "--set", "affinity.block_rows=16", "--set", "rectify.block_rows=16")
 BRIEF = ("--set", "projection.ridge_grid=[1.0, 30.0]", "--set", "sinkhorn.max_iterations=6")
 SHARDS = ("--set", "resources.shard_rows=12")
 Here = tuple[Path, dict[str, Any]]
-PRELOAD = ("tasks.shard_affinity", "tasks.shard_plan", "tasks.shard_projection", "tasks.shard_rectify")
+PRELOAD = ("tasks.shards.affinity", "tasks.shards.sinkhorn", "tasks.shards.projection", "tasks.shards.rectify")
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +80,9 @@ def here(tiny_demo: Path, cli: CommandLine, tmp_path_factory: pytest.TempPathFac
 def assert_equal(demo: Path, result: dict[str, Any], here: Here) -> None:
     """The same outputs of every stage and the same published rows, to the bit; and nothing left of the shards."""
     elsewhere, wanted = here
-    assert {name: x["digest"] for name, x in result["stages"].items()} == {name: x["digest"] for name, x in wanted["stages"].items()}
+    assert {name: x["digest"] for name, x in result["stages"].items()} == {
+        name: x["digest"] for name, x in wanted["stages"].items()
+    }
     assert result["run_id"] == wanted["run_id"]
     day = result["as_of"]
     assert rows_of(table_uri(demo), day).equals(rows_of(table_uri(elsewhere), day))
@@ -106,7 +108,14 @@ def test_a_worker_killed_in_mid_run_costs_no_bit(demo: Path, cli: CommandLine, c
 
 def test_a_scheduler_that_is_not_there_is_one_line(demo: Path, cli: CommandLine) -> None:
     address = f"tcp://127.0.0.1:{free_port()}"
-    dask = ("--set", "resources.runner=dask", "--set", f"resources.address={address}", "--set", "resources.patience=1.0")
+    dask = (
+        "--set",
+        "resources.runner=dask",
+        "--set",
+        f"resources.address={address}",
+        "--set",
+        "resources.patience=1.0",
+    )
     finished = cli.rectify(demo, last_days(1)[0], *dask)
     assert finished.code == 1
     assert f"resources.address: no Dask scheduler answered at {address} within 1 s" in finished.error

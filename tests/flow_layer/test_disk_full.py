@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.flow_layer.cli_process import Death
-from tests.flow_layer.flow_support import CommandLine, Published, days_of, rows_of, table_uri
-from tests.small_disk import small_disk
+from tests.support.cli_process import Death
+from tests.support.flow_support import CommandLine, Published, days_of, rows_of, table_uri
+from tests.support.small_disk import small_disk
 
 KILO = 1024
 PUBLISH = Death("os.rename", r"/\.part-.*\.tmp$")
@@ -25,7 +25,9 @@ LIMITS = {
 
 
 @pytest.mark.parametrize("what", LIMITS)
-def test_a_file_that_cannot_be_written_stops_the_run_until_it_can(demo: Path, cli: CommandLine, one_day: Published, what: str) -> None:
+def test_a_file_that_cannot_be_written_stops_the_run_until_it_can(
+    demo: Path, cli: CommandLine, one_day: Published, what: str
+) -> None:
     death, limit, said = LIMITS[what]
     day, uri = one_day.days[0], table_uri(demo)
     if death is not None:
@@ -57,7 +59,9 @@ def disk(tmp_path: Path) -> Iterator[Path]:
         yield found
 
 
-def test_a_disk_that_is_full_while_a_map_is_filled(demo: Path, cli: CommandLine, one_day: Published, disk: Path) -> None:
+def test_a_disk_that_is_full_while_a_map_is_filled(
+    demo: Path, cli: CommandLine, one_day: Published, disk: Path
+) -> None:
     day, folder = one_day.days[0], ("--set", f"run.folder='{disk}/runs'")
     death = Death("os.mkdir", r"/\.tmp-rectified-")
     assert cli.rectify(demo, day, *folder, death=death).code == -signal.SIGKILL

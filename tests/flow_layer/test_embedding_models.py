@@ -7,7 +7,7 @@ from pathlib import Path
 
 import polars as pl
 
-from tests.flow_layer.flow_support import CommandLine, Published
+from tests.support.flow_support import CommandLine, Published
 
 IMAGE = "source.embedding_models.image"
 DRIFT = "image: mean cosine to the last published version"
@@ -25,7 +25,9 @@ def test_a_new_model_is_published_once_it_is_named(published: Published, cli: Co
     demo, last, tomorrow = published.demo, published.days[-1], published.tomorrow
     first = cli.published(demo, last, "--set", f"{IMAGE}=encoder@1")
     # A name is another run of the day, made from the same outputs; the files of a copied demo are read anew.
-    digests, before = ({name: x["digest"] for name, x in found["stages"].items()} for found in (first, published.results[-1]))
+    digests, before = (
+        {name: x["digest"] for name, x in found["stages"].items()} for found in (first, published.results[-1])
+    )
     assert first["published"] and digests == before and first["stage_memory_bytes"].keys() <= {"source"}
     turn_images(demo)
     refused = cli.rectify(demo, tomorrow)
@@ -34,8 +36,20 @@ def test_a_new_model_is_published_once_it_is_named(published: Published, cli: Co
     done = cli.published(demo, tomorrow, "--set", f"{IMAGE}=encoder@2")
     assert done["published"] and done["modalities"]["image"]["embedding_model"] == "encoder@2"
     report = json.loads((demo / "runs" / done["run_id"] / "report.json").read_text())
-    assert report["quality"]["notes"] == [f"image: made by encoder@2 since this day, by encoder@1 before, last on {last}; not compared"]
-    assert {x["name"] for x in report["quality"]["checks"] if "last published version" in x["name"]} == {DRIFT.replace("image", "text")}
-    assert report["trend"]["modalities"][0]["models"] == [{"model": f"encoder@{n}", "since": x} for n, x in ((1, last), (2, tomorrow))]
+    assert report["quality"]["notes"] == [
+        f"image: made by encoder@2 since this day, by encoder@1 before, last on {last}; not compared"
+    ]
+    assert {x["name"] for x in report["quality"]["checks"] if "last published version" in x["name"]} == {
+        DRIFT.replace("image", "text")
+    }
+    assert report["trend"]["modalities"][0]["models"] == [
+        {"model": f"encoder@{n}", "since": x} for n, x in ((1, last), (2, tomorrow))
+    ]
     versions = cli("versions", "--config", demo / "run.toml", "--json").result["versions"]
-    assert [x["modalities"]["image"]["embedding_model"] for x in versions] == ["encoder@2", "encoder@1", None, None, None]
+    assert [x["modalities"]["image"]["embedding_model"] for x in versions] == [
+        "encoder@2",
+        "encoder@1",
+        None,
+        None,
+        None,
+    ]

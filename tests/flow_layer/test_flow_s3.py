@@ -10,8 +10,8 @@ import boto3
 import pytest
 from deltalake import DeltaTable
 
-from tests.flow_layer.flow_support import CommandLine, Published, move_to_s3, rows_of, table_uri
-from tests.s3_server import serve_s3
+from tests.support.flow_support import CommandLine, Published, move_to_s3, rows_of, table_uri
+from tests.support.s3_server import serve_s3
 
 KEY, SECRET = "AKIAFLOWTESTING", "jalrXUtnFEMIK7MDENGbPxRfiCYEXAMPLEKEY"
 
@@ -35,7 +35,12 @@ def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, str]]:
 
 
 def test_everything_in_s3(
-    demo: Path, cli: CommandLine, one_day: Published, s3: dict[str, str], prefect_server: str, tmp_path_factory: pytest.TempPathFactory
+    demo: Path,
+    cli: CommandLine,
+    one_day: Published,
+    s3: dict[str, str],
+    prefect_server: str,
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> None:
     client = boto3.client("s3", endpoint_url=s3["AWS_ENDPOINT_URL"], region_name="us-east-1")
     move_to_s3(demo, client)
@@ -69,6 +74,12 @@ def test_everything_in_s3(
     served = [x.read_bytes() for x in sorted(tmp_path_factory.getbasetemp().glob("prefect-server*/*")) if x.is_file()]
     assert any(result["run_id"].encode() in x for x in served), "the server's database was not found"
     home = [x.read_bytes() for x in sorted(Path(os.environ["PREFECT_HOME"]).rglob("*")) if x.is_file()]
-    for what, found in (("output", [said]), ("run folder", written), ("table", stored), ("server", served), ("home", home)):
+    for what, found in (
+        ("output", [said]),
+        ("run folder", written),
+        ("table", stored),
+        ("server", served),
+        ("home", home),
+    ):
         for secret in (SECRET, KEY):
             assert not any(secret.encode() in x for x in found), what

@@ -15,9 +15,9 @@ import boto3
 import pytest
 from deltalake import DeltaTable
 
-from tests.flow_layer.flow_support import CommandLine, Published, move_to_s3, rows_of, table_uri
-from tests.s3_proxy import Fault, Weather, serve_s3_proxy
-from tests.s3_server import serve_s3
+from tests.support.flow_support import CommandLine, Published, move_to_s3, rows_of, table_uri
+from tests.support.s3_proxy import Fault, Weather, serve_s3_proxy
+from tests.support.s3_server import serve_s3
 
 KEY, SECRET = "AKIAFLOWFAULTS", "wJalrXUtnFEMIK7MDENGbPxRfiCYFAULTSKEY"
 
@@ -50,8 +50,15 @@ def store() -> Iterator[str]:
 def lake(demo: Path, store: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Lake]:
     for name in [x for x in os.environ if x.startswith("AWS_")]:
         monkeypatch.delenv(name)
-    keys = {"AWS_ACCESS_KEY_ID": KEY, "AWS_SECRET_ACCESS_KEY": SECRET, "AWS_REGION": "us-east-1", "AWS_ALLOW_HTTP": "true"}
-    client = boto3.client("s3", endpoint_url=store, region_name="us-east-1", aws_access_key_id=KEY, aws_secret_access_key=SECRET)
+    keys = {
+        "AWS_ACCESS_KEY_ID": KEY,
+        "AWS_SECRET_ACCESS_KEY": SECRET,
+        "AWS_REGION": "us-east-1",
+        "AWS_ALLOW_HTTP": "true",
+    }
+    client = boto3.client(
+        "s3", endpoint_url=store, region_name="us-east-1", aws_access_key_id=KEY, aws_secret_access_key=SECRET
+    )
     with serve_s3_proxy(store) as (address, weather):
         uri = move_to_s3(demo, client)
         yield Lake(demo, uri, weather, {**keys, "AWS_ENDPOINT_URL": address}, {**keys, "AWS_ENDPOINT_URL": store})
@@ -69,7 +76,9 @@ def _bad_night(number: int, method: str, path: str) -> Fault:
 
 
 @pytest.mark.slow
-def test_a_store_that_fails_every_few_requests_costs_time_alone(lake: Lake, cli: CommandLine, one_day: Published) -> None:
+def test_a_store_that_fails_every_few_requests_costs_time_alone(
+    lake: Lake, cli: CommandLine, one_day: Published
+) -> None:
     day = one_day.days[0]
     lake.weather.clear(_bad_night)
     finished = cli.rectify(lake.demo, day, environment=lake.environment)
@@ -80,11 +89,21 @@ def test_a_store_that_fails_every_few_requests_costs_time_alone(lake: Lake, cli:
 
 # Which requests fail for good from the start of a run, what the run ends in and what its line says; what is published is whole or absent.
 GONE: dict[str, tuple[str, str, int, str]] = {
-    "looking at the inputs": (r"HEAD|GET", r"/lake/shop/catalog", 2, "s3://lake/shop/catalog.*: the object store did not answer"),
+    "looking at the inputs": (
+        r"HEAD|GET",
+        r"/lake/shop/catalog",
+        2,
+        "s3://lake/shop/catalog.*: the object store did not answer",
+    ),
     "reading the log": (r"GET", r"interactions/.*\.parquet", 2, "the object store did not answer"),
     "opening the table": (r"GET", r"_delta_log/_last_checkpoint", 1, "table s3://.*: opening it failed"),
     "writing rows": (r"PUT|POST", r"/part-", 1, "table s3://.*: writing the rows failed: .*nothing was published"),
-    "reading rows back": (r"GET", r"item_features/.*/part-", 1, "table s3://.*: reading back the rows failed: .*nothing was published"),
+    "reading rows back": (
+        r"GET",
+        r"item_features/.*/part-",
+        1,
+        "table s3://.*: reading back the rows failed: .*nothing was published",
+    ),
     "committing": (r"PUT", r"_delta_log/", 1, "table s3://.*: the commit failed: .*nothing was published"),
     "recording the trend": (r"PUT|POST", r"item_features-trend/", 1, "the published rows are not affected"),
 }
@@ -95,7 +114,9 @@ GONE: dict[str, tuple[str, str, int, str]] = {
 def test_a_store_that_fails_for_good_at_one_thing(lake: Lake, cli: CommandLine, one_day: Published, what: str) -> None:
     methods, path, code, said = GONE[what]
     day, whole = one_day.days[0], rows_of(table_uri(one_day.demo), one_day.days[0])
-    lake.weather.clear(lambda number, method, asked: 503 if re.fullmatch(methods, method) and re.search(path, asked) else None)
+    lake.weather.clear(
+        lambda number, method, asked: 503 if re.fullmatch(methods, method) and re.search(path, asked) else None
+    )
     finished = cli.rectify(lake.demo, day, environment=lake.environment)
     assert finished.code == code, finished.err
     assert re.search(said, finished.error), finished.error
@@ -109,7 +130,9 @@ def test_a_store_that_fails_for_good_at_one_thing(lake: Lake, cli: CommandLine, 
     assert DeltaTable(lake.uri, storage_options=lake.direct).version() == 0
 
 
-def test_a_commit_whose_answer_was_lost_is_found_and_not_made_twice(lake: Lake, cli: CommandLine, one_day: Published) -> None:
+def test_a_commit_whose_answer_was_lost_is_found_and_not_made_twice(
+    lake: Lake, cli: CommandLine, one_day: Published
+) -> None:
     day, lost = one_day.days[0], []
 
     def fault(number: int, method: str, path: str) -> Fault:
@@ -135,7 +158,11 @@ def _everything(fault: Fault) -> Callable[[int, str, str], Fault]:
     [
         (403, "seed=0", "refused the credentials of this environment .*check AWS_ACCESS_KEY_ID"),
         (None, "source.catalog='s3://nowhere-at-all/catalog'", "s3://nowhere-at-all/catalog: "),
-        (None, f"source.catalog='s3://{KEY}:{SECRET}@lake/shop/catalog'", "source.catalog: holds credentials; take them out"),
+        (
+            None,
+            f"source.catalog='s3://{KEY}:{SECRET}@lake/shop/catalog'",
+            "source.catalog: holds credentials; take them out",
+        ),
         (None, "run.folder='s3://lake/runs'", "run: folder: .*a local or shared disk"),
     ],
     ids=["unknown credentials", "no such bucket", "credentials in the config", "stages in S3"],

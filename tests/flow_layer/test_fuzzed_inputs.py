@@ -11,17 +11,26 @@ import pyarrow.parquet as pq
 import pytest
 from deltalake import DeltaTable
 
-from flows.command_line import read_config_and_day
-from rectifier_core.published_records import Status
+from flows.commands.shared import read_config_and_day
+from rectifier_core.base.published_records import Status
 from tasks.errors import InputError
-from tasks.references import Ref
-from tasks.source import read_source
-from tests.flow_layer.flow_support import CommandLine, Finished
-from tests.flow_layer.fuzzed_inputs import CASES
-from tests.flow_layer.fuzzed_shop import Case, Shop
+from tasks.source.read import read_source
+from tasks.store.store import Ref
+from tests.support.flow_support import CommandLine, Finished
+from tests.support.fuzzed_inputs import CASES
+from tests.support.fuzzed_shop import Case, Shop
 
 # A few whole nights in make test, and all of them in make test-slow; every case is read in both.
-QUICK = {"id_type-2", "strange_ids-0", "feature_values-0", "few_items-0", "few_rows-0", "bad_utf8-0", "broken_file-0", "broken_toml-0"}
+QUICK = {
+    "id_type-2",
+    "strange_ids-0",
+    "feature_values-0",
+    "few_items-0",
+    "few_rows-0",
+    "bad_utf8-0",
+    "broken_file-0",
+    "broken_toml-0",
+}
 QUICK |= {"odd_place-1", "modality_name-1", "wrong_value-1", "odd_arguments-0"}
 NIGHTS = [pytest.param(x, id=x.name, marks=[] if x.name in QUICK else [pytest.mark.slow]) for x in CASES]
 
@@ -45,7 +54,10 @@ def test_reading_it_gives_an_account_of_every_row_or_one_line(tmp_path: Path, ca
     counts = ref.meta["counts"]
     assert counts["catalog_rows_read"] == counts["items"] + sum(counts["items_quarantined"].values())
     quarantined = sum(counts["interactions_quarantined"].values())
-    assert counts["interactions_read"] == counts["not_positive"] + quarantined + counts["repeats_merged"] + counts["interactions_used"]
+    assert (
+        counts["interactions_read"]
+        == counts["not_positive"] + quarantined + counts["repeats_merged"] + counts["interactions_used"]
+    )
     for name in ref.meta["modalities"]:
         features = ref.array(f"features-{name}")
         assert np.isfinite(features).all()
@@ -53,7 +65,9 @@ def test_reading_it_gives_an_account_of_every_row_or_one_line(tmp_path: Path, ca
 
 
 @pytest.mark.parametrize("case", NIGHTS)
-def test_a_night_with_it_publishes_whole_or_says_in_one_line_why_not(tmp_path: Path, cli: CommandLine, case: Case) -> None:
+def test_a_night_with_it_publishes_whole_or_says_in_one_line_why_not(
+    tmp_path: Path, cli: CommandLine, case: Case
+) -> None:
     shop = case.build(tmp_path)
     finished = cli("rectify", "--config", tmp_path / "run.toml", "--json", *shop.arguments)
     assert finished.code in case.allowed, (finished.code, finished.err)
@@ -64,7 +78,9 @@ def test_a_night_with_it_publishes_whole_or_says_in_one_line_why_not(tmp_path: P
         _assert_whole(shop, finished)
         return
     assert finished.out == ""
-    assert any(x in finished.error for x in (case.names if finished.code == 2 else ("the quality gate refused",))), finished.error
+    assert any(x in finished.error for x in (case.names if finished.code == 2 else ("the quality gate refused",))), (
+        finished.error
+    )
     assert "sEcr3t" not in finished.err
     assert not uri.exists() or not any(uri.rglob("*.json")), "half a table"
     assert not list((tmp_path / "runs" / "stages").glob(".tmp-*"))
@@ -84,7 +100,9 @@ def _read(shop: Shop) -> Ref | InputError:
 def _assert_whole(shop: Shop, finished: Finished) -> None:
     """The table holds one row for every usable id of the catalog, finite features of one width, and words and probabilities."""
     result = finished.result
-    rows = pl.from_arrow(DeltaTable(result["table"]).to_pyarrow_table(filters=[("as_of", "=", date.fromisoformat(result["as_of"]))]))
+    rows = pl.from_arrow(
+        DeltaTable(result["table"]).to_pyarrow_table(filters=[("as_of", "=", date.fromisoformat(result["as_of"]))])
+    )
     assert isinstance(rows, pl.DataFrame)
     bad = pq.read_table(Path(result["report"]).with_name("quarantine") / "items.parquet")
     assert rows.height == result["rows"]

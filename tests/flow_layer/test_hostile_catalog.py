@@ -11,9 +11,9 @@ from typing import NamedTuple
 
 import polars as pl
 import pytest
-from report_samples import PageText
 
-from tests.flow_layer.flow_support import CommandLine, Finished
+from tests.support.flow_support import CommandLine, Finished
+from tests.support.report_samples import PageText
 
 CHROMIUM = shutil.which("chromium")
 PWN = "document.documentElement.dataset.pwned=1"
@@ -43,7 +43,12 @@ PICTURES = (
     f"data:image/svg+xml,<svg onload='{PWN}'/>",
     "file:///etc/passwd",
 )
-PICTURES += (f'https://x.invalid/a.png"onerror="{PWN}', "//x.invalid/a.png", "https://u:p@x.invalid/a.png", "https://x.invalid/a.png")
+PICTURES += (
+    f'https://x.invalid/a.png"onerror="{PWN}',
+    "//x.invalid/a.png",
+    "https://u:p@x.invalid/a.png",
+    "https://x.invalid/a.png",
+)
 FILE_NAME = re.compile(r"[A-Za-z0-9._=-]+")
 
 
@@ -84,14 +89,21 @@ def _spoil(demo: Path) -> None:
     catalog.with_columns(
         pl.col("item_id").replace(ids),
         title=pl.Series([f"{ATTACKS[x * 5 % len(ATTACKS)]} {x}" for x in range(catalog.height)]),
-        category=pl.col("category").rank("dense").cast(pl.String).map_elements(lambda x: f"{ATTACKS[int(x) % 4]} {x}", pl.String),
+        category=pl.col("category")
+        .rank("dense")
+        .cast(pl.String)
+        .map_elements(lambda x: f"{ATTACKS[int(x) % 4]} {x}", pl.String),
         picture=pl.Series([PICTURES[x % len(PICTURES)] for x in range(catalog.height)]),
     ).write_parquet(path)
     for path in (demo / "interactions").rglob("*.parquet"):
         log = pl.read_parquet(path, hive_partitioning=False)
-        log.with_columns(pl.col("item_id").replace(ids), pl.concat_str(pl.lit(ATTACKS[1]), "user_id").alias("user_id")).write_parquet(path)
+        log.with_columns(
+            pl.col("item_id").replace(ids), pl.concat_str(pl.lit(ATTACKS[1]), "user_id").alias("user_id")
+        ).write_parquet(path)
     text = (demo / "run.toml").read_text()
-    (demo / "run.toml").write_text(text.replace('title_column = "title"', 'title_column = "title"\npicture_column = "picture"'))
+    (demo / "run.toml").write_text(
+        text.replace('title_column = "title"', 'title_column = "title"\npicture_column = "picture"')
+    )
 
 
 def _files(folder: Path) -> set[str]:
@@ -104,7 +116,9 @@ def test_it_is_a_night_like_any_other(night: Night) -> None:
     assert night.said[0].result["rows"] >= 390
     for finished in night.said:
         assert "Traceback" not in finished.err
-        assert not any(x in finished.out + finished.err for x in ("\x1b[2J", "\u202e")), "control characters reached the terminal"
+        assert not any(x in finished.out + finished.err for x in ("\x1b[2J", "\u202e")), (
+            "control characters reached the terminal"
+        )
 
 
 def test_no_file_is_called_or_lies_as_the_catalog_says(night: Night) -> None:
@@ -134,12 +148,28 @@ def test_a_browser_that_would_run_scripts_runs_none(night: Night, tmp_path: Path
         assert f"<script>{PWN}</script>" in page.text
     control = tmp_path / "control.html"
     control.write_text(f"<html><body>{ATTACKS[1]}</body></html>")
-    assert 'data-pwned="1"' in _dom(control, tmp_path / "profile-control"), "the browser runs no scripts: the test would see nothing"
+    assert 'data-pwned="1"' in _dom(control, tmp_path / "profile-control"), (
+        "the browser runs no scripts: the test would see nothing"
+    )
 
 
 def _dom(page: Path, profile: Path) -> str:
-    options = ["--headless=new", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking", "--disable-sync"]
-    command = [str(CHROMIUM), *options, f"--user-data-dir={profile}", "--virtual-time-budget=2000", "--dump-dom", page.as_uri()]
+    options = [
+        "--headless=new",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--no-first-run",
+        "--disable-background-networking",
+        "--disable-sync",
+    ]
+    command = [
+        str(CHROMIUM),
+        *options,
+        f"--user-data-dir={profile}",
+        "--virtual-time-budget=2000",
+        "--dump-dom",
+        page.as_uri(),
+    ]
     return subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
 
 

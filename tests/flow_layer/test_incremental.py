@@ -12,12 +12,12 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 
-from flows.run_config import RunConfig
-from tasks.incremental_base import find_last, recall_fell
-from tasks.incremental_config import IncrementalConfig
-from tasks.references import Ref
-from tests.flow_layer.cli_process import Death
-from tests.flow_layer.flow_support import CommandLine, rows_of, table_uri
+from flows.config.run_config import RunConfig
+from tasks.stages.incremental_config import IncrementalConfig
+from tasks.stages.previous_run import find_last, recall_fell
+from tasks.store.store import Ref
+from tests.support.cli_process import Death
+from tests.support.flow_support import CommandLine, rows_of, table_uri
 
 ENABLED = "\n[incremental]\nenabled = true\n"
 
@@ -74,7 +74,9 @@ def test_every_night_brings_the_one_before_up_to_date(nights: Nights) -> None:
         assert night["published"] and night["version"] == at
 
 
-def test_a_repeat_publishes_nothing_and_a_report_says_what_was_taken_over(nights: Nights, cli: CommandLine, tmp_path: Path) -> None:
+def test_a_repeat_publishes_nothing_and_a_report_says_what_was_taken_over(
+    nights: Nights, cli: CommandLine, tmp_path: Path
+) -> None:
     demo = copied(nights.demo, tmp_path / "demo")
     day, last = nights.days[2], nights.results[2]
     again = cli.published(demo, day)
@@ -83,7 +85,9 @@ def test_a_repeat_publishes_nothing_and_a_report_says_what_was_taken_over(nights
     assert nights.results[1]["run_id"] in json.dumps(report)
 
 
-def test_a_night_killed_at_any_stage_ends_with_the_same_bytes(tomorrow: Nights, cli: CommandLine, tmp_path: Path) -> None:
+def test_a_night_killed_at_any_stage_ends_with_the_same_bytes(
+    tomorrow: Nights, cli: CommandLine, tmp_path: Path
+) -> None:
     day, other = tomorrow.days[-1], copied(tomorrow.demo, tmp_path / "other")
     whole = cli.published(tomorrow.demo, day)
     for stage in ("carry", "affinity-text", "rectified"):
@@ -103,7 +107,9 @@ def test_what_makes_a_night_cold_is_said(nights: Nights) -> None:
         assert found is None
         return reason
 
-    usable, _ = find_last(config.run, config.publish.uri, date.fromisoformat(nights.days[-1]), source, shaping, config.incremental, store)
+    usable, _ = find_last(
+        config.run, config.publish.uri, date.fromisoformat(nights.days[-1]), source, shaping, config.incremental, store
+    )
     assert usable is not None and usable.run_id == last["run_id"]
     assert "no earlier run" in why(config.incremental, day=nights.days[0])
     assert "3 nights since the last cold run" in why(replace(config.incremental, cold_every=3))
@@ -115,7 +121,9 @@ def test_what_makes_a_night_cold_is_said(nights: Nights) -> None:
 def test_anchors_that_fell_behind_are_told(nights: Nights, tmp_path: Path) -> None:
     config, now = RunConfig.from_toml(nights.demo / "run.toml"), Ref(kind="anchors", path=str(tmp_path), digest="0")
     source, day = Ref(**nights.results[-1]["stages"]["source"]), date.fromisoformat(nights.days[-1])
-    last, _ = find_last(config.run, config.publish.uri, day, source, config.shaping, config.incremental, config.run.store)
+    last, _ = find_last(
+        config.run, config.publish.uri, day, source, config.shaping, config.incremental, config.run.store
+    )
     assert last is not None
     then = float(last.stages["anchors"].array("recalls").max())
     for share, told in ((0.95, False), (0.85, True)):
@@ -141,7 +149,11 @@ def test_a_night_that_the_gate_refuses_is_run_cold_before_anyone_is_told(tomorro
 def call_all_copies(copies: Path) -> None:
     """Have an earlier night's output say that every item is one of ten copies of a placeholder, as code that was wrong then would have."""
     groups = np.arange(len(np.load(copies / "group.npy")), dtype=np.int32) // 10
-    said = {"group.npy": groups, "unlike.npy": np.ones(groups[-1] + 1, np.bool_), "likeness.npy": np.zeros(groups[-1] + 1)}
+    said = {
+        "group.npy": groups,
+        "unlike.npy": np.ones(groups[-1] + 1, np.bool_),
+        "likeness.npy": np.zeros(groups[-1] + 1),
+    }
     manifest = json.loads((copies / "manifest.json").read_text())
     for name, values in said.items():
         np.save(copies / name, values.astype(np.load(copies / name).dtype))
@@ -149,7 +161,9 @@ def call_all_copies(copies: Path) -> None:
     (copies / "manifest.json").write_text(json.dumps(manifest))
 
 
-def test_a_night_of_too_many_changes_is_cold_and_publishes_like_any_cold_one(tomorrow: Nights, cli: CommandLine) -> None:
+def test_a_night_of_too_many_changes_is_cold_and_publishes_like_any_cold_one(
+    tomorrow: Nights, cli: CommandLine
+) -> None:
     day = next_day(cli, tomorrow.demo, "--changed", "0.3")
     found = cli.published(tomorrow.demo, day)
     assert found["incremental"]["base"] is None and "changed, most_changed" in found["incremental"]["reason"]
@@ -158,7 +172,9 @@ def test_a_night_of_too_many_changes_is_cold_and_publishes_like_any_cold_one(tom
 
 
 def test_a_chain_of_nights_stays_within_the_stated_tolerance(nights: Nights, cli: CommandLine, tmp_path: Path) -> None:
-    finished = cli("compare", "--config", nights.demo / "run.toml", "--as-of", nights.days[2], "--out", tmp_path / "out", "--json")
+    finished = cli(
+        "compare", "--config", nights.demo / "run.toml", "--as-of", nights.days[2], "--out", tmp_path / "out", "--json"
+    )
     assert finished.code == 0, finished.err
     found = finished.result
     assert found["base"] == nights.results[1]["run_id"] and found["run_id"] == nights.results[2]["run_id"]

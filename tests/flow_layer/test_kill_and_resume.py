@@ -16,8 +16,8 @@ import pyarrow as pa
 import pytest
 from deltalake import DeltaTable
 
-from tests.flow_layer.cli_process import Death
-from tests.flow_layer.flow_support import ROOT, CommandLine, Published, days_of, rows_of, table_uri
+from tests.support.cli_process import Death
+from tests.support.flow_support import ROOT, CommandLine, Published, days_of, rows_of, table_uri
 
 MODALITIES = ("image", "text")
 STAGES = [
@@ -56,8 +56,14 @@ def points(day: str, version: int, stages: set[str]) -> list[Point]:
         Point("the gate reads what is to be published", Death("open", r"/rectified-[0-9a-f]+/status-image\.npy"), last),
         Point("a data file has no name yet", Death("os.rename", r"/\.part-.*\.tmp$"), last),
         Point("the data files are there and no commit", Death("open", rf"/as_of={day}$"), last),
-        Point("the commit is written and has no name yet", Death("os.link", rf"/\.commit-[^/]*/_delta_log/{commit}\.json$"), last),
-        Point("the commit is there and its folder not flushed", Death("open", r"/item_features/_delta_log$"), last, True),
+        Point(
+            "the commit is written and has no name yet",
+            Death("os.link", rf"/\.commit-[^/]*/_delta_log/{commit}\.json$"),
+            last,
+        ),
+        Point(
+            "the commit is there and its folder not flushed", Death("open", r"/item_features/_delta_log$"), last, True
+        ),
         Point("the trend's entry has no name yet", Death("os.rename", r"/item_features-trend/.*\.tmp$"), last, True),
         Point("the quarantine is copied", Death("os.mkdir", r"/quarantine$"), last, True),
         Point("the report begins", Death("open", r"/\.tmp-report\.json"), last, True),
@@ -83,7 +89,9 @@ def leftovers(demo: Path) -> list[Path]:
     ]
 
 
-@pytest.mark.parametrize("stages", [SOME, pytest.param({*STAGES}, marks=pytest.mark.slow)], ids=["some stages", "all stages"])
+@pytest.mark.parametrize(
+    "stages", [SOME, pytest.param({*STAGES}, marks=pytest.mark.slow)], ids=["some stages", "all stages"]
+)
 def test_a_run_killed_at_every_step_ends_in_the_bytes_of_one_that_never_was(
     published: Published, cli: CommandLine, tmp_path: Path, stages: set[str]
 ) -> None:
@@ -115,10 +123,16 @@ def test_a_run_killed_at_every_step_ends_in_the_bytes_of_one_that_never_was(
     # The copy's summaries name the stages of the original, and its source is read anew: nothing of the chain is reused there.
     wanted = cli.published(clean, day)
     assert wanted["published"]
-    assert (wanted["run_id"], wanted["rows"], wanted["modalities"]) == (result["run_id"], result["rows"], result["modalities"])
+    assert (wanted["run_id"], wanted["rows"], wanted["modalities"]) == (
+        result["run_id"],
+        result["rows"],
+        result["modalities"],
+    )
     assert rows_of(uri, day).equals(rows_of(table_uri(clean), day))
     assert file_bytes(uri, day) == file_bytes(table_uri(clean), day)
-    assert {name: x["digest"] for name, x in wanted["stages"].items()} == {name: x["digest"] for name, x in result["stages"].items()}
+    assert {name: x["digest"] for name, x in wanted["stages"].items()} == {
+        name: x["digest"] for name, x in result["stages"].items()
+    }
     for x in earlier:
         assert rows_of(uri, x).equals(shown[x])
     assert DeltaTable(uri).version() == 3
@@ -133,7 +147,9 @@ NAMED = r"/days/\.tmp-|/item_features/as_of=[^/]*/\.part-|/item_features-trend/|
 
 
 @pytest.mark.slow
-def test_a_run_killed_before_every_name_that_it_gives_outside_its_stages(published: Published, cli: CommandLine) -> None:
+def test_a_run_killed_before_every_name_that_it_gives_outside_its_stages(
+    published: Published, cli: CommandLine
+) -> None:
     uri, day = table_uri(published.demo), published.days[2]
     for number in itertools.count(1):
         # Another config is another run of the day, which reuses all but its last stage.
@@ -188,7 +204,9 @@ def test_an_output_that_is_not_whole_is_built_again(published: Published, cli: C
     else:
         os.truncate(plan / name, (plan / name).stat().st_size // 2)
     result = cli.published(published.demo, day, *sets)
-    reused = {x["stage"]: x["reused"] for x in json.loads(Path(result["report"]).with_suffix(".json").read_text())["timings"]}
+    reused = {
+        x["stage"]: x["reused"] for x in json.loads(Path(result["report"]).with_suffix(".json").read_text())["timings"]
+    }
     # The copy's source lies elsewhere, so it is read anew, to the same digest.
     assert [stage for stage, found in reused.items() if not found] == ["source", "rectified", "plan/text"]
     assert (other / "manifest.json").stat().st_ino == inode

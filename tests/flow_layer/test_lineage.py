@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from tasks.lineage import dataset_name
-from tests.flow_layer.flow_support import CommandLine, Published, table_uri
+from tasks.observe.lineage import dataset_name
+from tests.support.flow_support import CommandLine, Published, table_uri
 
 
 @contextmanager
@@ -44,14 +44,18 @@ def test_what_a_run_reads_and_writes_is_told(published: Published, cli: CommandL
     demo, day = published.demo, published.tomorrow
     with listening() as (url, told):
         named = ("--set", "source.embedding_models.image=encoder@1")
-        refused = cli.rectify(demo, day, "--set", "quality.max_marginal_error=0.0", environment={"OPENLINEAGE_URL": url})
+        refused = cli.rectify(
+            demo, day, "--set", "quality.max_marginal_error=0.0", environment={"OPENLINEAGE_URL": url}
+        )
         assert refused.code == 3, refused.err
         result = cli.published(demo, day, *named, environment={"OPENLINEAGE_URL": url})
     assert [x["eventType"] for x in told] == ["START", "FAIL", "START", "COMPLETE"]
     assert len({x["run"]["runId"] for x in told}) == 2 and told[0]["run"]["runId"] == told[1]["run"]["runId"]
     assert {x["job"]["name"] for x in told} == {"rectify.item_features"}
     for event in told:
-        assert [(x["namespace"], x["name"]) for x in event["inputs"]] == [("file", str(demo / x)) for x in ("catalog", "interactions")]
+        assert [(x["namespace"], x["name"]) for x in event["inputs"]] == [
+            ("file", str(demo / x)) for x in ("catalog", "interactions")
+        ]
         assert [(x["namespace"], x["name"]) for x in event["outputs"]] == [("file", table_uri(demo))]
         assert event["run"]["facets"]["nominalTime"]["nominalStartTime"].startswith(day)
         assert event["run"]["facets"]["parent"]["run"]["runId"]
@@ -67,7 +71,13 @@ def test_what_a_run_reads_and_writes_is_told(published: Published, cli: CommandL
     assert written["facets"]["version"]["datasetVersion"] == str(result["version"])
     (tag,) = written["facets"]["tags"]["tags"]
     assert (tag["key"], tag["value"], tag["field"]) == ("embedding_model", "encoder@1", "image")
-    assert {x["name"] for x in written["facets"]["schema"]["fields"]} >= {"as_of", "item_id", "image", "image_trust", "run_id"}
+    assert {x["name"] for x in written["facets"]["schema"]["fields"]} >= {
+        "as_of",
+        "item_id",
+        "image",
+        "image_trust",
+        "run_id",
+    }
 
 
 @pytest.mark.slow
@@ -80,7 +90,11 @@ def test_a_run_that_nobody_listens_to_goes_on(published: Published, cli: Command
 
 @pytest.mark.parametrize(
     ("place", "named"),
-    [("/data/items", ("file", "/data/items")), ("s3://bucket/a/b", ("s3://bucket", "a/b")), ("s3://bucket", ("s3://bucket", "/"))],
+    [
+        ("/data/items", ("file", "/data/items")),
+        ("s3://bucket/a/b", ("s3://bucket", "a/b")),
+        ("s3://bucket", ("s3://bucket", "/")),
+    ],
 )
 def test_datasets_are_named_as_openlineage_wants(place: str, named: tuple[str, str]) -> None:
     assert dataset_name(place) == named

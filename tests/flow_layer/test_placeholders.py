@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from rectifier_core.records import Anchors, Copies, Plan
-from tasks.references import Ref
-from tasks.saved_records import load_record
-from tests.flow_layer.flow_support import SHORT, CommandLine, last_days, rows_of, table_uri
+from rectifier_core.base.records import Anchors, Copies, Plan
+from tasks.store.saved_records import load_record
+from tasks.store.store import Ref
+from tests.support.flow_support import SHORT, CommandLine, last_days, rows_of, table_uri
 
 SIZE = ("--items", "1600", "--users", "1600", "--interactions", "32000")
 
@@ -27,7 +27,9 @@ def test_a_stock_picture_is_found_and_is_neither_donor_nor_suspect(tmp_path: Pat
     image = night["modalities"]["image"]
     assert (image["placeholders"], image["placeholder_groups"]) == (8, 1)
     assert night["modalities"]["text"]["placeholders"] == 0
-    source, copies, plan, anchors = (Ref(**night["stages"][x]) for x in ("source", "copies/image", "plan/image", "anchors"))
+    source, copies, plan, anchors = (
+        Ref(**night["stages"][x]) for x in ("source", "copies/image", "plan/image", "anchors")
+    )
     held = load_record(copies, Copies).placeholder
     assert set(np.asarray(source.array("item_ids"))[held]) == planted
     assert not np.isin(load_record(plan, Plan).indices, np.flatnonzero(held)).any()
@@ -38,13 +40,19 @@ def test_a_stock_picture_is_found_and_is_neither_donor_nor_suspect(tmp_path: Pat
     assert stock["image_status"].unique().to_list() == ["passed_through"]
     assert stock["image_trust"].is_null().all() and stock["text_trust"].is_not_null().any()
     given = pl.read_parquet(demo / "catalog" / "*.parquet").filter(pl.col("item_id").is_in(planted))
-    assert {tuple(x) for x in stock["image"].to_list()} == {tuple(x) for x in given["image_embedding"].cast(pl.List(pl.Float32)).to_list()}
+    assert {tuple(x) for x in stock["image"].to_list()} == {
+        tuple(x) for x in given["image_embedding"].cast(pl.List(pl.Float32)).to_list()
+    }
 
     done = cli("audit", "--config", demo / "run.toml", "--as-of", day, "--top", "500", "--json")
     assert done.code == 0, done.err
     found = done.result["modalities"]["image"]
     assert (found["placeholders"], found["placeholder_groups"]) == (8, 1)
-    assert (found["mismatch_rate"], found["low"], found["high"]) == (image["mismatch_rate"], image["low"], image["high"])
+    assert (found["mismatch_rate"], found["low"], found["high"]) == (
+        image["mismatch_rate"],
+        image["low"],
+        image["high"],
+    )
     out = Path(done.result["out"])
     assert set(pl.read_parquet(out / "placeholders.parquet")["item_id"]) == planted
     suspects = pl.read_parquet(out / "suspects.parquet").filter(pl.col("modality") == "image")

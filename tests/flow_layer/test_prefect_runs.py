@@ -16,13 +16,14 @@ from prefect.assets import Asset
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.states import Failed
 
-from flows.run_config import RunConfig
-from tasks import prefect_tasks, publish_events
-from tasks.demo_tables import LAST_DAY
+from flows import steps as prefect_tasks
+from flows.config.run_config import RunConfig
+from tasks.demo.tables import LAST_DAY
 from tasks.errors import GateRefusedError, InputError, StorageError, TableHeldError
-from tasks.publish_config import PublishConfig
-from tasks.storage import StorageUnreachableError
-from tests.flow_layer.flow_support import ROOT, CommandLine, Published, ask_prefect, rows_of, table_uri
+from tasks.object_store import StorageUnreachableError
+from tasks.observe import publish_events
+from tasks.table.config import PublishConfig
+from tests.support.flow_support import ROOT, CommandLine, Published, ask_prefect, rows_of, table_uri
 
 STARTED = "2000-01-01T00:00:00Z"
 
@@ -149,10 +150,15 @@ def test_a_run_needs_no_server(demo: Path, one_day: Published, tmp_path: Path) -
     # Nothing is written but the configured paths, Prefect's home and cache folders.
     written = {x.relative_to(tmp_path).parts[0] for x in tmp_path.rglob("*") if x.is_file()}
     assert written - {"user"} == {"demo", "home"}
-    assert {x.relative_to(tmp_path / "user").parts[0] for x in (tmp_path / "user").rglob("*") if x.is_file()} <= {".cache", ".config"}
+    assert {x.relative_to(tmp_path / "user").parts[0] for x in (tmp_path / "user").rglob("*") if x.is_file()} <= {
+        ".cache",
+        ".config",
+    }
 
 
-def test_a_flow_that_is_tried_in_a_server_keeps_its_exit_status(published: Published, cli: CommandLine, prefect_server: str) -> None:
+def test_a_flow_that_is_tried_in_a_server_keeps_its_exit_status(
+    published: Published, cli: CommandLine, prefect_server: str
+) -> None:
     finished = cli.rectify(published.demo, published.tomorrow, "--set", "quality.max_marginal_error=0.0")
     assert finished.code == 3
     report = finished.error.split("; see ")[1]

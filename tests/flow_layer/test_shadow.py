@@ -10,7 +10,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from tests.flow_layer.flow_support import SHORT, CommandLine, days_of, rows_of, table_uri
+from tests.support.flow_support import SHORT, CommandLine, days_of, rows_of, table_uri
 
 DAY = "2026-06-30"
 SETTINGS = (
@@ -77,7 +77,9 @@ def test_a_shadow_that_finds_no_harm_changes_no_row(demo: Path, cli: CommandLine
     report = report_of(demo, on["run_id"])
     (check,) = (x for x in report["quality"]["checks"] if x["name"].startswith("shadow vbpr"))
     assert (check["value"], check["rule"], check["bound"], check["passed"]) == (found["high"], "at least", -0.01, True)
-    assert {"stage": "shadow", "reused": False}.items() <= next(x for x in report["timings"] if x["stage"] == "shadow").items()
+    assert {"stage": "shadow", "reused": False}.items() <= next(
+        x for x in report["timings"] if x["stage"] == "shadow"
+    ).items()
     assert report["config"]["shadow"]["backbone"] == "vbpr"
     again = cli.published(demo, DAY, *SHADOW)
     assert (again["published"], again["run_id"], again["shadow"]) == (False, on["run_id"], found)
@@ -102,7 +104,10 @@ def test_a_shadow_that_finds_harm_refuses_the_day(kinds: Path, cli: CommandLine)
 
 
 def test_a_shadow_with_a_strange_setting_is_refused_before_anything_runs(demo: Path, cli: CommandLine) -> None:
-    for setting, key in (("evaluation.shadow=bert", "shadow: wanted one of"), ("evaluation.models.vbpr.width=3", "evaluation.models.vbpr")):
+    for setting, key in (
+        ("evaluation.shadow=bert", "shadow: wanted one of"),
+        ("evaluation.models.vbpr.width=3", "evaluation.models.vbpr"),
+    ):
         finished = cli.rectify(demo, DAY, *SHADOW, "--set", setting)
         assert finished.code == 2 and key in finished.error
     assert not (demo / "runs").exists() or not list((demo / "runs").glob("*/report.json"))

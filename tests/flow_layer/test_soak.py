@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.soak import KEPT
-from tests.flow_layer.flow_support import ROOT
+from tests.support.flow_support import ROOT
 
 NIGHTS = 60
 # A map of a stage, a buffer of Arrow: what a process holds between two nights varies by some of them.
@@ -25,7 +25,12 @@ def test_sixty_nights_leave_no_more_than_twenty(tmp_path: Path, incremental: boo
     command = [sys.executable, "-m", "benchmarks.soak", "--nights", str(NIGHTS), "--folder", str(tmp_path), "--as-json"]
     environment = {k: v for k, v in os.environ.items() if not k.startswith("PREFECT_")} | {"PYTHONPATH": str(ROOT)}
     done = subprocess.run(
-        [*command, *(["--incremental"] if incremental else [])], cwd=ROOT, env=environment, capture_output=True, text=True, check=False
+        [*command, *(["--incremental"] if incremental else [])],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 0, done.stderr[-3000:]
     nights = [json.loads(x) for x in done.stdout.splitlines()]

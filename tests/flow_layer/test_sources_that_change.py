@@ -15,12 +15,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from flows.run_config import RunConfig
+from flows.config.run_config import RunConfig
 from tasks.errors import InputError
-from tasks.references import Ref, StageStore
-from tasks.source import read_source, resolve_day
-from tests.flow_layer.flow_support import CommandLine, rows_of
-from tests.flow_layer.fuzzed_shop import NUM_ITEMS, Shop, sound_shop
+from tasks.source.read import read_source, resolve_day
+from tasks.store.store import Ref, StageStore
+from tests.support.flow_support import CommandLine, rows_of
+from tests.support.fuzzed_shop import NUM_ITEMS, Shop, sound_shop
 
 # Puts each of two files in the place of a third in turns, until its standard input ends.
 WRITER = """
@@ -44,7 +44,9 @@ while not select.select([sys.stdin], [], [], 0.002)[0]:
 open(place, "wb").write(open(states[0], "rb").read())
 """
 HOWS = ("renamed over", "rewritten in place", "deleted and written")
-SAID = re.compile(r"catalog.*(overwritten while|vanished|cannot be read as Parquet|no such file|holds no file|no column)")
+SAID = re.compile(
+    r"catalog.*(overwritten while|vanished|cannot be read as Parquet|no such file|holds no file|no column)"
+)
 
 
 @contextmanager
@@ -92,7 +94,12 @@ def test_reading_sees_one_state_or_says_that_it_changed(tmp_path: Path, how: str
                 assert not list((tmp_path / f"stages-{number}").glob("*"))
                 outcomes.add("said")
             else:
-                outcomes.add(_state(pq.read_table(ref.file("labels.parquet")).column("title").to_pylist(), ref.array("features-image")))
+                outcomes.add(
+                    _state(
+                        pq.read_table(ref.file("labels.parquet")).column("title").to_pylist(),
+                        ref.array("features-image"),
+                    )
+                )
     assert outcomes
     # When nothing writes to it any more, all is well.
     assert read_source(config.source, day, StageStore(tmp_path / "stages")).meta["num_items"] == NUM_ITEMS

@@ -12,22 +12,27 @@ from typing import Any
 
 from prefect import flow
 from prefect.settings import PREFECT_API_URL, temporary_settings
-from trend_samples import entry
 
-from tasks.prefect_tasks import asset_key
-from tasks.publish_config import PublishConfig
-from tasks.trend import find_jumps
-from tasks.trend_events import JUMPED, emit_jumps
-from tests.flow_layer.flow_support import ROOT, ask_prefect
+from flows.steps import asset_key
+from tasks.observe.trend_events import JUMPED, emit_jumps
+from tasks.table.config import PublishConfig
+from tasks.table.trend import find_jumps
+from tests.support.flow_support import ROOT, ask_prefect
+from tests.support.trend_samples import entry
 
 STARTED = "2000-01-01T00:00:00Z"
 ASSET = asset_key(PublishConfig(uri="s3://jumps/features"))
-DAYS = [entry("2024-03-01", {"image": (0.1, 0.08, 0.12), "text": None}), entry("2024-03-02", {"image": (0.3, 0.27, 0.33), "text": None})]
+DAYS = [
+    entry("2024-03-01", {"image": (0.1, 0.08, 0.12), "text": None}),
+    entry("2024-03-02", {"image": (0.3, 0.27, 0.33), "text": None}),
+]
 
 
 def events(url: str, prefix: str, resource: str) -> list[dict[str, Any]]:
     """Events of that name and resource, waited for."""
-    question = {"filter": {"event": {"prefix": [prefix]}, "resource": {"id": [resource]}, "occurred": {"since": STARTED}}}
+    question = {
+        "filter": {"event": {"prefix": [prefix]}, "resource": {"id": [resource]}, "occurred": {"since": STARTED}}
+    }
     end = time.monotonic() + 30
     while True:
         found: list[dict[str, Any]] = ask_prefect(url, "events", question)["events"]
@@ -47,7 +52,9 @@ def create_automation(url: str) -> str:
         "within": 0,
     }
     body = {"name": "jumped", "trigger": trigger, "actions": [{"type": "do-nothing"}]}
-    request = urllib.request.Request(f"{url}/automations/", json.dumps(body).encode(), {"content-type": "application/json"})
+    request = urllib.request.Request(
+        f"{url}/automations/", json.dumps(body).encode(), {"content-type": "application/json"}
+    )
     with urllib.request.urlopen(request, timeout=60) as answer:
         return str(json.load(answer)["id"])
 
@@ -72,11 +79,13 @@ def test_a_jump_is_an_event_that_an_automation_acts_on(prefect_server: str) -> N
 
 def test_without_a_server_the_run_goes_on() -> None:
     # Nothing listens on the discard port; the process must end well, and soon.
-    jumps = find_jumps([entry("2024-03-01", {"image": None}), entry("2024-03-02", {"image": (0.3, 0.2, 0.4)})], "2024-03-02")
-    code = (
-        "import json, sys\nfrom tasks.trend_events import emit_jumps\nemit_jumps('s3://b/t', json.loads(sys.argv[1]))\nprint('went on')\n"
+    jumps = find_jumps(
+        [entry("2024-03-01", {"image": None}), entry("2024-03-02", {"image": (0.3, 0.2, 0.4)})], "2024-03-02"
     )
+    code = "import json, sys\nfrom tasks.observe.trend_events import emit_jumps\nemit_jumps('s3://b/t', json.loads(sys.argv[1]))\nprint('went on')\n"
     environment = {**os.environ, "PREFECT_API_URL": "http://127.0.0.1:9/api", "PYTHONPATH": str(ROOT)}
-    done = subprocess.run([sys.executable, "-c", code, json.dumps(jumps)], env=environment, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(
+        [sys.executable, "-c", code, json.dumps(jumps)], env=environment, capture_output=True, text=True, timeout=60
+    )
     assert (done.returncode, done.stdout) == (0, "went on\n"), done.stderr
     assert "mismatch rate of image jumped since 2024-03-01: cannot be told -> 0.300 [0.200, 0.400]" in done.stderr

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 
 from rectifier_core.evaluation.backbones.protocol import Batch, softplus_ranking
-from rectifier_core.evaluation.sparse_product import SparseOperator
+from rectifier_core.evaluation.backbones.sparse_product import SparseOperator
 
 
 class BatchRows(NamedTuple):
@@ -49,7 +49,9 @@ class BatchRows(NamedTuple):
 
     def ranking_loss(self, final: torch.Tensor, weight_decay: float) -> torch.Tensor:
         """BPR plus ``weight_decay`` times half the squared length a triple of the rows as they are scored: ``final`` [P + Q, R]."""
-        user, positive, negative = (final.index_select(0, at) for at in (self.user_at, self.positive_at, self.negative_at))
+        user, positive, negative = (
+            final.index_select(0, at) for at in (self.user_at, self.positive_at, self.negative_at)
+        )
         loss = softplus_ranking(user, positive, negative)
         if weight_decay:
             counts = torch.cat([self.user_counts, self.positive_counts + self.negative_counts])
@@ -66,7 +68,9 @@ def product_at(operator: SparseOperator, rows: torch.Tensor | None, dense: torch
     return SparseOperator(operator.matrix[rows.numpy()])(dense)
 
 
-def layer_mean_at(operator: SparseOperator, ego: torch.Tensor, num_layers: int, rows: torch.Tensor | None) -> torch.Tensor:
+def layer_mean_at(
+    operator: SparseOperator, ego: torch.Tensor, num_layers: int, rows: torch.Tensor | None
+) -> torch.Tensor:
     """Rows of LightGCN's readout, the mean of ``ego``, ``A ego``, ..., ``A^L ego``: [N, R] -> [len(rows), R].
 
     By Horner's rule, E + A (E + A (E + ...)): only the last product, which the loss sees, can be cut down to ``rows``.

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch.nn.functional import normalize
 
-from rectifier_core.numerics import row_blocks
+from rectifier_core.base.numerics import row_blocks
 
 BLOCK_ROWS = 128
 
@@ -32,7 +32,9 @@ def info_nce(first: torch.Tensor, second: torch.Tensor, counts: torch.Tensor, te
 
 class _InfoNCE(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, first: torch.Tensor, second: torch.Tensor, counts: torch.Tensor, temperature: float) -> torch.Tensor:
+    def forward(
+        ctx: Any, first: torch.Tensor, second: torch.Tensor, counts: torch.Tensor, temperature: float
+    ) -> torch.Tensor:
         share = counts / counts.sum()
         counted, columns = second * counts[:, None], second.T.contiguous()
         pulls, pushes = torch.empty_like(first), torch.zeros_like(second)

@@ -27,12 +27,12 @@ import numpy as np
 import scipy.sparse as sp
 import torch
 
+from rectifier_core.base.records import Interactions
+from rectifier_core.evaluation.backbones.item_graph import as_matrix, nearest_items, normalised_by_rows
 from rectifier_core.evaluation.backbones.lightgcn import interaction_operator, propagate
 from rectifier_core.evaluation.backbones.protocol import Backbone, Batch, TrainingConfig, TrainingSet, softplus_ranking
+from rectifier_core.evaluation.backbones.sparse_product import SparseOperator
 from rectifier_core.evaluation.backbones.vbpr import mapped_rows
-from rectifier_core.evaluation.item_graph import as_matrix, nearest_items, normalised_by_rows
-from rectifier_core.evaluation.sparse_product import SparseOperator
-from rectifier_core.records import Interactions
 
 TRAINING = TrainingConfig(learning_rate=5e-3, batch_size=4096, epochs=200, patience=4, evaluate_every=3)
 """Chosen on the validation pairs of a sparse log of 6,000 users and 66,000 pairs, for speed among what ranks alike."""
@@ -125,7 +125,9 @@ def item_graph(data: TrainingSet, config: FREEDOMConfig) -> sp.csr_array:
     graph = sp.csr_array((count, count), dtype=np.float32)
     for name, share in modality_shares(sorted(data.features), config.modality_weights).items():
         neighbours, _ = nearest_items(data.features[name], data.present[name], config.num_neighbours)
-        graph = graph + np.float32(share) * normalised_by_rows(as_matrix(neighbours, np.ones(neighbours.shape, np.float32)))
+        graph = graph + np.float32(share) * normalised_by_rows(
+            as_matrix(neighbours, np.ones(neighbours.shape, np.float32))
+        )
     return sp.csr_array(graph)
 
 
@@ -158,5 +160,9 @@ def degree_sensitive_sample(edges: Interactions, share: float, rng: np.random.Ge
 
 def _edges_of(whole: Interactions, users: np.ndarray, items: np.ndarray) -> Interactions:
     return Interactions(
-        users=users.astype(np.int32), items=items.astype(np.int32), times=None, num_users=whole.num_users, num_items=whole.num_items
+        users=users.astype(np.int32),
+        items=items.astype(np.int32),
+        times=None,
+        num_users=whole.num_users,
+        num_items=whole.num_items,
     )

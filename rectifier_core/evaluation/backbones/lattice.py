@@ -33,13 +33,13 @@ import scipy.sparse as sp
 import torch
 from torch.nn.functional import embedding_bag, normalize
 
-from rectifier_core.arrays import Bool
+from rectifier_core.anchors.propagation import normalised_bipartite, symmetric_adjacency
+from rectifier_core.base.arrays import Bool
+from rectifier_core.base.records import Interactions
 from rectifier_core.evaluation.backbones.batch_rows import BatchRows, layer_mean_at, product_at
+from rectifier_core.evaluation.backbones.item_graph import nearest_items
 from rectifier_core.evaluation.backbones.protocol import Backbone, Batch, TrainingConfig, TrainingSet
-from rectifier_core.evaluation.item_graph import nearest_items
-from rectifier_core.evaluation.sparse_product import SparseOperator
-from rectifier_core.propagation import normalised_bipartite, symmetric_adjacency
-from rectifier_core.records import Interactions
+from rectifier_core.evaluation.backbones.sparse_product import SparseOperator
 
 TRAINING = TrainingConfig(learning_rate=3e-3, decay=0.96, epochs=200, patience=5, evaluate_every=2)
 

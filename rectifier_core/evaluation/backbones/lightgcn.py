@@ -19,10 +19,10 @@ from typing import ClassVar
 
 import torch
 
+from rectifier_core.anchors.propagation import normalised_bipartite, symmetric_adjacency
+from rectifier_core.base.records import Interactions
 from rectifier_core.evaluation.backbones.protocol import Backbone, Batch, TrainingConfig, TrainingSet, softplus_ranking
-from rectifier_core.evaluation.sparse_product import SparseOperator, mean_of_layers
-from rectifier_core.propagation import normalised_bipartite, symmetric_adjacency
-from rectifier_core.records import Interactions
+from rectifier_core.evaluation.backbones.sparse_product import SparseOperator, mean_of_layers
 
 TRAINING = TrainingConfig(learning_rate=5e-3, batch_size=4096, epochs=200, patience=4, evaluate_every=3)
 """Chosen on the validation pairs of a sparse log of 6,000 users and 66,000 pairs, for speed among what ranks alike."""
@@ -59,7 +59,11 @@ class LightGCN(Backbone):
     def loss(self, batch: Batch) -> torch.Tensor:
         """BPR of the propagated rows, and the penalty on the layer-0 rows."""
         users, items = self.represent()
-        picked = (users.index_select(0, batch.users), items.index_select(0, batch.positives), items.index_select(0, batch.negatives))
+        picked = (
+            users.index_select(0, batch.users),
+            items.index_select(0, batch.positives),
+            items.index_select(0, batch.negatives),
+        )
         loss = softplus_ranking(*picked)
         if not self.config.weight_decay:
             return loss
@@ -81,7 +85,9 @@ def interaction_operator(graph: Interactions) -> SparseOperator:
     return SparseOperator(symmetric_adjacency(bipartite), symmetric=True)
 
 
-def propagate(adjacency: SparseOperator, users: torch.Tensor, items: torch.Tensor, num_layers: int) -> tuple[torch.Tensor, torch.Tensor]:
+def propagate(
+    adjacency: SparseOperator, users: torch.Tensor, items: torch.Tensor, num_layers: int
+) -> tuple[torch.Tensor, torch.Tensor]:
     """LightGCN's layer mean of users [U, A] and items [I, A] over an operator on users, then items."""
     final = mean_of_layers(adjacency, torch.cat([users, items]), num_layers)
     return final[: len(users)], final[len(users) :]

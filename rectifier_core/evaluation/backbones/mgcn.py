@@ -25,7 +25,7 @@ import torch
 
 from rectifier_core.evaluation.backbones.protocol import TrainingConfig, TrainingSet
 from rectifier_core.evaluation.backbones.side_views import SideViewBackbone, SideViewConfig
-from rectifier_core.evaluation.sparse_product import SparseOperator
+from rectifier_core.evaluation.backbones.sparse_product import SparseOperator
 
 TRAINING = TrainingConfig(learning_rate=3e-3, decay=0.96, epochs=200, patience=5)
 
@@ -52,7 +52,9 @@ class MGCN(SideViewBackbone):
     def item_views(self) -> list[torch.Tensor]:
         """Gated free embeddings, propagated over each modality's graph."""
         parts = zip(self.mapped(), self.gates, self._operators, strict=True)
-        return [self.propagated(operator, self.item_embedding * gate(mapped).sigmoid()) for mapped, gate, operator in parts]
+        return [
+            self.propagated(operator, self.item_embedding * gate(mapped).sigmoid()) for mapped, gate, operator in parts
+        ]
 
     def fuse(self, content: torch.Tensor, views: torch.Tensor, *, training: bool) -> torch.Tensor:
         """What the views share plus what each adds, as far as the content asks for it."""

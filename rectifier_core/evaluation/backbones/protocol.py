@@ -9,9 +9,9 @@ from typing import ClassVar, NamedTuple
 import numpy as np
 import torch
 
-from rectifier_core.arrays import Bool, Features, Float32, check_array
-from rectifier_core.records import Interactions
-from rectifier_core.seeding import derive_seed
+from rectifier_core.base.arrays import Bool, Features, Float32, check_array
+from rectifier_core.base.records import Interactions
+from rectifier_core.base.seeding import derive_seed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,7 +38,9 @@ class TrainingSet:
             check_array(f"present[{name}]", self.present[name], (self.known.num_items,), np.bool_)
         sizes = {(x.num_users, x.num_items) for x in (self.positives, self.graph, self.known)}
         if len(sizes) != 1:
-            raise ValueError(f"training set: wanted the same users and items everywhere, got (users, items) of {sorted(sizes)}")
+            raise ValueError(
+                f"training set: wanted the same users and items everywhere, got (users, items) of {sorted(sizes)}"
+            )
 
     @classmethod
     def plain(cls, known: Interactions, features: Features, present: Mapping[str, Bool]) -> TrainingSet:

@@ -16,12 +16,12 @@ from dataclasses import dataclass
 
 import torch
 
+from rectifier_core.anchors.propagation import normalised_bipartite, symmetric_adjacency
 from rectifier_core.evaluation.backbones.batch_rows import BatchRows, layer_mean_at, product_at
 from rectifier_core.evaluation.backbones.contrast import info_nce
+from rectifier_core.evaluation.backbones.item_graph import as_matrix, nearest_items, normalised_by_rows
 from rectifier_core.evaluation.backbones.protocol import Backbone, Batch, TrainingSet
-from rectifier_core.evaluation.item_graph import as_matrix, nearest_items, normalised_by_rows
-from rectifier_core.evaluation.sparse_product import SparseOperator
-from rectifier_core.propagation import normalised_bipartite, symmetric_adjacency
+from rectifier_core.evaluation.backbones.sparse_product import SparseOperator
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,7 +77,8 @@ class SideViewBackbone(Backbone):
         self.features = torch.nn.ParameterList(torch.from_numpy(data.filled(m).copy()) for m in self.modalities)
         self.maps = torch.nn.ModuleList(self.linear(data.features[m].shape[1], size) for m in self.modalities)
         self._item_graphs = [
-            normalised_by_rows(as_matrix(*nearest_items(data.features[m], data.present[m], config.neighbours(m)))) for m in self.modalities
+            normalised_by_rows(as_matrix(*nearest_items(data.features[m], data.present[m], config.neighbours(m))))
+            for m in self.modalities
         ]
 
     def item_views(self) -> list[torch.Tensor]:
@@ -107,7 +108,11 @@ class SideViewBackbone(Backbone):
         loss = rows.ranking_loss(content + side, self.config.weight_decay)
         count = len(rows.users)
         taken = rows.positive_counts.nonzero().squeeze(1)
-        of_items = (side.index_select(0, taken + count), content.index_select(0, taken + count), rows.positive_counts[taken])
+        of_items = (
+            side.index_select(0, taken + count),
+            content.index_select(0, taken + count),
+            rows.positive_counts[taken],
+        )
         of_users = (side[:count], content[:count], rows.user_counts)
         contrast = info_nce(*of_items, self.config.temperature) + info_nce(*of_users, self.config.temperature)
         return loss + self.config.contrast_weight * contrast

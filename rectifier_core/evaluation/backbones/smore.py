@@ -31,7 +31,7 @@ import torch
 
 from rectifier_core.evaluation.backbones.protocol import TrainingConfig, TrainingSet
 from rectifier_core.evaluation.backbones.side_views import SideViewBackbone, SideViewConfig
-from rectifier_core.evaluation.sparse_product import SparseOperator
+from rectifier_core.evaluation.backbones.sparse_product import SparseOperator
 
 TRAINING = TrainingConfig(learning_rate=3e-3, decay=0.96, epochs=200, patience=5)
 
@@ -52,12 +52,16 @@ class SMOREConfig(SideViewConfig):
 def largest_of(graphs: Sequence[sp.csr_array]) -> sp.csr_array:
     """The entrywise maximum over the union of the stored entries, an entry that a graph lacks being minus infinity: CSR float32."""
     parts = [sp.coo_array(graph) for graph in graphs]
-    rows, columns, weights = (np.concatenate([getattr(part, name) for part in parts]) for name in ("row", "col", "data"))
+    rows, columns, weights = (
+        np.concatenate([getattr(part, name) for part in parts]) for name in ("row", "col", "data")
+    )
     order = np.lexsort((columns, rows))
     rows, columns, weights = rows[order], columns[order], weights[order]
     first = np.flatnonzero(np.concatenate([[True], (np.diff(rows) != 0) | (np.diff(columns) != 0)])[: len(rows)])
     largest = np.maximum.reduceat(weights, first) if len(first) else weights
-    return sp.csr_array(sp.coo_array((largest.astype(np.float32), (rows[first], columns[first])), shape=graphs[0].shape))
+    return sp.csr_array(
+        sp.coo_array((largest.astype(np.float32), (rows[first], columns[first])), shape=graphs[0].shape)
+    )
 
 
 class SMORE(SideViewBackbone):
@@ -85,7 +89,10 @@ class SMORE(SideViewBackbone):
         spectra = torch.cat([spectra, spectra.prod(dim=0, keepdim=True)])
         filtered = torch.fft.irfft(spectra * torch.view_as_complex(self.filters)[:, None], n=size, dim=2, norm="ortho")
         parts = zip(filtered, self.gates, self._operators, strict=True)
-        return [self.propagated(operator, self.item_embedding * gate(content).sigmoid()) for content, gate, operator in parts]
+        return [
+            self.propagated(operator, self.item_embedding * gate(content).sigmoid())
+            for content, gate, operator in parts
+        ]
 
     def fuse(self, content: torch.Tensor, views: torch.Tensor, *, training: bool) -> torch.Tensor:
         """The mean of the modalities, weighed dimension by dimension by what the fusion attends to, and the fusion, all as preferred."""
@@ -96,5 +103,7 @@ class SMORE(SideViewBackbone):
             kept = torch.empty(preferred.shape).bernoulli_(1 - self.dropout, generator=self.generator)
             preferred = preferred * (kept / (1 - self.dropout)).to(preferred.device)
         parts = preferred.view_as(views).unbind(dim=1)
-        asked = torch.stack([*(attention * part for attention, part in zip(attended, parts, strict=False)), parts[-1]], dim=1)
+        asked = torch.stack(
+            [*(attention * part for attention, part in zip(attended, parts, strict=False)), parts[-1]], dim=1
+        )
         return (asked * views).mean(dim=1)

@@ -57,7 +57,9 @@ class VBPR(Backbone):
         self.item_embedding = self.embedding(data.known.num_items, config.embedding_size)
         self.register_buffer("features", None)
         if names:
-            self.register_buffer("features", torch.from_numpy(np.concatenate([data.filled(m) for m in names], axis=1)), persistent=False)
+            self.register_buffer(
+                "features", torch.from_numpy(np.concatenate([data.filled(m) for m in names], axis=1)), persistent=False
+            )
             self.map = self.linear(sum(data.features[m].shape[1] for m in names), config.embedding_size)
             torch.nn.init.xavier_normal_(self.map.weight, generator=self.generator)
             torch.nn.init.zeros_(self.map.bias)

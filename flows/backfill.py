@@ -1,0 +1,186 @@
+"""Backfilling: the days of a range that want a run, each a run of its own, published one after the other."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from dataclasses import dataclass
+from datetime import date
+from typing import Any
+from uuid import UUID
+
+from prefect import flow
+
+from flows.config.run_config import RunConfig
+from flows.nightly import Turn, rectify_catalog
+from tasks.backfill import flow_runs as runs
+from tasks.backfill.day_process import DayProcess
+from tasks.backfill.execute import DayOutcome, Pace, carry_out, divided, log_day
+from tasks.backfill.plan import PlannedDay, dropped_days, exit_code, expected_seconds, plan_days, windows
+from tasks.errors import InputError
+from tasks.run_logger import run_logger
+from tasks.runs.day_journal import is_held
+from tasks.runs.day_status import latest_day, read_status, shown_days
+from tasks.runs.day_text import dropped_lines
+
+PRELOAD = ("flows.backfill", "tasks.report.figures")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BackfillOptions:
+    """Which ``states`` are run, in which order, how many days at a time, and how many seconds each waits for the table.
+
+    With ``slot`` each takes its turn among all runs of the server that publish to the table.
+    """
+
+    states: frozenset[str]
+    newest_first: bool = False
+    parallel: int = 1
+    patience: float = 3600.0
+    slot: bool = False
+
+    def __post_init__(self) -> None:
+        if self.parallel < 1:
+            raise ValueError(f"--parallel {self.parallel}: wanted at least 1")
+        if not self.patience >= 0:
+            raise ValueError(f"--patience {self.patience}: wanted seconds of at least 0")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BackfillPlan:
+    """What a backfill would do: ``days`` in their order, those that the table would drop for it, and the seconds that a day may take."""
+
+    days: tuple[PlannedDay, ...]
+    dropped: tuple[date, ...]
+    each: float | None
+
+    def told(self, options: BackfillOptions) -> dict[str, Any]:
+        """As JSON."""
+        to_run = sum(x.run for x in self.days)
+        return {
+            "days": [x.values for x in self.days],
+            "to_run": to_run,
+            "parallel": options.parallel,
+            "dropped": [x.isoformat() for x in self.dropped],
+            "expected_seconds": None if self.each is None else round(self.each * to_run / options.parallel, 1),
+        }
+
+
+def plan_backfill(config: RunConfig, start: date, end: date, options: BackfillOptions) -> BackfillPlan:
+    """Decide everything that can be decided before anything is spent. Raises InputError or StorageError."""
+    _check_order(config, options)
+    divided(config.resources, options.parallel)
+    shown = shown_days(config.publish)
+    days = read_status(config.source, config.publish, config.run, config.shaping, shown, start, end)
+    plan = plan_days(days, options.states, newest_first=options.newest_first)
+    dropped = dropped_days(plan, shown, config.publish.keep_snapshots)
+    return BackfillPlan(days=tuple(plan), dropped=tuple(dropped), each=expected_seconds(days))
+
+
+def _check_order(config: RunConfig, options: BackfillOptions) -> None:
+    """Refuse an order in which a day would not find the nights that its rows depend on."""
+    key = (
+        "incremental.enabled"
+        if config.incremental.enabled
+        else "anchors.warm_start"
+        if config.anchors.warm_start
+        else None
+    )
+    asked = (
+        f"--parallel {options.parallel}" if options.parallel > 1 else "--newest-first" if options.newest_first else None
+    )
+    if key and asked:
+        raise InputError(
+            f"{asked}: with {key} a day's rows depend on the nights before it; leave it out, or say --set {key}=false"
+        )
+
+
+@flow(
+    name="backfill-catalog", flow_run_name="backfill {start} to {end}", validate_parameters=False, persist_result=False
+)
+def backfill_catalog(config: RunConfig, start: date, end: date, options: BackfillOptions) -> dict[str, Any]:
+    """Run the days from ``start`` to ``end`` that are in one of the wanted states, and return what became of each.
+
+    A day that fails stops no other; ``exit_code`` says whether any did. A day that another run holds, or has had meanwhile, is left to it.
+    Raises InputError or StorageError, each with one line for the user.
+    """
+    begun = time.monotonic()
+    plan = plan_backfill(config, start, end, options)
+    chosen = windows(plan.days, options.parallel)
+    total = sum(map(len, chosen))
+    pace, progress = Pace(total, plan.each, options.parallel), runs.Progress(total, f"backfill {start} to {end}")
+    run_logger().info("%s", pace.expected())
+    for warning in dropped_lines(plan.told(options)):
+        run_logger().warning("%s", warning)
+    launching = _Launching(config=config, options=options, url=runs.server_url(), flow_runs={})
+
+    def each_done(planned: PlannedDay, outcome: DayOutcome, answered: bool) -> None:
+        if not answered or outcome.outcome == "skipped":
+            runs.tell_end(
+                launching.flow_runs.get(planned.day), crashed=not answered, message=outcome.message or outcome.reason
+            )
+        log_day(pace, outcome)
+        progress.one_more()
+
+    outcomes = carry_out(chosen, launching.launch, config.run, each_done)
+    return _found(config, start, end, plan, outcomes, round(time.monotonic() - begun, 3))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Launching:
+    config: RunConfig
+    options: BackfillOptions
+    url: str
+    flow_runs: dict[date, UUID]
+
+    def launch(self, planned: PlannedDay) -> DayProcess | DayOutcome:
+        """The day's process, or why there is none."""
+        day, table = planned.day, self.config.publish
+        key = runs.day_key(table.uri, day, planned.since)
+        run_id = runs.create_day_run(rectify_catalog, day, key, lambda: is_held(self.config.run.folder, table, day))
+        if run_id is None:
+            return DayOutcome(day=day, outcome="skipped", reason="another backfill is at it")
+        self.flow_runs[day] = run_id
+        config = self.config.model_copy(update={"resources": divided(self.config.resources, self.options.parallel)})
+        turn = {
+            "since": planned.since,
+            "prepares": self.options.parallel > 1,
+            "patience": self.options.patience,
+            "slot": self.options.slot,
+        }
+        return DayProcess(run_day, (config, day, run_id, self.url, turn), PRELOAD)
+
+
+def run_day(config: RunConfig, day: date, run_id: UUID, url: str, turn: dict[str, Any], waits: Any) -> dict[str, Any]:
+    """What a day's process does: the nightly flow, as the flow run that was made for it."""
+    from flows.commands.shared import hide_tracebacks
+
+    hide_tracebacks()
+    parameters = {"config": config, "as_of": day, "turn": Turn(waits=waits, **turn)}
+    found: dict[str, Any] = runs.run_as(rectify_catalog, run_id, url, parameters)
+    return {name: found[name] for name in ("run_id", "version", "rows", "published")}
+
+
+def _found(
+    config: RunConfig, start: date, end: date, plan: BackfillPlan, outcomes: list[DayOutcome], seconds: float
+) -> dict[str, Any]:
+    done = {x.day: x for x in outcomes}
+    days = [
+        {
+            "state": x.state,
+            **(done[x.day] if x.run else DayOutcome(day=x.day, outcome="skipped", reason=x.reason)).values,
+        }
+        for x in plan.days
+    ]
+    runs.show_days(days, f"backfill {start} to {end}")
+    return {
+        "table": config.publish.uri,
+        "start": start.isoformat(),
+        "end": end.isoformat(),
+        "days": days,
+        "counts": dict(Counter(x["outcome"] for x in days)),
+        "exit_code": exit_code(x.exit_code for x in outcomes),
+        "dropped": [x.isoformat() for x in plan.dropped],
+        "latest": latest_day(shown_days(config.publish)),
+        "seconds": seconds,
+    }

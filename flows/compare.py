@@ -1,0 +1,63 @@
+"""Holding an incremental night against a cold run of the same day, and two cold runs of different seeds against one another."""
+
+from __future__ import annotations
+
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+from prefect import flow
+
+from flows import steps as do
+from flows.anchors import begin_again, begin_cold
+from flows.config.run_config import RunConfig
+from flows.matching import match_catalog
+from flows.monitoring import logged
+from tasks.compare.compare_runs import DayOutputs, compare_runs, within
+from tasks.compare.page import write_comparison
+from tasks.resources.config import use_resources
+from tasks.resources.memory_plan import plan_memory
+from tasks.stages.previous_run import Last
+from tasks.store.store import Ref, StageStore
+
+
+@flow(name="compare-nights", flow_run_name="compare {as_of}", validate_parameters=False, persist_result=False)
+@logged
+def compare_nights(config: RunConfig, as_of: date, out: Path | None = None) -> dict[str, Any]:
+    """Compare the day as an incremental run has it with a cold run, into ``out`` (by default beside the day's report); publish nothing.
+
+    The stated tolerance is in units of how far apart two cold runs of different seeds are: ``tasks.compare.compare_runs.TOLERANCE``. It shares
+    stage outputs with the night that ran before it, and costs two cold runs. Raises InputError or StorageError, each with one line for
+    the user.
+    """
+    use_resources(config.resources)
+    with config.run.store.in_use():
+        store = config.run.store
+        source = do.read(config.source, as_of, store)
+        beginning = begin_again(config, as_of, source, store)
+        night = _outputs(config, source, beginning.anchors, beginning.last, store)
+        cold = _cold(config, as_of, source, store)
+        other = _cold(config.model_copy(update={"seed": config.seed + 1}), as_of, source, store)
+        found, yardstick = compare_runs(night, cold), compare_runs(other, cold)
+        result: dict[str, Any] = {
+            "run_id": beginning.identity.run_id,
+            "as_of": as_of.isoformat(),
+            "base": None if beginning.last is None else beginning.last.run_id,
+            "reason": beginning.reason,
+            "modalities": found,
+            "yardstick": yardstick,
+            "within": within(found, yardstick),
+        }
+        folder = out or config.run.run_folder(beginning.identity.run_id) / "comparison"
+        return result | {"page": write_comparison(folder, result)}
+
+
+def _cold(config: RunConfig, as_of: date, source: Ref, store: StageStore) -> DayOutputs:
+    return _outputs(config, source, begin_cold(config, as_of, source, store, "for comparison").anchors, None, store)
+
+
+def _outputs(config: RunConfig, source: Ref, anchors: Ref, last: Last | None, store: StageStore) -> DayOutputs:
+    memory = plan_memory(source, config.pipeline, config.resources)
+    matched = match_catalog(source, anchors, config, store, memory, last)
+    rectified = do.rectify(source, matched, config.rectify, config.segments, store, memory.room("rectified"))
+    return DayOutputs(rectified=rectified, matched=matched)

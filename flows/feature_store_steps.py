@@ -1,0 +1,41 @@
+"""Refreshing the feature store as a Prefect task: retries where a store does not answer, and the asset that came of it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from prefect.assets import Asset, AssetProperties, materialize
+
+from flows.steps import IO, PLAIN
+from tasks.feature_store.config import FeatureStoreConfig
+from tasks.feature_store.served_version import Older
+from tasks.observe.publish_events import asset_key, key_of
+from tasks.run_logger import logged_progress, run_logger
+from tasks.table.config import PublishConfig
+
+
+def refresh(config: FeatureStoreConfig, publish: PublishConfig, version: int | None, older: Older) -> dict[str, Any]:
+    """Serve a version of the table, as the materialisation of the store's asset, which depends on the table's."""
+    what = AssetProperties(name=config.service, description=f"Features online ({config.online}), a version at a time")
+    asset = Asset(key=key_of(f"file://{config.folder}"), properties=what)
+
+    @materialize(
+        asset, asset_deps=[asset_key(publish)], name="refresh", task_run_name="refresh the feature store", **IO, **PLAIN
+    )
+    def refresh_asset() -> dict[str, Any]:
+        # Feast takes seconds to import, which nobody else shall wait for.
+        from tasks.feature_store.refresh import refresh_store
+
+        found = refresh_store(config, publish, version=version, older=older, progress=logged_progress())
+        asset.add_metadata({name: found[name] for name in ("done", "version", "as_of", "run_id", "rows")})
+        run_logger().info(
+            "feature store: %s: version %s as of %s, %s rows",
+            found["done"],
+            found["version"],
+            found["as_of"],
+            found["rows"],
+        )
+        return found
+
+    done: dict[str, Any] = refresh_asset()
+    return done

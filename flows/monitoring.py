@@ -1,0 +1,64 @@
+"""A night that is watched from its first line to its last, and other work on a day that is logged."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from datetime import date
+from functools import wraps
+from pathlib import Path
+from typing import Any, Concatenate, ParamSpec, TypeVar
+
+from prefect.runtime import flow_run
+
+from flows.config.run_config import RunConfig
+from tasks.errors import InputError
+from tasks.observe.events import FAILED, emit_night
+from tasks.observe.watch import watch_run
+from tasks.runs.log import run_log, told_in_one_line, use_console
+from tasks.store.run_context import RunContext, bind_run
+
+P = ParamSpec("P")
+T = TypeVar("T")
+Night = Callable[Concatenate[RunConfig, date, P], dict[str, Any]]
+
+
+def read_nights_config(path: Path, overrides: Iterable[str], as_of: date | None) -> RunConfig:
+    """The config of a night. One that cannot be read is a failed night too: its event is of the file, for no table is known."""
+    try:
+        return RunConfig.from_toml(path, overrides)
+    except InputError as error:
+        day = None if as_of is None else as_of.isoformat()
+        facts = {
+            "as_of": day,
+            "run_id": None,
+            "stage": None,
+            "exit_code": error.exit_code,
+            "message": told_in_one_line(error),
+        }
+        emit_night(FAILED, f"file://{path.absolute()}", facts)
+        raise
+
+
+def watched(night: Night[P]) -> Night[P]:
+    """``night`` with a log, metrics and events of its own, whoever calls it: the command line, a backfill or a Prefect worker."""
+
+    @wraps(night)
+    def watched_night(config: RunConfig, as_of: date, /, *args: P.args, **more: P.kwargs) -> dict[str, Any]:
+        with watch_run(config.watch, as_of, flow_run_id=flow_run.get_id()) as run:
+            run.summary = night(config, as_of, *args, **more)
+            return run.summary
+
+    return watched_night
+
+
+def logged(work: Callable[Concatenate[RunConfig, date, P], T]) -> Callable[Concatenate[RunConfig, date, P], T]:
+    """``work`` on a day, with its lines in the day's log: for what publishes nothing, and so counts as no night."""
+
+    @wraps(work)
+    def logged_work(config: RunConfig, as_of: date, /, *args: P.args, **given: P.kwargs) -> T:
+        use_console(config.run.log)
+        run = RunContext(folder=config.watch.folder, as_of=as_of.isoformat(), flow_run_id=flow_run.get_id())
+        with bind_run(run), run_log(run):
+            return work(config, as_of, *args, **given)
+
+    return logged_work

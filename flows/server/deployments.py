@@ -1,0 +1,230 @@
+"""The flows that deployments name: plain parameters from a schedule, an event or a form, checked here, then the flow that does it.
+
+Prefect checks types only when a run is made, and lets a day that is no day through; so each of these checks what it was given. A user's
+mistake, a refused gate or a held table ends the run in a state of its own name, whose message is the one line that the command line
+would print.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable
+from datetime import date, datetime, timedelta
+from pathlib import Path
+from typing import Annotated, Any
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from prefect import flow
+from prefect.client.schemas.objects import State
+from prefect.flows import Flow
+from prefect.runtime import flow_run
+from prefect.states import Failed
+from pydantic import ConfigDict, Field, ValidationError, create_model
+
+from flows.audit import audit_catalog
+from flows.backfill import BackfillOptions, backfill_catalog
+from flows.commands.backfill import failed_told as failed_days
+from flows.commands.evaluate import evaluate_day, failed_told
+from flows.config.run_config import RunConfig, explain
+from flows.freshness import check_freshness
+from flows.monitoring import read_nights_config
+from flows.nightly import Turn, rectify_catalog
+from flows.refresh import refresh_feature_store
+from tasks.audit.inputs import AuditOptions
+from tasks.backfill.plan import parse_reprocess
+from tasks.errors import InputError, RectifierError
+from tasks.feature_store.served_version import Older
+from tasks.runs.day_journal import mark, read_day
+from tasks.source.read import resolve_day
+
+ENDINGS = {2: "BadInput", 3: "Refused", 4: "Held"}
+PATIENCE = 6 * 3600.0
+"""Seconds that a run waits for a table which a run without a slot, one from a command line, holds."""
+
+ConfigFile = Annotated[str, Field(description="The run config, a TOML file as the worker sees it.", min_length=1)]
+Day = Annotated[date | None, Field(description="The day, YYYY-MM-DD; the newest in the data by default.")]
+Overrides = Annotated[list[str], Field(description="Keys of the config to override, each as a.b=value.")]
+
+
+def deployed(name: str, run_name: str | Callable[[], str]) -> Callable[[Callable[..., Any]], Flow[..., Any]]:
+    """Make a function of checked parameters a flow; its failures for a user become states, named by ``ENDINGS``."""
+
+    def decorate(work: Callable[..., Any]) -> Flow[..., Any]:
+        @functools.wraps(work)
+        def body(*args: Any, **given: Any) -> Any:
+            try:
+                return work(**_checked(work, inspect.signature(work).bind_partial(*args, **given).arguments))
+            except RectifierError as error:
+                return Failed(name=ENDINGS.get(error.exit_code, "Failed"), message=" ".join(str(error).split()))
+
+        # Prefect's form takes what it says of a parameter from here alone.
+        told = "\n".join(f"    {x.name}: {x.annotation.__metadata__[0].description}" for x in _parameters(work))
+        body.__doc__ = f"{work.__doc__}\n\nArgs:\n{told}"
+        return flow(name=name, flow_run_name=run_name, validate_parameters=False, persist_result=False)(body)
+
+    return decorate
+
+
+def _checked(work: Callable[..., Any], given: dict[str, Any]) -> dict[str, Any]:
+    """``given`` as the types that ``work`` declares. Raises InputError naming the parameter."""
+    takes = {x.name: (x.annotation, ... if x.default is x.empty else x.default) for x in _parameters(work)}
+    model = create_model(work.__name__, __config__=ConfigDict(extra="forbid", allow_inf_nan=False), **takes)  # type: ignore[call-overload]
+    try:
+        found = model.model_validate(given)
+    except ValidationError as error:
+        raise InputError(f"{work.__name__}: {explain(error)}") from error
+    return {x: getattr(found, x) for x in takes}
+
+
+def _parameters(work: Callable[..., Any]) -> list[inspect.Parameter]:
+    return list(inspect.signature(work, eval_str=True).parameters.values())
+
+
+def _of_day(word: str) -> Callable[[], str]:
+    return lambda: f"{word} {flow_run.parameters.get('as_of') or 'the newest day'}"
+
+
+def _night_name() -> str:
+    return (
+        f"nightly {flow_run.parameters.get('as_of') or _yesterday(flow_run.parameters.get('timezone', 'UTC')) or '?'}"
+    )
+
+
+def _refresh_name() -> str:
+    version = flow_run.parameters.get("version")
+    return "refresh the newest version" if version is None else f"refresh version {version}"
+
+
+def _yesterday(timezone: str) -> date | None:
+    """The day before the one that this run was scheduled for, however late it starts; None in a time zone that is none."""
+    try:
+        zone = ZoneInfo(timezone)
+    except (ZoneInfoNotFoundError, ValueError, TypeError):
+        return None
+    scheduled: datetime = flow_run.scheduled_start_time
+    return scheduled.astimezone(zone).date() - timedelta(days=1)
+
+
+@deployed("rectify", _night_name)
+def nightly(
+    config: ConfigFile,
+    as_of: Annotated[
+        date | None, Field(description="The day to publish, YYYY-MM-DD; the day before the scheduled one by default.")
+    ] = None,
+    timezone: Annotated[str, Field(description="Where a day ends, for the default day: an IANA time zone.")] = "UTC",
+    overrides: Overrides = [],  # noqa: B006
+) -> dict[str, Any]:
+    """Publish the rectified features of a day; a repeat publishes nothing."""
+    day = as_of or _yesterday(timezone)
+    if day is None:
+        raise InputError(f"nightly: timezone: {timezone!r} is no IANA time zone such as Europe/Berlin")
+    settings = read_nights_config(Path(config), overrides, day)
+    seen = mark(read_day(settings.run.folder, settings.publish, day))
+    turn = Turn(since=seen, prepares=False, patience=PATIENCE, waits=lambda: None, slot=True)
+    found: dict[str, Any] = rectify_catalog.fn(settings, day, turn)
+    return found
+
+
+@deployed("backfill", "backfill {start} to {end}")
+def backfill(
+    config: ConfigFile,
+    start: Annotated[date, Field(description="The first day, YYYY-MM-DD.")],
+    end: Annotated[date, Field(description="The last day, YYYY-MM-DD.")],
+    reprocess: Annotated[
+        str, Field(description="Which days to run: missing, failed, stale, all; several by commas.")
+    ] = "missing,failed",
+    newest_first: Annotated[bool, Field(description="Begin with the newest day.")] = False,
+    parallel: Annotated[
+        int, Field(description="Compute so many days side by side; memory is divided among them.", ge=1)
+    ] = 1,
+    overrides: Overrides = [],  # noqa: B006
+) -> dict[str, Any]:
+    """Run the days of a range that want a run, one at a time with the night; a repeat goes on where it was stopped."""
+    settings = RunConfig.from_toml(Path(config), overrides)
+    states = parse_reprocess(reprocess, force=False)
+    options = BackfillOptions(states=states, newest_first=newest_first, parallel=parallel, patience=PATIENCE, slot=True)
+    found: dict[str, Any] = backfill_catalog.fn(settings, start, end, options)
+    if found["exit_code"]:
+        error = RectifierError(failed_days(found))
+        error.exit_code = found["exit_code"]
+        raise error
+    return found
+
+
+@deployed("refresh", _refresh_name)
+def refresh(
+    config: ConfigFile,
+    version: Annotated[int | None, Field(description="The version to serve; the newest by default.", ge=0)] = None,
+    older: Annotated[
+        Older,
+        Field(
+            description="With a version older than what is served: refuse it, serve it, or skip it as one that was overtaken."
+        ),
+    ] = "refuse",
+    overrides: Overrides = [],  # noqa: B006
+) -> dict[str, Any]:
+    """Let readers of the feature store have another version of the table; one that is served already writes nothing."""
+    found: dict[str, Any] = refresh_feature_store.fn(RunConfig.from_toml(Path(config), overrides), version, older)
+    return found
+
+
+@deployed("freshness", "freshness")
+def freshness(
+    config: ConfigFile,
+    within: Annotated[
+        float | None, Field(description="Hours after a day's end by which it should be published.", gt=0)
+    ] = None,
+    overrides: Overrides = [],  # noqa: B006
+) -> dict[str, Any] | State[Any]:
+    """Say whether the newest published day is late; where it is, an event says so too."""
+    found = check_freshness(Path(config), overrides, within)
+    return Failed(name="Overdue", message=found["told"]) if found["late"] else found
+
+
+@deployed("audit", _of_day("audit"))
+def audit(
+    config: ConfigFile,
+    as_of: Day = None,
+    fdr: Annotated[
+        float | None, Field(description="List suspects while this share of them is innocent; 0.1 by default.")
+    ] = None,
+    top: Annotated[int | None, Field(description="List so many, the least trusted, instead.")] = None,
+    hand_check: Annotated[int, Field(description="Draw so many judged items a modality to look at.")] = 0,
+    out: Annotated[str | None, Field(description="Where the findings go; beside the day's report by default.")] = None,
+    overrides: Overrides = [],  # noqa: B006
+) -> dict[str, Any]:
+    """Name the items whose features look like another's, and whose; publish nothing."""
+    if fdr is not None and top is not None:
+        raise InputError("audit: fdr, top: give one of the two")
+    try:
+        options = AuditOptions(fdr=0.1 if fdr is None else fdr, top=top, hand_check=hand_check)
+    except ValueError as error:
+        raise InputError(f"audit: {error}") from error
+    settings = RunConfig.from_toml(Path(config), overrides)
+    day = resolve_day(settings.source, as_of)
+    found: dict[str, Any] = audit_catalog.fn(settings, day, options, None if out is None else Path(out).absolute())
+    return found
+
+
+@deployed("evaluate", _of_day("evaluate"))
+def evaluate(
+    config: ConfigFile,
+    as_of: Day = None,
+    backbones: Annotated[
+        str | None, Field(description="Recommenders to train: vbpr,freedom. All six by default.")
+    ] = None,
+    modality: Annotated[
+        str | None, Field(description="What to damage: all, or one modality; several by commas.")
+    ] = None,
+    corruption: Annotated[str | None, Field(description="Shares of features to damage: 0,0.2,0.4.")] = None,
+    seeds: Annotated[int | None, Field(description="How many seeds; 5 by default.", ge=1)] = None,
+    out: Annotated[str | None, Field(description="Where results and report go; beside the runs by default.")] = None,
+    overrides: Overrides = [],  # noqa: B006
+) -> dict[str, Any]:
+    """Train recommenders on raw and on rectified features, and say what rectification is worth to them."""
+    options = {"backbones": backbones, "modality": modality, "corruption": corruption, "seeds": seeds}
+    found = evaluate_day(Path(config), overrides, as_of, options | {"out": None if out is None else Path(out)})
+    if failed := failed_told(found):
+        raise RectifierError(failed[0])
+    return found

@@ -1,0 +1,61 @@
+"""What a worker starts for a run: ``python -m flows.server.start_run`` is Prefect's engine behind a check of the parameters' names.
+
+Prefect's engine ends a run with an unknown parameter as crashed, with a traceback and without the name; a crash would be taken over.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import runpy
+from uuid import UUID
+
+from flows.commands.shared import set_prefect_defaults
+from tasks.errors import RectifierError
+
+
+def refuse_strange(run_id: UUID) -> bool:
+    """End the run as failed, in one line, if it has a parameter that its deployment does not take, or lacks one that it wants."""
+    from prefect.client.orchestration import get_client
+    from prefect.states import Failed
+
+    with get_client(sync_client=True) as client:
+        run = client.read_flow_run(run_id)
+        if run.deployment_id is None:
+            return False
+        deployment = client.read_deployment(run.deployment_id)
+        schema = deployment.parameter_openapi_schema or {}
+        takes, required = schema.get("properties", {}), schema.get("required", [])
+        unknown, missing = sorted(set(run.parameters) - set(takes)), [x for x in required if x not in run.parameters]
+        if not unknown and not missing:
+            return False
+        what = (
+            f"{', '.join(unknown)}: unknown parameter"
+            if unknown
+            else f"{', '.join(missing)}: missing, and it has no default"
+        )
+        message = f"{deployment.name}: {what}; it takes {', '.join(takes)}"
+        logging.getLogger("prefect.flow_runs").error(message, extra={"flow_run_id": str(run_id)})
+        client.set_flow_run_state(run_id, Failed(name="BadInput", message=message), force=True)
+    return True
+
+
+def one_line(record: logging.LogRecord) -> bool:
+    """Keep the traceback out of a failure that is meant for a user; any other keeps it, for whoever mends the code."""
+    if record.exc_info and isinstance(record.exc_info[1], RectifierError):
+        record.exc_info = record.exc_text = None
+    return True
+
+
+def main() -> None:
+    """Run the flow run that the worker's environment names."""
+    set_prefect_defaults()
+    if refuse_strange(UUID(os.environ["PREFECT__FLOW_RUN_ID"])):
+        return
+    for name in ("prefect.flow_runs", "prefect.task_runs"):
+        logging.getLogger(name).addFilter(one_line)
+    runpy.run_module("prefect.engine", run_name="__main__", alter_sys=True)
+
+
+if __name__ == "__main__":
+    main()

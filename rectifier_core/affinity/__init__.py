@@ -1,0 +1,1 @@
+"""Affinity: the nearest features of every anchor."""

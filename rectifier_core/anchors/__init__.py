@@ -1,0 +1,1 @@
+"""Anchors: where behaviour places each item (LightGCN)."""

@@ -1,0 +1,219 @@
+"""Stage: anchors, where behaviour places each item, by LightGCN on the training interactions or by a spectral embedding of them.
+
+Source: He et al., "LightGCN", SIGIR 2020 (equations 3-8 propagation, 15 the BPR loss with L2 on the ego rows); "Towards Trustworthy
+Multimodal Recommendation", arXiv 2602.00730, section on anchors: item embeddings, L2-normalised. Larger steps: Malladi et al., "On the SDEs
+and Scaling Rules for Adaptive Gradient Algorithms", NeurIPS 2022.
+
+Differs from the paper:
+- ``start = "spectral"`` begins at the leading singular vectors of the normalised adjacency instead of at noise, and ``previous`` at the
+  ego rows of an earlier run: the same objective from nearer its end. ``start = "random"`` is the paper's.
+- The layers of the final representation run over all interactions, the held-out slice included; only the gradient never saw it.
+- Early stopping watches Recall@20 of a held-out slice of the training interactions; the paper's criterion is not given.
+- Steps of more than ``USUAL_STEP`` pairs are taken at a higher learning rate.
+- Items without interactions get no anchor (a zero row, ``trained`` False) instead of the noise they started from.
+- ``method = "spectral"`` is another model: no BPR, see ``spectral``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+
+from rectifier_core.anchors.bpr import LightGCNTraining
+from rectifier_core.anchors.device_training import DeviceTraining, layer_mean_on_device
+from rectifier_core.anchors.held_out_recall import HeldOutRecall
+from rectifier_core.anchors.interaction_sampling import NegativeSampler, hold_out
+from rectifier_core.anchors.propagation import ITEMS, USERS, InteractionGraph, layer_mean
+from rectifier_core.anchors.reliability import split_half_reliability
+from rectifier_core.anchors.row_products import empty_rows, multiply
+from rectifier_core.anchors.spectral import spectral_embedding, spectral_start
+from rectifier_core.base.arrays import Float32
+from rectifier_core.base.devices import CPU
+from rectifier_core.base.numerics import Progress, silent, unit_rows
+from rectifier_core.base.records import Anchors, Interactions
+from rectifier_core.base.seeding import generator
+
+USUAL_STEP = 2048
+"""Pairs of a step that ``learning_rate`` is meant for; of larger steps, which are fewer, each goes sqrt(size / USUAL_STEP) times as far."""
+FASTEST = 4.0
+"""At most how many times: at 8 times, held-out recall peaks early and lower (``benchmarks/anchor_curve.py``)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AnchorsConfig:
+    """Hyperparameters of the anchors.
+
+    ``method`` "lightgcn" trains; "spectral" is a weighted spectral embedding, for logs where even few steps cost too much: it ranks as
+    well, and takes only ``embedding_size``, ``num_layers`` and ``held_out``. ``batch_size`` None takes at least 2,048 pairs a step and at
+    most ``steps_per_epoch`` steps an epoch: four times as many cost three times as much and rank no better
+    (``benchmarks/results/anchor_curve.md``). On a graph so large that these would cost more than ``epoch_work`` multiply-adds of
+    propagation, fewer and larger steps (never fewer than 8), so that an epoch's cost stays bounded however long the log is.
+    ``learning_rate`` is that of steps of 2,048 pairs. ``patience`` counts epochs in which the held-out Recall@20 did not rise by the share
+    ``least_gain``: on large logs it creeps on for hours, and nothing comes of it (``benchmarks/anchor_curve.py``). ``start`` is what
+    training starts from; with ``warm_start`` it is the last night's anchors, and a day's rows then depend on which nights ran before.
+    """
+
+    method: Literal["lightgcn", "spectral"] = "lightgcn"
+    embedding_size: int = 64
+    num_layers: int = 3
+    learning_rate: float = 5e-3
+    weight_decay: float = 1e-4
+    epochs: int = 200
+    batch_size: int | None = None
+    steps_per_epoch: int = 16
+    epoch_work: float = 2.5e10
+    patience: int = 5
+    least_gain: float = 0.005
+    held_out: float = 0.1
+    start: Literal["spectral", "random"] = "spectral"
+    warm_start: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("embedding_size", "steps_per_epoch", "patience"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}: wanted at least 1, got {getattr(self, name)}")
+        for name in ("num_layers", "epochs", "weight_decay", "least_gain"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name}: wanted at least 0, got {getattr(self, name)}")
+        if self.batch_size is not None and self.batch_size < 1:
+            raise ValueError(f"batch_size: wanted at least 1, got {self.batch_size}")
+        for name in ("learning_rate", "epoch_work"):
+            if getattr(self, name) <= 0:
+                raise ValueError(f"{name}: wanted above 0, got {getattr(self, name)}")
+        if not 0 < self.held_out < 1:
+            raise ValueError(f"held_out: wanted a share in (0, 1), got {self.held_out}")
+        if self.warm_start and self.method == "spectral":
+            raise ValueError(
+                f"warm_start: wanted false where method is spectral, which trains nothing, got {self.warm_start}"
+            )
+
+
+def train_anchors(
+    interactions: Interactions,
+    config: AnchorsConfig,
+    *,
+    seed: int,
+    previous: Float32 | None = None,
+    device: str = CPU,
+    progress: Progress = silent,
+) -> Anchors:
+    """Learn where behaviour places the items: one unit row [A] each.
+
+    ``previous`` [I, A] holds the ego rows of an earlier run, NaN for items it did not know; given, it replaces ``config.start``.
+    Raises ValueError if its shape does not fit. On a ``device`` other than the CPU the steps run there, on the same batches; the start and
+    the reliability stay on the CPU.
+    """
+    ego, losses, recalls = _learn(interactions, config, seed, previous, device, progress)
+    num_users, num_items = interactions.num_users, interactions.num_items
+    trained = np.bincount(interactions.items, minlength=num_items) > 0
+    whole, layers = InteractionGraph.of(interactions), config.num_layers
+    final = layer_mean(whole, ego, layers) if device == CPU else layer_mean_on_device(whole, ego, layers, device)
+    items = unit_rows(final[num_users:])
+    items[~trained] = 0
+    own = ego[num_users:].copy()
+    own[~trained] = 0
+    return Anchors(
+        items=items,
+        ego=own,
+        user_ego=ego[:num_users].copy(),
+        trained=trained & (np.abs(items).sum(axis=1) > 0),
+        reliability=split_half_reliability(
+            interactions, config.embedding_size, config.num_layers, generator(seed, "anchors", "halves")
+        ),
+        losses=np.asarray(losses, dtype=np.float64),
+        recalls=np.asarray(recalls, dtype=np.float64),
+        method=config.method,
+    )
+
+
+def _learn(
+    interactions: Interactions,
+    config: AnchorsConfig,
+    seed: int,
+    previous: Float32 | None,
+    device: str,
+    progress: Progress,
+) -> tuple[Float32, list[float], list[float]]:
+    """Ego rows [U + I, A], losses and recalls; all that only training needs is gone when it returns."""
+    training, held_out = hold_out(interactions, config.held_out, generator(seed, "anchors", "hold-out"))
+    graph = InteractionGraph.of(training)
+    judge = HeldOutRecall(training, held_out, generator(seed, "anchors", "judge"))
+    if config.method == "spectral":
+        rng = generator(seed, "anchors", "start")
+        ego, recall = spectral_embedding(graph, config.embedding_size, config.num_layers, judge, rng)
+        return ego, [], [recall]
+    return _fit(_starting_point(graph, config, seed, previous), graph, training, judge, config, seed, device, progress)
+
+
+def _starting_point(graph: InteractionGraph, config: AnchorsConfig, seed: int, previous: Float32 | None) -> Float32:
+    rng, width = generator(seed, "anchors", "start"), config.embedding_size
+    if previous is not None:
+        num_items = graph.towards[ITEMS].shape[0]
+        if previous.shape != (num_items, width):
+            raise ValueError(f"previous: wanted shape {(num_items, width)}, got {previous.shape}")
+        ego = empty_rows(graph.num_nodes, width)
+        users, items = graph.rows(ego, USERS), graph.rows(ego, ITEMS)
+        items[:] = np.nan_to_num(previous, nan=0.0)
+        multiply(graph.towards[USERS], items, out=users)
+        unknown = np.isnan(previous).any(axis=1)
+        items[unknown] = multiply(graph.towards[ITEMS], users)[unknown]
+        return ego
+    if config.start == "random":
+        return rng.normal(0.0, 0.1, (graph.num_nodes, width)).astype(np.float32)
+    return spectral_start(graph, width, rng)
+
+
+def _fit(
+    start: Float32,
+    graph: InteractionGraph,
+    training: Interactions,
+    judge: HeldOutRecall,
+    config: AnchorsConfig,
+    seed: int,
+    device: str,
+    progress: Progress,
+) -> tuple[Float32, list[float], list[float]]:
+    size = pairs_a_step(config, len(training.users), 2 * graph.towards[USERS].nnz)
+    rate = config.learning_rate * float(np.clip(np.sqrt(size / USUAL_STEP), 1, FASTEST))
+    given: dict[str, float] = {"learning_rate": rate, "weight_decay": config.weight_decay}
+    model: LightGCNTraining | DeviceTraining = (
+        LightGCNTraining(graph, start, config.num_layers, **given)
+        if device == CPU
+        else DeviceTraining(graph, start, config.num_layers, **given, device=device)
+    )
+    sampler = NegativeSampler(training)
+    best, best_ego, since = judge(model.final()), start.copy(), 0
+    losses: list[float] = []
+    recalls, to_pass = [best], best
+    for epoch in range(config.epochs):
+        rng = generator(seed, "anchors", "epoch", epoch)
+        order = rng.permutation(np.arange(len(training.users), dtype=np.int32))
+        total: float | torch.Tensor = 0.0
+        for first in range(0, len(order), size):
+            picked = order[first : first + size]
+            users = training.users[picked]
+            total += model.step(users, training.items[picked], sampler(users, rng)) * len(picked)
+        losses.append(float(total) / max(1, len(order)))
+        recalls.append(judge(model.final()))
+        progress(f"anchors: loss {losses[-1]:.4f}, held-out recall@20 {recalls[-1]:.4f}", epoch + 1, config.epochs)
+        if recalls[-1] > best:
+            best = recalls[-1]
+            np.copyto(best_ego, model.ego)
+        since += 1
+        if best > to_pass * (1 + config.least_gain):
+            to_pass, since = best, 0
+        if since >= config.patience:
+            break
+    return best_ego, losses, recalls
+
+
+def pairs_a_step(config: AnchorsConfig, num_pairs: int, num_entries: int) -> int:
+    """The size of a step on a log of ``num_pairs`` whose graph has ``num_entries`` both ways: see ``AnchorsConfig``."""
+    if config.batch_size is not None:
+        return config.batch_size
+    step_work = 2 * max(1, config.num_layers) * num_entries * config.embedding_size
+    steps = int(np.clip(config.epoch_work / max(1, step_work), min(8, config.steps_per_epoch), config.steps_per_epoch))
+    return max(USUAL_STEP, -(-num_pairs // steps))

@@ -1,0 +1,1 @@
+"""Audit: suspects, probable owners and hand checks."""

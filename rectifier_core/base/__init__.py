@@ -1,0 +1,1 @@
+"""Arrays, records and helpers that every stage may use."""

@@ -1,0 +1,46 @@
+"""Small array pieces that several stages share; a leaf: it imports nothing of the core but ``records``' types."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+
+from rectifier_core.base.arrays import Float32, Float64
+
+Progress = Callable[[str, int, int], None]
+"""Called as ``progress(what, done, total)`` from long loops; the core itself prints nothing."""
+
+
+def silent(what: str, done: int, total: int) -> None:
+    """The progress callback that says nothing."""
+
+
+def row_blocks(num_rows: int, block_rows: int) -> Iterator[slice]:
+    """Slices that cover ``range(num_rows)`` in order, each at most ``block_rows`` long."""
+    for start in range(0, num_rows, block_rows):
+        yield slice(start, min(start + block_rows, num_rows))
+
+
+def unit_rows(matrix: Float32) -> Float32:
+    """Rows scaled to length 1; a zero row stays zero. [N, D] float32 -> the same shape and dtype."""
+    norms = np.linalg.norm(matrix, axis=1, keepdims=True)
+    scaled: Float32 = np.divide(matrix, norms, out=np.zeros_like(matrix), where=norms > 0)
+    return scaled
+
+
+def separation(positive: Float32 | Float64, negative: Float32 | Float64) -> float:
+    """AUC: the chance that a draw of ``positive`` exceeds one of ``negative``, ties counted half. NaN if either is empty."""
+    if not len(positive) or not len(negative):
+        return float("nan")
+    ordered = np.sort(negative)
+    below = np.searchsorted(ordered, positive, side="left")
+    not_above = np.searchsorted(ordered, positive, side="right")
+    return float((below + not_above).mean() / (2 * len(negative)))
+
+
+def logit(probability: Float32 | Float64 | float) -> Float64:
+    """Log odds, with probabilities held within 1e-6 of 0 and 1."""
+    held = np.clip(np.asarray(probability, dtype=np.float64), 1e-6, 1 - 1e-6)
+    odds: Float64 = np.log(held) - np.log1p(-held)
+    return odds

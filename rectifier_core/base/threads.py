@@ -1,0 +1,93 @@
+"""Work on row ranges by as many threads as torch is set to; a leaf. One number governs all: ``OMP_NUM_THREADS``, ``torch.set_num_threads``.
+
+Compiled kernels that release the interpreter's lock run in plain threads, not under Numba's own threading layers: the one that is always
+there ends the process when two threads of Python enter it at once, and the OpenMP one does not survive a fork.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from itertools import pairwise
+
+import numba
+import numpy as np
+import torch
+
+from rectifier_core.base.arrays import Int32, Int64
+
+SHARDS_PER_THREAD = 4
+"""More shards than threads, so that a thread that is held up by other work leaves its share to the rest."""
+
+
+def kernel(
+    *signatures: numba.core.typing.templates.Signature, fastmath: set[str] | bool = False
+) -> Callable[..., Callable[..., None]]:
+    """Compile a function for these types when its module is loaded, to run without the interpreter's lock; kept on disk where possible.
+
+    The first load of a fresh checkout compiles; where neither the package's folder nor the user's cache can be written, every load does.
+    """
+
+    def compiled(function: Callable[..., None]) -> Callable[..., None]:
+        try:
+            made: Callable[..., None] = numba.njit(list(signatures), nogil=True, cache=True, fastmath=fastmath)(
+                function
+            )
+        except (RuntimeError, OSError):
+            made = numba.njit(list(signatures), nogil=True, fastmath=fastmath)(function)
+        return made
+
+    return compiled
+
+
+def read_only(dtype: numba.types.Type, ndim: int) -> numba.types.Array:
+    """The type of a contiguous array that a kernel only reads; memory maps are such."""
+    return numba.types.Array(dtype, ndim, "C", readonly=True)
+
+
+def num_shards(work: float) -> int:
+    """Into how many shards to divide ``work`` (multiply-adds, roughly): one where a thread's start would cost more than it brings."""
+    threads = torch.get_num_threads()
+    return SHARDS_PER_THREAD * threads if threads > 1 and work > 2e6 else 1
+
+
+def in_shards(work: Callable[[int, int], None], bounds: list[int]) -> None:
+    """Call ``work(bounds[s], bounds[s + 1])`` for every s. What it writes must not depend on the order.
+
+    Threads are started for the call and gone after it: nothing is left over for a fork to lose.
+    """
+    ranges = iter(list(pairwise(bounds)))
+    failures: list[BaseException] = []
+
+    def draw() -> None:
+        # One iterator for all threads: the interpreter hands out each of a list's elements once.
+        for first, last in ranges:
+            try:
+                work(first, last)
+            except BaseException as error:
+                failures.append(error)
+                return
+
+    helpers = [threading.Thread(target=draw) for _ in range(min(torch.get_num_threads(), len(bounds) - 1) - 1)]
+    for helper in helpers:
+        helper.start()
+    draw()
+    for helper in helpers:
+        helper.join()
+    if failures:
+        raise failures[0]
+
+
+def even_bounds(count: int, shards: int) -> list[int]:
+    """``shards`` ranges of ``range(count)`` of nearly equal length."""
+    return [count * shard // shards for shard in range(shards + 1)]
+
+
+def balanced_bounds(indptr: Int32 | Int64, shards: int) -> list[int]:
+    """Ranges of all CSR rows with nearly as many entries each, a row counted as one more."""
+    rows = len(indptr) - 1
+    if shards == 1:
+        return [0, rows]
+    weight = indptr + np.arange(rows + 1, dtype=np.int64)
+    cuts = np.searchsorted(weight, np.linspace(0, weight[-1], shards + 1)[1:-1])
+    return [0, *(int(cut) for cut in cuts), rows]

@@ -1,0 +1,1 @@
+"""Copies: groups of items that share one feature."""

@@ -1,0 +1,1 @@
+"""Projection: a linear map from each modality's features to the anchors."""

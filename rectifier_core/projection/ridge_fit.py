@@ -1,0 +1,108 @@
+"""Ridge regression out of fold with small-loss selection on the out-of-fold score; a leaf of the projection stage."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from rectifier_core.base.arrays import Bool, Float32, Int64
+from rectifier_core.base.seeding import generator
+from rectifier_core.projection.crossfit import FoldMaps, NormalEquations, Solved
+from rectifier_core.projection.problem import Fitted, Problem, aligned, keep_best
+
+STRENGTH_SAMPLE = 100_000
+"""The ridge strength is chosen on so many pairs: every one of the grid would be another pass over all features."""
+
+
+def fit_ridge(problem: Problem) -> Fitted:
+    """The map of every fold without that fold, at the strength that aligns best out of fold, and the map of all kept pairs."""
+    modality, pairs, folds, passes = problem.modality, problem.pairs, problem.folds, problem.passes
+    config, keep_ratio, progress = problem.config, problem.keep_ratio, problem.progress
+    targets = np.ascontiguousarray(problem.anchors.items[pairs])
+    origin = _mean_unit_row(problem)
+    sums = NormalEquations(num_folds=config.folds, origin=origin, target_width=targets.shape[1])
+    everything = np.ones(len(pairs), np.bool_)
+    _recount(sums, problem, targets, ~everything, everything)
+    grid = config.ridge_grid
+    best, highest, judged = 0, -np.inf, _judges_of_strength(problem)
+    for at, strength in enumerate(grid):
+        trial = passes.out_of_fold(pairs[judged], folds[judged], sums.solve_folds(strength))
+        reached = float(aligned(trial, targets[judged], everything[judged]).mean())
+        if reached > highest:
+            best, highest = at, reached
+        progress(
+            f"projection of {modality}: out-of-fold alignment {reached:.4f} at ridge {strength:g}", at + 1, len(grid)
+        )
+    kept, chosen_strength = everything, grid[best]
+    maps = sums.solve_folds(chosen_strength)
+    projected = passes.out_of_fold(pairs, folds, maps)
+    if config.rounds > 1 and keep_ratio < 1:
+        near = grid[max(0, best - 1) : best + 2]
+        solved: list[list[Solved]] = [[] for _ in near]
+        for fold in range(config.folds):
+            own = _selected(sums, problem, targets, fold, chosen_strength)
+            for maps_of, strength in zip(solved, near, strict=True):
+                maps_of.append(own.solve(strength, fold))
+            progress(f"projection of {modality}: selection for fold", fold + 1, config.folds)
+        tried = [FoldMaps.of(parts) for parts in solved]
+        trials = [passes.out_of_fold(pairs, folds, x) for x in tried]
+        chosen = [keep_best(aligned(trial, targets, everything), keep_ratio) for trial in trials]
+        at = int(
+            np.argmax([aligned(trial, targets, kept)[kept].mean() for trial, kept in zip(trials, chosen, strict=True)])
+        )
+        kept, chosen_strength, projected, maps = chosen[at], near[at], trials[at], tried[at]
+        _recount(sums, problem, targets, everything, kept)
+    weight, feature_mean, target_mean = sums.solve(chosen_strength)
+    return Fitted(
+        weight=weight,
+        feature_mean=feature_mean,
+        target_mean=target_mean,
+        maps=maps,
+        projected=projected,
+        kept=kept,
+        ridge=chosen_strength,
+    )
+
+
+def _judges_of_strength(problem: Problem) -> Int64:
+    """Positions in ``pairs``, ascending, of those that the strength is chosen by: all, or a sample whose mean is known to a thousandth."""
+    count = len(problem.pairs)
+    if count <= STRENGTH_SAMPLE:
+        return np.arange(count)
+    rng = generator(problem.seed, "projection", problem.modality, "strength")
+    return np.sort(rng.choice(count, STRENGTH_SAMPLE, replace=False))
+
+
+def _selected(sums: NormalEquations, problem: Problem, targets: Float32, fold: int, strength: float) -> NormalEquations:
+    """``sums`` less the pairs that selection drops when it is made without ``fold``.
+
+    Were one selection shared by all folds, it would carry each fold's own pairs into the map that is to score them, and features dealt out
+    at random would seem aligned.
+    """
+    pairs, folds, config = problem.pairs, problem.folds, problem.config
+    own, kept, outside = sums.copy(), np.ones(len(pairs), np.bool_), np.flatnonzero(folds != fold)
+    for step in range(1, config.rounds):
+        projected = problem.passes.out_of_fold(pairs[outside], folds[outside], own.solve_folds(strength, fold))
+        score = aligned(projected, targets[outside], kept[outside])
+        now = np.zeros(len(pairs), np.bool_)
+        now[outside] = keep_best(score, 1 - (1 - problem.keep_ratio) * step / (config.rounds - 1))
+        now[folds == fold] = True
+        _recount(own, problem, targets, kept, now)
+        kept = now
+    return own
+
+
+def _mean_unit_row(problem: Problem) -> Float32:
+    total = np.zeros(problem.features.shape[1])
+    for part in problem.passes.sums(problem.pairs):
+        total += part
+    return (total / max(1, len(problem.pairs))).astype(np.float32)
+
+
+def _recount(sums: NormalEquations, problem: Problem, targets: Float32, before: Bool, after: Bool) -> None:
+    """Bring the sums from the rows ``before`` to the rows ``after`` by adding and taking out the difference."""
+    for rows, sign in ((np.flatnonzero(after & ~before), 1.0), (np.flatnonzero(before & ~after), -1.0)):
+        parts = problem.passes.moments(
+            problem.pairs[rows], targets[rows], problem.folds[rows], sums.origin, len(sums.counts)
+        )
+        for part in parts:
+            sums.merge(part, sign=sign)

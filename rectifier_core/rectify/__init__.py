@@ -1,0 +1,1 @@
+"""Rectify: mix each feature with its donors."""

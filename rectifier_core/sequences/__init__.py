@@ -1,0 +1,1 @@
+"""Sequences: features that are lists of segments."""

@@ -1,0 +1,1 @@
+"""Sinkhorn: balance the affinity graph to a plan."""

@@ -1,0 +1,1 @@
+"""Trust: how likely a feature is its item's own, and the mismatch rate."""

@@ -1,0 +1,141 @@
+"""Two-component mixture with one component known: how much of the null is in the scores, and how likely each score is not from it; a leaf.
+
+Source: the binormal model of an ROC curve (Dorfman and Alf, J. Math. Psychol. 1969): some monotone transform makes both laws normal. The
+null is known by construction, so its own quantiles are that transform, and the matched law is N(shift, spread) in them. Only counts
+between null quantiles enter, so any monotone transform of the score gives the same answer. The interval is a bagged posterior (Buehlmann,
+2014; Huggins and Miller, 2023): the posterior averaged over bootstrap resamples, wide enough to survive a matched law that is not quite
+normal.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+from scipy.special import ndtr, ndtri
+
+from rectifier_core.base.arrays import Float32, Float64, Int64
+from rectifier_core.base.numerics import logit
+
+TAIL = (0.0, 0.002, 0.005, 0.01, 0.02, 0.035, 0.05, 0.075)
+EDGES: Float64 = np.concatenate([TAIL, np.arange(0.1, 0.901, 0.05), 1 - np.array(TAIL[::-1])])
+"""Null quantiles between which scores are counted; finer in both tails, where the two laws part."""
+RATES: Float64 = np.concatenate([np.arange(0.0, 0.1, 0.005), np.arange(0.1, 0.991, 0.01)])
+SHIFTS: Float64 = np.arange(0.0, 5.01, 0.1)
+SPREADS: Float64 = np.arange(0.5, 1.201, 0.05)
+SPREAD_SLOPE, SPREAD_DEVIATION = 0.1, 0.08
+"""A priori the spread is 1 - 0.1 shift, give or take 0.08: a cosine that is high on average has less room to vary."""
+EFFECTIVE = 5_000
+"""Beyond so many scores only the model's own error is left, and more of them make no narrower interval."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mixture:
+    """A fitted mixture: ``rate`` is the share of the null, [``low``, ``high``] its 95 % interval.
+
+    ``knots`` [B] are scores in rising order; ``own`` and ``own_upper`` [B] the logit of the probability that such a score is not from the
+    null, and of its upper 90 % bound.
+    """
+
+    rate: float
+    low: float
+    high: float
+    knots: Float64
+    own: Float64
+    own_upper: Float64
+
+    def probability(self, scores: Float64) -> Float32:
+        """Probability that each score is not from the null: [N] float32, strictly rising in the score."""
+        return _curve(scores, self.knots, self.own)
+
+    def probability_upper(self, scores: Float64) -> Float32:
+        """Upper 90 % bound of ``probability``: [N] float32."""
+        return np.maximum(_curve(scores, self.knots, self.own_upper), self.probability(scores))
+
+
+def fit_mixture(scores: Float64, null: Float64, *, resamples: int, rng: np.random.Generator) -> Mixture:
+    """Fit the share of ``null`` [M] in ``scores`` [N]; both need at least one value. ``resamples`` bootstrap draws give the interval."""
+    quantiles = np.quantile(null, EDGES[1:-1])
+    counts = np.bincount(np.searchsorted(quantiles, scores, side="left"), minlength=len(EDGES) - 1).astype(np.int64)
+    posterior = _bagged_posterior(counts, resamples, rng)
+    marginal = posterior.sum(axis=1)
+    low, high = _quantile(RATES, marginal, 0.025), _quantile(RATES, marginal, 0.975)
+    own, upper = _own(posterior)
+    knots = np.quantile(null, (EDGES[1:] + EDGES[:-1]) / 2)
+    return Mixture(rate=float(marginal @ RATES), low=low, high=high, knots=_rising(knots), own=own, own_upper=upper)
+
+
+@cache
+def _matched_masses() -> Float32:
+    """Mass of every matched law between the edges: [shifts * spreads, B]."""
+    z = ndtri(EDGES)
+    laws = ndtr((z[None, None] - SHIFTS[:, None, None]) / SPREADS[None, :, None])
+    masses: Float32 = np.diff(laws, axis=2).reshape(-1, len(EDGES) - 1).astype(np.float32)
+    return masses
+
+
+@cache
+def _log_masses() -> Float32:
+    """Log mass of every mixture between the edges: [rates, shifts * spreads, B]."""
+    rates = RATES[:, None, None].astype(np.float32)
+    mixed = rates * np.diff(EDGES).astype(np.float32) + (1 - rates) * _matched_masses()[None]
+    logged: Float32 = np.log(np.maximum(mixed, np.float32(1e-9)))
+    return logged
+
+
+@cache
+def _log_prior() -> Float32:
+    """Log prior over [rates, shifts * spreads]: flat in rate (the grid is not) and shift, normal in spread."""
+    spread = -0.5 * ((SPREADS[None] - (1 - SPREAD_SLOPE * SHIFTS[:, None])) / SPREAD_DEVIATION) ** 2
+    logged: Float32 = (np.log(np.gradient(RATES))[:, None] + spread.reshape(1, -1)).astype(np.float32)
+    return logged
+
+
+def _bagged_posterior(counts: Int64, resamples: int, rng: np.random.Generator) -> Float64:
+    """Posterior over [rates, shifts * spreads], averaged over resampled counts."""
+    total = int(counts.sum())
+    draws = rng.multinomial(total, counts / total, size=resamples) * min(1.0, EFFECTIVE / total)
+    masses, prior = _log_masses(), _log_prior()
+    posterior = np.zeros(prior.shape)
+    for draw in draws.astype(np.float32):
+        logged = masses @ draw + prior
+        weight = np.exp(logged - logged.max(), dtype=np.float64)
+        posterior += weight / weight.sum()
+    return posterior / resamples
+
+
+def _quantile(values: Float64, weights: Float64, level: float) -> float:
+    """The weighted quantile, between grid values."""
+    cumulative = np.cumsum(weights) - weights / 2
+    return float(np.interp(level * weights.sum(), cumulative, values))
+
+
+def _own(posterior: Float64) -> tuple[Float64, Float64]:
+    """Logit per bin of the probability of not being from the null, and of its upper 90 % bound, both rising."""
+    rate, law = np.nonzero(posterior > 1e-7 * posterior.max())
+    weight = posterior[rate, law] / posterior[rate, law].sum()
+    matched = (1 - RATES[rate])[:, None] * _matched_masses()[law]
+    share = matched / np.maximum(matched + RATES[rate][:, None] * np.diff(EDGES), 1e-12)
+    order = np.argsort(share, axis=0)
+    reached = np.cumsum(weight[order], axis=0) >= 0.9
+    upper = np.take_along_axis(share, order, axis=0)[reached.argmax(axis=0), np.arange(share.shape[1])]
+    return logit(np.maximum.accumulate(weight @ share)), logit(np.maximum.accumulate(upper))
+
+
+def _rising(knots: Float64) -> Float64:
+    """Knots without ties, as interpolation needs them."""
+    step = max(1e-12, 1e-9 * float(np.abs(knots).max()))
+    rising: Float64 = np.maximum.accumulate(knots + step * np.arange(len(knots)))
+    return rising
+
+
+def _curve(scores: Float64, knots: Float64, logits: Float64) -> Float32:
+    """The logistic of ``logits`` between the knots, going on as steeply as inside beyond them."""
+    spread = max(float(knots[-1] - knots[0]), 1e-12)
+    log_odds = np.interp(scores, knots, logits) + (scores - np.clip(scores, knots[0], knots[-1])) * (
+        np.ptp(logits) / spread
+    )
+    tilted = log_odds + 1e-3 * (scores - knots[0]) / spread
+    probability: Float32 = (1 / (1 + np.exp(-np.clip(tilted, -60, 60)))).astype(np.float32)
+    return probability

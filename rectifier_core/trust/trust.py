@@ -1,0 +1,271 @@
+"""Stage: trust, how likely each item's own feature is truly its own, and how many are not, with no labels.
+
+A feature is held against its item by up to two kinds of witness: behaviour (the projection against the anchor) and the item's other
+modalities (``rectifier_core.projection.cross_modal``). The law of a mismatched feature is known by construction:
+it is that of features deliberately put
+on other items. So evidence is the log likelihood ratio of a small classifier that tells actual pairs from re-paired ones (noise-contrastive
+estimation), the mismatch rate is the share of the re-paired law in the actual scores, and an item's probability is its posterior
+(``rectifier_core.trust.mixture``).
+
+Source: two components with one known, as in novelty detection (Blanchard et al., JMLR 2010) and DivideMix (Li et al., ICLR 2020).
+
+What re-paired means decides what is counted. Re-paired anywhere, a swap among alike items is nearly invisible, and the rate is that of
+mix-ups among unlike ones. So the interval is stretched by what the same estimate says when features are re-paired among alike items only:
+items that behaviour puts together, and items of one category where the catalog has them. ``low_unlike`` and ``high_unlike`` are the
+interval without that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Set
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import TypeVar
+
+import numpy as np
+import torch
+
+from rectifier_core.base.arrays import Float32, Float64, Int32
+from rectifier_core.base.numerics import logit, separation
+from rectifier_core.base.records import Anchors, Projection, Trust
+from rectifier_core.trust.evidence_columns import Testimony, Voices, Witnesses
+from rectifier_core.trust.likelihood_ratio import Pairings
+from rectifier_core.trust.mixture import Mixture, fit_mixture
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrustConfig:
+    """When to speak at all: at least ``min_items`` judged items and an AUC of actual against re-paired evidence of ``min_separation``.
+
+    The AUC must clear the bound by three standard errors. ``null_pairs`` re-paired scores are drawn at least and ``resamples`` bootstrap
+    draws make the interval; alike items are sought in ``alike_groups`` groups by behaviour. Below an AUC of ``min_alike_separation`` among
+    alike items the interval is not stretched: what is not seen cannot be counted, and the reason says so.
+    """
+
+    min_items: int = 100
+    min_separation: float = 0.52
+    null_pairs: int = 20_000
+    resamples: int = 50
+    alike_groups: int = 8
+    min_alike_separation: float = 0.58
+
+    def __post_init__(self) -> None:
+        for name, least in (("min_items", 2), ("null_pairs", 1000), ("resamples", 2), ("alike_groups", 1)):
+            if getattr(self, name) < least:
+                raise ValueError(f"{name}: wanted at least {least}, got {getattr(self, name)}")
+        for name in ("min_separation", "min_alike_separation"):
+            if not 0.5 <= getattr(self, name) < 1:
+                raise ValueError(f"{name}: wanted an AUC in [0.5, 1), got {getattr(self, name)}")
+
+
+def judge_trust(
+    projections: Mapping[str, Projection],
+    witnesses: Witnesses,
+    anchors: Anchors,
+    config: TrustConfig,
+    *,
+    seed: int,
+    category: Int32 | None = None,
+) -> dict[str, Trust]:
+    """Rate, interval and per-item probability of every modality of one catalog.
+
+    ``category`` [I] numbers the items' categories, negative where there is none. A modality can be told when its evidence separates and
+    behaviour speaks for it or for one of its witnesses: two modalities that merely disagree do not say which of them is wrong. Where whole
+    rows are another item's, features fit each other all the same: witnesses that are wrong together are not heard.
+    """
+    cases = {m: Testimony(m, projections, witnesses, anchors, seed) for m in projections}
+    alone = _at_once({m: partial(_judge, case, {}, config) for m, case in cases.items()})
+    voices = {m: _voice(case, alone[m]) for m, case in cases.items()}
+    heard = {m for m, x in alone.items() if x.mixture is not None}
+    partners = {m: {x: voices[x] for x in case.partners} for m, case in cases.items()}
+    together = alone | _at_once(
+        {m: partial(_judge, case, partners[m], config) for m, case in cases.items() if case.partners}
+    )
+    biased = {m for m in cases if _wrong_together(alone[m], together[m])}
+
+    def trust_of(m: str, case: Testimony) -> Trust:
+        others = {x: voices[x] for x in case.partners if not biased & {m, x}}
+        found = (
+            together[m] if len(others) == len(case.partners) else _judge(case, others, config) if others else alone[m]
+        )
+        if found.mixture is None or not heard & {m, *others}:
+            return _cannot_tell(case, alone[m])
+        trust = _told(case, alone[m], found, found.mixture, _among_alike(case, others, category, config))
+        unheard = " and ".join(sorted(case.partners.keys() - others.keys()))
+        return (
+            replace(trust, reason=f"{trust.reason}; {unheard} not heard, being wrong together with it")
+            if unheard
+            else trust
+        )
+
+    trusts = _at_once({m: partial(trust_of, m, case) for m, case in cases.items()})
+    return {m: _without_behaviour(case, trusts, biased, config) for m, case in cases.items()}
+
+
+def _at_once(work: Mapping[str, Callable[[], T]]) -> dict[str, T]:
+    """What each piece of work gives, done by as many threads as torch has: a modality's judgement hears nothing of another's draws."""
+    with ThreadPoolExecutor(torch.get_num_threads()) as pool:
+        return dict(zip(work, pool.map(lambda x: x(), work.values()), strict=True))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Verdict:
+    """Evidence of the judged rows; ``mixture`` is None, and ``reason`` says why, where it tells nothing."""
+
+    scores: Float64
+    auc: float
+    mixture: Mixture | None
+    reason: str
+
+
+def _judge(case: Testimony, voices: Voices, config: TrustConfig) -> _Verdict:
+    count = len(case.rows)
+    if count < config.min_items:
+        reason = f"only {count} items have both a feature and an anchor, fewer than min_items = {config.min_items}"
+        return _Verdict(scores=np.full(count, np.nan), auc=float("nan"), mixture=None, reason=reason)
+    found = _weigh(case, case.anywhere(config.null_pairs), voices, config, "bootstrap")
+    kinds = " and ".join(["behaviour", *voices])
+    words = f"actual features fit better than re-paired ones (AUC {found.auc:.3f} over {count:,} items), by {kinds}"
+    return found if found.mixture is None else replace(found, reason=words)
+
+
+def _weigh(case: Testimony, pairs: Pairings, voices: Voices, config: TrustConfig, *name: str) -> _Verdict:
+    """Actual against the wrong ``pairs``."""
+    scores, null = case.contrast(pairs, voices)
+    auc = separation(scores, null)
+    reason = why_not(len(scores), len(null), auc, config)
+    mixture = None if reason else fit_mixture(scores, null, resamples=config.resamples, rng=case.rng(*name))
+    return _Verdict(scores=scores, auc=auc, mixture=mixture, reason=reason or "")
+
+
+def why_not(count: int, null_count: int, auc: float, config: TrustConfig) -> str | None:
+    """Why evidence of this AUC over ``count`` actual and ``null_count`` re-paired scores tells nothing, None where it does."""
+    error = float(np.sqrt((1 / max(1, count) + 1 / max(1, null_count)) / 12))
+    if auc - 3 * error >= config.min_separation:
+        return None
+    return (
+        f"actual features fit no better than re-paired ones: AUC {auc:.3f} with a standard error of {error:.3f} does not clear "
+        f"min_separation = {config.min_separation}"
+    )
+
+
+def _wrong_together(alone: _Verdict, together: _Verdict) -> bool:
+    """Whether behaviour finds far more mismatches than all witnesses do: rows that moved as a whole, whose features still fit each other.
+
+    Such witnesses would clear each other of what both are guilty of.
+    """
+    return alone.mixture is not None and together.mixture is not None and alone.mixture.low > together.mixture.high
+
+
+def _voice(case: Testimony, found: _Verdict) -> Float64:
+    """How far to believe a modality as a witness: its trust by behaviour, NaN where behaviour tells nothing."""
+    voice = np.full(len(case.projection.alignment), np.nan)
+    if found.mixture is not None:
+        voice[case.rows] = found.mixture.probability(found.scores)
+    return voice
+
+
+def _among_alike(
+    case: Testimony, voices: Voices, category: Int32 | None, config: TrustConfig
+) -> dict[str, Mixture | None]:
+    """The mixture when features are re-paired among alike items only; None where these cannot be told apart."""
+    found = {}
+    for what, pairs in case.alike(config.alike_groups, category, config.null_pairs // 2).items():
+        if len(np.unique(pairs[1])) >= config.min_items:
+            seen = _weigh(case, pairs, voices, config, "alike", what)
+            found[what] = seen.mixture if seen.auc >= config.min_alike_separation else None
+    return found
+
+
+def _told(
+    case: Testimony, alone: _Verdict, found: _Verdict, mixture: Mixture, alike: Mapping[str, Mixture | None]
+) -> Trust:
+    witness = found.scores - alone.scores if found is not alone else np.full(len(case.rows), np.nan)
+    # What behaviour says by itself lies inside too: witnesses that are wrong along with the feature hide some of what is wrong.
+    by_behaviour = mixture.rate if alone.mixture is None else alone.mixture.rate
+    low_unlike, high_unlike = min(mixture.low, by_behaviour), max(mixture.high, by_behaviour)
+    low, high, reason = low_unlike, high_unlike, found.reason
+    for what, among in alike.items():
+        if among is None:
+            reason += f"; mix-ups among {what} cannot be told and are not counted"
+            continue
+        low, high = min(low, among.low), max(high, among.high)
+        reason += f"; with mix-ups among {what} at most {100 * max(among.high, high_unlike):.0f} %"
+    return Trust(
+        modality=case.modality,
+        probability=_spread(case, mixture.probability(found.scores)),
+        probability_upper=_spread(case, mixture.probability_upper(found.scores)),
+        behaviour=_spread(case, alone.scores),
+        witness=_spread(case, witness),
+        mismatch_rate=mixture.rate,
+        low=low,
+        high=high,
+        low_unlike=low_unlike,
+        high_unlike=high_unlike,
+        identifiable=True,
+        separation=found.auc,
+        reason=reason,
+    )
+
+
+def _cannot_tell(case: Testimony, alone: _Verdict) -> Trust:
+    nothing = np.full(len(case.projection.alignment), np.nan, np.float32)
+    return Trust(
+        modality=case.modality,
+        probability=nothing,
+        probability_upper=nothing,
+        behaviour=_spread(case, alone.scores),
+        witness=nothing,
+        mismatch_rate=None,
+        low=None,
+        high=None,
+        low_unlike=None,
+        high_unlike=None,
+        identifiable=False,
+        separation=alone.auc,
+        reason=alone.reason or "other modalities disagree with it, and behaviour does not say which of them is wrong",
+    )
+
+
+def _spread(case: Testimony, values: Float64 | Float32) -> Float32:
+    """Values of the judged rows as [I] float32, NaN elsewhere."""
+    spread = np.full(len(case.projection.alignment), np.nan, np.float32)
+    spread[case.rows] = values
+    return spread
+
+
+def _without_behaviour(case: Testimony, trusts: Mapping[str, Trust], biased: Set[str], config: TrustConfig) -> Trust:
+    """Add the items that have no anchor but another modality that can be told, and that is not wrong together with this one.
+
+    That the two features fit says both are right; that they do not fit leaves open which is wrong, so the blame is shared out by how often
+    either modality errs where behaviour can tell.
+    """
+    trust = trusts[case.modality]
+    if trust.mismatch_rate is None:
+        return trust
+    probability, upper, witness = trust.probability.copy(), trust.probability_upper.copy(), trust.witness.copy()
+    for name, partner in sorted(case.partners.items()):
+        other, between = trusts[name].mismatch_rate, partner.between
+        scores, null = between.alignment.astype(np.float64), between.null_alignment.astype(np.float64)
+        both = ~np.isnan(scores)
+        rows = np.flatnonzero(both & np.isnan(probability))
+        if (
+            biased & {case.modality, name}
+            or other is None
+            or not len(rows)
+            or why_not(int(both.sum()), len(null), separation(scores[both], null), config) is not None
+        ):
+            continue
+        mixture = fit_mixture(scores[both], null, resamples=config.resamples, rng=case.rng("without behaviour", name))
+        either = 1 - (1 - trust.mismatch_rate) * (1 - other)
+        spared = other * (1 - trust.mismatch_rate) / either if either > 0 else 0.5
+        # How often either errs is better known where behaviour can tell than from the two features' agreement.
+        ratio = logit(mixture.probability(scores[rows])) - logit(1 - mixture.rate)
+        bound = logit(mixture.probability_upper(scores[rows])) - logit(1 - mixture.rate)
+        fine, at_most = (1 / (1 + np.exp(-(x + logit(1 - either)))) for x in (ratio, bound))
+        probability[rows], upper[rows] = fine + (1 - fine) * spared, at_most + (1 - at_most) * spared
+        witness[rows] = ratio
+    return replace(trust, probability=probability, probability_upper=upper, witness=witness)

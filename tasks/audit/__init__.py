@@ -1,0 +1,1 @@
+"""The audit's files and page."""

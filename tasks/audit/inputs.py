@@ -1,0 +1,43 @@
+"""What an audit is told and what it works from: options, and references to the stage outputs of one day."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from tasks.report.inputs import ModalityRefs
+from tasks.store.store import Ref
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuditOptions:
+    """How long the list of suspects gets: at a declared share of innocents ``fdr``, or the ``top`` worst when given.
+
+    ``labels`` is a file of hand-made verdicts; ``hand_check`` is how many judged items a modality to draw for one (0: none).
+    """
+
+    fdr: float = 0.1
+    top: int | None = None
+    labels: Path | None = None
+    hand_check: int = 0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.fdr <= 1:
+            raise ValueError(f"--fdr {self.fdr}: wanted a share in [0, 1]")
+        if self.top is not None and self.top < 0:
+            raise ValueError(f"--top {self.top}: wanted at least 0")
+        if self.hand_check < 0:
+            raise ValueError(f"--hand-check {self.hand_check}: wanted at least 0")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuditInputs:
+    """One day's stage outputs."""
+
+    run_id: str
+    as_of: str
+    seed: int
+    source: Ref
+    anchors: Ref
+    modalities: Mapping[str, ModalityRefs]

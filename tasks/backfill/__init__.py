@@ -1,0 +1,1 @@
+"""Backfills: which days to run, and running them."""

@@ -1,0 +1,1 @@
+"""The evaluation grid and its report."""

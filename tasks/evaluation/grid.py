@@ -1,0 +1,230 @@
+"""The cells of a grid in the order in which they run, and what each is told; what is wrong with any is found before the first runs."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, Literal, TypeVar
+
+from pydantic import TypeAdapter, ValidationError
+
+from rectifier_core.evaluation.backbones import BACKBONES
+from rectifier_core.evaluation.backbones.protocol import TrainingConfig
+from rectifier_core.evaluation.edge_alignment import AlignmentConfig
+from rectifier_core.evaluation.edges import EditConfig
+from rectifier_core.evaluation.variants import VARIANTS
+from rectifier_core.pipeline import PipelineConfig
+from tasks.errors import InputError
+from tasks.evaluation.config import ALL, NONE, EvaluationConfig
+
+Config = TypeVar("Config")
+RAW, RECTIFIED, ALIGNED = "raw", "rectified", "aligned"
+EDITING = re.compile(r"aligned|(?P<operation>completion|pruning)_(?P<target>train|graph|both)_(?P<ratio>\d*\.?\d+)")
+"""Editings that a name alone tells: ``aligned``, or an operation, what is edited, and the strength, as in ``pruning_graph_0.1``."""
+WITHOUT_FEATURES = frozenset({"lightgcn"})
+"""Backbones that read no feature: they run once for all damage and all variants."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Damage:
+    """A share of features damaged in one way: ``damaged`` is a modality's name or ``"all"``; share 0 is kind and damaged ``"none"``."""
+
+    kind: str = NONE
+    damaged: str = NONE
+    share: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Noise:
+    """A share of clicks added that nobody made; share 0 is kind ``"none"``."""
+
+    kind: str = NONE
+    share: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cell:
+    """One point of the grid."""
+
+    backbone: str
+    damage: Damage
+    noise: Noise
+    variant: str
+    editing: str
+    seed: int
+
+    @property
+    def name(self) -> str:
+        """The cell in words; no two of a grid have the same."""
+        edited = [] if self.editing == NONE else [f"edited {self.editing}"]
+        return ", ".join([self.backbone, *self._made_of, *edited, f"seed {self.seed}"])
+
+    @property
+    def features_name(self) -> str:
+        """The features that the cell reads, in words."""
+        return ", ".join([*self._made_of, f"seed {self.seed}"])
+
+    @property
+    def _made_of(self) -> list[str]:
+        damage = [f"{self.damage.kind} {self.damage.share:g} of {self.damage.damaged}"] if self.damage.share else []
+        clicks = [f"{self.noise.share:g} {self.noise.kind} clicks"] if self.noise.share else []
+        return [*damage, *clicks, self.variant]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VariantSpec:
+    """A variant by what makes its features (``base``) and the config it makes them with."""
+
+    base: str
+    config: PipelineConfig
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EditSpec:
+    """How edges are edited, and where: in what the recommender is trained on, in what the anchors are learned from, or in both.
+
+    With ``alignment`` the strengths are judged from the pairs, and only ``config.target`` counts.
+    """
+
+    config: EditConfig = field(default_factory=EditConfig)
+    alignment: AlignmentConfig | None = None
+    where: Literal["training", "anchors", "both"] = "training"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Grid:
+    """The cells, and the configs that their names stand for."""
+
+    cells: tuple[Cell, ...]
+    modalities: tuple[str, ...]
+    variants: Mapping[str, VariantSpec]
+    editing: Mapping[str, EditSpec | None]
+    models: Mapping[str, Any]
+    training: Mapping[str, TrainingConfig]
+
+    def damaged(self, damage: Damage) -> tuple[str, ...]:
+        """The modalities that a damage is done to."""
+        return self.modalities if damage.damaged == ALL else (damage.damaged,)
+
+
+def plan_grid(
+    config: EvaluationConfig, pipeline: PipelineConfig, modalities: Sequence[str], *, categories: bool, seed: int
+) -> Grid:
+    """The grid over a source with these modalities; seeds count up from ``seed``.
+
+    Raises InputError, naming the key, for a backbone, variant, editing or modality that does not exist, a setting that a config does not
+    have or refuses, and damage within categories where the source has none.
+    """
+    _among("evaluation.backbones", config.backbones, tuple(BACKBONES))
+    _among("evaluation.corruption.modalities", config.corruption.modalities, (ALL, *modalities))
+    if "within" in config.corruption.kinds and any(config.corruption.shares) and not categories:
+        raise InputError("evaluation.corruption.kinds: within needs categories to stay in; name source.category_column")
+    for table in ("models", "training"):
+        _among(f"evaluation.{table}", tuple(getattr(config, table)), tuple(BACKBONES))
+    return Grid(
+        cells=_cells(config, seed),
+        modalities=tuple(modalities),
+        variants={name: _variant(name, table, pipeline) for name, table in config.variant_tables.items()},
+        editing={name: _editing(name, table) for name, table in config.editing_tables.items()},
+        models={
+            x: configured(BACKBONES[x].config(), config.models.get(x, {}), f"evaluation.models.{x}")
+            for x in config.backbones
+        },
+        training={
+            x: configured(BACKBONES[x].training, config.training.get(x, {}), f"evaluation.training.{x}")
+            for x in config.backbones
+        },
+    )
+
+
+def _cells(config: EvaluationConfig, seed: int) -> tuple[Cell, ...]:
+    """Seed by seed, so that a grid that is stopped has whole comparisons; backbones innermost, so that the time left can be told early."""
+    corruption, noise = config.corruption, config.interaction_noise
+    damages = [Damage()] if 0 in corruption.shares else []
+    damages += [
+        Damage(kind=k, damaged=m, share=s)
+        for k in corruption.kinds
+        for m in corruption.modalities
+        for s in corruption.shares
+        if s
+    ]
+    noises = [Noise()] if 0 in noise.shares else []
+    noises += [Noise(kind=kind, share=share) for kind in noise.kinds for share in noise.shares if share]
+    cells: dict[Cell, None] = {}
+    for at in range(seed, seed + config.seeds):
+        for clicks in noises:
+            for damage in damages:
+                for editing in config.editing_tables:
+                    for variant in config.variant_tables:
+                        for backbone in config.backbones:
+                            features = {"damage": damage, "variant": variant}
+                            if backbone in WITHOUT_FEATURES:
+                                features = {"damage": Damage(), "variant": RAW}
+                            cells[Cell(backbone=backbone, noise=clicks, editing=editing, seed=at, **features)] = None  # type: ignore[arg-type]
+    return tuple(cells)
+
+
+def _variant(name: str, table: Mapping[str, Any], pipeline: PipelineConfig) -> VariantSpec:
+    key, overrides = f"evaluation.variants.{name}", dict(table)
+    base = overrides.pop("base", name if name in VARIANTS else RECTIFIED)
+    _among(f"{key}.base" if "base" in table else "evaluation.variants", (base,), VARIANTS)
+    if name not in VARIANTS and not table:
+        raise InputError(f"{key}: says nothing; wanted one of {', '.join(VARIANTS)}, or a table with what it overrides")
+    changed: dict[str, dict[str, Any]] = {}
+    for path, value in _flat(overrides):
+        section, _, setting = path.partition(".")
+        _among(key, (section,), tuple(part.name for part in fields(PipelineConfig)))
+        changed.setdefault(section, {})[setting] = value
+    sections = {part.name: getattr(pipeline, part.name) for part in fields(PipelineConfig)}
+    sections |= {part: configured(sections[part], settings, f"{key}.{part}") for part, settings in changed.items()}
+    return VariantSpec(base=base, config=PipelineConfig(**sections))
+
+
+def _editing(name: str, table: Mapping[str, Any]) -> EditSpec | None:
+    """What an editing's name says (``EDITING``), and its table on top of that."""
+    key, told = f"evaluation.editing.{name}", dict(table)
+    if name == NONE and not told:
+        return None
+    named = EDITING.fullmatch(name)
+    if named is None and not told:
+        raise InputError(
+            f"{key}: wanted none, {ALIGNED}, a name such as pruning_graph_0.1, or a table with what it does"
+        )
+    if named is not None and named["operation"]:
+        told = {named["operation"]: float(named["ratio"]), "target": named["target"]} | told
+    alignment = told.pop("alignment", {} if name == ALIGNED else None)
+    spec = configured(EditSpec(), {"where": told.pop("where")} if "where" in told else {}, key)
+    config = configured(EditConfig(), told, key)
+    if alignment is None:
+        return replace(spec, config=config)
+    return replace(spec, config=config, alignment=configured(AlignmentConfig(), alignment, f"{key}.alignment"))
+
+
+def _flat(table: Mapping[str, Any], before: str = "") -> list[tuple[str, Any]]:
+    """Nested tables as dotted paths."""
+    found: list[tuple[str, Any]] = []
+    for name, value in table.items():
+        found += _flat(value, f"{before}{name}.") if isinstance(value, Mapping) else [(f"{before}{name}", value)]
+    return found
+
+
+def configured(config: Config, settings: Mapping[str, Any], key: str) -> Config:
+    """A frozen config with some settings replaced. Raises InputError naming ``key`` for one that it does not have, or refuses."""
+    if not settings:
+        return config
+    names = tuple(part.name for part in fields(config))  # type: ignore[arg-type]
+    _among(key, tuple(settings), names)
+    try:
+        given = {name: getattr(config, name) for name in names}
+        return TypeAdapter(type(config)).validate_python(given | dict(settings))
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join([key, *map(str, first["loc"])])
+        raise InputError(f"{where}: {first['msg'].removeprefix('Value error, ')}") from error
+
+
+def _among(key: str, given: Sequence[str], known: Sequence[str]) -> None:
+    for name in given:
+        if name not in known:
+            raise InputError(f"{key}: {name!r} is not one of {', '.join(known)}")

@@ -1,0 +1,125 @@
+"""How a log is divided for those who train on it: by a column that it brings along, in time, or at random."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import date
+from typing import Literal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from rectifier_core.base.arrays import Bool, Int64
+from rectifier_core.base.records import Interactions
+from rectifier_core.evaluation.splits import Split, split_time, split_users
+from tasks.errors import InputError
+from tasks.evaluation.config import EvaluationConfig
+from tasks.source.config import SourceConfig
+from tasks.source.raw_log import catalog_ids, used_rows
+from tasks.stages.core_stages import load_interactions
+from tasks.store.store import Ref
+
+KEY = "evaluation.split_column"
+PARTS = {"train": 0, "training": 0, "0": 0, "valid": 1, "validation": 1, "val": 1, "1": 1, "test": 2, "2": 2}
+SplitRule = Literal["column", "time", "random"]
+
+
+def split_by_column(source: Ref, config: SourceConfig, as_of: date, column: str) -> Split:
+    """The pairs of ``source`` divided as ``column`` says; of a pair that is there more than once the part nearest to training counts.
+
+    Raises InputError for a missing column, for a value that names no part, and where a part is left without any pair.
+    """
+    pairs = load_interactions(source)
+    keys, parts = _labelled(source, config, as_of, column)
+    order = np.lexsort((parts, keys))
+    first = np.flatnonzero(np.concatenate([[True], keys[order][1:] != keys[order][:-1]]))
+    found = order[first]
+    if not np.array_equal(keys[found], _keys(pairs)):
+        raise InputError(f"{config.interactions}: changed since it was read; run again when nothing writes to it")
+    part = parts[found]
+    for name, code in (("train", 0), ("valid", 1), ("test", 2)):
+        if not (part == code).any():
+            raise InputError(f"{config.interactions}: {KEY} {column!r} leaves no pair for {name}")
+    chosen = [_chosen(pairs, part == code) for code in range(3)]
+    return Split(training=chosen[0], validation=chosen[1], test=chosen[2])
+
+
+def _chosen(pairs: Interactions, rows: Bool) -> Interactions:
+    return Interactions(
+        users=pairs.users[rows],
+        items=pairs.items[rows],
+        times=None,
+        num_users=pairs.num_users,
+        num_items=pairs.num_items,
+    )
+
+
+def _labelled(source: Ref, config: SourceConfig, as_of: date, column: str) -> tuple[Int64, Int64]:
+    """Every usable row as the key of its pair, user rank times items plus item, and its part's number."""
+    ids = catalog_ids(source)
+    users, items, parts = [], [], []
+    for user, item, told, file in used_rows(config, as_of, ids, column, KEY):
+        users.append(user.dictionary_encode())
+        items.append(item)
+        parts.append(_numbers(told, column, file))
+    unified = pa.chunked_array(users).unify_dictionaries()
+    dictionary = unified.chunk(0).dictionary
+    # A user's number is the rank of the id, as in the source output.
+    rank = np.empty(len(dictionary), np.int64)
+    rank[np.asarray(pc.array_sort_indices(dictionary))] = np.arange(len(dictionary))
+    return np.concatenate([rank[np.asarray(x.indices)] for x in unified.chunks]) * len(ids) + np.concatenate(
+        items
+    ), np.concatenate(parts)
+
+
+def _numbers(told: pa.Array, column: str, file: str) -> Int64:
+    """Each row's part as its number."""
+    strange = next((x for x in told.unique().to_pylist() if str(x).lower() not in PARTS), PARTS)
+    if strange is not PARTS:
+        raise InputError(f"{file}: {KEY} {column!r} holds {strange!r}; wanted train, valid or test")
+    return np.array([PARTS[x.lower()] for x in told.to_pylist()], np.int64)
+
+
+def label_pairs(
+    source: Ref, reading: SourceConfig, as_of: date, config: EvaluationConfig, rule: SplitRule, seed: int
+) -> NDArray[np.int8]:
+    """The part of every pair of ``source``, in its order [E] int8: 0 training, 1 validation, 2 test, -1 none of them.
+
+    ``column`` is the division that the log brings along, ``random`` the evaluation's own of that seed, ``time`` cuts the log in time.
+    Raises InputError where the log cannot be divided so.
+    """
+    if rule == "column":
+        if config.split_column is None:
+            raise InputError(f"--split column: the config names no {KEY}")
+        split = split_by_column(source, reading, as_of, config.split_column)
+    else:
+        split = _divided(source, config, rule, seed)
+    pairs = load_interactions(source)
+    keys, labels = _keys(pairs), np.full(len(pairs.users), -1, np.int8)
+    for code, part in enumerate((split.training, split.validation, split.test)):
+        if not len(part.users):
+            raise InputError(
+                f"--split {rule}: leaves no pair for {('training', 'validation', 'test')[code]}; the log is too small"
+            )
+        labels[np.searchsorted(keys, _keys(part))] = code
+    return labels
+
+
+def _divided(source: Ref, config: EvaluationConfig, rule: SplitRule, seed: int) -> Split:
+    shares = {"validation": config.validation, "test": config.test}
+    pairs = load_interactions(source)
+    if rule == "random":
+        return split_users(pairs, seed=seed, **shares)
+    if not source.file("times.npy").exists():
+        raise InputError("--split time: the config names no source.time_column to divide the log by")
+    try:
+        return split_time(replace(pairs, times=np.ascontiguousarray(source.array("times"))), **shares)
+    except ValueError as error:
+        raise InputError(f"--split time: {error}") from error
+
+
+def _keys(pairs: Interactions) -> Int64:
+    """One number a pair; a source's own pairs are sorted by it."""
+    return pairs.users.astype(np.int64) * pairs.num_items + pairs.items

@@ -1,0 +1,1 @@
+"""A published day as files for a consumer."""

@@ -1,0 +1,1 @@
+"""Feast: views, rows and the online store."""

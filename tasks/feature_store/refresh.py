@@ -1,0 +1,191 @@
+"""Refreshing the feature store: readers get another version of the table, whole, by one rename of the registry.
+
+Rows are written beside those that are served, under views of their own; a sample is read back; then the registry that names the new views
+takes the place of the old one. Killed anywhere before that, readers keep the old version; after it, they have the new one. What was served
+before stays online until the next refresh, for readers that have not noticed; so at most two versions are online, and an item that the
+table no longer has is in none of the new one's rows.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+import pyarrow as pa
+
+from rectifier_core.base.numerics import Progress, silent
+from tasks.errors import OnlineStoreError
+from tasks.feature_store.config import FeatureStoreConfig
+from tasks.feature_store.offline_files import drop_files, link_files
+from tasks.feature_store.online import OnlineStore
+from tasks.feature_store.registry import (
+    kept_online,
+    read_served,
+    serve,
+    since,
+    stage_registry,
+    sweep_left,
+    tell_served,
+    views_of,
+)
+from tasks.feature_store.rows import feast_rows, source_columns
+from tasks.feature_store.served_version import Generation, Older, Served, Step, next_step, rows_digest
+from tasks.feature_store.views import ServedSchema
+from tasks.store.file_lock import held_file
+from tasks.table.config import PublishConfig
+from tasks.table.embedding_models import model_tags
+from tasks.table.files import TableFiles, storage_errors
+from tasks.table.log import LOOK, read_log
+from tasks.table.snapshot import Snapshot, existing_table, files_of_version, open_snapshot
+
+WRITTEN_AT_ONCE = 2000
+SAMPLED = 100
+
+
+def refresh_store(
+    config: FeatureStoreConfig,
+    publish: PublishConfig,
+    *,
+    version: int | None = None,
+    older: Older = "refuse",
+    progress: Progress = silent,
+) -> dict[str, Any]:
+    """Serve the newest day of the newest or the given version; what was done, as JSON values.
+
+    ``done`` is "rows" where rows were pushed, "links" where the version shows the rows that are served already (another day was
+    backfilled), "unchanged", or "superseded" where ``older`` is "skip" and a newer one is served. Raises InputError for a version that is
+    not there or a step back that was not asked for, TableHeldError where another refresh works for longer than ``patience``,
+    OnlineStoreError and StorageError where a store cannot be written; readers then keep what they have.
+    """
+    began = time.monotonic()
+    with held_file(config.root / ".lock", f"feature store {config.folder}", run="refresh", patience=config.patience):
+        sweep_left(config)
+        served = read_served(config)
+        snapshot = open_snapshot(publish, version=version)
+        table = existing_table(publish)
+        with storage_errors(publish.uri, "reading its versions", LOOK):
+            log = read_log(TableFiles(publish.uri))
+        step = next_step(config, served, snapshot, str(table.metadata().id), log, older)
+        if step == "superseded":
+            assert served is not None
+            return _result(config, served, step, began)
+        with OnlineStore(config) as online:
+            if step != "rows" and served is not None and not _is_whole(online, config, served, snapshot):
+                step = "rows"
+            if step == "unchanged" and served is not None:
+                tell_served(config, served)
+                return _result(config, served, step, began)
+            shown = files_of_version(publish, log, snapshot.version, asked="--version")
+            files, tags = link_files(config, publish.uri, snapshot.version, shown), model_tags(log, shown)
+            if step == "links" and served is not None:
+                now = served.linked(snapshot.version, files, tags)
+                serve(config, now, stage_registry(config, now))
+            else:
+                now = _next(config, served, snapshot, str(table.metadata().id), files, tags)
+                _push(online, config, served, now, snapshot, progress)
+        last = None if served is None else served.generation
+        drop_files(config, [x.files for x in (now.generation, now.previous, last) if x is not None])
+    return _result(config, now, step, began)
+
+
+def _next(
+    config: FeatureStoreConfig,
+    served: Served | None,
+    snapshot: Snapshot,
+    table: str,
+    files: str,
+    tags: Mapping[str, Mapping[str, str]],
+) -> Served:
+    schema = ServedSchema.of(snapshot.schema, [x.name for x in snapshot.modalities])
+    generation = Generation(
+        number=1 if served is None else served.generation.number + 1,
+        version=snapshot.version,
+        modalities=schema.modalities,
+        integer_ids=schema.integer_ids,
+        files=files,
+        tags=tags,
+    )
+    # Feast knows one kind of id at a time.
+    stays = served is not None and served.generation.integer_ids == schema.integer_ids
+    return Served(
+        version=snapshot.version,
+        as_of=snapshot.day,
+        run_id=str(snapshot.commit.get("run_id") or ""),
+        rows=snapshot.rows,
+        rows_digest=rows_digest(snapshot),
+        table=table,
+        online=config.online,
+        generation=generation,
+        previous=served.generation if served is not None and stays else None,
+    )
+
+
+def _push(
+    online: OnlineStore,
+    config: FeatureStoreConfig,
+    served: Served | None,
+    now: Served,
+    snapshot: Snapshot,
+    progress: Progress,
+) -> None:
+    """Write the rows of ``now`` beside what is served, look at a sample, and serve them."""
+    if served is not None and served.previous is not None:
+        _let_readers_notice(config)
+    online.clear(kept_online(now.previous))
+    staged = stage_registry(config, now)
+    views = views_of(config, now.generation)
+    columns = list(dict.fromkeys(x for m in views for x in source_columns(m)))
+    for block in snapshot.blocks(columns, progress, "pushing rows"):
+        for start in range(0, len(block), WRITTEN_AT_ONCE):
+            rows = block.slice(start, WRITTEN_AT_ONCE)
+            for modality, view in views.items():
+                online.write(view, feast_rows(modality, rows, snapshot.version, snapshot.day))
+    if not _is_whole(online, config, now, snapshot):
+        raise OnlineStoreError(
+            f"feature store {config.folder}: the online store does not give back what was written to it; readers keep the version that was"
+            " served; see that it has room and drops nothing, then refresh again"
+        )
+    serve(config, now, staged)
+
+
+def _let_readers_notice(config: FeatureStoreConfig) -> None:
+    """Wait until nobody reads any more what was served before the last refresh: what is now to be cleared."""
+    time.sleep(min(max(since(config) + config.grace - time.time(), 0.0), config.grace))
+
+
+def _is_whole(online: OnlineStore, config: FeatureStoreConfig, served: Served, snapshot: Snapshot) -> bool:
+    """Whether rows from all over the table are online as they should be."""
+    sample = _sample(snapshot, [x for m in served.generation.modalities for x in source_columns(m)])
+    return all(
+        online.holds(view, feast_rows(modality, sample, served.generation.version, served.as_of))
+        for modality, view in views_of(config, served.generation).items()
+    )
+
+
+def _sample(snapshot: Snapshot, columns: list[str]) -> pa.Table:
+    step = max(1, snapshot.rows // SAMPLED)
+    first, taken = 0, []
+    for block in snapshot.blocks(list(dict.fromkeys(columns))):
+        taken.append(block.take(list(range(-first % step, len(block), step))))
+        first += len(block)
+    return pa.concat_tables(taken)
+
+
+def _result(config: FeatureStoreConfig, served: Served, step: Step, began: float) -> dict[str, Any]:
+    told = {
+        name: value
+        for name, value in asdict(served).items()
+        if name in ("version", "as_of", "run_id", "rows", "online")
+    }
+    generation = served.generation
+    return {
+        "done": step,
+        "pushed": step == "rows",
+        **told,
+        "rows_version": generation.version,
+        "modalities": list(generation.modalities),
+        "folder": config.folder,
+        "seconds": round(time.monotonic() - began, 3),
+    }

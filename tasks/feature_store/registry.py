@@ -1,0 +1,143 @@
+"""Feast's registry: read for what is served, made anew beside itself, and put in place by one rename.
+
+Feast writes its registry in place, cutting it to nothing first: a reader, or a kill, in that moment finds it empty. So a new one is made
+under another name.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from feast import FeatureStore, FeatureView
+from feast.protos.feast.core.Registry_pb2 import Registry
+from google.protobuf.message import DecodeError
+
+from tasks.errors import InputError, StorageError
+from tasks.feature_store.config import ONLINE, SERVED, FeatureStoreConfig
+from tasks.feature_store.offline_files import files_pattern
+from tasks.feature_store.online import online_errors, repo_config
+from tasks.feature_store.served_version import Generation, Served
+from tasks.feature_store.views import STATE, ServedSchema, feature_names, feature_view, registry_objects, view_name
+from tasks.store.store import TEMPORARY
+from tasks.store.whole_file import write_whole
+from tasks.table.embedding_models import EMBEDDING_MODEL
+
+_FAILED = "feature store: writing {path} failed: {why}; readers have one whole version; free or fix the disk, then refresh again"
+GUARD = "definitions.py"
+
+
+def read_served(config: FeatureStoreConfig) -> Served | None:
+    """What the registry says is served, None where there is none. Raises InputError for a registry that no refresh wrote."""
+    try:
+        found = Registry.FromString(config.registry.read_bytes())
+        tags = [x.spec.tags[STATE] for x in found.projects if x.spec.name == config.project]
+        return Served.from_json(tags[0])
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise StorageError(
+            f"feature store: {config.registry} cannot be read: {error.strerror}; mend the disk, then try again"
+        ) from error
+    except (DecodeError, ValueError, KeyError, IndexError, TypeError) as error:
+        raise InputError(
+            f"feature store: {config.registry} is no registry of project {config.project} that a refresh wrote;"
+            " choose another feature_store.folder, or move it away"
+        ) from error
+
+
+def sweep_left(config: FeatureStoreConfig) -> None:
+    """Remove what killed refreshes left beside the registry; call it under the store's lock."""
+    for left in config.root.glob(f"{TEMPORARY}*"):
+        # One that stays is in nobody's way.
+        with suppress(OSError):
+            left.unlink()
+
+
+def views_of(config: FeatureStoreConfig, generation: Generation) -> dict[str, FeatureView]:
+    """The feature views of a generation, by modality."""
+    schema = ServedSchema(modalities=generation.modalities, integer_ids=generation.integer_ids)
+    return {
+        m: feature_view(
+            m, schema, generation.number, files_pattern(config, generation.files, m), generation.tags.get(m, {})
+        )
+        for m in schema.modalities
+    }
+
+
+def kept_online(*generations: Generation | None) -> dict[str, list[str]]:
+    """The views of these generations with their features' names, as ``OnlineStore.clear`` wants them."""
+    return {view_name(m, x.number): list(feature_names(m)) for x in generations if x is not None for m in x.modalities}
+
+
+def stage_registry(config: FeatureStoreConfig, served: Served) -> Path:
+    """A registry that serves ``served``, beside the one that is served now; it makes room in the online store for its views."""
+    staged = config.root / f"{TEMPORARY}registry-{os.getpid()}"
+    earlier: Sequence[FeatureView] = [] if served.previous is None else list(views_of(config, served.previous).values())
+    schema = ServedSchema(modalities=served.generation.modalities, integer_ids=served.generation.integer_ids)
+    objects: list[Any] = registry_objects(
+        config, schema, views_of(config, served.generation), earlier, served.to_json()
+    )
+    with online_errors(config, "making room in"):
+        FeatureStore(config=repo_config(config, staged)).apply(objects)
+    return staged
+
+
+def serve(config: FeatureStoreConfig, served: Served, staged: Path) -> None:
+    """Put the staged registry in place: from here on readers get ``served``. Raises StorageError."""
+    write_whole(
+        config.root / "feature_store.yaml", lambda place: place.write_text(feature_store_yaml(config)), failed=_FAILED
+    )
+    write_whole(config.root / GUARD, lambda place: place.write_text(_GUARDED), failed=_FAILED)
+    before = config.registry.stat().st_mtime if config.registry.exists() else 0.0
+
+    def place_registry(place: Path) -> None:
+        place.write_bytes(staged.read_bytes())
+        # Readers notice a registry by its time, which a clock that was set back must not make older.
+        later = max(time.time(), before + 0.01)
+        os.utime(place, (later, later))
+
+    write_whole(config.registry, place_registry, failed=_FAILED)
+    sweep_left(config)
+    tell_served(config, served)
+
+
+def tell_served(config: FeatureStoreConfig, served: Served) -> None:
+    """Write for people and monitors what the registry says."""
+    told = {name: getattr(served, name) for name in ("version", "as_of", "run_id", "rows", "online")}
+    told |= {
+        "modalities": list(served.generation.modalities),
+        "generation": served.generation.number,
+        "since": since(config),
+    }
+    told["embedding_models"] = {m: tags[EMBEDDING_MODEL] for m, tags in served.generation.tags.items()}
+    write_whole(config.root / SERVED, lambda place: place.write_text(json.dumps(told, indent=1) + "\n"), failed=_FAILED)
+
+
+def since(config: FeatureStoreConfig) -> float:
+    """When the registry took its place, in seconds since the epoch; 0 where there is none."""
+    # Its modification time is from before it was flushed.
+    return config.registry.stat().st_ctime if config.registry.exists() else 0.0
+
+
+def feature_store_yaml(config: FeatureStoreConfig) -> str:
+    """Feast's config for readers; of Redis it names the environment variable alone."""
+    online = f"  type: sqlite\n  path: {ONLINE}\n"
+    if config.online == "redis":
+        online = f"  type: redis\n  connection_string: '${{{config.redis_variable}}}'\n"
+    return (
+        f"project: {config.project}\nprovider: local\n"
+        f"registry:\n  path: {config.registry.name}\n  cache_ttl_seconds: {config.cache_seconds}\n"
+        f"online_store:\n{online}offline_store:\n  type: duckdb\nentity_key_serialization_version: 3\n"
+    )
+
+
+_GUARDED = '''"""Feast would take a repo without definitions for one whose definitions were all deleted, and clear the registry."""
+
+raise SystemExit("this registry is written by `python -m flows refresh`; do not `feast apply` here")
+'''

@@ -1,0 +1,88 @@
+"""Rows of the published table as Feast writes them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from datetime import UTC, date, datetime
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from feast.protos.feast.types.EntityKey_pb2 import EntityKey
+from feast.protos.feast.types.Value_pb2 import Value
+
+from tasks.feature_store.views import ITEM, feature_names
+
+Row = tuple[EntityKey, dict[str, Value], datetime, datetime | None]
+_NULL = Value()
+
+
+def source_columns(modality: str) -> list[str]:
+    """The columns of the table that a modality's rows are made of."""
+    return [ITEM, modality, f"{modality}_trust", f"{modality}_status", "run_id"]
+
+
+def feast_rows(modality: str, rows: pa.Table, version: int, day: str) -> list[Row]:
+    """The rows of one modality, each under its item, with the event time of its day (midnight UTC)."""
+    when = datetime.combine(date.fromisoformat(day), datetime.min.time(), UTC)
+    constant = (Value(int64_val=version), Value(unix_timestamp_val=int(when.timestamp())))
+    names = feature_names(modality)
+    columns = zip(
+        _vectors(rows[modality]),
+        _values("float_val", rows[f"{modality}_trust"]),
+        _values("string_val", rows[f"{modality}_status"]),
+        _values("string_val", rows["run_id"]),
+        strict=True,
+    )
+    keys = entity_keys(rows[ITEM])
+    return [
+        (key, dict(zip(names, (*own, *constant), strict=True)), when, None)
+        for key, own in zip(keys, columns, strict=True)
+    ]
+
+
+def entity_keys(ids: pa.ChunkedArray) -> list[EntityKey]:
+    """The items as Feast's entity keys."""
+    kind = "int64_val" if pa.types.is_integer(ids.type) else "string_val"
+    return [EntityKey(join_keys=[ITEM], entity_values=[Value(**{kind: x})]) for x in ids.to_pylist()]
+
+
+def same_values(stored: Mapping[str, Value] | None, wanted: Mapping[str, Value]) -> bool:
+    """Whether the online store gives back what was written, null for null."""
+    if stored is None:
+        return False
+    return all(
+        name in stored and stored[name].SerializeToString() == value.SerializeToString()
+        for name, value in wanted.items()
+    )
+
+
+def _values(kind: str, column: pa.ChunkedArray) -> Iterable[Value]:
+    made: dict[Any, Value] = {None: _NULL}
+    for x in column.to_pylist():
+        if x not in made:
+            made[x] = Value(**{kind: x})
+        yield made[x]
+
+
+def _vectors(column: pa.ChunkedArray) -> Iterable[Value]:
+    for chunk in column.chunks:
+        offsets = chunk.offsets.to_numpy().tolist()
+        numbers = np.ascontiguousarray(chunk.values.to_numpy(zero_copy_only=False), dtype="<f4").view(np.uint8).data
+        for given, start, stop in zip(chunk.is_valid().to_pylist(), offsets[:-1], offsets[1:], strict=True):
+            yield _vector(numbers[4 * start : 4 * stop]) if given else _NULL
+
+
+def _vector(numbers: memoryview) -> Value:
+    """A list of floats by its wire format, one packed field: from Python numbers it would cost twenty times as much."""
+    value = Value()
+    value.float_list_val.ParseFromString(b"\x0a" + _varint(len(numbers)) + bytes(numbers))
+    return value
+
+
+def _varint(number: int) -> bytes:
+    digits = bytearray()
+    while number >= 0x80:
+        digits.append(number & 0x7F | 0x80)
+        number >>= 7
+    return bytes([*digits, number])

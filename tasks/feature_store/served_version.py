@@ -1,0 +1,125 @@
+"""What a feature store serves, and what a refresh to another version would be: nothing new, new rows, or a step back that it refuses.
+
+The record lies in Feast's registry with all else that a reader is told, so that one rename changes both.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, Literal, Self
+
+from tasks.errors import InputError
+from tasks.feature_store.config import FeatureStoreConfig
+from tasks.table.log import LogEntry
+from tasks.table.snapshot import Snapshot
+
+LAYOUT = 2
+"""Raised when the same rows are to be served in another way, so that a store of before is filled anew."""
+
+Step = Literal["unchanged", "links", "rows", "superseded"]
+Older = Literal["refuse", "serve", "skip"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Generation:
+    """Rows that were written online at once: ``modalities`` of table version ``version``, and the folder of that version's files.
+
+    ``tags`` say by modality which embedding model made the rows, and since which day those of the files are its, where it is named.
+    """
+
+    number: int
+    version: int
+    modalities: tuple[str, ...]
+    integer_ids: bool
+    files: str
+    tags: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Served:
+    """What readers get: table ``version``, whose newest day ``as_of`` was published by ``run_id`` in data files of digest ``rows_digest``.
+
+    ``generation`` are its rows online, which tell an earlier version where the same rows were served before. ``previous`` is still online
+    for readers that have not noticed. ``table`` is Delta's id of the table, ``online`` and ``store`` the online store that holds the rows.
+    """
+
+    version: int
+    as_of: str
+    run_id: str
+    rows: int
+    rows_digest: str
+    table: str
+    online: str
+    generation: Generation
+    previous: Generation | None = None
+    layout: int = LAYOUT
+
+    def to_json(self) -> str:
+        """As it is kept in the registry."""
+        return json.dumps(asdict(self), sort_keys=True)
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        """What ``to_json`` gave. Raises ValueError, TypeError or KeyError for anything else."""
+        values: dict[str, Any] = json.loads(text)
+        for name in ("generation", "previous"):
+            if (kept := values[name]) is not None:
+                values[name] = Generation(**kept | {"modalities": tuple(kept["modalities"])})
+        return cls(**values)
+
+    def linked(self, version: int, files: str, tags: Mapping[str, Mapping[str, str]]) -> Self:
+        """The same rows as part of another version, whose offline files lie in ``files``."""
+        return replace(self, version=version, generation=replace(self.generation, files=files, tags=tags))
+
+
+def rows_digest(snapshot: Snapshot) -> str:
+    """The same for the same data files of a day, which never change."""
+    return hashlib.blake2b("\n".join([snapshot.day, *snapshot.paths]).encode(), digest_size=16).hexdigest()
+
+
+def next_step(
+    config: FeatureStoreConfig,
+    served: Served | None,
+    snapshot: Snapshot,
+    table: str,
+    log: Sequence[LogEntry],
+    older: Older,
+) -> Step:
+    """What serving ``snapshot`` takes. Raises InputError where it would be a step back and ``older`` is "refuse".
+
+    A rollback since the served version makes its day right, however old; a day that was published again stays the newest.
+    """
+    if served is None:
+        return "rows"
+    if served.online != config.online:
+        raise InputError(
+            f"feature_store.online: {config.folder} serves from {served.online}; give {config.online} a folder of its own, and"
+            " move readers to it when it is refreshed"
+        )
+    if served.table != table and older != "serve":
+        raise InputError(
+            f"feature store {config.folder}: it serves version {served.version} of another table than {snapshot.uri}; nothing was pushed;"
+            " choose another feature_store.folder, or serve this table with --allow-older"
+        )
+    same = served.table == table and served.rows_digest == rows_digest(snapshot) and served.layout == LAYOUT
+    if same and served.version == snapshot.version:
+        return "unchanged"
+    back = served.table == table and (snapshot.version < served.version or snapshot.day < served.as_of)
+    told_to = snapshot.version > served.version and any(
+        _rolls_back(x) for x in log if served.version < x.version <= snapshot.version
+    )
+    if back and not told_to and older != "serve":
+        if older == "skip":
+            return "superseded"
+        raise InputError(
+            f"feature store {config.folder}: it serves version {served.version} as of {served.as_of}; version {snapshot.version} as of"
+            f" {snapshot.day} is older: nothing was pushed; roll the table back and refresh, or serve it with --allow-older"
+        )
+    return "links" if same else "rows"
+
+
+def _rolls_back(entry: LogEntry) -> bool:
+    return "restored_version" in entry.info or entry.info.get("operation") == "RESTORE"

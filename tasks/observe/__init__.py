@@ -1,0 +1,1 @@
+"""Monitoring: metrics, events, freshness."""

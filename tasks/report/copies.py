@@ -1,0 +1,99 @@
+"""The report's facts about copies and placeholders, and about the evidence that items were judged on."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from rectifier_core.base.arrays import Bool, Int64
+from rectifier_core.base.records import Copies
+from tasks.report.inputs import ReportInputs
+from tasks.report.summaries import Array, Facts, tidy
+from tasks.report.suspects import Labels
+from tasks.store.saved_records import load_record
+
+MOST_PLACEHOLDERS = 6
+MOST_ALIKE = 4
+NUM_EXAMPLES = 4
+NO_FEATURE = "no feature"
+PLACEHOLDER = "a placeholder instead of a feature"
+NOT_TOLD = "the modality says too little about behaviour"
+NO_WITNESS = "no anchor, and no other modality to ask"
+TOO_LITTLE = "too little evidence of either kind"
+UNRECORDED = "judged, the evidence not kept"
+
+
+def copies_facts(inputs: ReportInputs) -> dict[str, Facts]:
+    """Per modality the groups of copies: how many, how large, which kind, a few of their items."""
+    found = {name: load_record(refs.copies, Copies) for name, refs in inputs.modalities.items()}
+    shown = {name: _shown(copies) for name, copies in found.items()}
+    rows = [row for groups in shown.values() for examples in groups.values() for row in examples]
+    labels = Labels(inputs.source, np.unique(np.array(rows, np.int64)))
+    return {
+        name: _modality(copies, shown[name], labels, inputs.modalities[name].features.array(f"present-{name}"))
+        for name, copies in found.items()
+    }
+
+
+def _shown(copies: Copies) -> dict[int, list[int]]:
+    """The groups to show, placeholders first, largest first, and each one's first items: {group: rows}."""
+    unlike = np.array(copies.unlike)
+    groups = [*np.flatnonzero(unlike)[:MOST_PLACEHOLDERS].tolist(), *np.flatnonzero(~unlike)[:MOST_ALIKE].tolist()]
+    group = np.array(copies.group)
+    return {number: np.flatnonzero(group == number)[:NUM_EXAMPLES].tolist() for number in groups}
+
+
+def _modality(copies: Copies, shown: dict[int, list[int]], labels: Labels, present: Array) -> Facts:
+    group, unlike = np.array(copies.group), np.array(copies.unlike)
+    sizes = np.bincount(group[group >= 0], minlength=len(unlike))
+    return {
+        "present": int(present.sum()),
+        "placeholders": {"groups": int(unlike.sum()), "items": int(sizes[unlike].sum())},
+        "alike": {"groups": int((~unlike).sum()), "items": int(sizes[~unlike].sum())},
+        "groups": [
+            {
+                "items": int(sizes[number]),
+                "unlike": bool(unlike[number]),
+                "likeness": tidy(float(copies.likeness[number])),
+                "examples": [labels.of(row) for row in rows],
+            }
+            for number, rows in shown.items()
+        ],
+    }
+
+
+def evidence_facts(name: str, inputs: ReportInputs) -> Facts:
+    """How many items were judged by which evidence, and why the others were not: counts that sum to ``of``, the items of the catalog."""
+    refs = inputs.modalities[name]
+    behaviour, witness, judged = (~np.isnan(refs.trust.array(part)) for part in ("behaviour", "witness", "probability"))
+    by = {
+        "behaviour": judged & behaviour & ~witness,
+        "witness": judged & witness & ~behaviour,
+        "both": judged & behaviour & witness,
+    }
+    left = np.array(~np.logical_or.reduce(list(by.values())))
+    return {
+        "of": len(judged),
+        **{kind: int(rows.sum()) for kind, rows in by.items()},
+        "neither": {"count": int(left.sum()), "reasons": _why_not(left, judged, name, inputs)},
+    }
+
+
+def _why_not(left: Bool, judged: Bool, name: str, inputs: ReportInputs) -> list[Facts]:
+    """The first reason that holds for each of the items ``left`` [I]: ``[{reason, count}]``."""
+    refs = inputs.modalities[name]
+    present, trained = np.array(refs.features.array(f"present-{name}")), np.array(inputs.anchors.array("trained"))
+    holds = {
+        UNRECORDED: judged,
+        NO_FEATURE: ~present,
+        PLACEHOLDER: load_record(refs.copies, Copies).placeholder,
+        NOT_TOLD: np.full(len(present), not refs.trust.meta["identifiable"]),
+        NO_WITNESS: ~trained,
+        TOO_LITTLE: np.ones(len(present), np.bool_),
+    }
+    reasons, still = [], left
+    for reason, rows in holds.items():
+        count: Int64 = (still & rows).sum()
+        if count:
+            reasons.append({"reason": reason, "count": int(count)})
+        still = still & ~rows
+    return reasons

@@ -1,0 +1,282 @@
+"""From a run's stage outputs to one JSON-able dict of constant size: all that the report shows, and its JSON twin.
+
+Shape of the twin (``null`` where a number does not exist; shares are ``{count, of}``, never bare percentages)::
+
+    format            1
+    run               outcome, headline, sentence, run_id, as_of, table_uri, table_version, elapsed_seconds, peak_memory_bytes,
+                      memory_limit
+    summaries         [{modality, text}]: one line in words per modality
+    read              catalog  {rows, items, quarantined: {total, of, reasons: [{reason, count}]}}
+                      interactions {rows, used, not_positive, repeats_merged, quarantined, users}
+                      without_interactions, without_anchor {count, of}
+    quality           passed; checks [{name, value, rule, bound, passed, blocking}], as the gate compared them
+    shadow            where a shadow evaluation was run, else null: sentence, cost, metrics [{name, raw, rectified}], not_worse
+    anchors           width, epochs, best_epoch, best_recall, loss and recall as {x, y, length}: thinned to at most 200 points
+    trend             days [{as_of, run_id, outcome, version, this}], oldest first; modalities [{name, identifiable, mismatch_rate, low,
+                        high, low_unlike, high_unlike, drift, separation}], each a list of one value a day; gate [{name, rule, bound,
+                        values, least, most, failed {count, of}}]; jumps as tasks.table.trend.find_jumps gives them; damaged
+    modalities        [{name, column, width, items, present, missing, quarantined, status {rectified, passed_through, imputed, missing},
+                        sequence, trust, evidence, copies, alignment, hubs, balance, index, suspects}], by name:
+      trust           identifiable, mismatch_rate, low, high, low_unlike, high_unlike, separation, reason, judged,
+                        histogram {edges, counts, total}, untold
+      sequence        of a sequence modality what segment_facts states, else null
+      evidence        of, behaviour, witness, both: judged by the anchor alone, by other modalities alone, by both;
+                        neither {count, reasons [{reason, count}]}
+      copies          present; placeholders and alike {groups, items}; groups [{items, unlike, likeness, examples [{item_id, title,
+                        category}]}], placeholders first, the largest of each kind
+      alignment       matched and null as histograms over the same edges, kept {count, of}, ridge
+      hubs            raw, row and sinkhorn: {features, max_over_mean, top_features, top_share, gini, never_used, curve {rank, use}} or null
+      balance         outcome, meaning, iterations, diagonal_mass, column_error, errors {x, y, length}
+      index           name, recall, num_neighbours, rows
+      suspects        [{item_id, title, category, trust, interactions, nearest_by_behaviour, nearest_by_feature}], worst first;
+                        the nearest as [{item_id, title, similarity}], best first
+    time_offsets      how sequence modalities lie in time to one another, a sentence each
+    timings           [{stage, seconds, cpu_seconds, reused, peak_memory, planned_memory}]
+    provenance, config  as given, values that look like credentials masked
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+
+from rectifier_core.base.arrays import Bool, Int64
+from rectifier_core.base.published_records import Check, Status
+from rectifier_core.base.records import BalanceOutcome
+from tasks.masking import mask_credentials
+from tasks.report.copies import copies_facts, evidence_facts
+from tasks.report.inputs import ReportInputs
+from tasks.report.phrases import (
+    banner_sentence,
+    headline,
+    modality_summary,
+    offset_phrase,
+    shadow_cost,
+    shadow_phrase,
+)
+from tasks.report.summaries import (
+    Facts,
+    concentration,
+    count_codes,
+    curve,
+    histogram,
+    paired_histograms,
+    stream,
+    tidy,
+    top_k_use,
+)
+from tasks.report.suspects import shorten, suspects
+from tasks.report.trend import trend_facts
+from tasks.store.store import Ref, plain
+
+FORMAT = 1
+TRUST_BINS = 25
+
+
+def gather_facts(inputs: ReportInputs) -> Facts:
+    """Everything the report says, in the shape the module's docstring gives.
+
+    Raises OSError or KeyError if a stage output lacks a file or a field.
+    """
+    num_items = len(inputs.source.array("item_ids"))
+    interactions = _interactions_per_item(inputs.source, num_items)
+    ranked, copies, trend = suspects(inputs, interactions), copies_facts(inputs), trend_facts(inputs)
+    modalities = [
+        _modality(name, inputs) | {"copies": copies[name], "suspects": ranked[name]}
+        for name in sorted(inputs.modalities)
+    ]
+    checks = [_check(check) for check in inputs.quality.checks]
+    facts: Facts = _finite(
+        {
+            "format": FORMAT,
+            "run": _run(inputs, checks, num_items),
+            "summaries": [
+                {"modality": fact["name"], "text": modality_summary(fact, trend["jumps"])} for fact in modalities
+            ],
+            "read": _read(inputs.source.meta, interactions, np.array(inputs.anchors.array("trained"))),
+            "quality": {"passed": inputs.quality.passed, "checks": checks, "notes": list(inputs.quality.notes)},
+            "shadow": None if inputs.shadow is None else _shadow(inputs.shadow),
+            "anchors": _anchors(inputs.anchors),
+            "trend": trend,
+            "modalities": modalities,
+            "time_offsets": [offset_phrase(offset) for offset in inputs.time_offsets],
+            "timings": [
+                asdict(x) | {"seconds": tidy(x.seconds), "cpu_seconds": tidy(x.cpu_seconds)} for x in inputs.timings
+            ],
+            "provenance": mask_credentials(plain(inputs.provenance)),
+            "config": mask_credentials(plain(inputs.config)),
+        }
+    )
+    return facts
+
+
+def _finite(value: Any) -> Any:
+    """``value`` with NaN and infinities as None."""
+    if isinstance(value, dict):
+        return {key: _finite(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_finite(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _check(check: Check) -> Facts:
+    return {
+        "name": check.name,
+        "value": float(check.value),
+        "rule": check.rule,
+        "bound": float(check.bound),
+        "passed": bool(check.passed),
+        "blocking": bool(check.blocking),
+    }
+
+
+def _run(inputs: ReportInputs, checks: list[Facts], num_items: int) -> Facts:
+    failed = [check["name"] for check in checks if check["blocking"] and not check["passed"]]
+    return {
+        "outcome": inputs.outcome,
+        "headline": headline(inputs.outcome, inputs.table_version, failed),
+        "sentence": banner_sentence(inputs.outcome, num_items, checks),
+        "run_id": inputs.run_id,
+        "as_of": inputs.as_of,
+        "table_uri": mask_credentials(inputs.table_uri),
+        "table_version": inputs.table_version,
+        "elapsed_seconds": tidy(sum(x.seconds for x in inputs.timings)),
+        "peak_memory_bytes": inputs.peak_memory_bytes,
+        "memory_limit": inputs.memory_limit,
+    }
+
+
+def _interactions_per_item(source: Ref, num_items: int) -> Int64:
+    total = np.zeros(num_items, dtype=np.int64)
+    for _, items in stream(source, "items"):
+        total += np.bincount(items, minlength=num_items)
+    return total
+
+
+def _quarantined(reasons: dict[str, int], of: int) -> Facts:
+    ranked = sorted(reasons.items(), key=lambda pair: (-pair[1], pair[0]))
+    return {
+        "total": sum(reasons.values()),
+        "of": of,
+        "reasons": [{"reason": reason, "count": number} for reason, number in ranked],
+    }
+
+
+def _read(meta: dict[str, Any], interactions: Int64, trained: Bool) -> Facts:
+    counts, items = meta["counts"], len(interactions)
+    read = counts["interactions_read"]
+    return {
+        "catalog": {
+            "rows": counts["catalog_rows_read"],
+            "items": items,
+            "quarantined": _quarantined(counts["items_quarantined"], counts["catalog_rows_read"]),
+        },
+        "interactions": {
+            "rows": read,
+            "used": counts["interactions_used"],
+            "not_positive": counts["not_positive"],
+            "repeats_merged": counts["repeats_merged"],
+            "quarantined": _quarantined(counts["interactions_quarantined"], read),
+            "users": meta["num_users"],
+        },
+        "without_interactions": {"count": int((interactions == 0).sum()), "of": items},
+        "without_anchor": {"count": int((~trained).sum()), "of": items},
+    }
+
+
+def _shadow(found: Mapping[str, Any]) -> Facts:
+    metrics = [
+        {"name": name, "raw": tidy(raw), "rectified": tidy(found["rectified"][name])}
+        for name, raw in found["raw"].items()
+    ]
+    return {
+        "sentence": shadow_phrase(found),
+        "cost": shadow_cost(found),
+        "metrics": metrics,
+        "not_worse": found["not_worse"],
+    }
+
+
+def _anchors(anchors: Ref) -> Facts:
+    losses, recalls = np.array(anchors.array("losses")), np.array(anchors.array("recalls"))
+    best = int(np.nanargmax(recalls)) if np.isfinite(recalls).any() else None
+    return {
+        "width": anchors.array("items").shape[1],
+        "epochs": len(losses),
+        "best_epoch": best,
+        "best_recall": None if best is None else tidy(float(recalls[best])),
+        "loss": curve(losses, start=1),
+        "recall": curve(recalls),
+    }
+
+
+def _modality(name: str, inputs: ReportInputs) -> Facts:
+    refs, rectified, source = inputs.modalities[name], inputs.rectified, inputs.source
+    meta, present = source.meta, np.array(refs.features.array(f"present-{name}"))
+    described, num_items = meta["modalities"][name], len(present)
+    codes = count_codes(rectified, f"status-{name}", size=len(Status))
+    picked, softmax, rows_with = top_k_use(refs.affinity)
+    plan, affinity = refs.plan.meta, refs.affinity.meta
+    uses = {"raw": picked, "row": softmax, "sinkhorn": np.array(refs.plan.array("column_sums"))}
+    return {
+        "name": name,
+        "sequence": plain(inputs.sequences.get(name)),
+        "column": described["column"],
+        "embedding_model": inputs.embedding_models.get(name),
+        "width": described["width"],
+        "items": num_items,
+        "present": int(present.sum()),
+        "missing": described["missing"],
+        "quarantined": _quarantined(meta["counts"]["features_quarantined"].get(name, {}), num_items),
+        "status": {status.value: int(codes[status.code]) for status in Status},
+        "trust": _trust(refs.trust, np.array(rectified.array(f"trust-{name}"))),
+        "evidence": evidence_facts(name, inputs),
+        "alignment": _alignment(refs.projection),
+        "hubs": {how: concentration(use[present]) for how, use in uses.items()},
+        "balance": {
+            "outcome": plan["outcome"],
+            "meaning": BalanceOutcome[plan["outcome"]].value,
+            "iterations": plan["iterations"],
+            "diagonal_mass": tidy(plan["diagonal_mass"]),
+            "column_error": tidy(plan["column_error"]),
+            "errors": curve(np.array(refs.plan.array("marginal_errors"))),
+        },
+        "index": {
+            "name": affinity["index"],
+            "recall": tidy(affinity["recall"]),
+            "num_neighbours": refs.affinity.array("neighbours").shape[1],
+            "rows": rows_with,
+        },
+    }
+
+
+def _trust(trust: Ref, published: np.ndarray[Any, Any]) -> Facts:
+    meta = trust.meta
+    return {
+        "identifiable": meta["identifiable"],
+        "mismatch_rate": tidy(meta["mismatch_rate"]),
+        "low": tidy(meta["low"]),
+        "high": tidy(meta["high"]),
+        "low_unlike": tidy(meta["low_unlike"]),
+        "high_unlike": tidy(meta["high_unlike"]),
+        "separation": tidy(meta["separation"]),
+        "reason": shorten(meta["reason"], 300) or "",
+        "judged": int((~np.isnan(trust.array("probability"))).sum()),
+        "untold": int(np.isnan(published).sum()),
+        "histogram": histogram(published, 0.0, 1.0, bins=TRUST_BINS),
+    }
+
+
+def _alignment(projection: Ref) -> Facts:
+    alignment, kept = np.array(projection.array("alignment")), np.array(projection.array("kept"))
+    matched, null = paired_histograms(alignment, np.array(projection.array("null_alignment")))
+    return {
+        "matched": matched,
+        "null": null,
+        "kept": {"count": int(kept.sum()), "of": matched["total"]},
+        "ridge": tidy(projection.meta["ridge"]),
+    }

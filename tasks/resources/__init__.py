@@ -1,0 +1,1 @@
+"""What a run may take of its machine."""

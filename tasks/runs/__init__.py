@@ -1,0 +1,1 @@
+"""What a run is, its log, and the state of each day."""

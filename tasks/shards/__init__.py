@@ -1,0 +1,1 @@
+"""Stages cut into shards, here or on Dask."""

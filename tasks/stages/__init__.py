@@ -1,0 +1,1 @@
+"""The core's stages over stored outputs."""

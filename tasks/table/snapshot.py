@@ -1,0 +1,209 @@
+"""One day of one version of the published table: what a consumer asks for, found, checked to be there, and read in blocks of rows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import date
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from deltalake import DeltaTable
+
+from rectifier_core.base.numerics import Progress, silent
+from tasks.errors import InputError
+from tasks.source.config import MODALITY
+from tasks.source.files import READ_BUFFER, in_blocks
+from tasks.table.config import PublishConfig
+from tasks.table.embedding_models import named_models
+from tasks.table.files import TableFiles, storage_errors
+from tasks.table.log import LOOK, DataFile, LogEntry, commit_of, days_shown, open_table, read_log, visible_files
+
+READ_AGAIN = "nothing was written; ask for a version whose files are still there, or try again"
+POSITIONS = "_segment_positions"
+_BLOCK_BYTES = 32 << 20
+_MOST_BLOCK_ROWS = 1 << 17
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SnapshotModality:
+    """One modality of a snapshot: its ``width``, of a sequence how many ``segments`` there are in all (None: no segments published), and
+    the ``embedding_model`` that made it (None: not named)."""
+
+    name: str
+    width: int
+    segments: int | None = None
+    embedding_model: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Snapshot:
+    """The rows that ``version`` of the table at ``uri`` shows for ``day`` (YYYY-MM-DD), in the order they were published.
+
+    ``schema`` is that of the data files ``paths``, without ``as_of``. ``commit`` is what the commit that published the day says of itself,
+    empty where the log no longer holds it. ``longest_id`` is the number of characters of the longest text id, 0 for integers.
+    """
+
+    uri: str
+    version: int
+    day: str
+    paths: tuple[str, ...]
+    schema: pa.Schema
+    rows: int
+    modalities: tuple[SnapshotModality, ...]
+    longest_id: int
+    commit: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def block_rows(self) -> int:
+        """How many rows are in memory at once: a power of two that depends on the rows alone, not on how they are cut into files."""
+        row_bytes = 64 + sum(4 * x.width + 4 * (x.width + 2) * (x.segments or 0) // self.rows for x in self.modalities)
+        return int(min(_MOST_BLOCK_ROWS, 1 << max(0, (_BLOCK_BYTES // row_bytes).bit_length() - 1)))
+
+    def blocks(
+        self, columns: Sequence[str], progress: Progress = silent, what: str = "exporting rows"
+    ) -> Iterator[pa.Table]:
+        """These columns, ``block_rows`` rows at a time, the last block fewer. Raises StorageError where a file cannot be read."""
+        done = 0
+        for block in in_blocks(_tables(self.uri, self.paths, columns, self.block_rows), self.block_rows):
+            yield block
+            done += len(block)
+            progress(what, done, self.rows)
+
+
+def open_snapshot(config: PublishConfig, *, version: int | None = None, day: date | None = None) -> Snapshot:
+    """The newest version or the one asked for; of its days the newest or the one asked for.
+
+    A backfilled day is not the newest, and after a rollback the newest version shows what was rolled back to. Raises InputError for a
+    table, version or day that is not there, StorageError where it cannot be read.
+    """
+    table = existing_table(config)
+    version = table.version() if version is None else version
+    files = TableFiles(config.uri)
+    with storage_errors(config.uri, "reading its versions", LOOK):
+        log = read_log(files)
+    shown = files_of_version(config, log, version, asked="--version")
+    days = days_shown(shown)
+    if not days:
+        raise InputError(f"publish.uri: version {version} of {config.uri} shows no rows; publish a run first")
+    wanted = days[-1] if day is None else day.isoformat()
+    if wanted not in days:
+        has = f"{len(days)} days, {days[0]} to {days[-1]}" if len(days) > 1 else days[0]
+        raise InputError(f"--day {wanted}: version {version} of {config.uri} does not show that day; it has {has}")
+    paths = tuple(x.path for x in shown if x.day == wanted)
+    schema, rows = _footers(files, paths)
+    commit = commit_of(reversed(log), paths)
+    modalities, longest = _measured(config.uri, paths, schema, named_models(commit))
+    return Snapshot(
+        uri=config.uri,
+        version=version,
+        day=wanted,
+        paths=paths,
+        schema=schema,
+        rows=rows,
+        modalities=modalities,
+        longest_id=longest,
+        commit=commit,
+    )
+
+
+def existing_table(config: PublishConfig) -> DeltaTable:
+    """The table at its newest version. Raises InputError where there is none."""
+    table = open_table(config.uri)
+    if table is None:
+        raise InputError(f"publish.uri: there is no table at {config.uri} yet; publish a run first")
+    return table
+
+
+def files_of_version(config: PublishConfig, log: list[LogEntry], version: int, *, asked: str) -> list[DataFile]:
+    """The data files that a version shows; ``asked`` is the option that named it.
+
+    Raises InputError for a version that does not exist or whose files are gone.
+    """
+    versions = [x.version for x in log]
+    if version not in versions:
+        raise InputError(f"{asked} {version}: {config.uri} has no such version; it has {versions[0]} to {versions[-1]}")
+    with storage_errors(config.uri, "reading its versions", LOOK):
+        old = open_table(config.uri, version)
+        shown = visible_files(old) if old is not None else []
+        there = TableFiles(config.uri).entries(x.path for x in shown)
+    gone = [x.path for x in shown if x.path not in there]
+    if gone:
+        raise InputError(
+            f"{asked} {version}: {len(gone)} of that version's {len(shown)} files are gone ({gone[0]}{', ...' if len(gone) > 1 else ''}),"
+            f" swept {config.vacuum_after_hours:g} hours after they were dropped; choose a version that `versions` calls restorable"
+        )
+    return shown
+
+
+def _footers(files: TableFiles, paths: Sequence[str]) -> tuple[pa.Schema, int]:
+    rows, schema = 0, None
+    for path in paths:
+        with (
+            storage_errors(files.uri, f"reading {path}", READ_AGAIN),
+            files.open(path) as stream,
+            pq.ParquetFile(stream) as parquet,
+        ):
+            rows += parquet.metadata.num_rows
+            found = parquet.schema_arrow
+        if schema is not None and not found.equals(schema):
+            raise InputError(
+                f"publish.uri: {path} in {files.uri} has other columns than {paths[0]}; publish that day again"
+            )
+        schema = found
+    return schema, rows
+
+
+def _tables(uri: str, paths: Sequence[str], columns: Sequence[str], batch_rows: int) -> Iterator[pa.Table]:
+    files = TableFiles(uri)
+    for path in paths:
+        with (
+            storage_errors(uri, f"reading {path}", READ_AGAIN),
+            files.open(path) as stream,
+            pq.ParquetFile(stream, pre_buffer=False, buffer_size=READ_BUFFER) as parquet,
+        ):
+            for batch in parquet.iter_batches(batch_size=batch_rows, columns=list(columns)):
+                yield pa.Table.from_batches([batch]).select(columns)
+
+
+def _measured(
+    uri: str, paths: Sequence[str], schema: pa.Schema, models: Mapping[str, str]
+) -> tuple[tuple[SnapshotModality, ...], int]:
+    """What has to be known before room can be made: the widths, the number of segments, the longest id."""
+    names = modality_names(uri, schema)
+    sequences = [name for name in names if f"{name}{POSITIONS}" in schema.names]
+    text = not pa.types.is_integer(schema.field("item_id").type)
+    longest, segments = 0, dict.fromkeys(sequences, 0)
+    for table in _tables(uri, paths, ["item_id", *(f"{x}{POSITIONS}" for x in sequences)], _MOST_BLOCK_ROWS):
+        if text and len(table):
+            longest = max(longest, pc.max(pc.utf8_length(table["item_id"])).as_py() or 0)
+        for name in sequences:
+            segments[name] += pc.sum(pc.list_value_length(table[f"{name}{POSITIONS}"])).as_py() or 0
+    widths = {name: _width(uri, paths, name) for name in names}
+    modalities = (
+        SnapshotModality(name=name, width=widths[name], segments=segments.get(name), embedding_model=models.get(name))
+        for name in names
+    )
+    return tuple(modalities), longest
+
+
+def modality_names(uri: str, schema: pa.Schema) -> list[str]:
+    """The columns that are a modality: those with a trust and a status beside them."""
+    names = [x for x in schema.names if {f"{x}_trust", f"{x}_status"} <= set(schema.names)]
+    strange = next((x for x in names if not MODALITY.fullmatch(x)), None)
+    if strange is not None:
+        raise InputError(
+            f"publish.uri: the column {strange!r} of {uri} cannot name a file; export a table that this pipeline published"
+        )
+    return names
+
+
+def _width(uri: str, paths: Sequence[str], name: str) -> int:
+    """The length of the first feature that is there, 0 where there is none."""
+    for table in _tables(uri, paths, [name], 1 << 10):
+        length = pc.max(pc.list_value_length(table[name])).as_py()
+        if length is not None:
+            return int(length)
+    return 0

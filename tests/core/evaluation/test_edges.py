@@ -1,0 +1,323 @@
+"""Editing edges by a prior: what is added and dropped, who filters candidates, and when nothing may be edited."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rectifier_core.base.arrays import Float64
+from rectifier_core.base.numerics import separation
+from rectifier_core.base.records import Interactions
+from rectifier_core.evaluation.backbones.lightgcn import LightGCNConfig
+from rectifier_core.evaluation.edge_alignment import (
+    AlignmentConfig,
+    Gain,
+    assess_alignment,
+    choose_strength,
+    edit_by_alignment,
+    stability_of_halves,
+    trust_in_prior,
+)
+from rectifier_core.evaluation.edge_prior import (
+    Prior,
+    PriorConfig,
+    degree_matched_pairs,
+    fit_prior,
+    fold_numbers,
+    out_of_fold_scores,
+)
+from rectifier_core.evaluation.edges import (
+    EDIT_TARGETS,
+    EditConfig,
+    EditTarget,
+    edit_edges,
+    inconsistent_held_out,
+    inconsistent_known,
+    likely_absent_pairs,
+    unlikely_pairs,
+)
+from rectifier_core.evaluation.interaction_noise import inject_clicks
+from rectifier_core.evaluation.metrics import per_user_ranking
+from rectifier_core.evaluation.ranking import rank_items
+from rectifier_core.evaluation.splits import subset
+from tests.support.core_samples import block_log, log_of, normals
+
+SMALL = PriorConfig(model=LightGCNConfig(embedding_size=8), training=None)
+
+
+def random_log(rng: np.random.Generator, *, users: int, items: int, share: float) -> Interactions:
+    return log_of(*np.nonzero(rng.random((users, items)) < share), users, items)
+
+
+def random_prior(rng: np.random.Generator, users: int, items: int) -> Prior:
+    return Prior(users=normals(rng, users, 4), items=normals(rng, items, 4))
+
+
+def pairs(log: Interactions) -> set[tuple[int, int]]:
+    return set(zip(log.users.tolist(), log.items.tolist(), strict=True))
+
+
+def recall(prior: Prior, known: Interactions, held_out: Interactions, *, depth: int = 10) -> Float64:
+    users = np.unique(held_out.users).astype(np.int32)
+    ranked = rank_items(torch.from_numpy(prior.users), torch.from_numpy(prior.items), users, known, depth=depth)
+    return per_user_ranking(ranked, users, held_out, depths=(depth,)).recall[depth]
+
+
+@given(seed=st.integers(0, 300), ratio=st.floats(0, 0.9), repeat=st.booleans())
+@settings(max_examples=50, deadline=None)
+def test_pruning_takes_the_lowest_scores_and_nobodys_last_pair(seed: int, ratio: float, repeat: bool) -> None:
+    rng = np.random.default_rng(seed)
+    log = random_log(rng, users=15, items=12, share=0.3)
+    scores = normals(rng, len(log.users))
+    scores[rng.random(len(scores)) < 0.1] = np.nan
+    if repeat:
+        log, scores = log_of(np.tile(log.users, 2), np.tile(log.items, 2), 15, 12), np.tile(scores, 2)
+    dropped = unlikely_pairs(log, scores, ratio)
+    left = subset(log, ~dropped)
+    assert len(pairs(log)) - len(pairs(left)) <= round(ratio * len(pairs(log)))
+    assert set(left.users.tolist()) == set(log.users.tolist()) and set(left.items.tolist()) == set(log.items.tolist())
+    assert not dropped[np.isnan(scores)].any()
+    if repeat:
+        np.testing.assert_array_equal(dropped[: len(dropped) // 2], dropped[len(dropped) // 2 :])
+    # What was kept although it scores lower than something dropped was a last pair.
+    users, items = np.bincount(left.users, minlength=15), np.bincount(left.items, minlength=12)
+    several = 2 if repeat else 1
+    passed_over = ~dropped & (scores < scores[dropped].max(initial=-np.inf))
+    assert ((users[log.users] == several) | (items[log.items] == several))[passed_over].all()
+
+
+def test_pruning_drops_as_many_as_asked_where_it_may() -> None:
+    log = random_log(np.random.default_rng(0), users=60, items=40, share=0.3)
+    scores = normals(np.random.default_rng(1), len(log.users))
+    dropped = unlikely_pairs(log, scores, 0.1)
+    assert dropped.sum() == round(0.1 * len(log.users))
+    assert scores[dropped].max() <= scores[~dropped].min()
+
+
+@given(seed=st.integers(0, 300), ratio=st.floats(0, 3), block=st.integers(1, 20))
+@settings(max_examples=40, deadline=None)
+def test_completion_finds_the_best_absent_pairs_of_all(seed: int, ratio: float, block: int) -> None:
+    rng = np.random.default_rng(seed)
+    log, prior = random_log(rng, users=14, items=11, share=0.3), random_prior(rng, 14, 11)
+    users, items = likely_absent_pairs(log, prior, ratio, block=block)
+    there = set(log.users.tolist()), set(log.items.tolist())
+    absent = [x for x in itertools.product(*map(sorted, there)) if x not in pairs(log)]
+    everything = sorted((-prior.users[u].astype(np.float64) @ prior.items[i], u, i) for u, i in absent)
+    wanted = min(round(ratio * len(log.users)), len(absent))
+    assert set(zip(users.tolist(), items.tolist(), strict=True)) == {(u, i) for _, u, i in everything[:wanted]}
+    assert len(users) == wanted
+    found = prior.scores(users, items)
+    assert (np.diff(found) <= 1e-5).all()
+
+
+@pytest.mark.parametrize("target", EDIT_TARGETS)
+def test_an_edit_reaches_its_target_only_and_never_the_candidates(target: EditTarget) -> None:
+    rng = np.random.default_rng(0)
+    log, prior = random_log(rng, users=30, items=20, share=0.3), random_prior(rng, 30, 20)
+    edited = edit_edges(log, EditConfig(completion=0.1, pruning=0.2, target=target), prior)
+    wanted = (pairs(log) - pairs(subset(log, edited.dropped))) | pairs(edited.added)
+    assert pairs(edited.positives) == (wanted if target != "graph" else pairs(log))
+    assert pairs(edited.graph) == (wanted if target != "train" else pairs(log))
+    assert edited.known is log
+    assert edited.training_set({}, {}).known is log
+    assert len(edited.added.users) == round(0.1 * len(log.users)) and edited.dropped.sum() == round(
+        0.2 * len(log.users)
+    )
+    assert not pairs(edited.added) & pairs(log)
+
+
+def test_no_strength_is_no_edit() -> None:
+    rng = np.random.default_rng(0)
+    log = random_log(rng, users=30, items=20, share=0.3)
+    edited = edit_edges(log, EditConfig(), random_prior(rng, 30, 20))
+    assert edited.positives is log and edited.graph is log
+
+
+@given(seed=st.integers(0, 200), ratio=st.floats(0.05, 0.6))
+@settings(max_examples=30, deadline=None)
+def test_masking_what_was_learned_instead_of_what_is_known_can_only_lower_recall_under_pruning(
+    seed: int, ratio: float
+) -> None:
+    rng = np.random.default_rng(seed)
+    log, prior = random_log(rng, users=20, items=40, share=0.4), random_prior(rng, 20, 40)
+    fold = fold_numbers(log, 4, rng)
+    training, held_out = subset(log, fold > 0), subset(log, fold == 0)
+    edited = edit_edges(training, EditConfig(pruning=ratio), prior)
+    right, wrong = (recall(prior, x, held_out) for x in (edited.known, inconsistent_known(edited)))
+    assert (wrong <= right).all()
+
+
+def test_masking_what_was_completed_loses_the_held_out_pairs_among_it() -> None:
+    log = log_of([0, 0, 1, 1], [0, 1, 0, 2], 2, 4)
+    prior = Prior(users=np.float32([[1, 0], [0, 1]]), items=np.float32([[5, 5], [4, 4], [3, 3], [2, 2]]))
+    edited = edit_edges(log, EditConfig(completion=0.25), prior)
+    assert pairs(edited.added) == {(1, 1)}
+    held_out = log_of([0, 1], [2, 1], 2, 4)
+    np.testing.assert_array_equal(recall(prior, edited.known, held_out, depth=2), [1, 1])
+    np.testing.assert_array_equal(recall(prior, inconsistent_known(edited), held_out, depth=2), [1, 0])
+
+
+def test_judging_only_who_still_has_enough_pairs_raises_recall_for_no_reason() -> None:
+    """The scores are the same and so are the candidates; only the users that the prior understands least are no longer asked."""
+    rng = np.random.default_rng(0)
+    log = block_log(blocks=4, users=160, items=240, seed=0)
+    # Half of the users click at random: their pairs are unlikely, go first, and take their users below the log's minimum.
+    odd = log.users % 8 < 4
+    mixed = log_of(log.users, np.where(odd, rng.integers(0, 240, len(log.users)), log.items), 160, 240)
+    fold = fold_numbers(mixed, 5, rng)
+    training, held_out = subset(mixed, fold > 0), subset(mixed, fold == 0)
+    prior = fit_prior(training, SMALL, seed=0)
+    edited = edit_edges(training, EditConfig(pruning=0.3), prior.matched())
+    still = inconsistent_held_out(held_out, edited)
+    assert pairs(still) < pairs(held_out)
+    right, wrong = (recall(prior, edited.known, x, depth=20).mean() for x in (held_out, still))
+    assert wrong > 1.1 * right
+    unedited = edit_edges(training, EditConfig(), prior)
+    assert pairs(inconsistent_held_out(held_out, unedited)) == pairs(held_out)
+
+
+QUICK_FIT = PriorConfig(model=LightGCNConfig(embedding_size=8))
+
+
+@pytest.mark.parametrize("config", [SMALL, QUICK_FIT], ids=["spectral", "trained"])
+def test_a_prior_knows_absent_pairs_of_the_own_block_and_is_the_same_again(config: PriorConfig) -> None:
+    log = block_log(blocks=4, users=80, items=60, seed=0)
+    prior, again = (fit_prior(log, config, seed=3) for _ in range(2))
+    np.testing.assert_array_equal(prior.users, again.users)
+    np.testing.assert_array_equal(prior.items, again.items)
+    users, items = np.divmod(np.arange(80 * 60, dtype=np.int32), 60)
+    scores, own = prior.scores(users, items), users % 4 == items % 4
+    absent = np.array([x not in pairs(log) for x in zip(users.tolist(), items.tolist(), strict=True)])
+    assert separation(scores[own & absent], scores[~own]) > 0.95
+    assert (
+        separation(prior.matched().scores(users, items)[own & absent], prior.matched().scores(users, items)[~own])
+        > 0.95
+    )
+
+
+def test_degree_matched_pairs_are_absent_and_match_both_degrees() -> None:
+    rng = np.random.default_rng(0)
+    log = log_of(*np.nonzero(rng.random((300, 60)) < np.linspace(0.02, 0.3, 60)), 300, 60)
+    users, items = degree_matched_pairs(log, rng)
+    np.testing.assert_array_equal(users, log.users)
+    assert not pairs(log) & set(zip(users.tolist(), items.tolist(), strict=True))
+    drawn, given = np.bincount(items, minlength=60), np.bincount(log.items, minlength=60)
+    # Who took a popular item already cannot be given it again, so the match is close and not exact.
+    assert np.corrcoef(drawn, given)[0, 1] > 0.9
+
+
+def test_scores_out_of_fold_see_no_taste_in_a_log_without_any_where_a_prior_that_saw_it_does() -> None:
+    rng = np.random.default_rng(0)
+    log = random_log(rng, users=200, items=80, share=0.08)
+    judged = out_of_fold_scores(log, SMALL, 5, seed=0)
+    assert abs(separation(judged.scores, judged.null) - 0.5) < 0.05
+    users, items = degree_matched_pairs(log, rng)
+    seen = fit_prior(log, SMALL, seed=0).matched()
+    assert separation(seen.scores(log.users, log.items), seen.scores(users, items)) > 0.7
+
+
+def test_scores_out_of_fold_tell_injected_clicks_and_say_nothing_of_an_only_pair() -> None:
+    log = block_log(blocks=4, users=120, items=80, seed=0)
+    alone = log_of(np.r_[log.users, 120], np.r_[log.items, 3], 121, 80)
+    noisy = inject_clicks(alone, "popular", 0.2, seed=0)
+    judged = out_of_fold_scores(noisy.interactions, SMALL, 5, seed=0).scores
+    only = np.bincount(noisy.interactions.users, minlength=121)[noisy.interactions.users] == 1
+    np.testing.assert_array_equal(np.isnan(judged), only)
+    told = ~noisy.injected & ~only, noisy.injected & ~only
+    # A click at random still falls into the own block one time in four or so.
+    assert separation(*(judged[x] for x in told)) > 0.85
+
+
+def test_folds_are_even_and_repeats_share_theirs() -> None:
+    log = random_log(np.random.default_rng(0), users=40, items=30, share=0.3)
+    twice = log_of(np.tile(log.users, 2), np.tile(log.items, 2), 40, 30)
+    fold = fold_numbers(twice, 5, np.random.default_rng(1))
+    np.testing.assert_array_equal(fold[: len(log.users)], fold[len(log.users) :])
+    assert np.ptp(np.bincount(fold)) <= 2
+
+
+@pytest.fixture(scope="module")
+def world() -> Interactions:
+    """Six tastes, each user with a seventh of the 50 items of one."""
+    log = block_log(blocks=6, users=360, items=300, seed=1)
+    return subset(log, np.random.default_rng(0).random(len(log.users)) < 0.3)
+
+
+QUICK_LOOK = AlignmentConfig(prior=SMALL, slices=2)
+
+
+def test_a_prior_that_sees_the_noise_prunes_it(world: Interactions) -> None:
+    noisy = inject_clicks(world, "popular", 0.2, seed=1)
+    alignment = assess_alignment(noisy.interactions, QUICK_LOOK, seed=1)
+    assert alignment.separation > 0.7 and alignment.trust > 0.3
+    assert alignment.pruning > 0
+    edited = edit_by_alignment(noisy.interactions, fit_prior(noisy.interactions, SMALL, seed=0), alignment, "both")
+    assert noisy.injected[edited.dropped].mean() > 2 * noisy.injected.mean()
+    assert edited.known is noisy.interactions
+    again = assess_alignment(noisy.interactions, QUICK_LOOK, seed=1)
+    np.testing.assert_array_equal(alignment.scores, again.scores)
+    assert (alignment.trust, alignment.gains) == (again.trust, again.gains)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_log_without_taste_is_left_alone(world: Interactions, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    shuffled = log_of(world.users, rng.permutation(world.items), world.num_users, world.num_items)
+    alignment = assess_alignment(shuffled, QUICK_LOOK, seed=seed)
+    assert alignment.trust < 0.15
+    assert alignment.pruning == alignment.completion == 0
+    edited = edit_by_alignment(shuffled, fit_prior(shuffled, SMALL, seed=0), alignment)
+    assert edited.positives is shuffled and edited.graph is shuffled
+
+
+def test_noise_lowers_trust(world: Interactions) -> None:
+    def trust(log: Interactions) -> float:
+        judged = out_of_fold_scores(log, SMALL, 5, seed=0)
+        return trust_in_prior(separation(judged.scores, judged.null), stability_of_halves(log, SMALL.model, seed=0))
+
+    clean, noisy, noisier = (
+        trust(inject_clicks(world, "random", share, seed=0).interactions) for share in (0.0, 0.5, 2.0)
+    )
+    assert clean > noisy > noisier
+
+
+@pytest.mark.parametrize(
+    ("told", "stability", "wanted"), [(1, 1, 1), (0.5, 1, 0), (1, 0, 0), (0.3, -0.2, 0), (0.75, 0.5, 0.5)]
+)
+def test_trust_needs_both_likelihood_and_stability(told: float, stability: float, wanted: float) -> None:
+    assert trust_in_prior(told, stability) == pytest.approx(wanted)
+    assert trust_in_prior(float("nan"), stability) == 0
+
+
+def test_the_smallest_strength_near_the_best_is_taken_and_none_without_a_clear_gain() -> None:
+    def gains(*means: float) -> dict[float, Gain]:
+        return {ratio: Gain(mean=mean, error=0.01) for ratio, mean in zip((0.05, 0.1, 0.2), means, strict=True)}
+
+    assert choose_strength(gains(0.01, 0.045, 0.05), 2) == 0.1
+    assert choose_strength(gains(0.01, 0.03, 0.05), 2) == 0.2
+    assert choose_strength(gains(-0.01, 0.015, 0.019), 2) == 0
+    assert choose_strength({}, 2) == 0
+
+
+@pytest.mark.parametrize(
+    ("make", "key"),
+    [
+        (lambda: EditConfig(completion=-0.1), "completion"),
+        (lambda: EditConfig(pruning=1.0), "pruning"),
+        (lambda: EditConfig(target="all"), "target"),  # type: ignore[arg-type]
+        (lambda: PriorConfig(held_out=1.0), "held_out"),
+        (lambda: AlignmentConfig(folds=1), "folds"),
+        (lambda: AlignmentConfig(slices=6), "slices"),
+        (lambda: AlignmentConfig(ratios=(0.2, 0.1)), "ratios"),
+        (lambda: AlignmentConfig(errors=-1), "errors"),
+    ],
+)
+def test_impossible_settings_are_named(make: Callable[[], object], key: str) -> None:
+    with pytest.raises(ValueError, match=f"^{key}: wanted"):
+        make()

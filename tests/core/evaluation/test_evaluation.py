@@ -1,0 +1,123 @@
+"""Damage with known truth, and the measures held against it."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rectifier_core.evaluation.corruption import derangement, shift_blocks, swap_features, swap_within
+from rectifier_core.evaluation.metrics import pair_closeness
+from tests.support.core_samples import log_of, normals
+
+
+@given(count=st.integers(2, 300), seed=st.integers(0, 1000))
+@settings(max_examples=50, deadline=None)
+def test_a_derangement_moves_everything_and_loses_nothing(count: int, seed: int) -> None:
+    moved = derangement(count, np.random.default_rng(seed))
+    assert (moved != np.arange(count)).all()
+    assert sorted(moved) == list(range(count))
+
+
+def test_one_element_cannot_be_moved() -> None:
+    with pytest.raises(ValueError, match="count"):
+        derangement(1, np.random.default_rng(0))
+
+
+@pytest.mark.parametrize("share", [0.0, 0.2, 0.5])
+def test_exactly_the_share_of_present_rows_is_swapped_among_itself(share: float) -> None:
+    rng = np.random.default_rng(0)
+    features, present = normals(rng, 200, 3), rng.random(200) < 0.7
+    features[~present] = 0
+    swapped, truth = swap_features(features, present, share, seed=1, name="image")
+    assert truth.sum() == round(share * present.sum())
+    assert not truth[~present].any()
+    np.testing.assert_array_equal((swapped != features).any(axis=1), truth)
+    np.testing.assert_array_equal(np.sort(swapped[truth], axis=0), np.sort(features[truth], axis=0))
+
+
+def test_damage_is_seeded_and_modalities_are_damaged_apart() -> None:
+    features, present = normals(np.random.default_rng(0), 100, 3), np.ones(100, np.bool_)
+    first, again, other, text = (
+        swap_features(features, present, 0.3, seed=s, name=m)[1]
+        for s, m in ((1, "image"), (1, "image"), (2, "image"), (1, "text"))
+    )
+    np.testing.assert_array_equal(first, again)
+    assert (first != other).any()
+    assert (first != text).any()
+
+
+@given(seed=st.integers(0, 500), share=st.floats(0, 1), most=st.integers(1, 40))
+@settings(max_examples=40, deadline=None)
+def test_swaps_within_groups_stay_there_and_truth_marks_what_changed(seed: int, share: float, most: int) -> None:
+    rng = np.random.default_rng(seed)
+    features, present, groups = (
+        normals(rng, 150, 3),
+        rng.random(150) < 0.8,
+        rng.integers(-1, most, 150).astype(np.int32),
+    )
+    before = features.copy()
+    swapped, truth = swap_within(features, present, groups, share, seed=seed, name="image")
+    np.testing.assert_array_equal(features, before)
+    np.testing.assert_array_equal((swapped != features).any(axis=1), truth)
+    assert not truth[~present].any()
+    assert truth.sum() <= round(share * present.sum())
+    for group in np.unique(groups):
+        rows = groups == group
+        np.testing.assert_array_equal(np.sort(swapped[rows], axis=0), np.sort(features[rows], axis=0))
+
+
+def test_swaps_within_few_groups_reach_the_share() -> None:
+    rng = np.random.default_rng(0)
+    features, groups = normals(rng, 1000, 3), rng.integers(0, 5, 1000).astype(np.int32)
+    _, truth = swap_within(features, np.ones(1000, np.bool_), groups, 0.3, seed=1, name="image")
+    assert truth.sum() == 300
+    alone = np.arange(1000, dtype=np.int32)
+    assert not swap_within(features, np.ones(1000, np.bool_), alone, 0.3, seed=1, name="image")[1].any()
+
+
+@given(
+    seed=st.integers(0, 500),
+    share=st.floats(0, 0.6),
+    rows=st.integers(0, 400),
+    longest=st.integers(21, 300),
+    most=st.integers(1, 5),
+)
+@settings(max_examples=60, deadline=None)
+def test_shifted_blocks_move_rows_within_blocks_and_truth_marks_what_changed(
+    seed: int, share: float, rows: int, longest: int, most: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    features, present = np.arange(rows, dtype=np.float32)[:, None], rng.random(rows) < 0.9
+    shifted, truth = shift_blocks(features, present, share, seed=seed, name="image", longest=longest, most_shift=most)
+    np.testing.assert_array_equal((shifted != features).any(axis=1), truth)
+    assert not truth[~present].any() and truth.sum() <= round(share * present.sum())
+    np.testing.assert_array_equal(np.sort(shifted[truth], axis=0), features[truth])
+
+
+def test_shifted_blocks_reach_about_the_share_as_a_feed_with_lost_lines_does() -> None:
+    features, present = np.arange(3000, dtype=np.float32)[:, None], np.ones(3000, np.bool_)
+    for seed in range(4):
+        shifted, truth = shift_blocks(features, present, 0.3, seed=seed, name="image")
+        assert truth.mean() == pytest.approx(0.3, abs=0.01)
+        step = np.abs(shifted - features)[truth, 0]
+        assert (step <= 3).mean() > 0.9, "all but a block's end comes from at most three rows away"
+        assert np.diff(np.flatnonzero(np.diff(truth.astype(int), prepend=0) == 1)).min() > 2, (
+            "whole blocks, not rows here and there"
+        )
+    again, other = (shift_blocks(features, present, 0.3, seed=3, name=m)[1] for m in ("image", "text"))
+    np.testing.assert_array_equal(again, truth)
+    assert (other != truth).any()
+
+
+def test_closeness_tells_features_that_follow_the_users_from_noise() -> None:
+    rng = np.random.default_rng(0)
+    group = np.arange(60) % 3
+    users, items = np.nonzero((np.arange(90)[:, None] % 3 == group[None, :]) & (rng.random((90, 60)) < 0.5))
+    held = rng.random(len(users)) < 0.3
+    training, held_out = (log_of(users[at], items[at], 90, 60) for at in (~held, held))
+    follow = (np.eye(3)[group] + 0.1 * rng.standard_normal((60, 3))).astype(np.float32)
+    assert pair_closeness(follow, training, held_out, seed=0, draws=5000) > 0.75
+    assert pair_closeness(normals(rng, 60, 3), training, held_out, seed=0, draws=5000) == pytest.approx(0.5, abs=0.08)
+    assert pair_closeness(np.ones((60, 3), np.float32), training, held_out, seed=0, draws=500) == 0.5

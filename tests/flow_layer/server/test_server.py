@@ -1,0 +1,118 @@
+"""A server and a worker on this machine: started, asked for a night, told nonsense, and ended."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.flow_support import Published, days_of, rows_of, table_uri
+from tests.support.server_support import PATIENCE, LocalServer, free_port
+
+
+@pytest.fixture(scope="module")
+def demo(tiny_demo: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return Path(shutil.copytree(tiny_demo, tmp_path_factory.mktemp("served") / "a demo"))
+
+
+@pytest.fixture(scope="module")
+def server(demo: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalServer]:
+    found = LocalServer(tmp_path_factory.mktemp("a server"), free_port())
+    try:
+        found.start(demo / "run.toml")
+        yield found
+    finally:
+        found.command("stop")
+
+
+def test_it_runs_nights_refreshes_what_they_publish_and_refuses_nonsense_by_name(
+    server: LocalServer, demo: Path, one_day: Published
+) -> None:
+    day = one_day.days[0]
+    runs = {
+        "good": server.run("nightly", as_of=day),
+        "unknown": server.run("nightly", as_off=day),
+        "no day": server.run("nightly", as_of="yesterday"),
+        "no key": server.run("nightly", as_of=day, overrides=["anchors.epoch=3"]),
+    }
+    found = {name: server.ended(run_id) for name, run_id in runs.items()}
+    states = {name: (x["state"]["name"], x["state"]["message"]) for name, x in found.items()}
+    assert states["unknown"] == (
+        "BadInput",
+        "nightly: as_off: unknown parameter; it takes config, as_of, timezone, overrides",
+    )
+    assert states["no day"][0] == states["no key"][0] == "BadInput"
+    assert states["no day"][1].startswith("nightly: as_of: ")
+    assert states["no key"][1] == f"{demo / 'run.toml'}: anchors.epoch: unknown key"
+    assert (found["good"]["name"], states["good"][0]) == (f"nightly {day}", "Completed")
+    assert days_of(table_uri(demo)) == [day]
+    assert rows_of(table_uri(demo), day).equals(rows_of(table_uri(one_day.demo), day))
+    (refresh,) = _refreshes(server, 1)
+    assert refresh["parameters"] == {"config": str(demo / "run.toml"), "version": 0, "older": "skip"}
+
+
+def _refreshes(server: LocalServer, count: int) -> list[dict[str, object]]:
+    end = time.monotonic() + PATIENCE
+    while True:
+        found = server.ask("flow_runs", {"deployments": {"name": {"any_": ["refresh"]}}})
+        if len(found) >= count:
+            return list(found)
+        assert time.monotonic() < end, "no refresh was triggered"
+        time.sleep(0.5)
+
+
+@pytest.mark.slow
+def test_its_deployments_and_automations_are_there_once_however_often_it_is_started(
+    server: LocalServer, demo: Path
+) -> None:
+    before = server.status()
+    assert before["server"] and before["worker"]
+    again = server.start(demo / "run.toml")
+    assert server.status()["supervisor"] == before["supervisor"]
+    assert again["deployments"] == ["nightly", "backfill", "refresh", "freshness", "audit", "evaluate"]
+    assert sorted(x["name"] for x in server.ask("deployments", {})) == sorted(again["deployments"])
+    names = [x["name"] for x in server.ask("automations", {})]
+    assert len(names) == len(set(names))
+    assert set(again["automations"]) < set(names)
+    (nightly,) = server.ask("deployments", {"deployments": {"name": {"any_": ["nightly"]}}})
+    assert [(x["schedule"]["cron"], x["schedule"]["timezone"]) for x in nightly["schedules"]] == [("30 2 * * *", "UTC")]
+
+
+def test_it_ends_with_all_it_started_and_can_be_ended_again(server: LocalServer) -> None:
+    assert {"supervise", "server", "worker"} <= server.processes().keys()
+    assert json.loads(server.command("stop").stdout.splitlines()[-1]) == {"stopped": True}
+    assert server.processes() == {}
+    assert json.loads(server.command("stop").stdout.splitlines()[-1]) == {"stopped": False}
+    assert server.status()["supervisor"] is None
+
+
+def test_a_process_that_got_a_dead_supervisors_number_is_left_alone(tmp_path: Path) -> None:
+    with subprocess.Popen(["sleep", "60"]) as foreign:
+        (tmp_path / "supervisor.json").write_text(json.dumps({"pid": foreign.pid, "port": 1}))
+        done = LocalServer(tmp_path, 1).command("stop")
+        assert json.loads(done.stdout.splitlines()[-1]) == {"stopped": False}
+        assert foreign.poll() is None
+        foreign.kill()
+
+
+@pytest.mark.parametrize(
+    ("config", "code", "said"),
+    [("run.toml", 2, "cannot be had"), ("nowhere.toml", 2, "nowhere.toml: the config cannot")],
+)
+def test_what_cannot_start_is_one_line(tiny_demo: Path, tmp_path: Path, config: str, code: int, said: str) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        done = LocalServer(tmp_path / "server", port).command(
+            "start", "--config", tiny_demo / config, "--port", str(port)
+        )
+    assert done.returncode == code
+    assert said in done.stderr.splitlines()[-1]
+    assert "Traceback" not in done.stderr

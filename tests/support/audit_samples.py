@@ -1,0 +1,192 @@
+"""A day to audit with known truth: real stage outputs, categories that buyers keep apart, swapped images, nasty labels."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from rectifier_core.base.arrays import Float32
+from rectifier_core.base.numerics import unit_rows
+from rectifier_core.base.records import Anchors, BalanceOutcome, Copies, Plan, Projection, Trust
+from tasks.audit.inputs import AuditInputs
+from tasks.report.inputs import ModalityRefs
+from tasks.store.saved_records import save_record
+from tasks.store.store import Ref, StageStore, StageWriter
+
+CATEGORIES = ("Kitchen", "Toys", "Garden", "Books", "<b>Art</b>")
+NASTY = "=HYPERLINK(\"http://evil\")<script>alert(1)</script> & 'x'"
+WIDTH = 12
+PICTURE = "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
+
+
+class Day:
+    """400 items; images of one in ten are swapped in a cycle, texts never; a few items lack things, four images are one placeholder."""
+
+    def __init__(
+        self, root: Path, *, items: int = 400, integer_ids: bool = False, labels: bool = True, identifiable: bool = True
+    ) -> None:
+        self.store, self.items, self.labels, self.identifiable = (
+            StageStore(root / "stages"),
+            items,
+            labels,
+            identifiable,
+        )
+        self.key = (items, integer_ids, labels, identifiable)
+        rng = np.random.default_rng(items)
+        self.ids = (
+            np.arange(items) * 7
+            if integer_ids
+            else np.array([("-" if i == 11 else "item-") + str(i) for i in range(items)])
+        )
+        self.category = np.arange(items) % len(CATEGORIES)
+        centres = 1.2 * rng.standard_normal((len(CATEGORIES), WIDTH))
+        self.places = unit_rows((centres[self.category] + rng.standard_normal((items, WIDTH))).astype(np.float32))
+        self.trained, self.present = np.ones(items, np.bool_), np.ones(items, np.bool_)
+        self.trained[:6], self.present[4:9] = False, False
+        self.placeholder = np.zeros(items, np.bool_)
+        self.placeholder[20:24] = True
+        free = np.flatnonzero(self.trained & self.present & ~self.placeholder)
+        chosen = rng.permutation(free)[: items // 10]
+        self.owner = np.arange(items)
+        self.owner[chosen] = np.roll(chosen, 1)
+        self.wrong = self.owner != np.arange(items)
+        self.noise = {m: (0.25 * rng.standard_normal((items, WIDTH))).astype(np.float32) for m in ("image", "text")}
+
+    def inputs(self) -> AuditInputs:
+        """References to the stage outputs, built on first use."""
+        anchors = Anchors(
+            items=self.places * self.trained[:, None],
+            ego=self.places,
+            trained=self.trained,
+            reliability=self.trained.astype(np.float32),
+            losses=np.zeros(1),
+            recalls=np.zeros(1),
+        )
+        return AuditInputs(
+            run_id="20260630-0123456789ab",
+            as_of="2026-06-30",
+            seed=7,
+            source=self._once("source", self._source),
+            anchors=self._record("anchors", anchors),
+            modalities={m: self._refs(m) for m in ("image", "text")},
+        )
+
+    def _refs(self, name: str) -> ModalityRefs:
+        projection = self._record("projection", self._projection(name))
+        # The audit does not read the affinity.
+        return ModalityRefs(
+            features=self._once("source", self._source),
+            projection=projection,
+            affinity=projection,
+            plan=self._record("plan", self._plan(name)),
+            trust=self._record("trust", self._trust(name)),
+            copies=self._record("copies", self._copies(name)),
+        )
+
+    def _once(self, kind: str, build: Callable[[StageWriter], None], *more: Any) -> Ref:
+        return self.store.once(kind, (*self.key, *more), build)
+
+    def _record(self, kind: str, record: Any) -> Ref:
+        return self._once(kind, lambda writer: save_record(writer, record), getattr(record, "modality", ""))
+
+    def _source(self, writer: StageWriter) -> None:
+        writer.array("item_ids", self.ids)
+        writer.array("items", np.flatnonzero(self.trained).astype(np.int32).repeat(3))
+        for name in ("image", "text"):
+            writer.array(f"present-{name}", self.present)
+        if self.labels:
+            titles = [NASTY if i % 3 else f"Thing {i}" for i in range(self.items)]
+            pictures = [
+                (PICTURE, "https://pictures.example/a?b=1&c=2", "javascript:alert(1)", "file:///etc/passwd", None)[
+                    i % 5
+                ]
+                for i in range(self.items)
+            ]
+            columns = {
+                "item_id": self.ids,
+                "title": titles,
+                "category": [CATEGORIES[c] for c in self.category],
+                "picture": pictures,
+            }
+            pl.DataFrame(columns).write_parquet(writer.folder / "labels.parquet")
+        broken = pl.DataFrame({"item_id": self.ids[6:7], "modality": ["image"], "reason": ["zero_norm"]})
+        broken.write_parquet(writer.folder / "quarantine-features.parquet")
+        writer.meta({"counts": {}, "modalities": {}})
+
+    def _projection(self, name: str) -> Projection:
+        carried = self.places[self.owner if name == "image" else np.arange(self.items)] + self.noise[name]
+        projected = np.ascontiguousarray(unit_rows(carried) * self.present[:, None])
+        target = np.ascontiguousarray(self.places * self.trained[:, None])
+        return Projection(
+            modality=name,
+            weight=np.eye(WIDTH, dtype=np.float32),
+            feature_mean=np.zeros(WIDTH, np.float32),
+            target_mean=np.zeros(WIDTH, np.float32),
+            fold_weights=np.eye(WIDTH, dtype=np.float32)[None],
+            fold_means=np.zeros((1, WIDTH), np.float32),
+            projected=projected,
+            target=target,
+            alignment=np.einsum("ij,ij->i", projected, target),
+            length=self.present.astype(np.float32),
+            fold=np.zeros(self.items, np.int32),
+            null_alignment=np.zeros(1, np.float32),
+            kept=self.present & self.trained,
+            ridge=1.0,
+        )
+
+    def probability(self, name: str) -> Float32:
+        """What the trust stage is said to have found: nearly the truth, in distinct values, NaN where there is nothing to judge by."""
+        doubt = np.linspace(0.01, 0.06, self.items)
+        found = np.where(self.wrong & (name == "image"), doubt, 1 - doubt)
+        judged = self.present & self.trained & ~(self.placeholder & (name == "image"))
+        return np.where(judged & (self.identifiable or name == "text"), found, np.nan).astype(np.float32)
+
+    def _trust(self, name: str) -> Trust:
+        known = self.identifiable or name == "text"
+        rate = (float(self.wrong.mean()), 0.07, 0.14) if name == "image" else (0.0, 0.0, 0.02)
+        p = self.probability(name)
+        return Trust(
+            modality=name,
+            probability=p,
+            probability_upper=np.minimum(1.5 * p, (1 + p) / 2).astype(np.float32),
+            behaviour=np.log(p / (1 - p)).astype(np.float32),
+            witness=np.full(self.items, np.nan, np.float32),
+            mismatch_rate=rate[0] if known else None,
+            low=rate[1] if known else None,
+            high=rate[2] if known else None,
+            low_unlike=0.05 if known and name == "image" else None,
+            high_unlike=0.12 if known and name == "image" else None,
+            identifiable=known,
+            separation=0.9 if known else 0.5,
+            reason="own pairs stand clear" if known else "own pairs look like re-paired ones",
+        )
+
+    def _plan(self, name: str) -> Plan:
+        everyone = np.arange(self.items + 1, dtype=np.int64)
+        return Plan(
+            modality=name,
+            indptr=everyone,
+            indices=np.argsort(self.owner).astype(np.int32) if name == "image" else everyone[:-1].astype(np.int32),
+            weights=np.ones(self.items, np.float32),
+            potential=np.zeros(self.items),
+            marginal_errors=np.zeros(1),
+            iterations=1,
+            column_sums=np.ones(self.items, np.float32),
+            column_error=0.0,
+            diagonal_mass=1.0,
+            outcome=BalanceOutcome.CONVERGED,
+        )
+
+    def _copies(self, name: str) -> Copies:
+        held = self.placeholder & (name == "image")
+        groups = int(held.any())
+        return Copies(
+            modality=name,
+            group=np.where(held, 0, -1).astype(np.int32),
+            unlike=np.ones(groups, np.bool_),
+            likeness=np.full(groups, 0.01, np.float32),
+        )

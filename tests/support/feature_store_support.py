@@ -1,0 +1,104 @@
+"""Shared by the tests of the feature store: published days of chosen items, and what a reader gets of them."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from datetime import UTC, date, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from deltalake import DeltaTable
+from feast import FeatureStore
+
+from rectifier_core.base.published_records import Status, TableVersion
+from tasks.feature_store.config import FeatureStoreConfig
+from tasks.store.store import StageStore, StageWriter
+from tasks.table.config import PublishConfig
+from tests.support.publish_support import publish
+
+FEATURES = ("trust", "status", "run_id", "version", "as_of")
+
+
+def publish_items(
+    config: PublishConfig,
+    stages: Path,
+    day: str,
+    items: Sequence[str] | Sequence[int],
+    *,
+    seed: int = 0,
+    widths: Mapping[str, int] | None = None,
+    empty: Sequence[str] = (),
+    models: Mapping[str, str] | None = None,
+) -> TableVersion:
+    """Publish made-up features of ``items`` as a day; every seventh feature is missing, of the modalities in ``empty`` all are."""
+    widths = {"image": 4, "text": 3} if widths is None else widths
+    store = StageStore(stages)
+    ids = np.array(items)
+    key = (hashlib.blake2b(repr(items).encode(), digest_size=8).hexdigest(), dict(widths), list(empty))
+
+    def source(writer: StageWriter) -> None:
+        writer.array("item_ids", ids)
+        writer.meta({"id_type": "string" if ids.dtype.kind == "U" else "int64"})
+
+    def rectified(writer: StageWriter) -> None:
+        for number, (name, width) in enumerate(widths.items()):
+            rng = np.random.default_rng([seed, number])
+            missing = (np.arange(len(ids)) % 7 == number) | (name in empty)
+            features = rng.normal(size=(len(ids), width)).astype(np.float32)
+            features[missing] = 0
+            trust = rng.random(len(ids), dtype=np.float32)
+            trust[::5] = np.nan
+            writer.array(f"features-{name}", features)
+            writer.array(
+                f"status-{name}", np.where(missing, Status.MISSING.code, Status.RECTIFIED.code).astype(np.int8)
+            )
+            writer.array(f"trust-{name}", trust)
+        writer.meta({"features": list(widths)})
+
+    refs = store.once("source", key, source), store.once("rectified", (*key, seed), rectified)
+    return publish(config, refs, day, seed, models=models)
+
+
+def table_rows(uri: str, day: str, version: int | None = None) -> dict[Any, dict[str, Any]]:
+    """What the table shows for a day, by item."""
+    found = DeltaTable(uri, version=version).to_pyarrow_table(filters=[("as_of", "=", date.fromisoformat(day))])
+    return {x["item_id"]: x for x in found.to_pylist()}
+
+
+def open_store(config: FeatureStoreConfig) -> FeatureStore:
+    """The store as a reader opens it."""
+    return FeatureStore(config.folder)
+
+
+def read_online(
+    config: FeatureStoreConfig, items: Sequence[Any], store: FeatureStore | None = None
+) -> dict[Any, dict[str, Any]]:
+    """What a reader gets for these items, by item."""
+    store = open_store(config) if store is None else store
+    found = store.get_online_features(
+        store.get_feature_service(config.service, allow_cache=True), [{"item_id": x} for x in items]
+    ).to_dict()
+    return {
+        item: {name: values[row] for name, values in found.items() if name != "item_id"}
+        for row, item in enumerate(items)
+    }
+
+
+def wanted_online(row: Mapping[str, Any], modalities: Sequence[str], version: int, day: str) -> dict[str, Any]:
+    """What a reader should get for a row of the table."""
+    when = datetime.combine(date.fromisoformat(day), datetime.min.time(), UTC)
+    found: dict[str, Any] = {}
+    for m in modalities:
+        found |= {m: row[m], f"{m}_trust": row[f"{m}_trust"], f"{m}_status": row[f"{m}_status"]}
+        found |= {f"{m}_run_id": row["run_id"], f"{m}_version": version, f"{m}_as_of": when}
+    return found
+
+
+def assert_served(
+    config: FeatureStoreConfig, uri: str, day: str, version: int, modalities: Sequence[str] = ("image", "text")
+) -> None:
+    """Readers get all of the table's rows of that day, and each says that it is of that version."""
+    rows = table_rows(uri, day)
+    assert read_online(config, list(rows)) == {k: wanted_online(x, modalities, version, day) for k, x in rows.items()}

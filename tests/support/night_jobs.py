@@ -1,0 +1,120 @@
+"""What a night leaves at its table, as jobs for a process of its own: under the lock publish, record the trend, sum up, sweep."""
+
+from __future__ import annotations
+
+import os
+import resource
+import signal
+import sys
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from tasks.errors import RectifierError
+from tasks.runs.identity import RunSettings, save_summary, sweep_runs
+from tasks.store.store import Ref
+from tasks.table import cleanup as table_sweep
+from tasks.table.history import roll_back
+from tasks.table.lock import table_lock
+from tasks.table.publish import PublishConfig
+from tasks.table.trend import record_run, trend_entry
+from tests.support.publish_support import identity, publish
+
+RECORDED = datetime(2024, 4, 1, tzinfo=UTC)
+
+
+def told(work: Callable[[], object]) -> int:
+    """Its exit status; a failure of a kind that is meant for users is one line on standard error."""
+    try:
+        work()
+    except RectifierError as error:
+        sys.stderr.write(f"{error}\n")
+        return error.exit_code
+    return 0
+
+
+def night(
+    config: dict[str, Any], runs: str, refs: list[list[str]], day: str, seed: int, checkpoint_every: int = 100
+) -> int:
+    """A night's end, from the lock to the sweep."""
+    publishing, settings, run = PublishConfig(**config), RunSettings(folder=runs), identity(day, seed)
+    source, rectified = (Ref(kind=kind, path=path, digest=digest) for kind, path, digest in refs)
+
+    def work() -> None:
+        with table_lock(publishing, run=f"rectify {day}"):
+            version = publish(publishing, (source, rectified), day, seed)
+            record_run(publishing, trend_entry(run, "published", version.version, {}, [], RECORDED))
+            save_summary(
+                settings,
+                {
+                    "run_id": f"{day.replace('-', '')}-{run.digest[:12]}",
+                    "as_of": day,
+                    "version": version.version,
+                    "stages": {},
+                },
+            )
+            sweep(publishing, settings, checkpoint_every)
+
+    return told(work)
+
+
+def sweep(config: PublishConfig, settings: RunSettings, checkpoint_every: int) -> None:
+    """Sweep the table and the runs; the log is summed up every so many versions."""
+    before = table_sweep.CHECKPOINT_EVERY
+    table_sweep.CHECKPOINT_EVERY = checkpoint_every
+    try:
+        table_sweep.sweep_table(config)
+    finally:
+        table_sweep.CHECKPOINT_EVERY = before
+    sweep_runs(settings)
+
+
+def publish_alone(
+    config: dict[str, Any], refs: list[list[str]], day: str, seed: int, file_bytes: int = resource.RLIM_INFINITY
+) -> int:
+    """Publish and no more, without the lock; no file may grow beyond ``file_bytes``."""
+    resource.setrlimit(resource.RLIMIT_FSIZE, (file_bytes, file_bytes))
+    source, rectified = (Ref(kind=kind, path=path, digest=digest) for kind, path, digest in refs)
+    return told(lambda: publish(PublishConfig(**config), (source, rectified), day, seed))
+
+
+def rolled_back(config: dict[str, Any], runs: str, to: int) -> int:
+    """A rollback under the lock, and the sweep of the next night."""
+    publishing = PublishConfig(**config)
+
+    def work() -> None:
+        with table_lock(publishing, run="rollback"):
+            roll_back(publishing, to)
+            sweep(publishing, RunSettings(folder=runs), 100)
+
+    return told(work)
+
+
+def careless(path: str) -> None:
+    """Write a file and flush nothing."""
+    with open(path, "w") as stream:
+        stream.write("abcd")
+
+
+def killed(point: int, config: dict[str, Any], refs: list[list[str]], day: str, seed: int) -> int:
+    """Publish under the lock in a process that sends itself SIGKILL before its ``point``-th change of the disk."""
+    left, root = point, str(Path(config["uri"]).parent)
+
+    def watch(event: str, given: tuple[Any, ...]) -> None:
+        nonlocal left
+        if event in ("os.rename", "os.link", "os.remove", "os.mkdir", "os.rmdir", "open") and str(given[0]).startswith(
+            root
+        ):
+            left -= 1
+            if not left:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    source, rectified = (Ref(kind=kind, path=path, digest=digest) for kind, path, digest in refs)
+
+    def work() -> None:
+        with table_lock(PublishConfig(**config), run=f"rectify {day}"):
+            publish(PublishConfig(**config), (source, rectified), day, seed)
+
+    sys.addaudithook(watch)
+    return told(work)

@@ -1,0 +1,140 @@
+"""Shared by the tests of publishing: stage outputs as publishing takes them, and a publisher to run as a process of its own."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from deltalake import DeltaTable
+
+from rectifier_core.base.published_records import Status, TableVersion
+from tasks.errors import RectifierError
+from tasks.store.store import Ref, StageStore, StageWriter
+from tasks.table.publish import PublishConfig, RunIdentity, find_published, publish_rectified
+
+FACTS: dict[str, Any] = {
+    "modalities": {"image": {"width": 4, "mismatch_rate": 0.2}, "text": {"width": 3, "mismatch_rate": None}}
+}
+
+
+def make_refs(
+    root: Path,
+    *,
+    items: int = 50,
+    widths: dict[str, int] | None = None,
+    id_type: str = "string",
+    seed: int = 0,
+) -> tuple[Ref, Ref]:
+    """A source and a rectified stage output: every seventh feature is missing, every fifth trust cannot be told."""
+    widths = {"image": 4, "text": 3} if widths is None else widths
+    store = StageStore(root)
+
+    def source(writer: StageWriter) -> None:
+        numbers = np.arange(items)[::-1]
+        text = id_type in ("string", "large_string")
+        writer.array("item_ids", np.array([f"item-{x:05d}" for x in numbers]) if text else numbers.astype(np.int64) * 2)
+        writer.meta({"id_type": id_type})
+
+    def rectified(writer: StageWriter) -> None:
+        for name, width in widths.items():
+            rng = np.random.default_rng([seed, *name.encode()])
+            missing = np.arange(items) % 7 == len(name) % 7
+            status = rng.integers(0, Status.MISSING.code, items).astype(np.int8)
+            status[missing] = Status.MISSING.code
+            trust = rng.random(items, dtype=np.float32)
+            trust[::5] = np.nan
+            features = writer.memmap(f"features-{name}", (items, width), np.float32)
+            features[:] = rng.normal(size=(items, width))
+            features[missing] = 0
+            features.flush()
+            writer.array(f"status-{name}", status)
+            writer.array(f"trust-{name}", trust)
+        writer.meta({"features": list(widths)})
+
+    key = (items, widths, id_type)
+    return store.once("source", key, source), store.once("rectified", (*key, seed), rectified)
+
+
+def identity(day: str, seed: int = 0) -> RunIdentity:
+    """The run of ``day`` whose inputs are told apart by ``seed``."""
+    digest = hashlib.blake2b(f"{day}/{seed}".encode(), digest_size=16).hexdigest()
+    return RunIdentity(
+        run_id=f"{day}-{digest[:8]}",
+        as_of=date.fromisoformat(day),
+        digest=digest,
+        config_digest="c0ffee",
+        inputs_digest=f"{seed:04x}",
+        code_version="1.2.3",
+    )
+
+
+def publish(
+    config: PublishConfig, refs: tuple[Ref, Ref], day: str, seed: int = 0, *, models: Mapping[str, str] | None = None
+) -> TableVersion:
+    """What a run does under the lock: publish unless the table already shows this run; ``models`` are the embedding models it names."""
+    run = identity(day, seed)
+    facts = FACTS if models is None else {"modalities": {m: {"embedding_model": model} for m, model in models.items()}}
+    return find_published(config, run) or publish_rectified(config, run, *refs, facts)
+
+
+def shown(uri: str, version: int | None = None) -> dict[str, set[str]]:
+    """Day -> run ids of the rows shown in it."""
+    rows = DeltaTable(uri, version=version).to_pyarrow_table(columns=["as_of", "run_id"]).to_pylist()
+    found: dict[str, set[str]] = {}
+    for row in rows:
+        found.setdefault(row["as_of"].isoformat(), set()).add(row["run_id"])
+    return found
+
+
+def data_files(uri: str) -> dict[str, bytes]:
+    """Every file of a local table outside its log, by relative path."""
+    root = Path(uri)
+    return {
+        str(x.relative_to(root)): x.read_bytes()
+        for x in sorted(root.rglob("*"))
+        if x.is_file() and "_delta_log" not in x.parts
+    }
+
+
+def log_files(uri: str) -> set[str]:
+    """The names in a local table's log."""
+    return {x.name for x in (Path(uri) / "_delta_log").iterdir()}
+
+
+def command(config: PublishConfig, refs: tuple[Ref, Ref], day: str, seed: int = 0) -> list[str]:
+    """The command line that publishes as a process of its own; it ends with the exit status of the error's kind."""
+    return [sys.executable, __file__, config.uri, str(config.rows_per_file), json.dumps(plain(refs)), day, str(seed)]
+
+
+def plain(refs: tuple[Ref, Ref]) -> list[list[str]]:
+    """References as JSON, for another process."""
+    return [[x.kind, x.path, x.digest] for x in refs]
+
+
+def environment() -> dict[str, str]:
+    """The environment of such a process: no bytecode written, so that the only renames are the publisher's."""
+    paths = [str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")]
+    return {**os.environ, "PYTHONDONTWRITEBYTECODE": "1", "PYTHONPATH": os.pathsep.join(filter(None, paths))}
+
+
+def start(arguments: list[str]) -> subprocess.Popen[str]:
+    """Start a publisher process."""
+    return subprocess.Popen(arguments, env=environment(), text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+
+if __name__ == "__main__":
+    uri, rows_per_file, given, day, seed = sys.argv[1:]
+    refs = [Ref(kind=kind, path=path, digest=digest) for kind, path, digest in json.loads(given)]
+    try:
+        publish(PublishConfig(uri=uri, rows_per_file=int(rows_per_file)), (refs[0], refs[1]), day, int(seed))
+    except RectifierError as error:
+        sys.stderr.write(f"{error}\n")
+        sys.exit(error.exit_code)

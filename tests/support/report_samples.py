@@ -1,0 +1,290 @@
+"""A synthetic run for tests of the report: real stage outputs, written by the real store."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import date, timedelta
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from rectifier_core.base.arrays import Float32
+from rectifier_core.base.numerics import unit_rows
+from rectifier_core.base.published_records import Check, QualityReport, Status
+from rectifier_core.base.records import Affinity, Anchors, BalanceOutcome, Copies, Plan, Projection, Trust
+from tasks.report.render import ModalityRefs, Outcome, ReportInputs, StageTiming
+from tasks.store.saved_records import save_record
+from tasks.store.store import Ref, StageStore, StageWriter
+from tests.support.trend_samples import Rate, entry
+
+WIDTH = 16
+NASTY = "<script>alert(1)</script> & \"quoted\" 'title'"
+GATE = QualityReport(
+    checks=(
+        Check(name="rows in = rows out + quarantined", value=1_000_003, bound=1_000_003, rule="equal to", passed=True),
+        Check(name="image: marginal error", value=0.0413, bound=0.05, rule="at most", passed=True),
+    )
+)
+
+
+class Run:
+    """One synthetic run: of its items one in nine lacks the features, and one in seven has no interactions."""
+
+    def __init__(
+        self, root: Path, *, items: int = 90, identifiable: bool = True, labels: bool = True, anchors: bool = True
+    ) -> None:
+        self.store, self.items, self.identifiable = StageStore(root / "stages"), items, identifiable
+        self.key = (items, identifiable, labels, anchors)
+        self.rng = np.random.default_rng(items)
+        self.present = np.arange(items) % 9 != 4
+        self.trained = (np.arange(items) % 7 != 3) & anchors
+        self.features = self._normal(items) * self.present[:, None]
+        self.anchors = unit_rows(self.features + 0.5 * self._normal(items)) * self.trained[:, None]
+        self.trust = np.where(self.present & self.trained & identifiable, self.rng.random(items), np.nan).astype(
+            np.float32
+        )
+        self.labels = labels
+
+    def inputs(
+        self,
+        modalities: tuple[str, ...] = ("image", "text"),
+        *,
+        outcome: Outcome = "published",
+        version: int | None = 3,
+        copies: bool = False,
+    ) -> ReportInputs:
+        """References to the stage outputs, built on first use; with ``copies``, eight items carry a placeholder and three are variants."""
+        source = self._once("source", lambda writer: self._source(writer, modalities), modalities)
+        return ReportInputs(
+            outcome=outcome,
+            run_id="19980422-7f3a9c1e",
+            as_of="1998-04-22",
+            table_uri="s3://key:hunter2@bucket/features",
+            table_version=version,
+            source=source,
+            anchors=self._record("anchors", self._anchors()),
+            modalities={
+                name: ModalityRefs(
+                    features=source,
+                    copies=self._record("copies" if copies else "no copies", self._copies(name, copies)),
+                    projection=self._record("projection", self._projection(name)),
+                    affinity=self._record("affinity", self._affinity(name)),
+                    plan=self._record("plan", self._plan(name)),
+                    trust=self._record("trust", self._trust(name)),
+                )
+                for name in modalities
+            },
+            rectified=self._once("rectified", lambda writer: self._rectified(writer, modalities), modalities),
+            quality=GATE,
+            timings=(
+                StageTiming(
+                    stage="source",
+                    seconds=2.5,
+                    cpu_seconds=3.1,
+                    reused=False,
+                    peak_memory=412 << 20,
+                    planned_memory=None,
+                ),
+                StageTiming(
+                    stage="anchors", seconds=61.2, cpu_seconds=0.0, reused=True, peak_memory=0, planned_memory=2 << 30
+                ),
+            ),
+            peak_memory_bytes=812 << 20,
+            memory_limit=4 << 30,
+            provenance={"code version": "0.1.0", "config digest": "b1946ac92492"},
+            config={
+                "publish": {"uri": "warehouse", "aws_secret_access_key": "hunter2"},
+                "sinkhorn": {"tolerance": 1e-3},
+            },
+        )
+
+    def _normal(self, rows: int) -> Float32:
+        return self.rng.standard_normal((rows, WIDTH)).astype(np.float32)
+
+    def _once(self, kind: str, build: Callable[[StageWriter], None], *more: Any) -> Ref:
+        return self.store.once(kind, (*self.key, *more), build)
+
+    def _record(self, kind: str, record: Any) -> Ref:
+        return self._once(kind, lambda writer: save_record(writer, record), getattr(record, "modality", ""))
+
+    def _source(self, writer: StageWriter, modalities: tuple[str, ...]) -> None:
+        ids = np.array([f"item-{i:07d}" for i in range(self.items)])
+        items = np.flatnonzero(self.trained).astype(np.int32).repeat(2)
+        writer.array("item_ids", ids)
+        writer.array("users", np.zeros(len(items), np.int32))
+        writer.array("items", items)
+        for name in modalities:
+            writer.array(f"features-{name}", self.features)
+            writer.array(f"present-{name}", self.present)
+        if self.labels:
+            titles = [NASTY if i % 2 else f"Title {i} " + "long " * 200 for i in range(self.items)]
+            table = pl.DataFrame(
+                {"item_id": ids, "title": titles, "category": ["Sci-Fi & <b>Fantasy</b>"] * self.items}
+            )
+            table.write_parquet(writer.folder / "labels.parquet")
+        missing = int((~self.present).sum())
+        described = {
+            "column": "embedding",
+            "width": WIDTH,
+            "present": self.items - missing,
+            "missing": missing,
+            "quarantined": 0,
+        }
+        counts = {
+            "catalog_rows_read": self.items + 8,
+            "items": self.items,
+            "items_quarantined": {"null_id": 2, "duplicate_id": 6},
+            "interactions_read": 1000 + len(items),
+            "interactions_used": len(items),
+            "not_positive": 900,
+            "repeats_merged": 69,
+            "interactions_quarantined": {"unknown_item": 31, "null_user": 0},
+            "features_quarantined": {name: {"zero_norm": 0} for name in modalities},
+        }
+        writer.meta(
+            {
+                "counts": counts,
+                "modalities": dict.fromkeys(modalities, described),
+                "num_users": 1,
+                "num_items": self.items,
+            }
+        )
+
+    def _rectified(self, writer: StageWriter, modalities: tuple[str, ...]) -> None:
+        status = np.where(
+            ~self.present,
+            Status.MISSING.code,
+            np.where(self.trained, Status.RECTIFIED.code, Status.PASSED_THROUGH.code),
+        )
+        for name in modalities:
+            writer.array(f"status-{name}", status.astype(np.int8))
+            writer.array(f"trust-{name}", self.trust)
+
+    def _anchors(self) -> Anchors:
+        epochs = 300 if self.trained.any() else 0
+        recalls = np.append(np.linspace(0.1, 0.3, epochs), 0.25)
+        losses = np.linspace(0.7, 0.2, epochs)
+        return Anchors(
+            items=self.anchors,
+            ego=self.anchors,
+            trained=self.trained,
+            reliability=self.trained.astype(np.float32),
+            losses=losses,
+            recalls=recalls,
+        )
+
+    def _projection(self, name: str) -> Projection:
+        both = self.present & self.trained
+        projected = unit_rows(self.features)
+        scores = np.einsum("ij,ij->i", projected, self.anchors)
+        return Projection(
+            modality=name,
+            weight=np.eye(WIDTH, dtype=np.float32),
+            feature_mean=np.zeros(WIDTH, np.float32),
+            target_mean=np.zeros(WIDTH, np.float32),
+            fold_weights=np.eye(WIDTH, dtype=np.float32)[None],
+            fold_means=np.zeros((1, WIDTH), np.float32),
+            projected=projected,
+            target=self.anchors,
+            alignment=np.where(both, scores, np.nan).astype(np.float32),
+            length=np.linalg.norm(self.features, axis=1),
+            fold=np.where(both, 0, -1).astype(np.int32),
+            null_alignment=(0.3 * self._normal(self.items)[:, 0])[both],
+            kept=both,
+            ridge=12.5,
+        )
+
+    def _affinity(self, name: str) -> Affinity:
+        donors = np.flatnonzero(self.present)
+        neighbours = donors[self.rng.integers(0, len(donors), (self.items, 4))].astype(np.int32)
+        scores = -np.sort(-self._normal(self.items)[:, :4])
+        neighbours[~self.trained], scores[~self.trained] = -1, -np.inf
+        return Affinity(
+            modality=name, neighbours=neighbours, scores=np.ascontiguousarray(scores), recall=0.993, index="ivf"
+        )
+
+    def _plan(self, name: str) -> Plan:
+        both = np.flatnonzero(self.present & self.trained)
+        own = np.zeros(self.items, np.float32)
+        own[both] = 1
+        return Plan(
+            modality=name,
+            indptr=np.concatenate([[0], np.cumsum(own)]).astype(np.int64),
+            indices=both.astype(np.int32),
+            weights=own[both],
+            potential=np.zeros(self.items),
+            marginal_errors=0.5 * 0.9 ** np.arange(40.0) if len(both) else np.empty(0),
+            iterations=40 if len(both) else 0,
+            column_sums=own,
+            column_error=0.0082,
+            diagonal_mass=1.0,
+            outcome=BalanceOutcome.MAX_ITERATIONS if len(both) else BalanceOutcome.EMPTY,
+        )
+
+    def _trust(self, name: str) -> Trust:
+        rate = (0.208, 0.163, 0.259) if self.identifiable else (None, None, None)
+        return Trust(
+            modality=name,
+            probability=self.trust,
+            probability_upper=self.trust,
+            behaviour=self.trust,
+            witness=np.full(self.items, np.nan, np.float32),
+            mismatch_rate=rate[0],
+            low=rate[1],
+            high=rate[2],
+            low_unlike=0.181 if self.identifiable else None,
+            high_unlike=0.231 if self.identifiable else None,
+            identifiable=self.identifiable,
+            separation=0.83 if self.identifiable else 0.51,
+            reason="own pairs stand clear" if self.identifiable else "own pairs look like re-paired ones",
+        )
+
+    def _copies(self, name: str, some: bool) -> Copies:
+        group = np.full(self.items, -1, np.int32)
+        there = np.flatnonzero(self.present)
+        if some:
+            group[there[10:18]], group[there[20:23]] = 0, 1
+        unlike, likeness = np.array([True, False])[: 2 * some], np.array([0.013, 0.71], np.float32)[: 2 * some]
+        return Copies(modality=name, group=group, unlike=unlike, likeness=likeness)
+
+
+def trend(days: int, *, run_id: str = "19980422-7f3a9c1e", jump: bool = True) -> tuple[dict[str, Any], ...]:
+    """Entries up to the run's day: the rate of images wanders and at last jumps, that of texts cannot be told at first."""
+    rng = np.random.default_rng(days)
+    entries: list[dict[str, Any]] = []
+    for back in range(days - 1, -1, -1):
+        day = (date(1998, 4, 22) - timedelta(days=back)).isoformat()
+        level = float(0.10 + 0.01 * rng.standard_normal() + (0.12 if jump and not back else 0))
+        image: Rate = (level, level - 0.02, level + 0.03)
+        text: Rate = (0.05, 0.0, 0.08) if back < days // 2 else None
+        outcome = "refused" if back % 9 == 4 else "published"
+        drift = None if back == days - 1 else float(0.97 - 0.02 * rng.random())
+        made = entry(day, {"image": image, "text": text}, outcome=outcome, drift=drift, version=days - back)
+        made["modalities"]["image"] |= {"low_unlike": level - 0.01, "high_unlike": level + 0.01}
+        entries.append(made)
+    if entries:
+        entries[-1]["run_id"] = run_id
+    return tuple(entries)
+
+
+class PageText(HTMLParser):
+    """The words of a page without its style sheet, and every attribute."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.words: list[str] = []
+        self.attributes: list[tuple[str, str, str]] = []
+        self._tag = ""
+        self.feed(page)
+        self.text = " ".join(" ".join(self.words).replace("\u00a0", " ").split())
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self._tag = tag
+        self.attributes += [(tag, name, value or "") for name, value in attrs]
+
+    def handle_data(self, data: str) -> None:
+        if self._tag != "style":
+            self.words.append(data)

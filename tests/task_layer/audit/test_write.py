@@ -1,0 +1,244 @@
+"""A whole audit of a planted day: the files' contents against the truth, denominators, labels, the page's safety and size."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+
+from tasks.audit.inputs import AuditOptions
+from tasks.audit.tables import FORMULA
+from tasks.audit.write import MAX_BYTES, write_audit
+from tasks.errors import InputError
+from tests.support.audit_samples import CATEGORIES, NASTY, PICTURE, Day
+from tests.support.report_samples import PageText
+
+
+@pytest.fixture(scope="module")
+def day(tmp_path_factory: pytest.TempPathFactory) -> Day:
+    return Day(tmp_path_factory.mktemp("day"))
+
+
+@pytest.fixture(scope="module")
+def audited(day: Day, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+    out = tmp_path_factory.mktemp("audited") / "out"
+    return out, write_audit(out, day.inputs(), AuditOptions(fdr=0.2, hand_check=40))
+
+
+def test_the_suspects_are_the_planted_ones_with_their_owners(day: Day, audited: tuple[Path, dict[str, Any]]) -> None:
+    table = pl.read_parquet(audited[0] / "suspects.parquet").filter(pl.col("modality") == "image")
+    at = {item: row for row, item in enumerate(day.ids.tolist())}
+    rows = np.array([at[x] for x in table["item_id"]])
+    assert set(np.flatnonzero(day.wrong)) <= set(rows)
+    assert table["probability"].to_numpy().tolist() == sorted(day.probability("image")[rows].tolist())
+    np.testing.assert_allclose(
+        table["innocent_share_so_far"], np.cumsum(table["probability"]) / np.arange(1, len(table) + 1), rtol=1e-5
+    )
+    assert table["innocent_share_so_far"][-1] < table["innocent_share_at_most"][-1] <= 0.2
+    assert table["rank"].to_list() == list(range(1, len(table) + 1))
+    true = [day.ids[day.owner[row]].item() for row in rows]
+    planted = [bool(day.wrong[row]) for row in rows]
+    hits = [true[i] in owners for i, owners in enumerate(table["owner_ids"]) if planted[i]]
+    assert np.mean(hits) > 0.85
+    clear = [(x, y) for x, y in zip(table["clear_owner_id"], true, strict=True) if x is not None]
+    assert len(clear) > 4 and np.mean([x == y for x, y in clear]) > 0.9
+    assert table["interactions"].unique().to_list() == [3]
+    assert (table["owner_probabilities"].list.sum() <= 1.0001).all()
+    assert table["owner_ids"].list.len().to_list() == table["owner_cosines"].list.len().to_list()
+
+
+def test_reasons_are_plain_and_right(day: Day, audited: tuple[Path, dict[str, Any]]) -> None:
+    table = pl.read_parquet(audited[0] / "suspects.parquet").filter(pl.col("modality") == "image")
+    at = {item: row for row, item in enumerate(day.ids.tolist())}
+    told = 0
+    for item, said in zip(table["item_id"], table["reason"], strict=True):
+        row = at[item]
+        own, carried = (CATEGORIES[day.category[x]] for x in (row, day.owner[row]))
+        if day.wrong[row] and own != carried:
+            told += bool(
+                re.match(rf"its image sits with {re.escape(carried)} \(\d+ of the 10 nearest items\); its buyers", said)
+            )
+            told += f"place it with {own} (" in said
+    differing = sum(1 for x in np.flatnonzero(day.wrong) if day.category[x] != day.category[day.owner[x]])
+    assert told > 1.6 * differing
+
+
+def test_suggested_features_lead_back_to_the_carrier(day: Day, audited: tuple[Path, dict[str, Any]]) -> None:
+    table = pl.read_parquet(audited[0] / "suggested_features.parquet").filter(pl.col("modality") == "image")
+    at = {item: row for row, item in enumerate(day.ids.tolist())}
+    carrier = np.argsort(day.owner)
+    hits = []
+    for item, others, weights in zip(
+        table["item_id"], table["feature_of_ids"], table["feature_of_plan_weights"], strict=True
+    ):
+        if day.wrong[at[item]]:
+            true = day.ids[carrier[at[item]]].item()
+            hits.append(true in others)
+            assert weights.to_list() == [float(x == true) for x in others]
+    assert np.mean(hits) > 0.85
+
+
+def test_every_item_is_judged_or_named_with_the_reason(day: Day, audited: tuple[Path, dict[str, Any]]) -> None:
+    found = audited[1]["modalities"]
+    table = pl.read_parquet(audited[0] / "unjudged.parquet")
+    for name, x in found.items():
+        assert x["judged"] == int((~np.isnan(day.probability(name))).sum())
+        assert x["items"] == day.items == x["judged"] + sum(x["unjudged"].values())
+        counted = dict(table.filter(pl.col("modality") == name)["why"].value_counts().iter_rows())
+        assert counted == x["unjudged"]
+    why = dict(table.filter(pl.col("modality") == "image").select("item_id", "why").iter_rows())
+    said = {0: "no interactions", 5: "no feature", 6: "unusable feature", 8: "no feature", 20: "placeholder"}
+    assert all(why[day.ids[row].item()].startswith(text) for row, text in said.items())
+    assert found["image"]["placeholders"] == 4
+    held = pl.read_parquet(audited[0] / "placeholders.parquet")
+    assert held["item_id"].to_list() == day.ids[20:24].tolist()
+    assert held["items_in_group"].unique().to_list() == [4]
+
+
+def test_the_summary_counts_what_the_files_hold(audited: tuple[Path, dict[str, Any]]) -> None:
+    out, found = audited
+    table = pl.read_parquet(out / "suspects.parquet")
+    for name, x in found["modalities"].items():
+        listed = table.filter(pl.col("modality") == name)
+        assert x["suspects"] == len(listed)
+        assert x["expected_false"] == pytest.approx(listed["probability"].sum(), rel=1e-5)
+        assert x["expected_false"] <= x["expected_false_at_most"] <= 0.2 * x["suspects"]
+        assert x["fdr"] == 0.2 and x["top"] is None
+        assert x["hand_check"]["n"] == 40
+    assert found["labels"] is None and found["out"] == str(out)
+    assert json.loads((out / "audit.json").read_text())["modalities"] == json.loads(json.dumps(found["modalities"]))
+
+
+def test_a_hand_check_goes_out_blind_and_comes_back_as_labels(
+    day: Day, audited: tuple[Path, dict[str, Any]], tmp_path: Path
+) -> None:
+    path = audited[0] / "hand_check.csv"
+    table = pl.read_csv(path, infer_schema=False)
+    assert not {"probability", "rank", "reason"} & set(table.columns)
+    assert table["modality"].value_counts().sort("modality")["count"].to_list() == [40, 40]
+    assert table["is_mismatch"].null_count() == 80
+    again = write_audit(tmp_path / "again", day.inputs(), AuditOptions(fdr=0.2, hand_check=40))
+    assert (tmp_path / "again" / "hand_check.csv").read_bytes() == path.read_bytes()
+    assert again["modalities"] == audited[1]["modalities"]
+
+    at = {item: row for row, item in enumerate(day.ids.tolist())}
+    truth = [
+        str(bool(day.wrong[at[x.removeprefix("'")]]) and m == "image").lower()
+        for x, m in zip(table["item_id"], table["modality"], strict=True)
+    ]
+    filled = tmp_path / "filled.csv"
+    table.with_columns(pl.Series("is_mismatch", truth)).write_csv(filled)
+    found = write_audit(tmp_path / "labelled", day.inputs(), AuditOptions(fdr=0.2, labels=filled))
+    image = found["labels"]["modalities"]["image"]
+    a, n = image["agreement"], sum(t == "true" for t in truth)
+    assert (a["labelled"], a["mismatches"], a["caught"], a["missed"], a["blamed"]) == (40, n, n, 0, 0)
+    assert a["like_random"] and a["intervals_overlap"]
+    # A right estimate made surer: the rate after recalibration is nearer the truth than the probabilities' own mean.
+    p = day.probability("image")
+    judged = ~np.isnan(p)
+    true = day.wrong[judged].mean()
+    assert abs(image["recalibration"]["rate"] - true) < abs(1 - p[judged].mean() - true)
+    table = pl.read_parquet(tmp_path / "labelled" / "suspects.parquet")
+    assert table["probability_recalibrated"].null_count() == 0
+    listed = table.filter(pl.col("is_mismatch_by_hand").is_not_null() & (pl.col("modality") == "image"))
+    assert len(listed) >= n
+    page = PageText((tmp_path / "labelled" / "audit.html").read_text()).text
+    assert "Your labels against the estimate" in page and "before the labels" in page
+
+
+def test_labels_from_the_list_alone_are_called_out(day: Day, tmp_path: Path) -> None:
+    worst = [x for x in np.argsort(day.probability("image"))[:30].tolist() if day.wrong[x]]
+    pl.DataFrame(
+        {"item_id": day.ids[worst], "modality": ["image"] * len(worst), "is_mismatch": [True] * len(worst)}
+    ).write_parquet(tmp_path / "l.parquet")
+    found = write_audit(tmp_path / "out", day.inputs(), AuditOptions(labels=tmp_path / "l.parquet"))
+    agreement = found["labels"]["modalities"]["image"]["agreement"]
+    assert not agreement["like_random"] and not agreement["intervals_overlap"]
+    assert found["labels"]["modalities"]["text"] == {"labelled": 0, "agreement": None}
+    assert "not a random sample" in PageText((tmp_path / "out" / "audit.html").read_text()).text
+
+
+def test_top_lists_the_worst_whatever_their_innocence(day: Day, tmp_path: Path) -> None:
+    found = write_audit(tmp_path, day.inputs(), AuditOptions(top=3))["modalities"]
+    assert [x["suspects"] for x in found.values()] == [3, 3]
+    assert found["text"]["expected_false_share"] > 0.9
+    assert found["text"]["fdr"] is None
+
+
+def test_where_nothing_can_be_told_nothing_is_listed(tmp_path: Path) -> None:
+    blind = Day(tmp_path, identifiable=False, labels=False, integer_ids=True)
+    out = tmp_path / "out"
+    found = write_audit(out, blind.inputs(), AuditOptions(fdr=1.0, hand_check=5))
+    image, text = found["modalities"]["image"], found["modalities"]["text"]
+    assert (image["suspects"], image["judged"], image["mismatch_rate"], image["hand_check"]) == (0, 0, None, None)
+    assert image["unjudged"]["modality not identifiable"] > 300
+    assert text["suspects"] == text["judged"]
+    table = pl.read_parquet(out / "suspects.parquet")
+    assert table["item_id"].dtype == pl.Int64 and table["owner_ids"].dtype == pl.List(pl.Int64)
+    assert table["reason"][0].startswith("its text sits with “")
+    assert "nothing can be told" in PageText((out / "audit.html").read_text()).text
+
+
+def test_the_page_is_safe_and_shows_only_pictures_it_may(audited: tuple[Path, dict[str, Any]]) -> None:
+    text = (audited[0] / "audit.html").read_text()
+    page = PageText(text)
+    assert "<script" not in text and "<b>Art" not in text
+    assert NASTY in page.text and "<b>Art</b>" in page.text
+    sources = {value for tag, name, value in page.attributes if tag == "img" and name == "src"}
+    assert sources == {PICTURE, "https://pictures.example/a?b=1&c=2"}
+    assert {value for tag, name, value in page.attributes if tag == "img" and name == "loading"} == {"lazy"}
+    assert not [name for _, name, _ in page.attributes if name.startswith("on")]
+
+
+@pytest.mark.parametrize("name", ["suspects.csv", "suggested_features.csv", "hand_check.csv"])
+def test_no_cell_of_a_csv_is_a_formula(audited: tuple[Path, dict[str, Any]], name: str) -> None:
+    with (audited[0] / name).open(encoding="utf-8-sig", newline="") as stream:
+        header, *rows = csv.reader(stream)
+    text = [
+        cell for row in rows for column, cell in zip(header, row, strict=True) if column not in ("behaviour", "witness")
+    ]
+    assert any(cell.startswith("'=HYPERLINK") for cell in text)
+    assert not [cell for cell in text if cell.startswith(FORMULA)]
+
+
+def test_the_page_keeps_its_size(tmp_path: Path) -> None:
+    sizes = []
+    for items in (800, 2400):
+        write_audit(tmp_path / str(items), Day(tmp_path, items=items).inputs(), AuditOptions(fdr=0.5))
+        sizes.append((tmp_path / str(items) / "audit.html").stat().st_size)
+    assert sizes[1] < 1.1 * sizes[0] < MAX_BYTES
+
+
+def test_suspects_beyond_the_detailed_are_still_listed(
+    day: Day, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tasks.audit.findings.MOST_DETAILED", 5)
+    found = write_audit(tmp_path, day.inputs(), AuditOptions(fdr=0.2))["modalities"]["image"]
+    table = pl.read_parquet(tmp_path / "suspects.parquet").filter(pl.col("modality") == "image")
+    assert found["suspects"] == len(table) > 30
+    assert (
+        found["suspects_with_owners_searched"]
+        == 5
+        == table["reason"].drop_nulls().len()
+        == table["owner_ids"].drop_nulls().len()
+    )
+
+
+def test_bad_labels_stop_it_before_anything_is_written(day: Day, tmp_path: Path) -> None:
+    with pytest.raises(InputError):
+        write_audit(tmp_path / "out", day.inputs(), AuditOptions(labels=tmp_path / "none.csv"))
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_tables_are_empty_but_typed_without_suspects(day: Day, tmp_path: Path) -> None:
+    write_audit(tmp_path, day.inputs(), AuditOptions(top=0))
+    full = pl.read_parquet(tmp_path / "suspects.parquet")
+    assert set(pl.read_parquet(tmp_path / "placeholders.parquet")["modality"]) == {"image"}
+    assert full.is_empty() and full.schema["owner_ids"] == pl.List(pl.String)
+    assert len((tmp_path / "suspects.csv").read_text(encoding="utf-8-sig").splitlines()) == 1

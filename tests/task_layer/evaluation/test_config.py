@@ -1,0 +1,73 @@
+"""The ``[evaluation]`` table: what it says without being told, and what it refuses."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tasks.evaluation.config import CorruptionGrid, EvaluationConfig, NoiseGrid
+
+
+def test_the_default_is_the_whole_proof() -> None:
+    config = EvaluationConfig()
+    assert config.backbones == ("lightgcn", "vbpr", "lattice", "freedom", "mgcn", "smore")
+    assert config.seeds == 5
+    assert config.corruption == CorruptionGrid(kinds=("swap",), shares=(0.0, 0.2, 0.4), modalities=("all",))
+    assert config.interaction_noise.shares == (0.0,)
+    assert list(config.variant_tables) == ["raw", "rectified"]
+    assert list(config.editing_tables) == ["none"]
+    assert (config.split_column, config.shadow, config.out) == (None, None, None)
+
+
+def test_a_list_of_variants_is_the_whole_list_and_a_table_comes_on_top() -> None:
+    assert list(EvaluationConfig(variants=("smoothed",)).variant_tables) == ["smoothed"]
+    assert EvaluationConfig(variants={"few": {"affinity.num_neighbours": 5}}).variant_tables == {
+        "raw": {},
+        "rectified": {},
+        "few": {"affinity.num_neighbours": 5},
+    }
+    assert list(EvaluationConfig(editing={"light": {"pruning": 0.1}}).editing_tables) == ["none", "light"]
+
+
+def test_only_a_shadow_counts_for_the_nightly_run() -> None:
+    assert EvaluationConfig(seeds=3, backbones=("vbpr",)).shadow_parts == {}
+    training = {"vbpr": {"epochs": 3}}
+    assert (
+        EvaluationConfig(shadow="vbpr", training=training).shadow_parts != EvaluationConfig(shadow="vbpr").shadow_parts
+    )
+    assert EvaluationConfig(shadow="vbpr", seeds=3).shadow_parts == EvaluationConfig(shadow="vbpr").shadow_parts
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"seeds": 0}, "seeds: wanted at least 1, got 0"),
+        ({"workers": 0}, "workers: wanted at least 1, got 0"),
+        ({"backbones": ()}, "backbones: wanted at least one"),
+        ({"backbones": ("vbpr", "vbpr")}, "backbones: vbpr is there twice"),
+        ({"validation": 0.0}, "validation: wanted a share in (0, 1), got 0.0"),
+        ({"validation": 0.5, "test": 0.5}, "validation + test: wanted below 1, got 1.0"),
+        ({"split_column": " "}, "split_column: must not be empty"),
+        ({"variants": ("a b",)}, "variants.a b: a name is a letter"),
+        ({"editing": {}}, "editing: wanted at least one"),
+    ],
+)
+def test_what_is_refused(given: dict[str, Any], said: str) -> None:
+    with pytest.raises(ValueError) as caught:  # noqa: PT011
+        EvaluationConfig(**given)
+    assert said in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("share", "fits_features", "fits_clicks"), [(-0.1, False, False), (1.5, False, True), (float("nan"), False, False)]
+)
+def test_a_share_of_features_ends_at_one_and_one_of_clicks_does_not(
+    share: float, fits_features: bool, fits_clicks: bool
+) -> None:
+    for grid, fits in ((CorruptionGrid, fits_features), (NoiseGrid, fits_clicks)):
+        if fits:
+            assert grid(shares=(share,)).shares == (share,)
+        else:
+            with pytest.raises(ValueError, match="shares: wanted shares from 0"):
+                grid(shares=(share,))

@@ -1,0 +1,85 @@
+"""How a day is judged from its entry, its lease, the table and what a run would be made from now."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tasks.runs.day_status import Shown, judge_day, stale_reasons
+
+CATALOG, LOG = ({"digest": name, "files": 1, "bytes": 9, "newest": "2024-03-02T00:00:00+00:00"} for name in ("c", "l"))
+NOW: dict[str, Any] = {
+    "code": "0.1+aa",
+    "config": {"seed": "1", "trust": "2"},
+    "inputs": {"catalog": CATALOG, "log": LOG},
+}
+SHOWN = Shown(version=3, run_id="r", rows=9, commit={})
+ENTRY = {
+    "state": "done",
+    "run_id": "r",
+    "version": 3,
+    "stage": "plan/image",
+    "heartbeat": "2024-03-02T03:04:05.678+00:00",
+    "pid": 77,
+    "exit_code": 0,
+    "message": None,
+}
+WENT_WRONG = {"exit_code": 3, "message": "the gate refused"}
+
+
+@pytest.mark.parametrize(
+    ("changed", "held", "shown", "data", "wanted"),
+    [
+        ({}, False, SHOWN, True, ("done", "")),
+        (None, False, None, True, ("missing", "never run")),
+        (None, False, None, False, ("no-data", "no data of its own")),
+        ({}, False, None, True, ("missing", "was version 3; rolled back, or beyond publish.keep_snapshots")),
+        ({"state": "running"}, True, SHOWN, True, ("running", "at plan/image since 2024-03-02T03:04:05 UTC, pid 77")),
+        (
+            {"state": "running"},
+            False,
+            SHOWN,
+            True,
+            ("dead", "killed at plan/image, last heard of 2024-03-02T03:04:05 UTC"),
+        ),
+        ({"state": "refused"} | WENT_WRONG, False, SHOWN, True, ("refused", "exit 3: the gate refused")),
+        ({"state": "failed"} | WENT_WRONG, False, None, True, ("failed", "exit 3: the gate refused")),
+        # Whoever holds the day has not written its entry yet.
+        ({"state": "failed"} | WENT_WRONG, True, SHOWN, True, ("running", "it begins")),
+        (None, True, None, True, ("running", "it begins")),
+    ],
+)
+def test_every_state_and_why(
+    changed: dict[str, Any] | None, held: bool, shown: Shown | None, data: bool, wanted: tuple[str, str]
+) -> None:
+    entry = None if changed is None else ENTRY | changed
+    assert judge_day(entry, held=held, shown=shown, made=NOW if shown else {}, now=NOW, data=data) == wanted
+
+
+@pytest.mark.parametrize(
+    ("made", "wanted"),
+    [
+        ({}, []),
+        ({"code": "0.1+bb0123456789"}, ["code changed: 0.1+bb012345, 0.1+aa now"]),
+        ({"code": None}, ["code changed: unknown, 0.1+aa now"]),
+        ({"config": {"seed": "1", "trust": "3", "gone": "4"}}, ["config changed: gone, trust"]),
+        ({"config": None}, ["config changed"]),
+        ({"inputs": None}, []),
+        ({"inputs": {"catalog": CATALOG, "log": LOG | {"digest": "x", "files": 7}}}, ["log changed: 7 files, 1 now"]),
+        (
+            {"inputs": {"catalog": CATALOG | {"digest": "x"}, "log": LOG}},
+            ["catalog changed: written 2024-03-02T00:00:00+00:00"],
+        ),
+    ],
+)
+def test_what_is_another_now_is_named_and_what_was_not_recorded_is_not_held_against_a_day(
+    made: dict[str, Any], wanted: list[str]
+) -> None:
+    assert stale_reasons(NOW | made, NOW) == wanted
+    if wanted:
+        assert judge_day(ENTRY, held=False, shown=SHOWN, made=NOW | made, now=NOW, data=True) == ("stale", wanted[0])
+
+
+def test_inputs_that_are_gone_make_a_day_stale() -> None:
+    assert stale_reasons(NOW, NOW | {"inputs": None}) == ["its inputs are gone"]

@@ -1,0 +1,455 @@
+"""Only the files and row groups that a day needs are opened, locally and on S3, and what is wrong with one is said in one line."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from datetime import date, timedelta
+from pathlib import Path
+from typing import Any
+
+import boto3
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from moto.server import ThreadedMotoServer
+
+from tasks.errors import InputError
+from tasks.object_store import StorageUnreachableError
+from tasks.source.files import catalog_files, interaction_files, list_input
+from tasks.source.read import read_source, resolve_day
+from tasks.store.store import StageStore
+from tests.support.source_samples import (
+    DAY,
+    IDS,
+    NUM_ITEMS,
+    catalog_table,
+    instant,
+    log_table,
+    read,
+    sample,
+    source_config,
+    write,
+    write_by_day,
+)
+
+BROKEN = b"PAR1 this is no Parquet file"
+
+
+def _broken(path: Path) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(BROKEN)
+    return path
+
+
+def test_partitions_outside_the_window_are_not_opened(tmp_path: Path) -> None:
+    log = write_by_day(log_table(), tmp_path / "log", keep_column=False)
+    write(catalog_table(), tmp_path / "catalog.parquet")
+    later, earlier = (
+        _broken(log / "dt=2024-03-08" / "part-0.parquet"),
+        _broken(log / "dt=2024-03-03" / "part-0.parquet"),
+    )
+    config = source_config(tmp_path, interactions=str(log), time_column=None, lookback_days=4)
+    assert read(config, tmp_path, date(2024, 3, 7)).meta["counts"]["interactions_read"] == 16
+    for lookback, as_of, broken in ((4, date(2024, 3, 8), later), (5, date(2024, 3, 7), earlier)):
+        with pytest.raises(InputError, match=f"{broken}: cannot be read as Parquet"):
+            read(
+                source_config(tmp_path, interactions=str(log), time_column=None, lookback_days=lookback),
+                tmp_path,
+                as_of,
+            )
+
+
+def test_the_newest_snapshot_not_after_the_day_is_the_catalog(tmp_path: Path) -> None:
+    folder = tmp_path / "catalog"
+    write(catalog_table().slice(0, 6), folder / "dt=2024-03-01" / "a.parquet")
+    write(catalog_table().slice(0, 9), folder / "dt=2024-03-05" / "a.parquet")
+    _broken(folder / "dt=2024-03-06" / "a.parquet")
+    write(log_table(), tmp_path / "log.parquet")
+    config = source_config(tmp_path, catalog=str(folder), max_quarantined=0.9)
+    for day, items in ((1, 6), (4, 6), (5, 9)):
+        assert read(config, tmp_path, date(2024, 3, day)).meta["num_items"] == items
+    with pytest.raises(InputError, match="no catalog snapshot on or before 2024-02-29; the oldest is dt=2024-03-01"):
+        read(config, tmp_path, date(2024, 2, 29))
+
+
+def _wipe_row_group(path: Path, index: int) -> None:
+    """Overwrite the pages of one row group, so that reading it fails."""
+    raw, group = bytearray(path.read_bytes()), pq.read_metadata(path).row_group(index)
+    for i in range(group.num_columns):
+        column = group.column(i)
+        start = column.dictionary_page_offset or column.data_page_offset
+        raw[start : start + column.total_compressed_size] = b"\xff" * column.total_compressed_size
+    path.write_bytes(raw)
+
+
+@pytest.mark.parametrize("kind", ["timestamp[us]", "timestamp[ns]", "date32", "int32", "milliseconds"])
+def test_row_groups_outside_the_window_are_not_read(tmp_path: Path, kind: str) -> None:
+    time = log_table().column("event_time").cast(pa.timestamp("us"))
+    seconds = pa.array(time.cast(pa.int64()).to_numpy() // 1_000_000)
+    forms = {"int32": seconds.cast(pa.int32()), "milliseconds": pa.array(seconds.to_numpy() * 1_000)}
+    column = forms[kind] if kind in forms else time.cast(pa.type_for_alias(kind))
+    config = sample(tmp_path, log=log_table(event_time=column), lookback_days=3)
+    path = write(log_table(event_time=column), tmp_path / "log.parquet", row_group_size=4)
+    for index in (0, 1, 2, 3, 7, 8, 9):
+        _wipe_row_group(path, index)
+    assert read(config, tmp_path, date(2024, 3, 7)).meta["counts"]["interactions_read"] == 12
+    with pytest.raises(InputError, match=f"{path}: cannot be read as Parquet"):
+        read(config, tmp_path, date(2024, 3, 8))
+
+
+def test_any_date_can_be_the_day(tmp_path: Path) -> None:
+    ref = read(
+        sample(tmp_path, log=log_table(event_time=log_table().column("event_time").cast(pa.timestamp("ns")))),
+        tmp_path,
+        date.max,
+    )
+    assert ref.meta["counts"]["interactions_read"] == 40
+    with pytest.raises(InputError, match="no interactions left as of 0001-01-01: 0 read"):
+        read(source_config(tmp_path, lookback_days=10), tmp_path, date.min)
+
+
+def _drop(name: str) -> Callable[[Path], Any]:
+    return lambda folder: (folder / name).unlink()
+
+
+def _cut(name: str) -> Callable[[Path], Any]:
+    return lambda folder: (folder / name).write_bytes((folder / name).read_bytes()[:-20])
+
+
+def _log(**changed: Any) -> Callable[[Path], Any]:
+    return lambda folder: write(log_table(**changed), folder / "log.parquet")
+
+
+def _catalog(**changed: Any) -> Callable[[Path], Any]:
+    return lambda folder: write(catalog_table(**changed), folder / "catalog.parquet")
+
+
+def _nothing(folder: Path) -> None:
+    """Leave the sample as it is."""
+
+
+BAD: dict[str, tuple[Callable[[Path], Any], dict[str, Any], str]] = {
+    "no catalog": (_drop("catalog.parquet"), {}, r"/catalog\.parquet: no such file or folder"),
+    "no log": (_drop("log.parquet"), {}, r"/log\.parquet: no such file or folder"),
+    "other scheme": (_nothing, {"catalog": "gs://bucket/catalog"}, r"gs://bucket/catalog: only local paths and s3://"),
+    "no bucket": (_nothing, {"catalog": "s3://"}, r"names no bucket"),
+    "glob without match": (_nothing, {"catalog": "{}/none-*.parquet"}, r"none-\*\.parquet: no file matches"),
+    "empty folder": (lambda x: (x / "empty").mkdir(), {"catalog": "{}/empty"}, r"/empty: this folder holds no file"),
+    "truncated catalog": (_cut("catalog.parquet"), {}, r"/catalog\.parquet: cannot be read as Parquet"),
+    "truncated log": (_cut("log.parquet"), {}, r"/log\.parquet: cannot be read as Parquet"),
+    "empty file": (lambda x: (x / "log.parquet").write_bytes(b""), {}, r"/log\.parquet: cannot be read as Parquet"),
+    "delta table": (
+        lambda x: _broken(x / "table" / "_delta_log" / "0.json"),
+        {"catalog": "{}/table"},
+        r"/table: holds a Delta table",
+    ),
+    "no item column": (
+        _nothing,
+        {"item_column": "sku"},
+        r"/catalog\.parquet: no column 'sku' \(source\.item_column\); it has item_id, title, genres, image, text, unread",
+    ),
+    "no user column": (
+        _nothing,
+        {"user_column": "visitor"},
+        r"/log\.parquet: no column 'visitor' \(source\.user_column\); it has user_id,",
+    ),
+    "no time column": (_nothing, {"time_column": "at"}, r"/log\.parquet: no column 'at' \(source\.time_column\)"),
+    "no modality column": (
+        _nothing,
+        {"modalities": {"audio": "sound"}},
+        r"no column 'sound' \(source\.modalities\.audio\)",
+    ),
+    "no title column": (_nothing, {"title_column": "name"}, r"no column 'name' \(source\.title_column\)"),
+    "title not text": (
+        _nothing,
+        {"title_column": "image", "category_column": "genres"},
+        r"/catalog\.parquet: source\.title_column 'image' is list<.*> and cannot be shown as text",
+    ),
+    "item id a float": (
+        _catalog(item_id=np.arange(12.0)),
+        {},
+        r"source\.item_column 'item_id' is double; an id is a string or an integer",
+    ),
+    "user id a list": (_log(user_id=[["a"]] * 40), {}, r"source\.user_column 'user_id' is list<.*>; an id is"),
+    "ids unlike": (
+        _log(item_id=list(range(40))),
+        {},
+        r"'item_id' is int64, but string in the catalog; write both alike",
+    ),
+    "id beyond int64": (
+        _catalog(item_id=pa.array([2**64 - 1] * 12, pa.uint64())),
+        {},
+        r"/catalog\.parquet: source\.item_column 'item_id' holds an id",
+    ),
+    "id not UTF-8": (
+        _catalog(item_id=pa.array([b"\xff"] * 12).cast(pa.string(), safe=False)),
+        {},
+        r"/catalog\.parquet: source\.item_column .*UTF",
+    ),
+    "time a string": (
+        _log(event_time=["2024-03-01"] * 40),
+        {},
+        r"/log\.parquet: source\.time_column 'event_time' is string; wanted a timestamp",
+    ),
+    "embedding a number": (
+        _catalog(image=np.arange(12.0)),
+        {},
+        r"source\.modalities\.image 'image' is double; an embedding is a list",
+    ),
+    "embedding of text": (
+        _catalog(image=[["a"]] * 12),
+        {},
+        r"source\.modalities\.image 'image' is list<.*string>; an embedding",
+    ),
+    "no embedding at all": (
+        _catalog(image=pa.nulls(12, pa.list_(pa.float32()))),
+        {},
+        r"'image' \(source\.modalities\.image\) holds no embedding",
+    ),
+    "no row in the catalog": (
+        lambda x: write(catalog_table().slice(0, 0), x / "catalog.parquet"),
+        {},
+        r"the catalog is empty",
+    ),
+    "no id in the catalog": (
+        _catalog(item_id=pa.nulls(12, pa.string())),
+        {"max_quarantined": 1.0},
+        r"the catalog is empty: no row has",
+    ),
+    "no row in the log": (
+        lambda x: write(log_table().slice(0, 0), x / "log.parquet"),
+        {},
+        r"/log\.parquet: no interactions left .* 0 read",
+    ),
+    "nothing positive": (
+        _nothing,
+        {"positive": "rating > 9"},
+        r"no interactions left as of 2024-03-10: 40 read, 40 not positive",
+    ),
+    "no known item": (_log(item_id=["?"] * 40), {"max_quarantined": 1.0}, r"no interactions left .* 40 quarantined"),
+    "lookback without days": (
+        _nothing,
+        {"time_column": None, "lookback_days": 9},
+        r"source\.lookback_days: .*neither dt= partitions nor",
+    ),
+    "predicate broken": (_nothing, {"positive": "rating >="}, r"source\.positive: cannot understand 'rating >='"),
+    "predicate of two": (_nothing, {"positive": "rating > 1; rating > 2"}, r"source\.positive: cannot understand"),
+    "predicate without column": (_nothing, {"positive": "1 = 1"}, r"source\.positive: '1 = 1' names no column"),
+    "predicate of no such column": (
+        _nothing,
+        {"positive": "stars > 3"},
+        r"/log\.parquet: no column 'stars' \(source\.positive\); it has",
+    ),
+    "predicate not boolean": (
+        _nothing,
+        {"positive": "rating + 1"},
+        r"source\.positive: 'rating \+ 1' gives Float64, not true or false",
+    ),
+    "predicate of wrong types": (
+        _nothing,
+        {"positive": "kind > 3"},
+        r"source\.positive: 'kind > 3' cannot be applied to .*/log\.parquet",
+    ),
+    "predicate that reads a file": (
+        _nothing,
+        {"positive": "rating > (SELECT MAX(x) FROM read_csv('/etc/hostname'))"},
+        r"holds a query",
+    ),
+    "predicate that queries from": (
+        _nothing,
+        {"positive": "rating IN ( from read_csv('/etc/hostname'))"},
+        r"holds a query",
+    ),
+    "predicate with values": (_nothing, {"positive": "rating IN (values (4))"}, r"holds a query"),
+    "predicate behind odd quotes": (
+        _nothing,
+        {"positive": "kind = $$'$$ OR rating > (SELECT 4) OR kind = $$'$$"},
+        r"holds a query",
+    ),
+    "predicate behind an escape": (
+        _nothing,
+        {"positive": "kind = E'\\'' OR rating > (SELECT 4) OR kind = E'\\''"},
+        r"holds a query",
+    ),
+    "predicate with a comment": (_nothing, {"positive": "rating > 3 -- good"}, r"holds a query or a comment"),
+    "predicate with an average": (
+        _nothing,
+        {"positive": "rating > AVG(rating)"},
+        r"source\.positive: .* judge each row by itself",
+    ),
+    "predicate with a count": (
+        _nothing,
+        {"positive": "rating > COUNT(*)"},
+        r"source\.positive: .* judge each row by itself",
+    ),
+    "predicate with a window": (
+        _nothing,
+        {"positive": "SUM(rating) OVER (PARTITION BY kind) > 2"},
+        r"judge each row by itself",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_input_is_one_line_that_names_it(tmp_path: Path, case: str) -> None:
+    spoil, changed, message = BAD[case]
+    sample(tmp_path)
+    spoil(tmp_path)
+    changed = {k: v.replace("{}", str(tmp_path)) if isinstance(v, str) else v for k, v in changed.items()}
+    with pytest.raises(InputError, match=message) as caught:
+        read(source_config(tmp_path, **changed), tmp_path)
+    assert "\n" not in str(caught.value)
+    assert not list((tmp_path / "stages").glob("*"))
+
+
+def test_partitions_that_are_no_days_or_only_some(tmp_path: Path) -> None:
+    write(log_table(), tmp_path / "log" / "dt=20240301" / "a.parquet")
+    with pytest.raises(InputError, match="'dt=20240301' is no day; wanted dt=YYYY-MM-DD"):
+        list_input(str(tmp_path / "log"))
+    (tmp_path / "log" / "dt=20240301").rename(tmp_path / "log" / "dt=2024-13-01")
+    with pytest.raises(InputError, match="'dt=2024-13-01' is no day"):
+        list_input(str(tmp_path / "log"))
+    (tmp_path / "log" / "dt=2024-13-01").rename(tmp_path / "log" / "dt=2024-03-01")
+    write(log_table(), tmp_path / "log" / "stray.parquet")
+    with pytest.raises(InputError, match=r"stray\.parquet: lies outside the dt= partitions"):
+        list_input(str(tmp_path / "log"))
+
+
+def test_a_log_with_no_day_in_the_window(tmp_path: Path) -> None:
+    log = str(write_by_day(log_table(), tmp_path / "log"))
+    with pytest.raises(InputError, match="no partition up to 2024-02-01; it holds dt=2024-03-01 to dt=2024-03-10"):
+        interaction_files(log, date(2024, 2, 1), None)
+    with pytest.raises(
+        InputError, match=r"no partition up to 2024-04-01 from 2024-03-30 on \(source\.lookback_days = 3\)"
+    ):
+        interaction_files(log, date(2024, 4, 1), 3)
+    write(log_table(), tmp_path / "future" / "dt=2999-01-01" / "a.parquet")
+    with pytest.raises(InputError, match=r"every partition lies after today .*the first at dt=2999-01-01; say --as-of"):
+        resolve_day(source_config(tmp_path, interactions=str(tmp_path / "future")), None)
+
+
+def test_files_of_one_catalog_must_agree_on_the_ids(tmp_path: Path) -> None:
+    write(catalog_table(), tmp_path / "catalog" / "a.parquet")
+    write(catalog_table(item_id=list(range(NUM_ITEMS))), tmp_path / "catalog" / "b.parquet")
+    write(log_table(), tmp_path / "log.parquet")
+    with pytest.raises(
+        InputError, match=r"b\.parquet: source\.item_column 'item_id' is int64, but string in .*a\.parquet"
+    ):
+        read(source_config(tmp_path, catalog=str(tmp_path / "catalog")), tmp_path)
+
+
+@pytest.mark.parametrize("how", ["vanishes", "is overwritten", "grows", "shrinks"])
+def test_a_file_that_changes_while_it_is_read(tmp_path: Path, how: str) -> None:
+    config, path = sample(tmp_path), tmp_path / "catalog.parquet"
+
+    def interfere(what: str, done: int, total: int) -> None:
+        if what.startswith("reading item ids") and done == total and path.exists():
+            rows = {"grows": [0, *range(NUM_ITEMS)], "shrinks": [0, 1]}.get(how, list(range(NUM_ITEMS)))
+            path.unlink() if how == "vanishes" else write(catalog_table(title=["other"] * NUM_ITEMS).take(rows), path)
+
+    with pytest.raises(InputError, match=rf"{path}: (vanished|was overwritten).*run again"):
+        read_source(config, DAY, StageStore(tmp_path / "stages"), interfere)
+    assert not list((tmp_path / "stages").glob("*"))
+
+
+@pytest.fixture(scope="module")
+def s3() -> Iterator[Any]:
+    """A client of a real HTTP server that speaks S3, which the AWS environment points to."""
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0)
+    server.start()
+    host, port = server.get_host_and_port()
+    with pytest.MonkeyPatch.context() as patch:
+        environment = {
+            "AWS_ACCESS_KEY_ID": "who",
+            "AWS_SECRET_ACCESS_KEY": "very-secret",
+            "AWS_DEFAULT_REGION": "eu-central-1",
+        }
+        for name, value in (environment | {"AWS_ENDPOINT_URL": f"http://{host}:{port}"}).items():
+            patch.setenv(name, value)
+        client = boto3.client("s3")
+        client.create_bucket(Bucket="shop", CreateBucketConfiguration={"LocationConstraint": "eu-central-1"})
+        yield client
+    server.stop()
+
+
+def _upload(client: Any, folder: Path, prefix: str) -> None:
+    for path in sorted(x for x in folder.rglob("*") if x.is_file()):
+        client.upload_file(str(path), "shop", f"{prefix}/{path.relative_to(folder)}")
+
+
+def test_s3_gives_what_local_files_give(tmp_path: Path, s3: Any) -> None:
+    config = sample(tmp_path / "data", positive="rating >= 4", title_column="title")
+    local = read(config, tmp_path, date(2024, 3, 7))
+    write_by_day(log_table(), tmp_path / "data" / "log")
+    _broken(tmp_path / "data" / "log" / "dt=2024-03-08" / "part-0.parquet")
+    _upload(s3, tmp_path / "data", "a")
+    s3.put_object(Bucket="shop", Key="a/log/dt=2024-03-01_$folder$", Body=b"")
+    for log in ("log.parquet", "log/", "log/dt=2024-03-0[1-7]/*.parquet"):
+        remote = source_config(
+            "s3://shop/a", interactions=f"s3://shop/a/{log}", positive="rating >= 4", title_column="title"
+        )
+        assert read(remote, tmp_path, date(2024, 3, 7)).digest == local.digest
+    assert resolve_day(source_config("s3://shop/a", interactions="s3://shop/a/log"), None) == DAY
+
+
+def test_an_object_written_anew_is_read_again(tmp_path: Path, s3: Any) -> None:
+    sample(tmp_path / "data")
+    _upload(s3, tmp_path / "data", "b")
+    first = read(source_config("s3://shop/b"), tmp_path)
+    assert read(source_config("s3://shop/b"), tmp_path) == first
+    write(log_table().slice(1), tmp_path / "data" / "log.parquet")
+    _upload(s3, tmp_path / "data", "b")
+    assert read(source_config("s3://shop/b"), tmp_path).meta["counts"]["interactions_read"] == 39
+
+
+def test_what_is_wrong_on_s3_is_one_line(tmp_path: Path, s3: Any) -> None:
+    for uri in ("s3://shop/none", "s3://shop/none/*.parquet", "s3://nobucket/catalog", "s3://nobucket/*.parquet"):
+        with pytest.raises(InputError) as caught:
+            read(source_config("s3://shop/none", catalog=uri), tmp_path)
+        assert uri in str(caught.value)
+        assert "\n" not in str(caught.value)
+        assert "secret" not in str(caught.value)
+
+
+def test_an_endpoint_that_does_not_answer_is_worth_a_retry(monkeypatch: pytest.MonkeyPatch, s3: Any) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", "http://127.0.0.1:9")
+    with pytest.raises(StorageUnreachableError, match=r"s3://shop/c: the object store did not answer"):
+        catalog_files("s3://shop/c", DAY)
+
+
+@pytest.mark.parametrize(
+    ("changed", "key"),
+    [
+        ({"catalog": ""}, "catalog"),
+        ({"interactions": " "}, "interactions"),
+        ({"item_column": ""}, "item_column"),
+        ({"user_column": ""}, "user_column"),
+        ({"time_column": ""}, "time_column"),
+        ({"positive": ""}, "positive"),
+        ({"title_column": ""}, "title_column"),
+        ({"lookback_days": 0}, "lookback_days"),
+        ({"max_quarantined": 1.1}, "max_quarantined"),
+        ({"modalities": {}}, "modalities"),
+        ({"modalities": {"2d": "x"}}, r"modalities\.2d"),
+        ({"modalities": {"image": ""}}, r"modalities\.image"),
+        ({"modalities": {"Item_ID": "x"}}, r"modalities\.Item_ID"),
+        ({"modalities": {"image": "x", "image_trust": "y"}}, r"modalities\.image_trust"),
+        ({"modalities": {"image": "x", "Image": "y"}}, r"modalities\.Image"),
+    ],
+)
+def test_config_errors_name_the_key(changed: dict[str, Any], key: str) -> None:
+    with pytest.raises(ValueError, match=f"^{key}: "):
+        source_config("/data", **changed)
+
+
+def test_the_window_takes_whole_days(tmp_path: Path) -> None:
+    edges = [
+        instant(5, 0) - timedelta(microseconds=1),
+        instant(5, 0),
+        instant(8, 0) - timedelta(microseconds=1),
+        instant(8, 0),
+    ]
+    log = pa.table({"user_id": ["a", "b", "c", "d"], "item_id": IDS[:4], "event_time": edges})
+    ref = read(sample(tmp_path, log=log, lookback_days=3), tmp_path, date(2024, 3, 7))
+    assert ref.array("items").tolist() == [1, 2]

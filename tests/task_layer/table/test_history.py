@@ -1,0 +1,269 @@
+"""Versions, rolling back, and what the sweep deletes and never deletes."""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+from pathlib import Path
+
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from deltalake import DeltaTable
+
+from tasks.errors import InputError
+from tasks.store.store import Ref
+from tasks.table import cleanup as table_sweep
+from tasks.table import log as table_log
+from tasks.table.cleanup import sweep_table
+from tasks.table.history import list_versions, roll_back
+from tasks.table.publish import PublishConfig, find_published
+from tests.support.publish_support import FACTS, data_files, identity, log_files, make_refs, publish, shown
+
+DAYS = ("2024-03-01", "2024-03-02", "2024-03-03")
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> PublishConfig:
+    return PublishConfig(uri=str(tmp_path / "table"))
+
+
+@pytest.fixture
+def refs(tmp_path: Path) -> tuple[Ref, Ref]:
+    return make_refs(tmp_path / "stages")
+
+
+def age(uri: str, hours: float) -> None:
+    """Make every file of a local table look that much older."""
+    for path in Path(uri).rglob("*"):
+        if path.is_file():
+            os.utime(path, (time.time() - hours * 3600,) * 2)
+
+
+def test_versions_say_what_each_commit_was(config: PublishConfig, refs: tuple[Ref, Ref]) -> None:
+    with pytest.raises(InputError, match="no table at"):
+        list_versions(config)
+    publish(config, refs, DAYS[0])
+    publish(config, refs, DAYS[1])
+    publish(config, refs, DAYS[0], seed=1)
+    roll_back(config, 1)
+    found = list_versions(config)
+    assert [x["version"] for x in found] == [3, 2, 1, 0]
+    assert [x["operation"] for x in found] == ["rollback", "publish", "publish", "publish"]
+    assert [x["current"] for x in found] == [True, False, False, False]
+    assert [x["run_id"] for x in found] == [
+        None,
+        identity(DAYS[0], 1).run_id,
+        identity(DAYS[1]).run_id,
+        identity(DAYS[0]).run_id,
+    ]
+    assert [x["days"] for x in found] == [list(DAYS[:2])] * 3 + [[DAYS[0]]]
+    assert all(x["restorable"] for x in found)
+    assert found[0]["restored_version"] == 1
+    assert found[1]["modalities"] == FACTS["modalities"]
+    assert (found[1]["rows"], found[1]["as_of"]) == (50, DAYS[0])
+    assert found[1]["timestamp"].endswith("+00:00")
+    assert found[0]["timestamp"] >= found[1]["timestamp"]
+
+
+def test_a_rollback_shows_exactly_the_old_version(config: PublishConfig, refs: tuple[Ref, Ref]) -> None:
+    publish(config, refs, DAYS[0])
+    publish(config, refs, DAYS[1])
+    old = pl.scan_delta(config.uri).collect()
+    publish(config, refs, DAYS[1], seed=1)
+    publish(config, refs, DAYS[2])
+    done = roll_back(config, 1)
+    assert (done.version, done.published, done.as_of, done.run_id, done.rows) == (
+        4,
+        True,
+        DAYS[1],
+        identity(DAYS[1]).run_id,
+        50,
+    )
+    assert pl.scan_delta(config.uri).collect().sort("as_of", "item_id").equals(old.sort("as_of", "item_id"))
+    assert shown(config.uri, version=3)[DAYS[1]] == {identity(DAYS[1], 1).run_id}
+    again = roll_back(config, 1)
+    assert (again.version, again.published) == (4, False)
+    assert not roll_back(config, 4).published
+    assert DeltaTable(config.uri).version() == 4
+
+
+def test_after_a_rollback_a_run_is_judged_by_what_is_visible(config: PublishConfig, refs: tuple[Ref, Ref]) -> None:
+    publish(config, refs, DAYS[0])
+    publish(config, refs, DAYS[0], seed=1)
+    publish(config, refs, DAYS[1])
+    roll_back(config, 0)
+    assert find_published(config, identity(DAYS[0])) is not None
+    assert find_published(config, identity(DAYS[0], 1)) is None
+    assert find_published(config, identity(DAYS[1])) is None
+    before = data_files(config.uri)
+    assert publish(config, refs, DAYS[1]).version == 4
+    after = data_files(config.uri)
+    assert before.items() <= after.items()
+    assert len(after) == len(before) + 1
+    assert sorted(set(after) - set(before))[0].endswith("-01-00000.parquet")
+    assert shown(config.uri, version=2) == shown(config.uri) | {DAYS[0]: {identity(DAYS[0], 1).run_id}}
+
+
+def test_a_rollback_brings_back_the_schema(tmp_path: Path, config: PublishConfig) -> None:
+    publish(config, make_refs(tmp_path / "a", widths={"image": 4}), DAYS[0])
+    publish(config, make_refs(tmp_path / "b", widths={"image": 4, "text": 2}), DAYS[1])
+    roll_back(config, 0)
+    assert pl.scan_delta(config.uri).collect().columns == [
+        "as_of",
+        "item_id",
+        "image",
+        "image_trust",
+        "image_status",
+        "run_id",
+    ]
+
+
+def test_a_version_that_is_not_there_or_was_swept_is_refused(config: PublishConfig, refs: tuple[Ref, Ref]) -> None:
+    publish(config, refs, DAYS[0])
+    publish(config, refs, DAYS[0], seed=1)
+    for wrong in (-1, 2, 99):
+        with pytest.raises(InputError, match=rf"--to {wrong}: .* has 0 to 1"):
+            roll_back(config, wrong)
+    now = PublishConfig(uri=config.uri, vacuum_after_hours=0)
+    assert len(sweep_table(now)) == 1
+    with pytest.raises(InputError, match="1 of that version's 1 files are gone"):
+        roll_back(now, 0)
+    assert [x["restorable"] for x in list_versions(now)] == [True, False]
+    assert DeltaTable(config.uri).version() == 1
+
+
+def test_the_sweep_goes_by_age_and_makes_no_commit(config: PublishConfig, refs: tuple[Ref, Ref]) -> None:
+    for day in DAYS[:2]:
+        publish(config, refs, day)
+    publish(config, refs, DAYS[0], seed=1)
+    root = Path(config.uri)
+    orphans = [
+        "as_of=2024-03-01/part-x.parquet",
+        "as_of=2024-03-01/.part-y.parquet.77-ab.tmp",
+        "as_of=2024-03-02/part-z.parquet#1",
+    ]
+    orphans += ["_delta_log/00000000000000000003.json#1", "as_of=2023-01-01/part-old.parquet"]
+    kept = ["as_of=2024-03-01/notes.txt", "README.md", "_delta_log/_last_checkpoint.md"]
+    for name in orphans + kept:
+        (root / name).parent.mkdir(exist_ok=True)
+        (root / name).write_text("x")
+    assert sweep_table(config) == []
+    age(config.uri, 200)
+    # The file that the third commit dropped is old, but it was visible until a moment ago.
+    assert sorted(sweep_table(config)) == sorted(orphans)
+    assert not (root / "as_of=2023-01-01").exists()
+    assert all((root / name).exists() for name in kept)
+    assert shown(config.uri, version=1) == {day: {identity(day).run_id} for day in DAYS[:2]}
+    [dropped] = sweep_table(PublishConfig(uri=config.uri, vacuum_after_hours=0))
+    assert dropped.startswith("as_of=2024-03-01/part-2024-03-01-")
+    assert DeltaTable(config.uri).version() == 2
+    assert sorted(shown(config.uri)) == list(DAYS[:2])
+    assert sweep_table(PublishConfig(uri=config.uri, vacuum_after_hours=0)) == []
+
+
+@pytest.mark.parametrize("hours", [-400.0, 400.0])
+def test_one_commit_by_a_wrong_clock_does_not_hide_what_was_dropped_lately(
+    config: PublishConfig, refs: tuple[Ref, Ref], monkeypatch: pytest.MonkeyPatch, hours: float
+) -> None:
+    monkeypatch.setattr(table_log, "_READERS", 2)
+    for seed in range(4):
+        publish(config, refs, DAYS[0], seed)
+    age(config.uri, 200)
+    commit = Path(config.uri) / "_delta_log" / f"{2:020d}.json"
+    commit.write_text(
+        re.sub(r'("timestamp":)(\d+)', lambda x: f"{x[1]}{int(x[2]) + int(hours * 3_600_000)}", commit.read_text())
+    )
+    assert sweep_table(config) == []
+    assert [x["restorable"] for x in list_versions(config)] == [True] * 4
+    assert [x["version"] for x in list_versions(config)] == [3, 2, 1, 0]
+
+
+def test_a_clock_that_jumps_ahead_costs_the_past_and_never_what_is_shown(
+    config: PublishConfig, refs: tuple[Ref, Ref]
+) -> None:
+    for seed in range(2):
+        publish(config, refs, DAYS[0], seed)
+    age(config.uri, 10_000)
+    for commit in (Path(config.uri) / "_delta_log").glob("*.json"):
+        commit.write_text(
+            re.sub(r'("\w*[tT]imestamp":)(\d+)', lambda x: f"{x[1]}{int(x[2]) - 36_000_000_000}", commit.read_text())
+        )
+    assert len(sweep_table(config)) == 1
+    assert shown(config.uri) == {DAYS[0]: {identity(DAYS[0], 1).run_id}}
+    assert [x["restorable"] for x in list_versions(config)] == [True, False]
+
+
+def test_a_reader_of_a_version_goes_on_beside_publishers_and_sweeps(
+    config: PublishConfig, refs: tuple[Ref, Ref]
+) -> None:
+    for day in DAYS[:2]:
+        publish(config, refs, day)
+    opened = DeltaTable(config.uri)
+    batches = opened.to_pyarrow_dataset().to_batches(batch_size=10)
+    first = next(iter(batches))
+    wanted = {day: {identity(day).run_id} for day in DAYS[:2]}
+    for seed in (1, 2):
+        for day in DAYS[:2]:
+            publish(config, refs, day, seed)
+            assert sweep_table(config) == []
+    rest = pa.Table.from_batches([first, *batches])
+    assert len(rest) == 100 and set(rest["run_id"].to_pylist()) == {identity(day).run_id for day in DAYS[:2]}
+    assert shown(config.uri, version=1) == wanted
+    # Whoever asks for no patience at all gets an error, and never a mix.
+    sweep_table(PublishConfig(uri=config.uri, vacuum_after_hours=0))
+    with pytest.raises((FileNotFoundError, OSError)):
+        opened.to_pyarrow_table()
+    assert shown(config.uri) == {day: {identity(day, 2).run_id} for day in DAYS[:2]}
+
+
+def test_a_sweep_before_the_first_commit_takes_only_what_is_old(config: PublishConfig) -> None:
+    assert sweep_table(config) == []
+    left = Path(config.uri) / "as_of=2024-03-01" / "part-x.parquet"
+    left.parent.mkdir(parents=True)
+    left.write_text("x")
+    assert sweep_table(config) == []
+    age(config.uri, 169)
+    assert sweep_table(config) == ["as_of=2024-03-01/part-x.parquet"]
+
+
+def test_the_log_is_summed_up_and_no_version_is_lost(
+    config: PublishConfig, refs: tuple[Ref, Ref], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(table_sweep, "CHECKPOINT_EVERY", 2)
+    for seed in range(5):
+        publish(config, refs, DAYS[0], seed)
+        sweep_table(config)
+    assert {x for x in log_files(config.uri) if "checkpoint" in x} == {
+        "_last_checkpoint",
+        f"{2:020d}.checkpoint.parquet",
+        f"{4:020d}.checkpoint.parquet",
+    }
+    assert len(list_versions(config)) == 5
+    assert find_published(config, identity(DAYS[0], 4)) is not None
+    assert roll_back(config, 1).run_id == identity(DAYS[0], 1).run_id
+    assert find_published(config, identity(DAYS[0], 1)) is not None
+
+
+def test_a_log_that_another_tool_cleaned_still_lists_and_sweeps(config: PublishConfig, refs: tuple[Ref, Ref]) -> None:
+    for seed in range(3):
+        publish(config, refs, DAYS[0], seed)
+    publish(config, refs, DAYS[1])
+    DeltaTable(config.uri).create_checkpoint()
+    for version in range(3):
+        (Path(config.uri) / "_delta_log" / f"{version:020d}.json").unlink()
+    [only] = list_versions(config)
+    assert (only["version"], only["days"], only["restorable"]) == (3, list(DAYS[:2]), True)
+    sweep_table(PublishConfig(uri=config.uri, vacuum_after_hours=0))
+    assert shown(config.uri) == {DAYS[0]: {identity(DAYS[0], 2).run_id}, DAYS[1]: {identity(DAYS[1]).run_id}}
+    assert len(data_files(config.uri)) == 2
+
+
+def test_pyarrow_reads_a_published_file_by_itself(config: PublishConfig, refs: tuple[Ref, Ref]) -> None:
+    publish(config, refs, DAYS[0])
+    [path] = data_files(config.uri)
+    assert pq.read_table(f"{config.uri}/{path}", partitioning="hive").schema.field("image").type == pa.list_(
+        pa.field("element", pa.float32())
+    )

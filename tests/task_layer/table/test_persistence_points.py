@@ -1,0 +1,38 @@
+"""Killed or failed at the points where it persists, a night's end leaves the old version or the new one, and a rerun converges."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.support.faults import CLASSES, DEATH, Nursery, needs_strace
+from tests.support.persistence import all_faults, disturbed, scenes
+
+NAMES = ("rename", "link")
+EVERY = 40
+
+
+@needs_strace
+def test_a_night_disturbed_where_it_persists(nursery: Nursery, tmp_path_factory: pytest.TempPathFactory) -> None:
+    seen, broken = set(), []
+    for scene in scenes(tmp_path_factory.mktemp("scenes"), nursery):
+        seen |= {x.kind for x in scene.points}
+        wanted = all_faults(scene)
+        deaths = [x for x in wanted if x[1] == DEATH and x[0].kind in NAMES and scene.name == "later night"]
+        outcomes, found = disturbed(scene, deaths + [x for x in wanted if x not in deaths][::EVERY])
+        broken += found
+        assert {x.landed for x in outcomes} == {False, True}, f"{scene.name}: all points lie on one side of the commit"
+    assert seen == {*CLASSES}
+    assert not broken, "\n".join(broken)
+
+
+@needs_strace
+@pytest.mark.slow
+def test_a_night_disturbed_at_every_point_where_it_persists(
+    nursery: Nursery, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    broken = []
+    for scene in scenes(tmp_path_factory.mktemp("scenes"), nursery):
+        outcomes, found = disturbed(scene, all_faults(scene))
+        broken += found
+        assert len(outcomes) + len(found) == len(all_faults(scene)) > 80
+    assert not broken, "\n".join(broken)

@@ -1,0 +1,228 @@
+"""Publishers that are killed, raced, starved of disk: readers see the old version or the new one, and a rerun ends the same."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+from deltalake import DeltaTable
+
+from tasks.errors import StorageError, TableHeldError
+from tasks.runs.identity import RunSettings, save_summary
+from tasks.store.store import Ref
+from tasks.table.cleanup import sweep_table
+from tasks.table.history import list_versions
+from tasks.table.publish import PublishConfig
+from tasks.table.trend import record_run, trend_entry
+from tests.support.faults import Ended, Nursery, needs_strace, stop_after
+from tests.support.publish_machine import on_link
+from tests.support.publish_support import (
+    command,
+    data_files,
+    identity,
+    log_files,
+    make_refs,
+    plain,
+    publish,
+    shown,
+    start,
+)
+from tests.support.small_disk import small_disk
+
+DAYS = ("2024-03-01", "2024-03-02")
+
+
+def wait_for(what: Path, pattern: str, process: subprocess.Popen[str]) -> None:
+    """Until a file of this pattern lies under ``what``, or the process ended."""
+    while process.poll() is None and not any(what.glob(pattern)):
+        time.sleep(0.001)
+
+
+def test_a_publisher_killed_while_it_writes_leaves_the_old_version_and_a_rerun_converges(tmp_path: Path) -> None:
+    small, large = (
+        make_refs(tmp_path / "a", widths={"image": 256}),
+        make_refs(tmp_path / "b", items=60_000, widths={"image": 256}),
+    )
+    killed, whole = (PublishConfig(uri=str(tmp_path / name), rows_per_file=20_000) for name in ("killed", "whole"))
+    publish(killed, small, DAYS[0])
+    process = start(command(killed, large, DAYS[1]))
+    wait_for(Path(killed.uri), "as_of=2024-03-02/.part-*-00001.parquet.*.tmp", process)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    assert process.returncode == -signal.SIGKILL
+    assert [x for x in data_files(killed.uri) if x.endswith(".tmp")]
+    assert shown(killed.uri) == {DAYS[0]: {identity(DAYS[0]).run_id}}
+    assert publish(killed, large, DAYS[1]).version == 1
+    assert shown(killed.uri) == {day: {identity(day).run_id} for day in DAYS}
+    sweep_table(PublishConfig(uri=killed.uri, vacuum_after_hours=0))
+    publish(whole, small, DAYS[0])
+    publish(whole, large, DAYS[1])
+    assert data_files(killed.uri) == data_files(whole.uri)
+
+
+def overtaken(nursery: Nursery, config: PublishConfig, refs: tuple[Ref, Ref], day: str, seed: int) -> Ended:
+    """Publish the first day's run 1 in a process that another publisher overtakes just before its commit gets its name."""
+    # Flushed were a file, its folder, and the commit.
+    job = nursery.start("publish_alone", {"uri": config.uri}, plain(refs), DAYS[0], 1, strace=stop_after("fsync", 3))
+    job.wait_until_stopped()
+    assert any(Path(config.uri).glob(f".commit-*/_delta_log/{1:020d}.json"))
+    assert publish(config, refs, day, seed).version == 1
+    job.go_on()
+    return job.wait()
+
+
+@needs_strace
+@pytest.mark.parametrize("day", DAYS)
+def test_a_publisher_that_loses_the_race_says_so_and_leaves_nothing_behind(
+    nursery: Nursery, tmp_path: Path, day: str
+) -> None:
+    refs, config = make_refs(tmp_path / "stages"), PublishConfig(uri=str(tmp_path / "table"))
+    publish(config, refs, DAYS[0])
+    ended = overtaken(nursery, config, refs, day, 2)
+    assert ended.code == TableHeldError.exit_code, ended.said
+    assert re.fullmatch(rf"table {config.uri}: another run committed .* run it again\n", ended.said)
+    assert shown(config.uri) == {DAYS[0]: {identity(DAYS[0]).run_id}} | {day: {identity(day, 2).run_id}}
+    assert {x["run_id"] for x in list_versions(config)} == {identity(DAYS[0]).run_id, identity(day, 2).run_id}
+    assert len(data_files(config.uri)) == 2
+    assert len(log_files(config.uri)) == 2
+
+
+def test_a_loser_is_not_taken_for_an_old_version_that_had_files_of_its_names(tmp_path: Path) -> None:
+    refs, config = make_refs(tmp_path / "stages"), PublishConfig(uri=str(tmp_path / "table"))
+    for seed in (1, 0):
+        publish(config, refs, DAYS[0], seed)
+    sweep_table(PublishConfig(uri=config.uri, vacuum_after_hours=0))
+    on_link.append(lambda: publish(config, refs, DAYS[1], 0))
+    with pytest.raises(TableHeldError, match="another run committed"):
+        publish(config, refs, DAYS[0], 1)
+    assert shown(config.uri) == {day: {identity(day, 0).run_id} for day in DAYS}
+
+
+@needs_strace
+def test_two_publishers_of_the_very_same_run_write_at_the_same_time(nursery: Nursery, tmp_path: Path) -> None:
+    refs, config = make_refs(tmp_path / "stages"), PublishConfig(uri=str(tmp_path / "table"))
+    publish(config, refs, DAYS[0])
+    # The first one stops between flushing its file and naming it, the folder of the day being new, and there the second one passes it.
+    job = nursery.start("publish_alone", {"uri": config.uri}, plain(refs), DAYS[1], 0, strace=stop_after("fsync", 2))
+    job.wait_until_stopped()
+    assert any(Path(config.uri).glob(f"as_of={DAYS[1]}/.part-*.tmp"))
+    assert publish(config, refs, DAYS[1]).version == 1
+    job.go_on()
+    ended = job.wait()
+    assert ended.code in (0, TableHeldError.exit_code), ended.said
+    assert "failed" not in ended.said
+    assert DeltaTable(config.uri).version() == 1
+    assert shown(config.uri) == {day: {identity(day).run_id} for day in DAYS}
+    assert len(data_files(config.uri)) == 2
+
+
+@needs_strace
+def test_a_publisher_that_fails_leaves_the_files_that_another_published_of_the_same_run(
+    nursery: Nursery, tmp_path: Path
+) -> None:
+    refs, config = make_refs(tmp_path / "stages"), PublishConfig(uri=str(tmp_path / "table"), rows_per_file=30)
+    publish(config, refs, DAYS[0])
+    # Where a disk takes no locks: before the second file gets its name another publishes the day, and then it cannot get it.
+    slow = [*stop_after("fsync", 4), "-e", "trace=fsync,rename", "-e", "inject=rename:error=EIO:when=2"]
+    job = nursery.start("publish_alone", {"uri": config.uri, "rows_per_file": 30}, plain(refs), DAYS[1], 0, strace=slow)
+    job.wait_until_stopped()
+    assert any(Path(config.uri).glob(f"as_of={DAYS[1]}/.part-*-00001.parquet.*.tmp"))
+    assert publish(config, refs, DAYS[1]).version == 1
+    job.go_on()
+    ended = job.wait()
+    assert (ended.code, ended.injected) == (1, 1), ended.said
+    assert shown(config.uri) == {day: {identity(day).run_id} for day in DAYS}
+    assert DeltaTable(config.uri).count() == 100
+    assert len(data_files(config.uri)) == 4
+
+
+@needs_strace
+def test_two_publishers_of_the_very_same_run_end_as_one(nursery: Nursery, tmp_path: Path) -> None:
+    refs, config = make_refs(tmp_path / "stages"), PublishConfig(uri=str(tmp_path / "table"))
+    publish(config, refs, DAYS[0])
+    ended = overtaken(nursery, config, refs, DAYS[0], 1)
+    assert ended.code == 0, ended.said
+    assert DeltaTable(config.uri).version() == 1
+    assert shown(config.uri) == {DAYS[0]: {identity(DAYS[0], 1).run_id}}
+
+
+def test_publishers_without_a_lock_never_mix_their_rows(nursery: Nursery, tmp_path: Path) -> None:
+    refs, config = (
+        make_refs(tmp_path / "stages", items=2000),
+        PublishConfig(uri=str(tmp_path / "table"), rows_per_file=300),
+    )
+    publish(config, refs, DAYS[1])
+    given = {"uri": config.uri, "rows_per_file": 300}, plain(refs), DAYS[0]
+    ends = [job.wait() for job in [nursery.start("publish_alone", *given, seed) for seed in range(3)]]
+    codes = [x.code for x in ends]
+    assert {0} <= set(codes) <= {0, TableHeldError.exit_code}, ends
+    landed = {identity(DAYS[0], seed).run_id for seed, code in enumerate(codes) if code == 0}
+    found = shown(config.uri)
+    assert found[DAYS[1]] == {identity(DAYS[1]).run_id}
+    assert len(found[DAYS[0]]) == 1
+    assert found[DAYS[0]] <= landed
+    assert DeltaTable(config.uri).version() == len(landed)
+    assert DeltaTable(config.uri).count() == 4000
+
+
+@pytest.mark.parametrize("limit", [40_000, 600])
+def test_a_full_disk_is_one_clear_line_and_leaves_the_old_version(
+    nursery: Nursery, tmp_path: Path, refs_of_two_sizes: tuple[tuple[Ref, Ref], ...], limit: int
+) -> None:
+    small, large = refs_of_two_sizes
+    config = PublishConfig(uri=str(tmp_path / "table"))
+    publish(config, small, DAYS[0])
+    before = data_files(config.uri), log_files(config.uri)
+    ended = nursery.run("publish_alone", {"uri": config.uri}, plain(large), DAYS[1], 0, limit)
+    assert ended.code == 1
+    wanted = rf"table {config.uri}: writing the rows failed: .*File too large.*; nothing was published; .* run again\n"
+    assert re.fullmatch(wanted, ended.said)
+    assert (data_files(config.uri), log_files(config.uri)) == before
+    assert shown(config.uri) == {DAYS[0]: {identity(DAYS[0]).run_id}}
+
+
+def fill(disk: Path, left: int) -> Path:
+    """Leave that many bytes of a disk."""
+    free, ballast = os.statvfs(disk), disk / "ballast"
+    ballast.write_bytes(bytes(free.f_bavail * free.f_frsize - left))
+    return ballast
+
+
+@pytest.mark.parametrize("left", [0, 8 << 10, 64 << 10])
+def test_a_disk_without_room_stops_every_step_of_a_nights_end_until_it_has(
+    tmp_path: Path, refs_of_two_sizes: tuple[tuple[Ref, Ref], ...], left: int
+) -> None:
+    small, large = refs_of_two_sizes
+    with small_disk(tmp_path / "disk", "4m") as disk:
+        config, kept = PublishConfig(uri=str(disk / "table")), RunSettings(folder=str(disk / "runs"))
+        summary = {"run_id": "20240302-000000000000", "note": "x" * 100_000}
+        check = {"name": "x" * 100_000, "value": 0, "rule": "", "bound": 0, "passed": True, "blocking": True}
+        entry = trend_entry(identity(DAYS[1]), "published", 1, {}, [check])
+        publish(config, small, DAYS[0])
+        before = data_files(config.uri), log_files(config.uri)
+        ballast = fill(disk, left)
+        for step, said in (
+            (lambda: publish(config, large, DAYS[1]), "writing the rows failed: "),
+            (lambda: record_run(config, entry), "recording the run in its trend failed: "),
+            (lambda: save_summary(kept, summary), "summary: writing "),
+        ):
+            with pytest.raises(StorageError, match=f"{said}.*No space left on device") as error:
+                step()
+            assert "\n" not in str(error.value)
+        assert (data_files(config.uri), log_files(config.uri)) == before
+        assert not [x for x in disk.rglob("*") if x.name.endswith(".tmp") or ".tmp-" in x.name or ".commit-" in x.name]
+        ballast.unlink()
+        assert publish(config, large, DAYS[1]).version == 1
+        assert record_run(config, entry)
+        assert save_summary(kept, summary).exists()
+        assert shown(config.uri) == {day: {identity(day).run_id} for day in DAYS}
+
+
+@pytest.fixture
+def refs_of_two_sizes(tmp_path: Path) -> tuple[tuple[Ref, Ref], ...]:
+    return make_refs(tmp_path / "a"), make_refs(tmp_path / "b", items=5000)

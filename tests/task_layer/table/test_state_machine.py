@@ -1,0 +1,30 @@
+"""Any order of what can happen to a table, held against a model (``publish_machine``)."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import HealthCheck, Phase, settings
+from hypothesis.stateful import run_state_machine_as_test
+
+from tests.support.faults import Nursery
+from tests.support.publish_machine import Publishing
+
+
+def play(nursery: Nursery, examples: int, steps: int) -> None:
+    Publishing.nursery = nursery
+    checks = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much]
+    # Explaining a failure replays it for minutes.
+    phases = [Phase.explicit, Phase.reuse, Phase.generate, Phase.shrink]
+    found = settings(
+        max_examples=examples, stateful_step_count=steps, deadline=None, suppress_health_check=checks, phases=phases
+    )
+    run_state_machine_as_test(Publishing, settings=found)
+
+
+def test_any_order_of_events_leaves_what_the_model_says(nursery: Nursery) -> None:
+    play(nursery, examples=12, steps=12)
+
+
+@pytest.mark.slow
+def test_any_long_order_of_events_leaves_what_the_model_says(nursery: Nursery) -> None:
+    play(nursery, examples=100, steps=30)
