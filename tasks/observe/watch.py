@@ -1,4 +1,4 @@
-"""A run as those see it who were asleep: its log, its counters and metrics, its lineage, and an event when it ended badly.
+"""A run as those see it who were asleep: its log, its counters and metrics, and an event when it ended badly.
 
 Whatever of that fails is a warning in the log: watching never fails a run.
 """
@@ -6,12 +6,11 @@ Whatever of that fails is a warning in the log: watching never fails a run.
 from __future__ import annotations
 
 import logging
-import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import date
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from tasks.errors import GateRefusedError, InputError, RectifierError, TableHeldError, exit_code_of
 from tasks.masking import masked
@@ -29,11 +28,7 @@ from tasks.store.peak_memory import peak_memory_bytes
 from tasks.store.run_context import RunContext, bind_run, current_stage
 from tasks.table.config import PublishConfig
 
-if TYPE_CHECKING:
-    from tasks.observe.lineage import Lineage
-
 T = TypeVar("T")
-LINEAGE = ("OPENLINEAGE_URL", "OPENLINEAGE_CONFIG", "OPENLINEAGE__TRANSPORT__TYPE")
 
 
 @contextmanager
@@ -48,28 +43,12 @@ def watch_run(config: WatchConfig, as_of: date | None, *, flow_run_id: str | Non
     with bind_run(run), run_log(run):
         started = time.time()
         _tolerated("counting the run", lambda: change_state(run.folder, _began))
-        lineage = _tolerated("telling its lineage", lambda: _open_lineage(run, config))
         try:
             yield run
         except BaseException as error:
-            _ended(run, config, lineage, started, error)
+            _ended(run, config, started, error)
             raise
-        _ended(run, config, lineage, started, None)
-
-
-def _open_lineage(run: RunContext, config: WatchConfig) -> Lineage | None:
-    if not any(os.environ.get(x) for x in LINEAGE):
-        return None
-    try:
-        from tasks.observe.lineage import Lineage
-    except ModuleNotFoundError as error:
-        if (error.name or "").split(".")[0] != "openlineage":
-            raise
-        run_logger().warning("no lineage is told, though OPENLINEAGE_… asks for it: install catalog-rectifier[lineage]")
-        return None
-    lineage = Lineage.of(run, config.source, config.publish)
-    _tolerated("telling its lineage", lineage.began)
-    return lineage
+        _ended(run, config, started, None)
 
 
 def _began(state: State) -> None:
@@ -87,9 +66,7 @@ def how_it_ended(run: RunContext, error: BaseException | None) -> tuple[str, int
     return "failed" if isinstance(error, Exception) else "interrupted", exit_code_of(error)
 
 
-def _ended(
-    run: RunContext, config: WatchConfig, lineage: Lineage | None, started: float, error: BaseException | None
-) -> None:
+def _ended(run: RunContext, config: WatchConfig, started: float, error: BaseException | None) -> None:
     outcome, code = how_it_ended(run, error)
     message = "done" if error is None else told_in_one_line(error)
     facts = {
@@ -104,8 +81,6 @@ def _ended(
         None if isinstance(error, RectifierError) else error,
     )
     _tolerated("keeping the metrics", lambda: _keep_metrics(run, config, outcome, code, started, error))
-    if lineage is not None:
-        _tolerated("telling its lineage", lambda: lineage.ended(outcome, None if error is None else message))
     # A day that another run has had meanwhile is no bad night.
     if error is not None and outcome != "interrupted" and not isinstance(error, DayTakenError):
         told = {
