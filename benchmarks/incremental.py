@@ -20,16 +20,16 @@ from flows.commands.shared import set_prefect_defaults
 
 STAGES = (
     "source",
-    "carry",
+    "row_mapping",
     "anchors",
     "copies",
-    "places",
+    "cross_modal_target",
     "projection",
-    "witness",
+    "cross_modal",
     "affinity",
-    "plan",
+    "sinkhorn",
     "trust",
-    "rectified",
+    "rectify",
 )
 
 

@@ -35,7 +35,7 @@ from rectifier_core.sequences.segments import SegmentsConfig, judge_segments
 from rectifier_core.sequences.time_offset import TimeOffsetConfig, Track, recover_time_offset
 from tasks.demo.catalog import DemoConfig, write_demo
 from tasks.source.read import SourceConfig, read_source
-from tasks.stages.core_stages import anchors_stage
+from tasks.stages.anchors import anchors_stage
 from tasks.store.saved_records import load_record
 from tasks.store.store import Ref, StageStore
 

@@ -9,7 +9,8 @@ from flows import steps as do
 from flows.config.run_config import RunConfig
 from tasks.runs.identity import identify, load_summary, runs_of
 from tasks.runs.log import name_run
-from tasks.stages.previous_run import Last, last_from, outputs_whole, takes_anchors
+from tasks.stages.anchors import can_update_anchors
+from tasks.stages.previous_run import PreviousRun, open_previous_run, outputs_exist
 from tasks.store.store import Ref, StageStore
 from tasks.table.config import RunIdentity
 from tasks.table.publish import find_published
@@ -17,11 +18,11 @@ from tasks.table.publish import find_published
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Beginning:
-    """``last`` is the earlier run that this one brings up to date, None where it is cold; ``reason`` says why in words."""
+    """``previous`` is the run that this one updates, None for a cold run; ``reason`` says why in words."""
 
     identity: RunIdentity
     anchors: Ref
-    last: Last | None
+    previous: PreviousRun | None
     reason: str
 
 
@@ -39,17 +40,17 @@ def known_identity(config: RunConfig, as_of: date, source: Ref) -> RunIdentity |
 
 def begin(config: RunConfig, as_of: date, source: Ref, store: StageStore) -> Beginning:
     """Learn the anchors, from an earlier run's where the config asks for it and one can be used."""
-    last, reason = None, "incremental.enabled is false, or anchors.method is not lightgcn"
-    if config.incremental.enabled and takes_anchors(config.anchors):
-        last, reason = do.find_base(
+    previous, reason = None, "incremental.enabled is false, or anchors.method is not lightgcn"
+    if config.incremental.enabled and can_update_anchors(config.anchors):
+        previous, reason = do.find_base(
             source, config.shaping, config.incremental, store, config.run, config.publish, as_of
         )
-    if last is not None:
-        identity = identify(as_of, source, config.shaping, last.identity)
+    if previous is not None:
+        identity = identify(as_of, source, config.shaping, previous.identity)
         name_run(identity.run_id)
-        anchors, fell = do.refold(source, config.anchors, config.seed, store, last)
+        anchors, fell = do.refold(source, config.anchors, config.seed, store, previous)
         if fell is None:
-            return Beginning(identity=identity, anchors=anchors, last=last, reason=reason)
+            return Beginning(identity=identity, anchors=anchors, previous=previous, reason=reason)
         reason = fell
     return begin_cold(config, as_of, source, store, reason)
 
@@ -59,7 +60,7 @@ def begin_cold(config: RunConfig, as_of: date, source: Ref, store: StageStore, r
     identity, device = identify(as_of, source, config.shaping), config.resources.torch_device
     name_run(identity.run_id)
     anchors = do.anchors(source, config.anchors, config.seed, store, config.run, config.publish, as_of, device=device)
-    return Beginning(identity=identity, anchors=anchors, last=None, reason=reason)
+    return Beginning(identity=identity, anchors=anchors, previous=None, reason=reason)
 
 
 def begin_again(config: RunConfig, as_of: date, source: Ref, store: StageStore) -> Beginning:
@@ -69,8 +70,9 @@ def begin_again(config: RunConfig, as_of: date, source: Ref, store: StageStore) 
     if known is None or summary is None or summary.get("base") is None:
         return begin(config, as_of, source, store)
     earlier = load_summary(config.run, summary["base"]["base"])
-    if earlier is None or not outputs_whole(earlier):
+    if earlier is None or not outputs_exist(earlier):
         return begin(config, as_of, source, store)
-    last = last_from(earlier, source, config.projection, config.seed, config.incremental, store)
-    anchors, _ = do.refold(source, config.anchors, config.seed, store, last)
-    return Beginning(identity=known, anchors=anchors, last=last, reason=f"brings {last.run_id} up to date")
+    previous = open_previous_run(earlier, source, config.projection, config.seed, config.incremental, store)
+    anchors, _ = do.refold(source, config.anchors, config.seed, store, previous)
+    reason = f"brings {previous.run_id} up to date"
+    return Beginning(identity=known, anchors=anchors, previous=previous, reason=reason)

@@ -41,7 +41,7 @@ def audit_catalog(config: RunConfig, as_of: date, options: AuditOptions, out: Pa
         beginning = begin_again(config, as_of, source, store)
         run_id, anchors = beginning.identity.run_id, beginning.anchors
         memory = plan_memory(source, config.pipeline, config.resources)
-        matched = match_catalog(source, anchors, config, store, memory, beginning.last)
+        matched = match_catalog(source, anchors, config, store, memory, beginning.previous)
         folder = out or config.run.run_folder(run_id) / "audit"
         inputs = AuditInputs(
             run_id=run_id, as_of=as_of.isoformat(), seed=config.seed, source=source, anchors=anchors, modalities=matched

@@ -17,7 +17,7 @@ from tasks.compare.compare_runs import DayOutputs, compare_runs, within
 from tasks.compare.page import write_comparison
 from tasks.resources.config import use_resources
 from tasks.resources.memory_plan import plan_memory
-from tasks.stages.previous_run import Last
+from tasks.stages.previous_run import PreviousRun
 from tasks.store.store import Ref, StageStore
 
 
@@ -35,14 +35,14 @@ def compare_nights(config: RunConfig, as_of: date, out: Path | None = None) -> d
         store = config.run.store
         source = do.read(config.source, as_of, store)
         beginning = begin_again(config, as_of, source, store)
-        night = _outputs(config, source, beginning.anchors, beginning.last, store)
+        night = _outputs(config, source, beginning.anchors, beginning.previous, store)
         cold = _cold(config, as_of, source, store)
         other = _cold(config.model_copy(update={"seed": config.seed + 1}), as_of, source, store)
         found, yardstick = compare_runs(night, cold), compare_runs(other, cold)
         result: dict[str, Any] = {
             "run_id": beginning.identity.run_id,
             "as_of": as_of.isoformat(),
-            "base": None if beginning.last is None else beginning.last.run_id,
+            "base": None if beginning.previous is None else beginning.previous.run_id,
             "reason": beginning.reason,
             "modalities": found,
             "yardstick": yardstick,
@@ -56,8 +56,10 @@ def _cold(config: RunConfig, as_of: date, source: Ref, store: StageStore) -> Day
     return _outputs(config, source, begin_cold(config, as_of, source, store, "for comparison").anchors, None, store)
 
 
-def _outputs(config: RunConfig, source: Ref, anchors: Ref, last: Last | None, store: StageStore) -> DayOutputs:
+def _outputs(
+    config: RunConfig, source: Ref, anchors: Ref, previous: PreviousRun | None, store: StageStore
+) -> DayOutputs:
     memory = plan_memory(source, config.pipeline, config.resources)
-    matched = match_catalog(source, anchors, config, store, memory, last)
-    rectified = do.rectify(source, matched, config.rectify, config.segments, store, memory.room("rectified"))
+    matched = match_catalog(source, anchors, config, store, memory, previous)
+    rectified = do.rectify(source, matched, config.rectify, config.segments, store, memory.room("rectify"))
     return DayOutputs(rectified=rectified, matched=matched)

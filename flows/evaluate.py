@@ -18,7 +18,7 @@ from tasks.evaluation.dependencies import Chain
 from tasks.evaluation.grid import plan_grid
 from tasks.evaluation.workers import Workers
 from tasks.runs.identity import without_places
-from tasks.stages.core_stages import category_numbers
+from tasks.stages.trust import category_numbers
 from tasks.store.store import Ref, StageStore
 
 FOLDER = "evaluation"

@@ -9,10 +9,10 @@ from typing import Any, TypeVar
 from flows import steps as do
 from flows.config.run_config import RunConfig
 from rectifier_core.projection.cross_modal import witness_pairs
-from tasks.report.inputs import ModalityRefs
 from tasks.resources.memory_plan import MemoryPlan
-from tasks.stages.previous_run import Last
+from tasks.stages.previous_run import PreviousRun
 from tasks.stages.sequences import sequence_modalities
+from tasks.store.stage_outputs import ModalityRefs
 from tasks.store.store import Ref, StageStore
 
 K = TypeVar("K")
@@ -30,11 +30,16 @@ def at_once(task: Any, calls: Mapping[K, tuple[Any, ...]], **common: Any) -> dic
 
 
 def match_catalog(
-    source: Ref, anchors: Ref, config: RunConfig, store: StageStore, memory: MemoryPlan, last: Last | None = None
+    source: Ref,
+    anchors: Ref,
+    config: RunConfig,
+    store: StageStore,
+    memory: MemoryPlan,
+    previous: PreviousRun | None = None,
 ) -> dict[str, ModalityRefs]:
     """Judge segments, find copies, project, hold modalities against one another, match, balance, and judge trust.
 
-    ``last`` is the earlier run to bring up to date; a sequence modality is matched anew all the same.
+    ``previous`` is the run to update. Sequence modalities are matched from nothing all the same.
     """
     seed, modalities, device = config.seed, list(config.source.modalities), config.resources.torch_device
     together = at_once if store.runner.remote else one_by_one
@@ -42,7 +47,7 @@ def match_catalog(
         m: do.judge_segments(m, source, anchors, config.segments, seed, store) for m in sequence_modalities(source)
     }
     features = {m: segments.get(m, source) for m in modalities}
-    since = {m: last if last is not None and last.has(m) else None for m in modalities}
+    since = {m: previous if previous is not None and previous.can_update(m) else None for m in modalities}
     copies = together(
         do.find_copies, {m: (m, features[m], anchors, config.copies, seed, store, since[m]) for m in modalities}
     )
@@ -54,14 +59,24 @@ def match_catalog(
     widths = {m: source.meta["modalities"][m]["width"] for m in modalities}
     pairs = witness_pairs(widths, config.witness)
     targets = sorted({onto for _, onto in pairs})
-    places = together(
+    cross_modal_targets = together(
         do.place, {m: (m, features[m], copies[m], config.witness, seed, store, since[m]) for m in targets}
     )
     held = {
-        (a, b): (a, b, features[a], copies[a], places[b], config.projection, seed, store, since[a] and since[b])
+        (a, b): (
+            a,
+            b,
+            features[a],
+            copies[a],
+            cross_modal_targets[b],
+            config.projection,
+            seed,
+            store,
+            since[a] and since[b],
+        )
         for a, b in pairs
     }
-    witnesses = together(do.witness, held, device=device)
+    cross_modal = together(do.witness, held, device=device)
     # One by one: each has all the room there is for its index and its graph.
     rooms = {m: memory.room(f"affinity/{m}") for m in modalities}
     affinities = {
@@ -69,9 +84,10 @@ def match_catalog(
         for m in modalities
     }
     plans = {
-        m: do.balance(m, affinities[m], config.sinkhorn, store, memory.room(f"plan/{m}"), since[m]) for m in modalities
+        m: do.balance(m, affinities[m], config.sinkhorn, store, memory.room(f"sinkhorn/{m}"), since[m])
+        for m in modalities
     }
-    trusts = do.judge_trust(source, anchors, projections, witnesses, config.trust, seed, store)
+    trusts = do.judge_trust(source, anchors, projections, cross_modal, config.trust, seed, store)
     return {
         m: ModalityRefs(
             features=features[m],
@@ -81,8 +97,8 @@ def match_catalog(
             affinity=affinities[m],
             plan=plans[m],
             trust=trusts[m],
-            places=places.get(m),
-            witnesses={other: ref for (own, other), ref in witnesses.items() if own == m},
+            cross_modal_target=cross_modal_targets.get(m),
+            cross_modal={other: ref for (own, other), ref in cross_modal.items() if own == m},
         )
         for m in modalities
     }

@@ -21,7 +21,7 @@ from flows.publish_slot import write_slot
 from rectifier_core.base.published_records import QualityReport, TableVersion
 from tasks.errors import GateRefusedError
 from tasks.evaluation.shadow import shadow_config
-from tasks.report.inputs import ModalityRefs, ReportInputs, StageTiming
+from tasks.report.inputs import ReportInputs, StageTiming
 from tasks.resources.config import use_resources
 from tasks.resources.memory_plan import MemoryPlan, plan_memory
 from tasks.runs.day_journal import DayRun, hold_day
@@ -38,9 +38,10 @@ from tasks.runs.identity import (
 )
 from tasks.runs.log import name_run
 from tasks.shards.open_runner import open_runner
-from tasks.stages.core_stages import modality_facts, quality_values
-from tasks.stages.previous_run import CARRY, Last, incremental_facts
+from tasks.stages.previous_run import ROW_MAPPING, PreviousRun, incremental_facts
+from tasks.stages.quality import modality_facts, quality_values
 from tasks.store.peak_memory import peak_memory_bytes
+from tasks.store.stage_outputs import ModalityRefs
 from tasks.store.store import Ref, StageStore
 from tasks.table.cleanup import sweep_table
 from tasks.table.config import RunIdentity
@@ -119,7 +120,7 @@ def _prepare(config: RunConfig, as_of: date, store: StageStore) -> None:
     if shadowing := shadow_config(config.evaluation):
         do.shadow(source, shadowing, config.pipeline, config.seed, store)
     matched = match_catalog(source, begin_cold(config, as_of, source, store, "").anchors, config, store, memory)
-    do.rectify(source, matched, config.rectify, config.segments, store, memory.room("rectified"))
+    do.rectify(source, matched, config.rectify, config.segments, store, memory.room("rectify"))
     time_offsets(source, matched, config, store)
 
 
@@ -134,12 +135,12 @@ def _rectify_day(config: RunConfig, as_of: date, day: DayRun, store: StageStore)
         do.shadow(source, shadowing, config.pipeline, config.seed, store) if shadowing else (None, None)
     )
     made = _mend(config, as_of, source, begin(config, as_of, source, store), shadow, memory, day, store)
-    if not made.quality.passed and made.beginning.last is not None:
+    if not made.quality.passed and made.beginning.previous is not None:
         beginning = begin_cold(config, as_of, source, store, "the quality gate refused the incremental night")
         made = _mend(config, as_of, source, beginning, shadow, memory, day, store)
-    identity, last, matched, rectified, quality = (
+    identity, previous, matched, rectified, quality = (
         made.beginning.identity,
-        made.beginning.last,
+        made.beginning.previous,
         made.matched,
         made.rectified,
         made.quality,
@@ -149,7 +150,7 @@ def _rectify_day(config: RunConfig, as_of: date, day: DayRun, store: StageStore)
         "quality": quality_values(quality),
     }
     facts |= {} if shadow_found is None else {"shadow": shadow_found}
-    facts |= {"incremental": incremental_facts(last, made.beginning.reason)} if config.incremental.enabled else {}
+    facts |= {"incremental": incremental_facts(previous, made.beginning.reason)} if config.incremental.enabled else {}
     day.of_run(identity.run_id)
     with day.at("publish"):
         version = do.publish(config.publish, identity, source, rectified, facts) if quality.passed else None
@@ -160,7 +161,7 @@ def _rectify_day(config: RunConfig, as_of: date, day: DayRun, store: StageStore)
         identity=identity,
         source=source,
         anchors=made.beginning.anchors,
-        last=last,
+        previous=previous,
         matched=matched,
         rectified=rectified,
         shadow=shadow,
@@ -197,8 +198,8 @@ def _mend(
     day: DayRun,
     store: StageStore,
 ) -> _Made:
-    matched = match_catalog(source, beginning.anchors, config, store, memory, beginning.last)
-    rectified = do.rectify(source, matched, config.rectify, config.segments, store, memory.room("rectified"))
+    matched = match_catalog(source, beginning.anchors, config, store, memory, beginning.previous)
+    rectified = do.rectify(source, matched, config.rectify, config.segments, store, memory.room("rectify"))
     with day.at("quality"):
         models = config.source.embedding_models
         quality = do.judge_quality(source, matched, rectified, config.quality, config.publish, as_of, models, shadow)
@@ -227,7 +228,7 @@ class _Night:
     identity: RunIdentity
     source: Ref
     anchors: Ref
-    last: Last | None
+    previous: PreviousRun | None
     matched: dict[str, ModalityRefs]
     rectified: Ref
     shadow: Ref | None
@@ -241,9 +242,9 @@ class _Night:
     @property
     def stages(self) -> dict[str, Ref]:
         """Every stage output by its name."""
-        refs = {"source": self.source, "anchors": self.anchors, "rectified": self.rectified}
+        refs = {"source": self.source, "anchors": self.anchors, "rectify": self.rectified}
         refs |= {} if self.shadow is None else {"shadow": self.shadow}
-        refs |= {} if self.last is None else {CARRY: self.last.carry}
+        refs |= {} if self.previous is None else {ROW_MAPPING: self.previous.row_mapping}
         return refs | {name: ref for m, x in self.matched.items() for name, ref in x.named(m).items()}
 
 
@@ -281,8 +282,8 @@ def _report(night: _Night) -> dict[str, Any]:
         "stages": {name: ref_values(ref) for name, ref in night.stages.items()},
         "making": making_digest(night.config.shaping),
         "asked": night.asked,
-        "base": None if night.last is None else night.last.identity,
-        "nights": 0 if night.last is None else night.last.nights,
+        "base": None if night.previous is None else night.previous.identity,
+        "nights": 0 if night.previous is None else night.previous.nights,
     }
     if "incremental" in night.facts:
         summary["incremental"] = night.facts["incremental"]

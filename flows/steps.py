@@ -35,21 +35,26 @@ from tasks.object_store import StorageUnreachableError
 from tasks.observe.artifacts import leave_artifacts
 from tasks.observe.publish_events import asset_key, emit_published
 from tasks.observe.trend_events import emit_jumps
-from tasks.report.inputs import ModalityRefs, ReportInputs
+from tasks.report.inputs import ReportInputs
 from tasks.report.phrases import shadow_phrase
 from tasks.report.render import write_report
 from tasks.run_logger import logged_progress, run_logger
 from tasks.runs.identity import RunSettings, copy_quarantine, previous_ego
 from tasks.source.config import SourceConfig
 from tasks.source.read import read_source
-from tasks.stages import core_stages as stages
-from tasks.stages import incremental as incremental_stages
+from tasks.stages.affinity import affinity_stage
+from tasks.stages.anchors import anchors_stage, recall_drop, updated_anchors_stage
+from tasks.stages.copies import copies_stage
 from tasks.stages.incremental_config import IncrementalConfig
-from tasks.stages.previous_run import Last, find_last, recall_fell
-from tasks.stages.rectify import rectified_stage
+from tasks.stages.previous_run import PreviousRun, find_previous_run
+from tasks.stages.projection import cross_modal_target_stage, projection_stage
+from tasks.stages.quality import quality_stage
+from tasks.stages.rectify import rectify_stage
 from tasks.stages.sequences import offset_facts, segments_stage, time_offset_stage
-from tasks.stages.sinkhorn import plan_stage
+from tasks.stages.sinkhorn import sinkhorn_stage
+from tasks.stages.trust import trust_stages
 from tasks.store.peak_memory import peak_memory_bytes
+from tasks.store.stage_outputs import ModalityRefs
 from tasks.store.store import Ref, StageStore
 from tasks.table.config import PublishConfig, RunIdentity
 from tasks.table.publish import find_published, publish_rectified
@@ -96,21 +101,23 @@ def find_base(
     settings: RunSettings,
     publish_config: PublishConfig,
     as_of: date,
-) -> tuple[Last | None, str]:
+) -> tuple[PreviousRun | None, str]:
     """The earlier run that this one brings up to date, or None; and why."""
-    last, reason = find_last(settings, publish_config.uri, as_of, source, shaping, config, store)
-    run_logger().info("incremental: %s", reason if last is not None else f"runs cold: {reason}")
-    return last, reason
+    previous, reason = find_previous_run(settings, publish_config.uri, as_of, source, shaping, config, store)
+    run_logger().info("incremental: %s", reason if previous is not None else f"runs cold: {reason}")
+    return previous, reason
 
 
 @task(task_run_name="fold anchors", **PLAIN)
-def refold(source: Ref, config: AnchorsConfig, seed: int, store: StageStore, last: Last) -> tuple[Ref, str | None]:
+def refold(
+    source: Ref, config: AnchorsConfig, seed: int, store: StageStore, previous: PreviousRun
+) -> tuple[Ref, str | None]:
     """Fold what is new into the earlier run's anchors; and why they will not do, None where they do."""
-    found = incremental_stages.anchors_stage(source, config, seed, last, store)
-    fell = recall_fell(found, last)
-    if fell is not None:
-        run_logger().info("incremental: runs cold: %s", fell)
-    return found, fell
+    updated = updated_anchors_stage(source, config, seed, previous, store)
+    drop = recall_drop(updated, previous)
+    if drop is not None:
+        run_logger().info("incremental: runs cold: %s", drop)
+    return updated, drop
 
 
 @task(task_run_name="learn anchors", **PLAIN)
@@ -126,15 +133,21 @@ def anchors(
     device: str = "cpu",
 ) -> Ref:
     """Learn from behaviour where each item belongs."""
-    previous, run_id = None, None
+    start_rows, run_id = None, None
     if config.warm_start:
-        previous, run_id = previous_ego(
+        start_rows, run_id = previous_ego(
             settings, publish_config.uri, as_of, source.array("item_ids"), config.embedding_size
         )
         run_logger().info("anchors start from %s", run_id or f"a {config.start} start: no earlier run is here")
-    told = logged_progress()
-    return stages.anchors_stage(
-        source, config, seed, store, previous=previous, previous_run=run_id, device=device, progress=told
+    return anchors_stage(
+        source,
+        config,
+        seed,
+        store,
+        start_rows=start_rows,
+        start_run=run_id,
+        device=device,
+        progress=logged_progress(),
     )
 
 
@@ -175,14 +188,11 @@ def find_copies(
     config: CopiesConfig,
     seed: int,
     store: StageStore,
-    last: Last | None = None,
+    previous: PreviousRun | None = None,
 ) -> Ref:
     """Find features that many items share."""
-    if last is not None:
-        return incremental_stages.copies_stage(
-            modality, features, anchor, config, seed, last, store, progress=logged_progress()
-        )
-    return stages.copies_stage(modality, features, anchor, config, seed, store, progress=logged_progress())
+    progress = logged_progress()
+    return copies_stage(modality, features, anchor, config, seed, store, previous=previous, progress=progress)
 
 
 @task(task_run_name="project {modality}", **PLAIN)
@@ -194,16 +204,22 @@ def project(
     config: ProjectionConfig,
     seed: int,
     store: StageStore,
-    last: Last | None = None,
+    previous: PreviousRun | None = None,
     *,
     device: str = "cpu",
 ) -> Ref:
     """Carry one modality into anchor space."""
-    if last is not None:
-        return incremental_stages.projection_stage(modality, features, copies, anchor, config, seed, last, store)
-    told = logged_progress()
-    return stages.projection_stage(
-        modality, features, copies, anchor, config, seed, store, device=device, progress=told
+    return projection_stage(
+        modality,
+        features,
+        copies,
+        anchor,
+        config,
+        seed,
+        store,
+        previous=previous,
+        device=device,
+        progress=logged_progress(),
     )
 
 
@@ -215,12 +231,10 @@ def place(
     config: WitnessConfig,
     seed: int,
     store: StageStore,
-    last: Last | None = None,
+    previous: PreviousRun | None = None,
 ) -> Ref:
     """Say where one modality places each item."""
-    if last is not None:
-        return incremental_stages.places_stage(modality, features, copies, config, seed, last, store)
-    return stages.places_stage(modality, features, copies, config, seed, store)
+    return cross_modal_target_stage(modality, features, copies, config, seed, store, previous=previous)
 
 
 @task(task_run_name="hold {modality} against {other}", **PLAIN)
@@ -233,18 +247,23 @@ def witness(
     config: ProjectionConfig,
     seed: int,
     store: StageStore,
-    last: Last | None = None,
+    previous: PreviousRun | None = None,
     *,
     device: str = "cpu",
 ) -> Ref:
     """Carry one modality into the space of another."""
-    if last is not None:
-        return incremental_stages.projection_stage(
-            modality, features, copies, places, config, seed, last, store, onto=other
-        )
-    told = logged_progress()
-    return stages.projection_stage(
-        modality, features, copies, places, config, seed, store, onto=other, device=device, progress=told
+    return projection_stage(
+        modality,
+        features,
+        copies,
+        places,
+        config,
+        seed,
+        store,
+        onto=other,
+        previous=previous,
+        device=device,
+        progress=logged_progress(),
     )
 
 
@@ -256,27 +275,38 @@ def match(
     seed: int,
     store: StageStore,
     memory: int,
-    last: Last | None = None,
+    previous: PreviousRun | None = None,
     *,
     device: str = "cpu",
 ) -> Ref:
     """Find each item's best donors."""
-    told = logged_progress()
-    if last is not None:
-        return incremental_stages.affinity_stage(
-            modality, projection, config, seed, last, store, memory=memory, progress=told
-        )
-    return stages.affinity_stage(modality, projection, config, seed, store, memory=memory, device=device, progress=told)
+    return affinity_stage(
+        modality,
+        projection,
+        config,
+        seed,
+        store,
+        previous=previous,
+        memory=memory,
+        device=device,
+        progress=logged_progress(),
+    )
 
 
 @task(task_run_name="balance {modality}", **PLAIN)
 def balance(
-    modality: str, affinity: Ref, config: SinkhornConfig, store: StageStore, memory: int, last: Last | None = None
+    modality: str,
+    affinity: Ref,
+    config: SinkhornConfig,
+    store: StageStore,
+    memory: int,
+    previous: PreviousRun | None = None,
 ) -> Ref:
     """Balance the correspondence."""
-    plan = plan_stage(modality, affinity, config, store, memory=memory, last=last, progress=logged_progress())
+    progress = logged_progress()
+    plan = sinkhorn_stage(modality, affinity, config, store, memory=memory, previous=previous, progress=progress)
     meta = plan.meta
-    said = "plan of %s: %s after %s iterations, column error %.2g"
+    said = "matching %s: %s after %s iterations, column error %.2g"
     run_logger().info(said, modality, meta["outcome"], meta["iterations"], meta["column_error"])
     return plan
 
@@ -286,13 +316,13 @@ def judge_trust(
     source: Ref,
     anchor: Ref,
     projections: Mapping[str, Ref],
-    witnesses: Mapping[tuple[str, str], Ref],
+    cross_modal: Mapping[tuple[str, str], Ref],
     config: TrustConfig,
     seed: int,
     store: StageStore,
 ) -> dict[str, Ref]:
     """Say how far each feature can be trusted."""
-    trusts = stages.trust_stages(source, anchor, projections, witnesses, config, seed, store)
+    trusts = trust_stages(source, anchor, projections, cross_modal, config, seed, store)
     for modality, trust in trusts.items():
         run_logger().info("trust in %s: %s", modality, trust.meta["reason"])
     return trusts
@@ -308,7 +338,7 @@ def rectify(
     memory: int,
 ) -> Ref:
     """Mend every modality."""
-    return rectified_stage(source, matched, config, segments, store, memory=memory, progress=logged_progress())
+    return rectify_stage(source, matched, config, segments, store, memory=memory, progress=logged_progress())
 
 
 @task(task_run_name="train the shadow", **PLAIN)
@@ -335,7 +365,7 @@ def judge_quality(
     shadow: Ref | None = None,
 ) -> QualityReport:
     """Check what is about to be published."""
-    report = stages.judge_stage(
+    report = quality_stage(
         source, matched, rectified, config, publish_config, as_of, models=models, shadow=shadow_measure(shadow)
     )
     for check in report.checks:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from tasks.report.inputs import ModalityRefs
+from tasks.store.stage_outputs import ModalityRefs
 from tasks.store.store import Ref
 
 

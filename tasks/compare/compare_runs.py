@@ -10,7 +10,7 @@ import numpy as np
 
 from rectifier_core.base.arrays import Float32, Float64
 from rectifier_core.base.numerics import row_blocks
-from tasks.report.inputs import ModalityRefs
+from tasks.store.stage_outputs import ModalityRefs
 from tasks.store.store import Ref
 
 BLOCK_ROWS = 8192

@@ -15,7 +15,7 @@ import numpy as np
 
 from rectifier_core.base.records import Catalog, Interactions
 from rectifier_core.evaluation.splits import Split
-from tasks.stages.core_stages import load_interactions
+from tasks.stages.anchors import load_interactions
 from tasks.store.store import Ref, StageWriter
 
 HELD_OUT = ("validation", "test")

@@ -20,7 +20,8 @@ from rectifier_core.quality import ShadowMeasure
 from tasks.errors import InputError
 from tasks.evaluation.config import EvaluationConfig
 from tasks.evaluation.grid import WITHOUT_FEATURES, configured
-from tasks.stages.core_stages import category_numbers, load_interactions
+from tasks.stages.anchors import load_interactions
+from tasks.stages.trust import category_numbers
 from tasks.store.code_digest import evaluation_digest
 from tasks.store.store import Ref, StageStore, StageWriter, plain
 

@@ -18,7 +18,7 @@ from tasks.errors import InputError
 from tasks.evaluation.config import EvaluationConfig
 from tasks.source.config import SourceConfig
 from tasks.source.raw_log import catalog_ids, used_rows
-from tasks.stages.core_stages import load_interactions
+from tasks.stages.anchors import load_interactions
 from tasks.store.store import Ref
 
 KEY = "evaluation.split_column"

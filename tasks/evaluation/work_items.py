@@ -37,7 +37,8 @@ from tasks.evaluation.grid import Damage, Noise, VariantSpec
 from tasks.evaluation.split import split_by_column
 from tasks.source.config import SourceConfig
 from tasks.source.raw_log import log_files
-from tasks.stages.core_stages import category_numbers, load_interactions
+from tasks.stages.anchors import load_interactions
+from tasks.stages.trust import category_numbers
 from tasks.store.code_digest import evaluation_digest
 from tasks.store.saved_records import load_record, save_record
 from tasks.store.store import Ref, StageStore, StageWriter, plain, stage_key

@@ -7,37 +7,10 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from rectifier_core.base.published_records import QualityReport
+from tasks.store.stage_outputs import ModalityRefs
 from tasks.store.store import Ref
 
 Outcome = Literal["published", "unchanged", "refused"]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ModalityRefs:
-    """The stage outputs of one modality.
-
-    ``features`` holds ``features-<m>`` and ``present-<m>``: the source, or of a sequence modality ``segments``, where they are pooled.
-    ``witnesses`` are its projections onto other modalities, by their names; ``places`` what others were projected onto.
-    """
-
-    features: Ref
-    copies: Ref
-    projection: Ref
-    affinity: Ref
-    plan: Ref
-    trust: Ref
-    segments: Ref | None = None
-    places: Ref | None = None
-    witnesses: Mapping[str, Ref] = field(default_factory=dict)
-
-    def named(self, modality: str) -> dict[str, Ref]:
-        """The stages by their names in a run's summary."""
-        parts = {
-            part: getattr(self, part)
-            for part in ("segments", "copies", "places", "projection", "affinity", "plan", "trust")
-        }
-        named = {f"{part}/{modality}": ref for part, ref in parts.items() if ref is not None}
-        return named | {f"witness/{modality}-{other}": ref for other, ref in self.witnesses.items()}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

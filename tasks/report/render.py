@@ -10,12 +10,12 @@ import json
 from pathlib import Path
 
 from tasks.report.facts import gather_facts
-from tasks.report.inputs import ModalityRefs, Outcome, ReportInputs, StageTiming
+from tasks.report.inputs import Outcome, ReportInputs, StageTiming
 from tasks.report.page import draw_plots, render_page
 from tasks.report.summaries import Facts
 from tasks.store.whole_file import write_whole
 
-__all__ = ["MAX_BYTES", "ModalityRefs", "Outcome", "ReportInputs", "StageTiming", "write_report"]
+__all__ = ["MAX_BYTES", "Outcome", "ReportInputs", "StageTiming", "write_report"]
 
 MAX_BYTES = 2_000_000
 

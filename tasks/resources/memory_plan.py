@@ -57,14 +57,14 @@ class Need:
 
 def stage_needs(sizes: Sizes, config: PipelineConfig) -> dict[str, Need]:
     """What every stage needs, by its name in the run's summary."""
-    needs, trust = {"anchors": _anchors(sizes, config), "rectified": _rectified(sizes, config)}, _trust(sizes, config)
+    needs, trust = {"anchors": _anchors(sizes, config), "rectify": _rectified(sizes, config)}, _trust(sizes, config)
     for modality, width in sizes.widths.items():
         for name, need in _BY_MODALITY.items():
             needs[f"{name}/{modality}"] = need(sizes, config, width)
         needs[f"trust/{modality}"] = trust
     for projected, onto in witness_pairs(sizes.widths, config.witness):
-        needs[f"places/{onto}"] = _places(sizes, config, sizes.widths[onto])
-        needs[f"witness/{projected}-{onto}"] = _projection(sizes, config, sizes.widths[projected])
+        needs[f"cross_modal_target/{onto}"] = _places(sizes, config, sizes.widths[onto])
+        needs[f"cross_modal/{projected}-{onto}"] = _projection(sizes, config, sizes.widths[projected])
     return needs
 
 
@@ -177,5 +177,5 @@ _BY_MODALITY: Mapping[str, Callable[[Sizes, PipelineConfig, int], Need]] = {
     "copies": _copies,
     "projection": _projection,
     "affinity": _affinity,
-    "plan": _plan,
+    "sinkhorn": _plan,
 }

@@ -49,7 +49,7 @@ class DayStatus:
     @property
     def seconds(self) -> float | None:
         """What the run took that did the day last, if it computed anything."""
-        if self.entry is None or self.entry["state"] != "done" or "rectified" not in self.entry["seconds"]:
+        if self.entry is None or self.entry["state"] != "done" or "rectify" not in self.entry["seconds"]:
             return None
         return float(sum(self.entry["seconds"].values()))
 

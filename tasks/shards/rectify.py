@@ -11,9 +11,9 @@ from rectifier_core.base.arrays import Float32
 from rectifier_core.base.numerics import Progress, row_blocks
 from rectifier_core.base.records import Plan, Trust
 from rectifier_core.rectify.rectify import RectifyConfig, rectify_rows
-from tasks.report.inputs import ModalityRefs
 from tasks.store.runner import Arrays, Runner, Shared, row_shards
 from tasks.store.saved_records import open_record
+from tasks.store.stage_outputs import ModalityRefs
 from tasks.store.store import Ref
 
 
@@ -67,7 +67,7 @@ def write_rectified(
 ) -> None:
     """Fill ``out`` [I, D] with the rectified rows, as shards give them."""
     spans = row_shards(len(out), runner.shard_rows)
-    with runner.open_work(f"rectified/{modality}") as work:
+    with runner.open_work(f"rectify/{modality}") as work:
         decided = work.share(status=status)
         shards = [RectifyShard.of(modality, refs, decided, config, x) for x in spans]
         for rows, found in zip(spans, work.map(rectify_shard, shards), strict=True):

@@ -14,15 +14,15 @@ from rectifier_core.base.numerics import Progress, row_blocks, silent
 from rectifier_core.base.records import Copies, Plan, Trust
 from rectifier_core.rectify.rectify import RectifyConfig, decide_status, rectify_rows
 from rectifier_core.sequences.segments import SegmentsConfig
-from tasks.report.inputs import ModalityRefs
 from tasks.shards.rectify import write_rectified
 from tasks.stages.sequences import write_mended
 from tasks.store.mapped import whole_rows
 from tasks.store.saved_records import load_record
+from tasks.store.stage_outputs import ModalityRefs
 from tasks.store.store import Ref, StageStore, StageWriter
 
 
-def rectified_stage(
+def rectify_stage(
     source: Ref,
     matched: Mapping[str, ModalityRefs],
     config: RectifyConfig,
@@ -65,7 +65,7 @@ def rectified_stage(
         sequences = [m for m, refs in matched.items() if refs.segments is not None]
         writer.meta({"features": list(matched), "sequences": sequences})
 
-    return store.once("rectified", (source, dict(matched), config, segments), build)
+    return store.once("rectify", (source, dict(matched), config, segments), build)
 
 
 def _write_rectified(

@@ -15,7 +15,7 @@ from rectifier_core.base.records import Affinity, BalanceOutcome
 from rectifier_core.sinkhorn.sinkhorn import SinkhornConfig, balance
 from rectifier_core.sinkhorn.sparse_graph import ENTRY, Allocate, in_memory
 from tasks.shards.sinkhorn import lines_run
-from tasks.stages.previous_run import Last
+from tasks.stages.previous_run import PreviousRun, inputs_of
 from tasks.store.saved_records import load_record, save_record
 from tasks.store.store import Ref, StageStore, StageWriter
 
@@ -23,37 +23,40 @@ SCRATCH = "scratch"
 KEPT = {"rows-indices": "indices", "rows-kernel": "weights"}
 
 
-def plan_stage(
+def sinkhorn_stage(
     modality: str,
     affinity: Ref,
     config: SinkhornConfig,
     store: StageStore,
     *,
     memory: int | None = None,
-    last: Last | None = None,
+    previous: PreviousRun | None = None,
     progress: Progress = silent,
 ) -> Ref:
     """The balanced correspondence. A graph that takes more than half of ``memory`` bytes is kept in files while it is worked on.
 
-    ``last`` is the run whose scalings it starts from where they balanced its graph. Where nothing could, they were still being pushed apart
+    ``previous`` is the run whose scalings it starts from where they balanced its graph. Where nothing could, they were still being pushed apart
     when it stopped, and a graph that differs by a fifth takes longer from there than from nothing.
     """
-    earlier = None if last is None else last.stages[f"plan/{modality}"]
+    earlier = None if previous is None else previous.stages[f"sinkhorn/{modality}"]
 
     def build(writer: StageWriter) -> None:
         found = load_record(affinity, Affinity)
         size, half = found.neighbours.size, memory and memory // 2
         start = None
-        if last is not None and earlier is not None and earlier.meta["outcome"] == BalanceOutcome.CONVERGED.name:
-            start = last.carried(modality).rows(earlier.array("potential"), np.nan)
-        with _room(writer, memory, size * ENTRY) as allocate, lines_run(store.runner, f"plan/{modality}", size) as run:
+        if previous is not None and earlier is not None and earlier.meta["outcome"] == BalanceOutcome.CONVERGED.name:
+            start = previous.mapped(modality).rows(earlier.array("potential"), np.nan)
+        with (
+            _room(writer, memory, size * ENTRY) as allocate,
+            lines_run(store.runner, f"sinkhorn/{modality}", size) as run,
+        ):
             save_record(
                 writer,
                 balance(found, config, potential=start, memory=half, allocate=allocate, run=run, progress=progress),
             )
 
-    taken = () if last is None else (earlier, last.carry)
-    return store.once(f"plan/{modality}", (affinity, config, *taken), build)
+    name = f"sinkhorn/{modality}"
+    return store.once(name, (affinity, config, *inputs_of(previous, name)), build)
 
 
 @contextmanager

@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 
 from flows.config.run_config import RunConfig
+from tasks.stages.anchors import recall_drop
 from tasks.stages.incremental_config import IncrementalConfig
-from tasks.stages.previous_run import find_last, recall_fell
+from tasks.stages.previous_run import find_previous_run
 from tasks.store.store import Ref
 from tests.support.cli_process import Death
 from tests.support.flow_support import CommandLine, rows_of, table_uri
@@ -90,7 +91,7 @@ def test_a_night_killed_at_any_stage_ends_with_the_same_bytes(
 ) -> None:
     day, other = tomorrow.days[-1], copied(tomorrow.demo, tmp_path / "other")
     whole = cli.published(tomorrow.demo, day)
-    for stage in ("carry", "affinity-text", "rectified"):
+    for stage in ("row_mapping", "affinity-text", "rectify"):
         assert cli.rectify(other, day, death=Death("os.rename", rf"/\.tmp-{stage}-")).code < 0
     resumed = cli.published(other, day)
     assert resumed["run_id"] == whole["run_id"] and resumed["nights"] == 3
@@ -103,11 +104,13 @@ def test_what_makes_a_night_cold_is_said(nights: Nights) -> None:
     source, shaping, store = Ref(**last["stages"]["source"]), config.shaping, config.run.store
 
     def why(given: IncrementalConfig, day: str = nights.days[-1], parts: dict[str, Any] = shaping) -> str:
-        found, reason = find_last(config.run, config.publish.uri, date.fromisoformat(day), source, parts, given, store)
+        found, reason = find_previous_run(
+            config.run, config.publish.uri, date.fromisoformat(day), source, parts, given, store
+        )
         assert found is None
         return reason
 
-    usable, _ = find_last(
+    usable, _ = find_previous_run(
         config.run, config.publish.uri, date.fromisoformat(nights.days[-1]), source, shaping, config.incremental, store
     )
     assert usable is not None and usable.run_id == last["run_id"]
@@ -121,14 +124,14 @@ def test_what_makes_a_night_cold_is_said(nights: Nights) -> None:
 def test_anchors_that_fell_behind_are_told(nights: Nights, tmp_path: Path) -> None:
     config, now = RunConfig.from_toml(nights.demo / "run.toml"), Ref(kind="anchors", path=str(tmp_path), digest="0")
     source, day = Ref(**nights.results[-1]["stages"]["source"]), date.fromisoformat(nights.days[-1])
-    last, _ = find_last(
+    last, _ = find_previous_run(
         config.run, config.publish.uri, day, source, config.shaping, config.incremental, config.run.store
     )
     assert last is not None
     then = float(last.stages["anchors"].array("recalls").max())
     for share, told in ((0.95, False), (0.85, True)):
         np.save(tmp_path / "recalls.npy", np.array([share * then]))
-        reason = recall_fell(now, last)
+        reason = recall_drop(now, last)
         assert (reason is not None) == told
     assert reason is not None and f"held-out recall fell from {then:.4f} to" in reason and "most_fallen = 0.1" in reason
 

@@ -24,13 +24,13 @@ STAGES = [
     "source",
     "anchors",
     *(f"{part}-{m}" for part in ("copies", "projection") for m in MODALITIES),
-    "places-image",
-    "witness-text-image",
-    *(f"{part}-{m}" for part in ("affinity", "plan", "trust") for m in MODALITIES),
-    "rectified",
+    "cross_modal_target-image",
+    "cross_modal-text-image",
+    *(f"{part}-{m}" for part in ("affinity", "sinkhorn", "trust") for m in MODALITIES),
+    "rectify",
 ]
-BEGINNINGS = {"source", "anchors", "copies-image", "witness-text-image", "trust-image", "rectified"}
-SOME = {"source", "anchors", "affinity-image", "trust-text", "rectified"}
+BEGINNINGS = {"source", "anchors", "copies-image", "cross_modal-text-image", "trust-image", "rectify"}
+SOME = {"source", "anchors", "affinity-image", "trust-text", "rectify"}
 
 
 class Point(NamedTuple):
@@ -53,7 +53,7 @@ def points(day: str, version: int, stages: set[str]) -> list[Point]:
         found.append(Point(f"{stage} is written and has no name yet", Death("os.rename", rf"/\.tmp-{stage}-"), at))
     last, commit = len(STAGES), f"{version:020d}"
     found += [
-        Point("the gate reads what is to be published", Death("open", r"/rectified-[0-9a-f]+/status-image\.npy"), last),
+        Point("the gate reads what is to be published", Death("open", r"/rectify-[0-9a-f]+/status-image\.npy"), last),
         Point("a data file has no name yet", Death("os.rename", r"/\.part-.*\.tmp$"), last),
         Point("the data files are there and no commit", Death("open", rf"/as_of={day}$"), last),
         Point(
@@ -195,8 +195,8 @@ def test_an_output_that_is_not_whole_is_built_again(published: Published, cli: C
     # A new config of the last stage only: all others would be reused.
     sets = ("--set", "rectify.keep_original=0.61")
     stages = published.demo / "runs" / "stages"
-    plan = stages / Path(published.results[2]["stages"]["plan/text"]["path"]).name
-    other = stages / Path(published.results[2]["stages"]["plan/image"]["path"]).name
+    plan = stages / Path(published.results[2]["stages"]["sinkhorn/text"]["path"]).name
+    other = stages / Path(published.results[2]["stages"]["sinkhorn/image"]["path"]).name
     inode = (other / "manifest.json").stat().st_ino
     name = "manifest.json" if broken == "manifest" else "weights.npy"
     if broken == "gone":
@@ -208,7 +208,7 @@ def test_an_output_that_is_not_whole_is_built_again(published: Published, cli: C
         x["stage"]: x["reused"] for x in json.loads(Path(result["report"]).with_suffix(".json").read_text())["timings"]
     }
     # The copy's source lies elsewhere, so it is read anew, to the same digest.
-    assert [stage for stage, found in reused.items() if not found] == ["source", "rectified", "plan/text"]
+    assert [stage for stage, found in reused.items() if not found] == ["source", "rectify", "sinkhorn/text"]
     assert (other / "manifest.json").stat().st_ino == inode
-    assert result["stages"]["plan/text"]["digest"] == published.results[2]["stages"]["plan/text"]["digest"]
+    assert result["stages"]["sinkhorn/text"]["digest"] == published.results[2]["stages"]["sinkhorn/text"]["digest"]
     assert not rows_of(uri, day).equals(before)

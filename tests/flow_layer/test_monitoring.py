@@ -97,7 +97,7 @@ def test_every_line_says_run_day_and_stage(three_days: Published) -> None:
     assert set(known[:first]) == {None} and set(known[first:]) == {result["run_id"]}
     assert {x["stage"] for x in lines[:first]} <= {None, "source"}
     assert {x["stage"] for x in lines} - {None} >= {
-        *result["stages"].keys() - {"trust/image", "rectified"},
+        *result["stages"].keys() - {"trust/image", "rectify"},
         "quality",
         "publish",
         "report",
@@ -129,7 +129,7 @@ def test_a_refused_run_a_failed_one_and_a_killed_one_can_be_read_of(published: P
     states = {dict(labels)["state"]: value for (name, labels), value in seen.items() if name == "days"}
     assert states == {"done": 3, "dead": 1, "failed": 0, "refused": 0, "running": 0}
     last = lines_of(demo, day)[-1]
-    assert last["stage"] == "rectified" and last["run_id"].startswith(day.replace("-", ""))
+    assert last["stage"] == "rectify" and last["run_id"].startswith(day.replace("-", ""))
     done = cli.published(demo, day)
     after = textfile(demo)
     assert ended(after) == {**ended(before), "published": 4, "refused": 1, "bad_input": 1}

@@ -18,7 +18,8 @@ from rectifier_core.base.records import Catalog
 from rectifier_core.pipeline import PipelineConfig
 from rectifier_core.pipeline import rectify_catalog as rectify_in_memory
 from tasks.source.read import read_source
-from tasks.stages.core_stages import category_numbers, load_interactions
+from tasks.stages.anchors import load_interactions
+from tasks.stages.trust import category_numbers
 from tasks.store.store import Ref, StageStore
 from tests.support.flow_support import CommandLine, Published, days_of, rows_of, table_uri
 

@@ -28,7 +28,7 @@ def test_a_stock_picture_is_found_and_is_neither_donor_nor_suspect(tmp_path: Pat
     assert (image["placeholders"], image["placeholder_groups"]) == (8, 1)
     assert night["modalities"]["text"]["placeholders"] == 0
     source, copies, plan, anchors = (
-        Ref(**night["stages"][x]) for x in ("source", "copies/image", "plan/image", "anchors")
+        Ref(**night["stages"][x]) for x in ("source", "copies/image", "sinkhorn/image", "anchors")
     )
     held = load_record(copies, Copies).placeholder
     assert set(np.asarray(source.array("item_ids"))[held]) == planted

@@ -13,8 +13,8 @@ from rectifier_core.base.arrays import Float32
 from rectifier_core.base.numerics import unit_rows
 from rectifier_core.base.records import Anchors, BalanceOutcome, Copies, Plan, Projection, Trust
 from tasks.audit.inputs import AuditInputs
-from tasks.report.inputs import ModalityRefs
 from tasks.store.saved_records import save_record
+from tasks.store.stage_outputs import ModalityRefs
 from tasks.store.store import Ref, StageStore, StageWriter
 
 CATEGORIES = ("Kitchen", "Toys", "Garden", "Books", "<b>Art</b>")

@@ -15,8 +15,9 @@ from rectifier_core.base.arrays import Float32
 from rectifier_core.base.numerics import unit_rows
 from rectifier_core.base.published_records import Check, QualityReport, Status
 from rectifier_core.base.records import Affinity, Anchors, BalanceOutcome, Copies, Plan, Projection, Trust
-from tasks.report.render import ModalityRefs, Outcome, ReportInputs, StageTiming
+from tasks.report.render import Outcome, ReportInputs, StageTiming
 from tasks.store.saved_records import save_record
+from tasks.store.stage_outputs import ModalityRefs
 from tasks.store.store import Ref, StageStore, StageWriter
 from tests.support.trend_samples import Rate, entry
 

@@ -213,7 +213,7 @@ def test_a_backfill_that_was_stopped_goes_on_to_the_same_bytes(
         "--json",
     )
     running = cli.start(*arguments)
-    entry = wait_for_stage(demo, days[1], "rectified" if parallel == 1 else "its turn")
+    entry = wait_for_stage(demo, days[1], "rectify" if parallel == 1 else "its turn")
     assert running.process.pid is not None
     os.kill(running.process.pid, how)
     finished = running.wait()
@@ -237,7 +237,7 @@ def test_a_backfill_that_was_stopped_goes_on_to_the_same_bytes(
 def test_a_days_process_that_dies_stops_no_other(demo: Path, three_days: Published, cli: CommandLine) -> None:
     days, begun = three_days.days, now()
     running = cli.start("backfill", "--config", demo / "run.toml", "--start", days[0], "--end", days[-1], "--json")
-    os.kill(wait_for_stage(demo, days[0], "rectified")["pid"], signal.SIGKILL)
+    os.kill(wait_for_stage(demo, days[0], "rectify")["pid"], signal.SIGKILL)
     finished = running.wait()
     assert finished.code == 1, finished.err
     assert outcomes(finished.result) == {days[0]: "failed", days[1]: "published", days[2]: "published"}

@@ -140,7 +140,7 @@ def test_a_day_that_went_wrong_says_how_until_a_run_of_it_goes_well(published: P
     entry = read_day(config.run.folder, config.publish, date.fromisoformat(day))
     assert entry is not None
     assert entry["flow_run_id"] is not None
-    assert {"source", "anchors", "rectified", "quality", "publish", "report"} <= entry["seconds"].keys()
+    assert {"source", "anchors", "rectify", "quality", "publish", "report"} <= entry["seconds"].keys()
 
 
 def test_days_that_are_asked_for_and_cannot_be(demo: Path, cli: CommandLine) -> None:

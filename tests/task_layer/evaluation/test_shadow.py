@@ -24,7 +24,8 @@ from tasks.evaluation.shadow import shadow_config, shadow_facts, shadow_measure,
 from tasks.report.phrases import shadow_phrase
 from tasks.report.render import write_report
 from tasks.source.read import read_source
-from tasks.stages.core_stages import category_numbers, load_interactions
+from tasks.stages.anchors import load_interactions
+from tasks.stages.trust import category_numbers
 from tasks.store.store import Ref, StageStore
 from tests.support.report_samples import PageText, Run
 

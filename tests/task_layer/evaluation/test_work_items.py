@@ -31,7 +31,8 @@ from tasks.evaluation.grid import Cell, Damage, Noise, VariantSpec, plan_grid
 from tasks.evaluation.results import PER_USER, RESULTS, TIMINGS, write_results
 from tasks.evaluation.work_items import Trial, Work
 from tasks.source.read import read_source
-from tasks.stages.core_stages import category_numbers, load_interactions
+from tasks.stages.anchors import load_interactions
+from tasks.stages.trust import category_numbers
 from tasks.store.saved_records import load_record
 from tasks.store.store import Ref, StageStore
 from tests.support.source_samples import DAY as SAMPLE_DAY

@@ -18,7 +18,7 @@ from tasks.resources.memory_plan import MemoryPlan, Sizes, plan_memory, stage_ne
 from tasks.store.store import Ref
 
 MILLION = Sizes(items=10**6, users=10**6, pairs=10**7, widths={"image": 1280, "text": 384})
-STAGES = {"copies", "projection", "affinity", "plan", "trust"}
+STAGES = {"copies", "projection", "affinity", "sinkhorn", "trust"}
 
 
 def source_of(folder: Path, sizes: Sizes) -> Ref:
@@ -37,9 +37,9 @@ def test_every_stage_has_a_need() -> None:
     assert set(stage_needs(MILLION, PipelineConfig())) == {
         *named,
         "anchors",
-        "rectified",
-        "places/image",
-        "witness/text-image",
+        "rectify",
+        "cross_modal_target/image",
+        "cross_modal/text-image",
     }
 
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from rectifier_core.base.records import Anchors, Copies
 from rectifier_core.copies.copies import CopiesConfig, find_copies
-from tasks.stages.core_stages import copies_stage
+from tasks.stages.copies import copies_stage
 from tasks.store.saved_records import load_record
 from tests.support.report_samples import Run
 

@@ -21,7 +21,7 @@ from rectifier_core.sequences.segments import SegmentsConfig
 from rectifier_core.sequences.time_offset import TimeOffsetConfig
 from tasks.demo.catalog import DemoConfig, write_demo
 from tasks.source.read import SourceConfig, read_source
-from tasks.stages.core_stages import anchors_stage
+from tasks.stages.anchors import anchors_stage
 from tasks.stages.sequences import (
     offset_facts,
     segment_facts,

@@ -14,7 +14,7 @@ from rectifier_core.sinkhorn.sinkhorn import SinkhornConfig, balance
 from rectifier_core.sinkhorn.sparse_graph import ENTRY
 from tasks.resources.config import ResourcesConfig
 from tasks.shards.dask_runner import connect
-from tasks.stages.sinkhorn import plan_stage
+from tasks.stages.sinkhorn import sinkhorn_stage
 from tasks.store.peak_memory import watch_memory
 from tasks.store.saved_records import load_record, save_record
 from tasks.store.store import Ref, StageStore
@@ -49,8 +49,8 @@ def test_memory_changes_no_byte_of_the_output(tmp_path: Path, memory: int | None
     found = affinity(400, 9)
     ref = saved(found, tmp_path)
     wanted = balance(found, SinkhornConfig())
-    made = plan_stage("image", ref, SinkhornConfig(), StageStore(tmp_path / "a"), memory=memory)
-    whole = plan_stage("image", ref, SinkhornConfig(), StageStore(tmp_path / "b"))
+    made = sinkhorn_stage("image", ref, SinkhornConfig(), StageStore(tmp_path / "a"), memory=memory)
+    whole = sinkhorn_stage("image", ref, SinkhornConfig(), StageStore(tmp_path / "b"))
     assert files(made) == files(whole)
     plan = load_record(made, Plan)
     assert plan.outcome is wanted.outcome is BalanceOutcome.CONVERGED
@@ -68,7 +68,7 @@ def test_a_graph_without_entries_needs_no_map(tmp_path: Path) -> None:
         recall=1.0,
         index="none",
     )
-    made = plan_stage("image", saved(nobody, tmp_path), SinkhornConfig(), StageStore(tmp_path / "a"), memory=1)
+    made = sinkhorn_stage("image", saved(nobody, tmp_path), SinkhornConfig(), StageStore(tmp_path / "a"), memory=1)
     assert load_record(made, Plan).outcome is BalanceOutcome.EMPTY
 
 
@@ -78,7 +78,7 @@ def test_a_graph_beyond_its_memory_stays_within_it(tmp_path: Path) -> None:
     assert items * width * ENTRY > 2.5 * memory
     with watch_memory() as before:
         pass
-    made = plan_stage("image", ref, SinkhornConfig(), StageStore(tmp_path / "a"), memory=memory)
+    made = sinkhorn_stage("image", ref, SinkhornConfig(), StageStore(tmp_path / "a"), memory=memory)
     # Beside what the stage may hold: vectors over all items, Anderson's among them, and what maps keep.
     assert made.peak_memory - before.size < memory + 40 * 8 * items
     assert load_record(made, Plan).column_error < 1e-3
@@ -88,11 +88,11 @@ def test_a_graph_beyond_its_memory_stays_within_it(tmp_path: Path) -> None:
 def test_lines_may_be_summed_on_a_cluster(tmp_path: Path, in_process_cluster: LocalCluster, memory: int | None) -> None:
     """In files or in memory, by shards of a few rows: the same bytes."""
     ref = saved(affinity(400, 9), tmp_path)
-    here = plan_stage("image", ref, SinkhornConfig(), StageStore(tmp_path / "b"))
+    here = sinkhorn_stage("image", ref, SinkhornConfig(), StageStore(tmp_path / "b"))
     resources = ResourcesConfig(
         memory="1GiB", threads=1, runner="dask", address=in_process_cluster.scheduler_address, shard_rows=2
     )
     with connect(resources, tmp_path / "a", logging.getLogger("test")) as runner:
-        made = plan_stage("image", ref, SinkhornConfig(), StageStore(tmp_path / "a", runner), memory=memory)
+        made = sinkhorn_stage("image", ref, SinkhornConfig(), StageStore(tmp_path / "a", runner), memory=memory)
     assert files(made) == files(here)
     assert [x.name for x in (tmp_path / "a").iterdir() if x.name.startswith(".tmp-")] == []

@@ -21,7 +21,7 @@ import numpy as np
 import pytest
 
 from tasks.errors import InputError, StorageError
-from tasks.report.inputs import ModalityRefs
+from tasks.store.stage_outputs import ModalityRefs
 from tasks.store.store import Ref, StageStore, StageWriter, plain, stage_key
 
 ROOT = Path(__file__).parents[3]

@@ -26,12 +26,17 @@ from rectifier_core.rectify.rectify import RectifyConfig
 from rectifier_core.sequences.segments import SegmentsConfig
 from rectifier_core.sinkhorn.sinkhorn import SinkhornConfig
 from rectifier_core.trust.trust import TrustConfig
-from tasks.report.inputs import ModalityRefs
 from tasks.source.read import read_source
-from tasks.stages import core_stages as stages
-from tasks.stages.rectify import rectified_stage
-from tasks.stages.sinkhorn import plan_stage
+from tasks.stages.affinity import affinity_stage
+from tasks.stages.anchors import anchors_stage, load_interactions
+from tasks.stages.copies import copies_stage
+from tasks.stages.projection import cross_modal_target_stage, projection_stage
+from tasks.stages.quality import modality_facts, quality_stage, quality_values
+from tasks.stages.rectify import rectify_stage
+from tasks.stages.sinkhorn import sinkhorn_stage
+from tasks.stages.trust import category_numbers, trust_stages
 from tasks.store.saved_records import load_record
+from tasks.store.stage_outputs import ModalityRefs
 from tasks.store.store import Ref, StageStore, StageWriter
 from tasks.table.config import PublishConfig
 from tests.support.publish_support import publish as publish_day
@@ -56,25 +61,25 @@ class Chain(NamedTuple):
     @property
     def rebuilt(self) -> set[str]:
         """The stages that were built rather than found."""
-        refs = {"anchors": self.anchors, "rectified": self.rectified}
+        refs = {"anchors": self.anchors, "rectify": self.rectified}
         refs |= {name: ref for m, x in self.matched.items() for name, ref in x.named(m).items()}
         return {name for name, ref in refs.items() if not ref.reused}
 
 
 def run(store: StageStore, source: Ref, config: PipelineConfig = CONFIG, seed: int = SEED) -> Chain:
     """Every stage in turn, as the flow calls them."""
-    anchors = stages.anchors_stage(source, config.anchors, seed, store)
+    anchors = anchors_stage(source, config.anchors, seed, store)
     copies, projections, plans, affinities = {}, {}, {}, {}
     for m in ("image", "text"):
-        copies[m] = stages.copies_stage(m, source, anchors, config.copies, seed, store)
-        projections[m] = stages.projection_stage(m, source, copies[m], anchors, config.projection, seed, store)
-        affinities[m] = stages.affinity_stage(m, projections[m], config.affinity, seed, store)
-        plans[m] = plan_stage(m, affinities[m], config.sinkhorn, store)
+        copies[m] = copies_stage(m, source, anchors, config.copies, seed, store)
+        projections[m] = projection_stage(m, source, copies[m], anchors, config.projection, seed, store)
+        affinities[m] = affinity_stage(m, projections[m], config.affinity, seed, store)
+        plans[m] = sinkhorn_stage(m, affinities[m], config.sinkhorn, store)
     witnesses = {}
     for a, b in witness_pairs({m: source.meta["modalities"][m]["width"] for m in copies}, config.witness):
-        places = stages.places_stage(b, source, copies[b], config.witness, seed, store)
-        witnesses[a, b] = stages.projection_stage(a, source, copies[a], places, config.projection, seed, store, onto=b)
-    trusts = stages.trust_stages(source, anchors, projections, witnesses, config.trust, seed, store)
+        places = cross_modal_target_stage(b, source, copies[b], config.witness, seed, store)
+        witnesses[a, b] = projection_stage(a, source, copies[a], places, config.projection, seed, store, onto=b)
+    trusts = trust_stages(source, anchors, projections, witnesses, config.trust, seed, store)
     matched = {
         m: ModalityRefs(
             features=source,
@@ -83,11 +88,11 @@ def run(store: StageStore, source: Ref, config: PipelineConfig = CONFIG, seed: i
             affinity=affinities[m],
             plan=plans[m],
             trust=trusts[m],
-            witnesses={other: ref for (own, other), ref in witnesses.items() if own == m},
+            cross_modal={other: ref for (own, other), ref in witnesses.items() if own == m},
         )
         for m in copies
     }
-    return Chain(source, anchors, matched, rectified_stage(source, matched, config.rectify, SegmentsConfig(), store))
+    return Chain(source, anchors, matched, rectify_stage(source, matched, config.rectify, SegmentsConfig(), store))
 
 
 @pytest.fixture(scope="module")
@@ -117,10 +122,10 @@ def catalog_of(source: Ref) -> Catalog:
 
 
 def test_the_stages_give_what_the_core_gives_in_memory(chain: Chain) -> None:
-    category = stages.category_numbers(chain.source)
+    category = category_numbers(chain.source)
     assert category is not None
     wanted = rectify_catalog(
-        catalog_of(chain.source), stages.load_interactions(chain.source), CONFIG, seed=SEED, category=category
+        catalog_of(chain.source), load_interactions(chain.source), CONFIG, seed=SEED, category=category
     )
     np.testing.assert_allclose(load_record(chain.anchors, Anchors).items, wanted.anchors.items, atol=1e-6)
     for m, refs in chain.matched.items():
@@ -128,7 +133,7 @@ def test_the_stages_give_what_the_core_gives_in_memory(chain: Chain) -> None:
         np.testing.assert_allclose(
             load_record(refs.projection, Projection).projected, wanted.judged.projections[m].projected, atol=1e-5
         )
-        for other, between in refs.witnesses.items():
+        for other, between in refs.cross_modal.items():
             np.testing.assert_allclose(
                 load_record(between, Projection).target, wanted.judged.witnesses[m, other].target, atol=1e-5
             )
@@ -145,7 +150,9 @@ def test_the_stages_give_what_the_core_gives_in_memory(chain: Chain) -> None:
         np.testing.assert_allclose(chain.rectified.array(f"features-{m}"), wanted.rectified.features[m], atol=1e-5)
         np.testing.assert_array_equal(chain.rectified.array(f"trust-{m}"), load_record(refs.trust, Trust).probability)
     assert (
-        len([ref for x in chain.matched.values() for ref in x.witnesses.values()]) == len(wanted.judged.witnesses) == 1
+        len([ref for x in chain.matched.values() for ref in x.cross_modal.values()])
+        == len(wanted.judged.witnesses)
+        == 1
     )
     assert {int(x) for m in chain.matched for x in chain.rectified.array(f"status-{m}")} >= {
         Status.RECTIFIED.code,
@@ -159,7 +166,7 @@ def test_the_same_again_reuses_everything(chain: Chain, store: StageStore) -> No
     assert again.rebuilt == set()
 
 
-WITNESS = "witness/text-image"
+WITNESS = "cross_modal/text-image"
 
 
 def both(*parts: str) -> set[str]:
@@ -170,17 +177,17 @@ def both(*parts: str) -> set[str]:
 @pytest.mark.parametrize(
     ("changed", "rebuilt"),
     [
-        (replace(CONFIG, rectify=RectifyConfig(keep_trusted=0.3)), {"rectified"}),
-        (replace(CONFIG, trust=TrustConfig(resamples=21)), {"rectified"} | both("trust")),
-        (replace(CONFIG, sinkhorn=SinkhornConfig(method="knopp")), {"rectified"} | both("plan")),
-        (replace(CONFIG, affinity=AffinityConfig(num_neighbours=5)), {"rectified"} | both("affinity", "plan")),
+        (replace(CONFIG, rectify=RectifyConfig(keep_trusted=0.3)), {"rectify"}),
+        (replace(CONFIG, trust=TrustConfig(resamples=21)), {"rectify"} | both("trust")),
+        (replace(CONFIG, sinkhorn=SinkhornConfig(method="knopp")), {"rectify"} | both("sinkhorn")),
+        (replace(CONFIG, affinity=AffinityConfig(num_neighbours=5)), {"rectify"} | both("affinity", "sinkhorn")),
         (
             replace(CONFIG, anchors=replace(CONFIG.anchors, num_layers=1)),
             # What is found to be a copy is the same, and what lies between two modalities is no business of the anchors.
-            {"anchors", "rectified"} | both("copies", "projection", "affinity", "plan", "trust"),
+            {"anchors", "rectify"} | both("copies", "projection", "affinity", "sinkhorn", "trust"),
         ),
-        (replace(CONFIG, witness=WitnessConfig(components=8)), {"rectified", WITNESS} | both("trust")),
-        (replace(CONFIG, witness=WitnessConfig(enabled=False)), {"rectified"} | both("trust")),
+        (replace(CONFIG, witness=WitnessConfig(components=8)), {"rectify", WITNESS} | both("trust")),
+        (replace(CONFIG, witness=WitnessConfig(enabled=False)), {"rectify"} | both("trust")),
         (replace(CONFIG, copies=CopiesConfig(threshold=0.998)), both("copies")),
     ],
     ids=["rectify", "trust", "sinkhorn", "affinity", "anchors", "witness", "no witness", "copies"],
@@ -203,7 +210,7 @@ def test_the_rows_do_not_depend_on_the_block_they_are_mended_in_nor_on_how_donor
     chain: Chain, store: StageStore
 ) -> None:
     for rows, memory in ((37, 0), (53, 1 << 20)):
-        blocks = rectified_stage(
+        blocks = rectify_stage(
             chain.source,
             chain.matched,
             replace(CONFIG.rectify, block_rows=rows),
@@ -218,23 +225,23 @@ def test_the_rows_do_not_depend_on_the_block_they_are_mended_in_nor_on_how_donor
 def test_progress_ends_where_the_rows_end(chain: Chain, store: StageStore) -> None:
     told: list[tuple[str, int, int]] = []
     config = replace(CONFIG.rectify, keep_trusted=0.11, block_rows=150)
-    rectified_stage(chain.source, chain.matched, config, SegmentsConfig(), store, progress=lambda *x: told.append(x))
+    rectify_stage(chain.source, chain.matched, config, SegmentsConfig(), store, progress=lambda *x: told.append(x))
     assert told == [(f"rectifying {m}", done, 400) for m in ("image", "text") for done in (150, 300, 400)]
 
 
 def test_a_warm_start_is_keyed_by_the_run_it_came_from(chain: Chain, store: StageStore) -> None:
     ego = np.asarray(load_record(chain.anchors, Anchors).ego)
-    warm = stages.anchors_stage(chain.source, CONFIG.anchors, SEED, store, previous=ego, previous_run="a")
+    warm = anchors_stage(chain.source, CONFIG.anchors, SEED, store, start_rows=ego, start_run="a")
     assert warm.digest != chain.anchors.digest
-    assert stages.anchors_stage(chain.source, CONFIG.anchors, SEED, store, previous=ego, previous_run="a").reused
-    assert not stages.anchors_stage(chain.source, CONFIG.anchors, SEED, store, previous=ego, previous_run="b").reused
+    assert anchors_stage(chain.source, CONFIG.anchors, SEED, store, start_rows=ego, start_run="a").reused
+    assert not anchors_stage(chain.source, CONFIG.anchors, SEED, store, start_rows=ego, start_run="b").reused
 
 
 def judge(
     chain: Chain, config: QualityConfig, publish: PublishConfig, models: dict[str, str] | None = None
 ) -> QualityReport:
     """The gate over a chain's rows."""
-    return stages.judge_stage(chain.source, chain.matched, chain.rectified, config, publish, DAY, models=models or {})
+    return quality_stage(chain.source, chain.matched, chain.rectified, config, publish, DAY, models=models or {})
 
 
 def test_the_gate_counts_rows_and_measures_each_modality(chain: Chain, tmp_path: Path) -> None:
@@ -314,9 +321,7 @@ def test_the_gate_compares_no_two_embedding_models(
 
 
 def test_what_was_found_is_json_with_every_item_counted(chain: Chain) -> None:
-    facts = stages.modality_facts(
-        chain.source, chain.matched, chain.rectified, SegmentsConfig(), {"text": "some-model@3"}
-    )
+    facts = modality_facts(chain.source, chain.matched, chain.rectified, SegmentsConfig(), {"text": "some-model@3"})
     assert {m: x["embedding_model"] for m, x in facts.items()} == {"image": None, "text": "some-model@3"}
     assert json.loads(json.dumps(facts, allow_nan=False)) == facts
     for m, found in facts.items():
@@ -340,9 +345,7 @@ def test_what_was_found_is_json_with_every_item_counted(chain: Chain) -> None:
 
 def test_where_nothing_can_be_told_the_features_pass_through(chain: Chain, store: StageStore, tmp_path: Path) -> None:
     silent = run(store, chain.source, replace(CONFIG, trust=TrustConfig(min_items=10_000)))
-    for m, found in stages.modality_facts(
-        silent.source, silent.matched, silent.rectified, SegmentsConfig(), {}
-    ).items():
+    for m, found in modality_facts(silent.source, silent.matched, silent.rectified, SegmentsConfig(), {}).items():
         assert (found["identifiable"], found["mismatch_rate"], found["low"], found["high"]) == (False, None, None, None)
         assert "min_items" in found["reason"]
         assert found["rectified"] + found["imputed"] == 0
@@ -363,13 +366,13 @@ def test_hubs_left_on_purpose_are_not_held_against_a_plan(chain: Chain, store: S
 
 def test_the_papers_solver_runs_through_the_same_stages(chain: Chain, store: StageStore) -> None:
     config = replace(CONFIG, projection=ProjectionConfig(solver="minibatch"))
-    assert run(store, chain.source, config).rebuilt == {"rectified", WITNESS} | both(
-        "projection", "affinity", "plan", "trust"
+    assert run(store, chain.source, config).rebuilt == {"rectify", WITNESS} | both(
+        "projection", "affinity", "sinkhorn", "trust"
     )
 
 
 def test_the_category_is_numbered_and_none_is_no_category(chain: Chain, store: StageStore) -> None:
-    found = stages.category_numbers(chain.source)
+    found = category_numbers(chain.source)
     assert found is not None
     named = pl.read_parquet(chain.source.file("labels.parquet"))["category"].to_list()
     for number in np.unique(found[found >= 0]):
@@ -385,14 +388,14 @@ def test_the_category_is_numbered_and_none_is_no_category(chain: Chain, store: S
 
         return store.once("labels", (repr(frame),), build)
 
-    assert stages.category_numbers(source(None)) is None
-    assert stages.category_numbers(source(pl.DataFrame({"title": ["a"]}))) is None
-    given = stages.category_numbers(source(pl.DataFrame({"category": ["b", None, "a", "b"]})))
+    assert category_numbers(source(None)) is None
+    assert category_numbers(source(pl.DataFrame({"title": ["a"]}))) is None
+    given = category_numbers(source(pl.DataFrame({"category": ["b", None, "a", "b"]})))
     assert given is not None and given.dtype == np.int32 and given.tolist() == [1, -1, 0, 1]
 
 
 def test_checks_as_json(chain: Chain, tmp_path: Path) -> None:
-    values = stages.quality_values(judge(chain, QualityConfig(), PublishConfig(uri=str(tmp_path / "table"))))
+    values = quality_values(judge(chain, QualityConfig(), PublishConfig(uri=str(tmp_path / "table"))))
     facts = {"value": 402.0, "bound": 402.0, "rule": "equal to", "passed": True, "blocking": True}
     assert values[0] == {"name": "rows in = rows out + quarantined", **facts}
     json.dumps(values, allow_nan=False)
