@@ -94,23 +94,23 @@ DATA    ?= ../shared/data/movielens-1m
 MMREC   ?=
 PANDAS  ?=
 RESULTS := benchmarks/results
-TABLE    = echo "$(1)" && $(BIN)/python -m benchmarks.$(1) $(2) > .bench.md && mv .bench.md $(RESULTS)/$(1).md
+TABLE    = echo "$(1)" && $(BIN)/python -m benchmarks.$(1) $(2) > .bench.md && mv .bench.md $(RESULTS)/$(lastword $(subst ., ,$(1))).md
 
 bench: $(TESTSTAMP) ## every table that takes minutes, into benchmarks/results
-	$(call TABLE,propagation,)
-	$(call TABLE,top_k,)
-	$(call TABLE,sinkhorn,)
-	$(call TABLE,publish,)
-	$(call TABLE,online_reads,)
-	$(call TABLE,cluster,)
-	$(call TABLE,incremental,--items 6000 --image 384 --text 128 --nights 1 --changed 0.01)
-	@if test -d "$(DATA)"; then $(call TABLE,anchor_curve,--data $(DATA) --seeds 2 --logs sparse clustered); \
+	$(call TABLE,speed.propagation,)
+	$(call TABLE,speed.top_k,)
+	$(call TABLE,speed.sinkhorn,)
+	$(call TABLE,speed.publish,)
+	$(call TABLE,nights.online_reads,)
+	$(call TABLE,speed.cluster,)
+	$(call TABLE,nights.incremental,--items 6000 --image 384 --text 128 --nights 1 --changed 0.01)
+	@if test -d "$(DATA)"; then $(call TABLE,speed.anchor_curve,--data $(DATA) --seeds 2 --logs sparse clustered); \
 	else echo "anchor_curve: skipped, there is no MovieLens at $(DATA); say DATA=folder"; fi
-	@if test -d "$(MMREC)"; then PYTHONPATH="$(PANDAS)" && export PYTHONPATH && $(call TABLE,lightgcn_epoch,--mmrec $(MMREC)); \
+	@if test -d "$(MMREC)"; then PYTHONPATH="$(PANDAS)" && export PYTHONPATH && $(call TABLE,peers.lightgcn_epoch,--mmrec $(MMREC)); \
 	else echo "lightgcn_epoch: skipped; git clone https://github.com/enoche/MMRec and say MMREC=folder PANDAS=folder"; fi
 
 bench-scale: $(STAMP) ## how a whole night grows: 10,000, 100,000 and 1,000,000 items, an hour and 40 GB (SIZES= for less)
-	$(call TABLE,scale,$(SIZES))
+	$(call TABLE,nights.scale,$(SIZES))
 
 SIZES ?= --large --next-night --set resources.memory='"8GiB"'
 

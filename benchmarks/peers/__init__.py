@@ -1,1 +1,1 @@
-"""Scripts that run in a peer's own environment; they import nothing of this project."""
+"""Comparisons with other projects' recommenders."""

@@ -39,7 +39,7 @@ from rectifier_core.base.seeding import generator
 USUAL_STEP = 2048
 """Pairs of a step that ``learning_rate`` is meant for; of larger steps, which are fewer, each goes sqrt(size / USUAL_STEP) times as far."""
 FASTEST = 4.0
-"""At most how many times: at 8 times, held-out recall peaks early and lower (``benchmarks/anchor_curve.py``)."""
+"""At most how many times: at 8 times, held-out recall peaks early and lower (``benchmarks/speed/anchor_curve.py``)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,7 +52,7 @@ class AnchorsConfig:
     (``benchmarks/results/anchor_curve.md``). On a graph so large that these would cost more than ``epoch_work`` multiply-adds of
     propagation, fewer and larger steps (never fewer than 8), so that an epoch's cost stays bounded however long the log is.
     ``learning_rate`` is that of steps of 2,048 pairs. ``patience`` counts epochs in which the held-out Recall@20 did not rise by the share
-    ``least_gain``: on large logs it creeps on for hours, and nothing comes of it (``benchmarks/anchor_curve.py``). ``start`` is what
+    ``least_gain``: on large logs it creeps on for hours, and nothing comes of it (``benchmarks/speed/anchor_curve.py``). ``start`` is what
     training starts from; with ``warm_start`` it is the last night's anchors, and a day's rows then depend on which nights ran before.
     """
 

@@ -2,7 +2,7 @@
 
 A row is summed by one thread, in the order of its entries, in registers: the same bytes whatever the number of threads. SciPy's product
 spends half its time on a fresh zeroed output and adds every entry to it in memory; torch's CSR product spins for the cores. What is left
-is waiting for gathered rows, so the rows of entries to come are prefetched. See ``benchmarks/propagation.py``.
+is waiting for gathered rows, so the rows of entries to come are prefetched. See ``benchmarks/speed/propagation.py``.
 """
 
 from __future__ import annotations

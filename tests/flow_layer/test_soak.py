@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.soak import KEPT
+from benchmarks.nights.soak import KEPT
 from tests.support.flow_support import ROOT
 
 NIGHTS = 60
@@ -22,7 +22,16 @@ NOISE = 64 << 20
 @pytest.mark.slow
 @pytest.mark.parametrize("incremental", [False, True], ids=["cold", "incremental"])
 def test_sixty_nights_leave_no_more_than_twenty(tmp_path: Path, incremental: bool) -> None:
-    command = [sys.executable, "-m", "benchmarks.soak", "--nights", str(NIGHTS), "--folder", str(tmp_path), "--as-json"]
+    command = [
+        sys.executable,
+        "-m",
+        "benchmarks.nights.soak",
+        "--nights",
+        str(NIGHTS),
+        "--folder",
+        str(tmp_path),
+        "--as-json",
+    ]
     environment = {k: v for k, v in os.environ.items() if not k.startswith("PREFECT_")} | {"PYTHONPATH": str(ROOT)}
     done = subprocess.run(
         [*command, *(["--incremental"] if incremental else [])],

@@ -1,0 +1,1 @@
+"""Benchmarks of whole nights: growth, disk and memory over many nights, faults, reads."""

@@ -1,0 +1,1 @@
+"""Benchmarks of quality: detection, rates, coverage, mixing, owners, segments."""

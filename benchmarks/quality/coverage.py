@@ -1,0 +1,95 @@
+"""Does the rate's interval hold the truth? Trials with planted rates from 0 to .4: swapped at random, within a genre, in shifted
+blocks, and whole rows (all modalities of an item together).
+
+python -m benchmarks.quality.coverage --data DIR [--trials 200] [--first 0] > benchmarks/results/coverage.md
+"""
+
+from __future__ import annotations
+
+import sys
+from collections import defaultdict
+from dataclasses import replace
+
+import numpy as np
+
+from benchmarks.shared.movielens import Sample, genre_numbers, load, options_parser, trained
+from rectifier_core.base.arrays import Bool, Float32, Int32
+from rectifier_core.base.records import Anchors, Trust
+from rectifier_core.base.seeding import generator
+from rectifier_core.evaluation.corruption import shift_blocks, swap_features, swap_within
+from rectifier_core.pipeline import PipelineConfig, judge_catalog
+
+KINDS = ("random", "genre", "block", "row")
+SPLITS = ("full", "sparse")
+
+
+def damage(sample: Sample, modality: str, kind: str, share: float, genres: Int32, seed: int) -> tuple[Float32, Bool]:
+    """The modality's features with about ``share`` mixed up in the way ``kind``, and which rows were."""
+    features, present = sample.catalog.features[modality], sample.catalog.present[modality]
+    if kind in ("random", "row"):
+        # Under one name both modalities draw the same rows.
+        return swap_features(features, present, share, seed=seed, name=modality if kind == "random" else kind)
+    if kind == "genre":
+        return swap_within(features, present, genres, share, seed=seed, name=modality)
+    return shift_blocks(features, present, share, seed=seed, name=modality)
+
+
+def trial(sample: Sample, anchors: Anchors, genres: Int32, kind: str, seed: int) -> list[tuple[str, float, Trust]]:
+    """Both modalities damaged at rates of their own: (modality, true rate among judged items, what was found)."""
+    rates = generator(seed, "coverage").uniform(0, 0.4, 2)
+    if kind == "row":
+        rates[:] = rates[0]
+    damaged = {
+        m: damage(sample, m, kind, float(share), genres, seed)
+        for m, share in zip(sample.catalog.features, rates, strict=True)
+    }
+    catalog = replace(sample.catalog, features={m: x[0] for m, x in damaged.items()})
+    trusts = judge_catalog(catalog, anchors, PipelineConfig(), seed=seed, category=genres).trusts
+    return [(m, float(damaged[m][1][anchors.trained].mean()), trust) for m, trust in trusts.items()]
+
+
+def main() -> None:
+    """Print the table as Markdown."""
+    parser = options_parser(__doc__)
+    parser.add_argument("--trials", type=int, default=200)
+    parser.add_argument("--first", type=int, default=0)
+    options = parser.parse_args()
+    samples = {split: load(options.data, split) for split in SPLITS}
+    genres = {split: genre_numbers(options.data, samples[split]) for split in SPLITS}
+    anchors = {(s, i): trained(samples[s], s, i, options.cache) for s in SPLITS for i in range(options.seeds)}
+    found = defaultdict(list)
+    # A trial damages both modalities, so half as many give ``--trials`` intervals.
+    for number in range(options.first, options.first + options.trials // 2):
+        split, kind = SPLITS[number % 2], KINDS[number // 2 % len(KINDS)]
+        for modality, truth, trust in trial(
+            samples[split], anchors[split, number % options.seeds], genres[split], kind, number
+        ):
+            if trust.mismatch_rate is None or trust.low is None or trust.high is None:
+                found[kind, split, modality].append((False, False, np.nan, np.nan, np.nan))
+                continue
+            inside = trust.low <= truth <= trust.high
+            unlike = (trust.low_unlike or 0) <= truth <= (trust.high_unlike or 1)
+            found[kind, split, modality].append(
+                (inside, unlike, trust.mismatch_rate - truth, trust.high - trust.low, truth)
+            )
+        print(number, file=sys.stderr, flush=True)
+    print(
+        f"Command: `python -m benchmarks.quality.coverage --data DIR --trials {options.trials} --seeds {options.seeds}`\n"
+    )
+    print(
+        "| mixed up | split | modality | identifiable | interval holds the truth | without alike | mean error | mean width |"
+    )
+    print("|---|---|---|---|---|---|---|---|")
+    for key in [*sorted(found), None]:
+        rows = np.array(found[key] if key else [x for some in found.values() for x in some], dtype=np.float64)
+        told = rows[~np.isnan(rows[:, 2])]
+        cells = [
+            f"{len(told)} of {len(rows)}",
+            *(f"{told[:, i].mean():.3f}" for i in (0, 1)),
+            f"{told[:, 2].mean():+.3f}",
+        ]
+        print(f"| {' | '.join(key or ('all', '', ''))} | {' | '.join(cells)} | {told[:, 3].mean():.3f} |")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""What several benchmarks use: data, and a line that names the machine."""

@@ -1,0 +1,1 @@
+"""Benchmarks of single stages: CPU time and memory, beside a peer in the same process."""
