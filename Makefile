@@ -7,7 +7,7 @@ BIN    := $(VENV)/bin
 RUNS   := $(BIN)/python -m flows
 
 .DEFAULT_GOAL := help
-.PHONY: help tools install run server stop test test-slow mutants lint lock docs audit evidence bench bench-scale clean
+.PHONY: help tools install run server stop test test-slow lint lock docs audit evidence bench bench-scale clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -65,9 +65,6 @@ test: tools lint ## what .ci/run calls: lint, types, every test that is not mark
 
 test-slow: $(TESTSTAMP) ## the longer proofs
 	$(BIN)/python -m pytest -m slow
-
-mutants: $(TESTSTAMP) ## put deliberate bugs of persistence into a copy of the source: the tests must see each
-	$(BIN)/python -m tests.support.mutants
 
 lock: ## write constraints.txt from a fresh resolution of pyproject.toml
 	rm -rf .lock && $(PYTHON) -m venv .lock

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from tests.support.flow_support import CommandLine
+    from tests.support.flow.flow_support import CommandLine
 
 # On arrays this small threads cost more than they bring; where other work has the cores, they cost ten times as much.
 THREADS = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "POLARS_MAX_THREADS": "1"}
@@ -42,7 +42,7 @@ def pytest_unconfigure() -> None:
 @pytest.fixture(scope="session")
 def tiny_demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A demo of 400 items, 640 users and 10,000 log rows over 10 days, with a config of short runs; copy it before writing to it."""
-    from tests.support.flow_support import write_tiny_demo
+    from tests.support.flow.flow_support import write_tiny_demo
 
     return write_tiny_demo(tmp_path_factory.mktemp("tiny") / "demo")
 
@@ -56,7 +56,7 @@ def demo(tiny_demo: Path, tmp_path: Path) -> Path:
 @pytest.fixture(scope="session")
 def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The API url of a real Prefect server, in a process of its own with a home of its own."""
-    from tests.support.flow_support import serve_prefect
+    from tests.support.flow.flow_support import serve_prefect
 
     with serve_prefect(tmp_path_factory.mktemp("prefect-server")) as url:
         yield url
@@ -65,6 +65,6 @@ def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 @pytest.fixture(scope="session")
 def cli(prefect_server: str, tmp_path_factory: pytest.TempPathFactory) -> CommandLine:
     """``python -m flows`` with the session's Prefect server."""
-    from tests.support.flow_support import CommandLine
+    from tests.support.flow.flow_support import CommandLine
 
     return CommandLine(tmp_path_factory.mktemp("command-line"), {"PREFECT_API_URL": prefect_server})

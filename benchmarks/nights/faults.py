@@ -7,9 +7,9 @@ import tempfile
 from collections import Counter
 from pathlib import Path
 
-from tests.support.faults import CLASSES, DEATH, Nursery
-from tests.support.persistence import Outcome, all_faults, disturbed, scenes
-from tests.support.publish_support import environment
+from tests.support.table.faults import CLASSES, DEATH, Nursery
+from tests.support.table.persistence import Outcome, all_faults, disturbed, scenes
+from tests.support.table.publish_support import environment
 
 HEAD = """# Faults where a night's end persists
 
@@ -47,7 +47,7 @@ def main() -> int:
     """Print the table; 1 where something did not hold."""
     outcomes, broken = list[Outcome](), list[str]()
     with tempfile.TemporaryDirectory() as place:
-        nursery = Nursery("tests.support.night_jobs", Path(place), environment())
+        nursery = Nursery("tests.support.table.night_jobs", Path(place), environment())
         for scene in scenes(Path(place) / "scenes", nursery):
             found, wrong = disturbed(scene, all_faults(scene))
             outcomes += found

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.flow_support import CommandLine, Published, last_days
+from tests.support.flow.flow_support import CommandLine, Published, last_days
 
 
 @pytest.fixture(scope="session")

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from deltalake import DeltaTable
 
-from tests.support.flow_support import CommandLine, Finished, Published, days_of, rows_of, table_uri
+from tests.support.flow.flow_support import CommandLine, Finished, Published, days_of, rows_of, table_uri
 
 
 def both(cli: CommandLine, demo: Path, days: list[str]) -> list[Finished]:

@@ -25,8 +25,8 @@ from tasks.feature_store.refresh import refresh_store
 from tasks.source.read import read_source
 from tasks.store.store import StageStore, StageWriter
 from tasks.table.config import PublishConfig
-from tests.support.flow_support import ROOT, CommandLine, last_days, table_uri
-from tests.support.publish_support import publish
+from tests.support.flow.flow_support import ROOT, CommandLine, last_days, table_uri
+from tests.support.table.publish_support import publish
 
 PAGES = ROOT / "docs" / "consumers"
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.flow_support import PATIENCE, ROOT, CommandLine, last_days, rows_of, table_uri
+from tests.support.flow.flow_support import PATIENCE, ROOT, CommandLine, last_days, rows_of, table_uri
 
 # Small blocks and shards, so that a catalog of 400 items is many of them; a block's size may show in the bits, a shard's may not.
 BLOCKS = ("--set", "projection.block_rows=4", "--set", "affinity.block_rows=16", "--set", "rectify.block_rows=16")

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.cli_process import Death
-from tests.support.flow_support import CommandLine, Published, days_of, rows_of, table_uri
-from tests.support.small_disk import small_disk
+from tests.support.flow.cli_process import Death
+from tests.support.flow.flow_support import CommandLine, Published, days_of, rows_of, table_uri
+from tests.support.table.small_disk import small_disk
 
 KILO = 1024
 PUBLISH = Death("os.rename", r"/\.part-.*\.tmp$")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import polars as pl
 
-from tests.support.flow_support import CommandLine, Published
+from tests.support.flow.flow_support import CommandLine, Published
 
 IMAGE = "source.embedding_models.image"
 DRIFT = "image: mean cosine to the last published version"

@@ -10,8 +10,8 @@ import boto3
 import pytest
 from deltalake import DeltaTable
 
-from tests.support.flow_support import CommandLine, Published, move_to_s3, rows_of, table_uri
-from tests.support.s3_server import serve_s3
+from tests.support.flow.flow_support import CommandLine, Published, move_to_s3, rows_of, table_uri
+from tests.support.table.s3_server import serve_s3
 
 KEY, SECRET = "AKIAFLOWTESTING", "jalrXUtnFEMIK7MDENGbPxRfiCYEXAMPLEKEY"
 

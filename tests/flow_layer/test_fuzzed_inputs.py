@@ -16,9 +16,9 @@ from rectifier_core.base.published_records import Status
 from tasks.errors import InputError
 from tasks.source.read import read_source
 from tasks.store.store import Ref
-from tests.support.flow_support import CommandLine, Finished
-from tests.support.fuzzed_inputs import CASES
-from tests.support.fuzzed_shop import Case, Shop
+from tests.support.flow.flow_support import CommandLine, Finished
+from tests.support.fuzz.fuzzed_inputs import CASES
+from tests.support.fuzz.fuzzed_shop import Case, Shop
 
 # A few whole nights in make test, and all of them in make test-slow; every case is read in both.
 QUICK = {

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import polars as pl
 import pytest
 
-from tests.support.flow_support import CommandLine, Finished
+from tests.support.flow.flow_support import CommandLine, Finished
 from tests.support.report_samples import PageText
 
 CHROMIUM = shutil.which("chromium")

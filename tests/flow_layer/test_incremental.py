@@ -17,8 +17,8 @@ from tasks.stages.anchors import recall_drop
 from tasks.stages.incremental_config import IncrementalConfig
 from tasks.stages.previous_run import find_previous_run
 from tasks.store.store import Ref
-from tests.support.cli_process import Death
-from tests.support.flow_support import CommandLine, rows_of, table_uri
+from tests.support.flow.cli_process import Death
+from tests.support.flow.flow_support import CommandLine, rows_of, table_uri
 
 ENABLED = "\n[incremental]\nenabled = true\n"
 

@@ -16,8 +16,8 @@ import pyarrow as pa
 import pytest
 from deltalake import DeltaTable
 
-from tests.support.cli_process import Death
-from tests.support.flow_support import ROOT, CommandLine, Published, days_of, rows_of, table_uri
+from tests.support.flow.cli_process import Death
+from tests.support.flow.flow_support import ROOT, CommandLine, Published, days_of, rows_of, table_uri
 
 MODALITIES = ("image", "text")
 STAGES = [

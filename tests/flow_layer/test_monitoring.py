@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.support.cli_process import Death
-from tests.support.flow_support import ROOT, CommandLine, Published, last_days
+from tests.support.flow.cli_process import Death
+from tests.support.flow.flow_support import ROOT, CommandLine, Published, last_days
 
 NAME = "catalog_rectifier"
 Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]

@@ -21,7 +21,7 @@ from tasks.source.read import read_source
 from tasks.stages.anchors import load_interactions
 from tasks.stages.trust import category_numbers
 from tasks.store.store import Ref, StageStore
-from tests.support.flow_support import CommandLine, Published, days_of, rows_of, table_uri
+from tests.support.flow.flow_support import CommandLine, Published, days_of, rows_of, table_uri
 
 
 def versions(cli: CommandLine, demo: Path) -> list[int]:

@@ -10,7 +10,7 @@ import polars as pl
 from rectifier_core.base.records import Anchors, Copies, Plan
 from tasks.store.saved_records import load_record
 from tasks.store.store import Ref
-from tests.support.flow_support import SHORT, CommandLine, last_days, rows_of, table_uri
+from tests.support.flow.flow_support import SHORT, CommandLine, last_days, rows_of, table_uri
 
 SIZE = ("--items", "1600", "--users", "1600", "--interactions", "32000")
 

@@ -23,7 +23,7 @@ from tasks.errors import GateRefusedError, InputError, StorageError, TableHeldEr
 from tasks.object_store import StorageUnreachableError
 from tasks.observe import publish_events
 from tasks.table.config import PublishConfig
-from tests.support.flow_support import ROOT, CommandLine, Published, ask_prefect, rows_of, table_uri
+from tests.support.flow.flow_support import ROOT, CommandLine, Published, ask_prefect, rows_of, table_uri
 
 STARTED = "2000-01-01T00:00:00Z"
 

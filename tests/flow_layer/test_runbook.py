@@ -7,7 +7,7 @@ import shlex
 
 import pytest
 
-from tests.support.flow_support import ROOT, CommandLine, Published
+from tests.support.flow.flow_support import ROOT, CommandLine, Published
 
 RUNBOOK = ROOT / "docs" / "runbook.md"
 BLOCK = re.compile(r"^```sh( tested)?\n(.*?)^```", re.MULTILINE | re.DOTALL)

@@ -10,7 +10,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from tests.support.flow_support import SHORT, CommandLine, days_of, rows_of, table_uri
+from tests.support.flow.flow_support import SHORT, CommandLine, days_of, rows_of, table_uri
 
 DAY = "2026-06-30"
 SETTINGS = (

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.nights.soak import KEPT
-from tests.support.flow_support import ROOT
+from tests.support.flow.flow_support import ROOT
 
 NIGHTS = 60
 # A map of a stage, a buffer of Arrow: what a process holds between two nights varies by some of them.

@@ -19,8 +19,8 @@ from flows.config.run_config import RunConfig
 from tasks.errors import InputError
 from tasks.source.read import read_source, resolve_day
 from tasks.store.store import Ref, StageStore
-from tests.support.flow_support import CommandLine, rows_of
-from tests.support.fuzzed_shop import NUM_ITEMS, Shop, sound_shop
+from tests.support.flow.flow_support import CommandLine, rows_of
+from tests.support.fuzz.fuzzed_shop import NUM_ITEMS, Shop, sound_shop
 
 # Puts each of two files in the place of a third in turns, until its standard input ends.
 WRITER = """

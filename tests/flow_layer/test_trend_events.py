@@ -17,8 +17,8 @@ from flows.steps import asset_key
 from tasks.observe.trend_events import JUMPED, emit_jumps
 from tasks.table.config import PublishConfig
 from tasks.table.trend import find_jumps
-from tests.support.flow_support import ROOT, ask_prefect
-from tests.support.trend_samples import entry
+from tests.support.flow.flow_support import ROOT, ask_prefect
+from tests.support.table.trend_samples import entry
 
 STARTED = "2000-01-01T00:00:00Z"
 ASSET = asset_key(PublishConfig(uri="s3://jumps/features"))

@@ -48,7 +48,7 @@ if __name__ == "__main__":
     if file_bytes != "0":
         resource.setrlimit(resource.RLIMIT_FSIZE, (int(file_bytes), int(file_bytes)))
     if event:
-        from tests.support.cli_process import Death, die_at
+        from tests.support.flow.cli_process import Death, die_at
 
         die_at(Death(event, pattern))
     from tasks.errors import RectifierError

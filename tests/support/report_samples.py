@@ -19,7 +19,7 @@ from tasks.report.render import Outcome, ReportInputs, StageTiming
 from tasks.store.saved_records import save_record
 from tasks.store.stage_outputs import ModalityRefs
 from tasks.store.store import Ref, StageStore, StageWriter
-from tests.support.trend_samples import Rate, entry
+from tests.support.table.trend_samples import Rate, entry
 
 WIDTH = 16
 NASTY = "<script>alert(1)</script> & \"quoted\" 'title'"

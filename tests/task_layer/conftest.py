@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import pytest
 from distributed import LocalCluster
 
-from tests.support.faults import Nursery
-from tests.support.publish_support import environment
+from tests.support.table.faults import Nursery
+from tests.support.table.publish_support import environment
 
 
 @pytest.fixture(scope="session")
@@ -23,6 +23,6 @@ def in_process_cluster() -> Iterator[LocalCluster]:
 @pytest.fixture(scope="session")
 def nursery(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nursery]:
     """Publishers as processes that start in milliseconds."""
-    found = Nursery("tests.support.night_jobs", tmp_path_factory.mktemp("nursery"), environment())
+    found = Nursery("tests.support.table.night_jobs", tmp_path_factory.mktemp("nursery"), environment())
     yield found
     found.close()

@@ -8,7 +8,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from tests.support.flow_support import CommandLine, Published, days_of, table_uri
+from tests.support.flow.flow_support import CommandLine, Published, days_of, table_uri
 
 FILES = {
     "suspects.parquet",

@@ -16,7 +16,7 @@ from flows.config.run_config import RunConfig
 from tasks.runs.day_journal import hold_day, read_day
 from tasks.table.lock import table_lock
 from tasks.table.snapshot import open_snapshot
-from tests.support.flow_support import PATIENCE, CommandLine, Finished, Published, ask_prefect, days_of, table_uri
+from tests.support.flow.flow_support import PATIENCE, CommandLine, Finished, Published, ask_prefect, days_of, table_uri
 
 
 def backfill(cli: CommandLine, demo: Path, days: list[str], *more: str, **options: Any) -> Finished:

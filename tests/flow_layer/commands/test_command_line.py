@@ -15,7 +15,7 @@ import polars as pl
 import pytest
 import torch
 
-from tests.support.flow_support import ROOT, CommandLine, Published, days_of, table_uri
+from tests.support.flow.flow_support import ROOT, CommandLine, Published, days_of, table_uri
 
 RESULT = {"run_id", "as_of", "version", "rows", "report", "modalities"}
 MODALITY = {"mismatch_rate", "low", "high", "identifiable", "rectified", "passed_through", "imputed", "missing"}

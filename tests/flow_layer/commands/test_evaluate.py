@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import pyarrow.parquet as pq
 import pytest
 
-from tests.support.flow_support import PATIENCE, CommandLine, Finished
+from tests.support.flow.flow_support import PATIENCE, CommandLine, Finished
 
 GRID = """
 [evaluation]

@@ -13,8 +13,8 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 from tasks.observe.publish_events import PUBLISHED, asset_key, emit_published
 from tasks.table.config import PublishConfig
 from tests.flow_layer.test_trend_events import events
-from tests.support.flow_support import ROOT, CommandLine, Published, rows_of, table_uri
-from tests.support.publish_support import make_refs, publish
+from tests.support.flow.flow_support import ROOT, CommandLine, Published, rows_of, table_uri
+from tests.support.table.publish_support import make_refs, publish
 
 ENABLED = ("--set", "feature_store.enabled=true", "--set", "feature_store.grace=0")
 

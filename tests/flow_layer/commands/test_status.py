@@ -15,8 +15,8 @@ import pytest
 from flows.config.run_config import RunConfig
 from tasks.runs.day_journal import read_day
 from tasks.runs.day_status import DayStatus, read_status, shown_days
-from tests.support.cli_process import Death
-from tests.support.flow_support import ROOT, CommandLine, Published
+from tests.support.flow.cli_process import Death
+from tests.support.flow.flow_support import ROOT, CommandLine, Published
 
 HOLD = """
 import sys, time

@@ -20,8 +20,8 @@ from tasks.observe.events import FAILED, LATE, REFUSED
 from tasks.observe.trend_events import JUMPED, emit_jumps
 from tasks.table.config import PublishConfig
 from tasks.table.trend import find_jumps
-from tests.support.flow_support import ROOT, CommandLine, Published, ask_prefect, table_uri
-from tests.support.trend_samples import entry
+from tests.support.flow.flow_support import ROOT, CommandLine, Published, ask_prefect, table_uri
+from tests.support.table.trend_samples import entry
 
 PUBLISHED = "catalog-rectifier.table.published"
 STARTED = "2000-01-01T00:00:00Z"

@@ -12,7 +12,7 @@ from prefect.flows import Flow
 from prefect.states import State
 
 from flows.server import deployments as deployed
-from tests.support.flow_support import ROOT
+from tests.support.flow.flow_support import ROOT
 
 FLOWS = {name: getattr(deployed, name) for name in ("nightly", "backfill", "refresh", "freshness", "audit", "evaluate")}
 AUTOMATIONS = {

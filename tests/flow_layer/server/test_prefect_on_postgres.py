@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.support.flow_support import ROOT, Published, ask_prefect, serve_prefect
+from tests.support.flow.flow_support import ROOT, Published, ask_prefect, serve_prefect
 
 pytestmark = pytest.mark.slow
 PASSWORD = "not-the-one-of-anything"

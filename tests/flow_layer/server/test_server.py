@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.flow_support import Published, days_of, rows_of, table_uri
-from tests.support.server_support import PATIENCE, LocalServer, free_port
+from tests.support.flow.flow_support import Published, days_of, rows_of, table_uri
+from tests.support.flow.server_support import PATIENCE, LocalServer, free_port
 
 
 @pytest.fixture(scope="module")

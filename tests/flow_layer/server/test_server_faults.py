@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.flow_support import ROOT, Published, days_of, rows_of, serve_prefect, table_uri
-from tests.support.server_support import PATIENCE, LocalServer, free_port
+from tests.support.flow.flow_support import ROOT, Published, days_of, rows_of, serve_prefect, table_uri
+from tests.support.flow.server_support import PATIENCE, LocalServer, free_port
 
 # Long enough to be killed in.
 SLOW = ["anchors.epochs=400", "anchors.patience=400"]

@@ -33,8 +33,8 @@ from tasks.store.store import Ref, StageStore, StageWriter
 from tasks.table.publish import PublishConfig
 from tasks.table.snapshot import open_snapshot
 from tests.support.export_support import contents, manifest
-from tests.support.publish_support import publish
 from tests.support.source_samples import DAY, catalog_table, image_rows, instant, log_table, sample, write
+from tests.support.table.publish_support import publish
 
 ROOT = Path(__file__).parents[3]
 MMREC = Path(os.environ.get("MMREC_HOME", ROOT.parent / "MMRec")) / "src"

@@ -14,9 +14,15 @@ import pytest
 from tasks.feature_store.config import FeatureStoreConfig
 from tasks.feature_store.refresh import refresh_store
 from tasks.table.config import PublishConfig
-from tests.support.feature_store_faults import needs_strace, refresh_with_fault, start_refresh
-from tests.support.feature_store_support import open_store, publish_items, read_online, table_rows, wanted_online
-from tests.support.redis_server import RedisServer, needs_redis, serve_redis
+from tests.support.feature_store.feature_store_faults import needs_strace, refresh_with_fault, start_refresh
+from tests.support.feature_store.feature_store_support import (
+    open_store,
+    publish_items,
+    read_online,
+    table_rows,
+    wanted_online,
+)
+from tests.support.feature_store.redis_server import RedisServer, needs_redis, serve_redis
 
 DAYS = ("2024-03-01", "2024-03-02")
 OLD, NEW = [f"item-{x}" for x in range(12)], [f"item-{x}" for x in range(4, 16)]

@@ -28,7 +28,7 @@ from tasks.feature_store.rows import feast_rows
 from tasks.store.file_lock import held_file
 from tasks.table.config import PublishConfig
 from tasks.table.history import roll_back
-from tests.support.feature_store_support import (
+from tests.support.feature_store.feature_store_support import (
     FEATURES,
     assert_served,
     open_store,
@@ -37,7 +37,7 @@ from tests.support.feature_store_support import (
     table_rows,
     wanted_online,
 )
-from tests.support.redis_server import PASSWORD, RedisServer, needs_redis, serve_redis
+from tests.support.feature_store.redis_server import PASSWORD, RedisServer, needs_redis, serve_redis
 
 DAYS = ("2024-03-01", "2024-03-02", "2024-03-03")
 ITEMS = [f"item-{x}" for x in range(40)]

@@ -16,8 +16,8 @@ from tasks.errors import StorageError
 from tasks.feature_store.config import FeatureStoreConfig
 from tasks.feature_store.refresh import refresh_store
 from tasks.table.config import PublishConfig
-from tests.support.feature_store_support import open_store, publish_items, read_online
-from tests.support.s3_server import SERVER
+from tests.support.feature_store.feature_store_support import open_store, publish_items, read_online
+from tests.support.table.s3_server import SERVER
 
 SECRET = "wJalrXUtnFEMI-secret"
 ITEMS = [f"item-{x}" for x in range(20)]

@@ -14,7 +14,7 @@ from tasks.report.inputs import ReportInputs
 from tasks.report.page import render_page
 from tasks.report.render import MAX_BYTES, write_report
 from tests.support.report_samples import GATE, NASTY, PageText, Run, trend
-from tests.support.trend_samples import Rate, entry
+from tests.support.table.trend_samples import Rate, entry
 
 
 def _written(folder: Path, inputs: ReportInputs) -> tuple[str, dict[str, Any], str]:

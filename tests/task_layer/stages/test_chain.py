@@ -39,7 +39,7 @@ from tasks.store.saved_records import load_record
 from tasks.store.stage_outputs import ModalityRefs
 from tasks.store.store import Ref, StageStore, StageWriter
 from tasks.table.config import PublishConfig
-from tests.support.publish_support import publish as publish_day
+from tests.support.table.publish_support import publish as publish_day
 
 DAY = date(2026, 6, 30)
 SEED = 5

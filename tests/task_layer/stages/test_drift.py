@@ -15,7 +15,7 @@ from tasks.stages.drift import drift_since_last, last_published
 from tasks.store.store import Ref, StageStore, StageWriter
 from tasks.table.history import roll_back
 from tasks.table.publish import PublishConfig
-from tests.support.publish_support import publish
+from tests.support.table.publish_support import publish
 
 YESTERDAY, TODAY = "2024-03-09", date(2024, 3, 10)
 Rows = dict[str, np.ndarray[Any, Any] | None]

@@ -33,7 +33,7 @@ from tasks.stages.sequences import (
 from tasks.store.saved_records import load_record
 from tasks.store.store import Ref, StageStore, StageWriter
 from tasks.table.publish import PublishConfig
-from tests.support.publish_support import publish
+from tests.support.table.publish_support import publish
 
 DAY = date(2026, 6, 30)
 CONFIG = SegmentsConfig()

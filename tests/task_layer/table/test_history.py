@@ -20,7 +20,7 @@ from tasks.table import log as table_log
 from tasks.table.cleanup import sweep_table
 from tasks.table.history import list_versions, roll_back
 from tasks.table.publish import PublishConfig, find_published
-from tests.support.publish_support import FACTS, data_files, identity, log_files, make_refs, publish, shown
+from tests.support.table.publish_support import FACTS, data_files, identity, log_files, make_refs, publish, shown
 
 DAYS = ("2024-03-01", "2024-03-02", "2024-03-03")
 

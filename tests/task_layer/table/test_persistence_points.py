@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from tests.support.faults import CLASSES, DEATH, Nursery, needs_strace
-from tests.support.persistence import all_faults, disturbed, scenes
+from tests.support.table.faults import CLASSES, DEATH, Nursery, needs_strace
+from tests.support.table.persistence import all_faults, disturbed, scenes
 
 NAMES = ("rename", "link")
 EVERY = 40

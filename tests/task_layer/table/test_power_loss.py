@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.faults import Nursery, needs_strace, whole_data
-from tests.support.persistence import Scene, rows_shown, scenes
-from tests.support.power_loss import Disk, digest, put
+from tests.support.table.faults import Nursery, needs_strace, whole_data
+from tests.support.table.persistence import Scene, rows_shown, scenes
+from tests.support.table.power_loss import Disk, digest, put
 
 
 class Cuts:

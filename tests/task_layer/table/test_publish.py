@@ -24,7 +24,7 @@ from tasks.table.publish import PublishConfig, find_published, publish_rectified
 from tasks.table.read_back import audit_files
 from tasks.table.rows import open_rows
 from tasks.table.write import write_files
-from tests.support.publish_support import FACTS, data_files, identity, make_refs, publish, shown
+from tests.support.table.publish_support import FACTS, data_files, identity, make_refs, publish, shown
 
 DAYS = ("2024-03-01", "2024-03-02", "2024-03-03")
 

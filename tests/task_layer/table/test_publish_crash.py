@@ -19,9 +19,9 @@ from tasks.table.cleanup import sweep_table
 from tasks.table.history import list_versions
 from tasks.table.publish import PublishConfig
 from tasks.table.trend import record_run, trend_entry
-from tests.support.faults import Ended, Nursery, needs_strace, stop_after
-from tests.support.publish_machine import on_link
-from tests.support.publish_support import (
+from tests.support.table.faults import Ended, Nursery, needs_strace, stop_after
+from tests.support.table.publish_machine import on_link
+from tests.support.table.publish_support import (
     command,
     data_files,
     identity,
@@ -32,7 +32,7 @@ from tests.support.publish_support import (
     shown,
     start,
 )
-from tests.support.small_disk import small_disk
+from tests.support.table.small_disk import small_disk
 
 DAYS = ("2024-03-01", "2024-03-02")
 

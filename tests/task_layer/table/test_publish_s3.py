@@ -22,8 +22,8 @@ from tasks.table.files import TableFiles
 from tasks.table.history import list_versions, roll_back
 from tasks.table.publish import PublishConfig, find_published
 from tests.support.export_support import export, manifest
-from tests.support.publish_support import command, identity, make_refs, publish, start
-from tests.support.s3_server import SERVER
+from tests.support.table.publish_support import command, identity, make_refs, publish, start
+from tests.support.table.s3_server import SERVER
 
 DAYS = ("2024-03-01", "2024-03-02", "2024-03-03")
 SECRET = "wJalrXUtnFEMI/K7MDENG"

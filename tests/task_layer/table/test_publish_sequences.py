@@ -22,7 +22,7 @@ from tasks.table.publish import PublishConfig
 from tasks.table.read_back import audit_files
 from tasks.table.rows import open_rows
 from tasks.table.write import write_files
-from tests.support.publish_support import make_refs, publish
+from tests.support.table.publish_support import make_refs, publish
 
 DAYS = ("2024-03-01", "2024-03-02")
 ITEMS = 50

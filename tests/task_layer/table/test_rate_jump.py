@@ -10,7 +10,7 @@ import pytest
 from tasks.table.config import PublishConfig
 from tasks.table.rate_jump import rate_jumps
 from tasks.table.trend import find_jumps, record_run
-from tests.support.trend_samples import Rate, entry, facts
+from tests.support.table.trend_samples import Rate, entry, facts
 
 TODAY = date(2024, 3, 4)
 

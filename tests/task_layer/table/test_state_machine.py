@@ -6,8 +6,8 @@ import pytest
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis.stateful import run_state_machine_as_test
 
-from tests.support.faults import Nursery
-from tests.support.publish_machine import Publishing
+from tests.support.table.faults import Nursery
+from tests.support.table.publish_machine import Publishing
 
 
 def play(nursery: Nursery, examples: int, steps: int) -> None:

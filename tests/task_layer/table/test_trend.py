@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from tasks.errors import StorageError
 from tasks.table.config import PublishConfig
 from tasks.table.trend import Trend, find_jumps, read_trend, record_run, trend_entry, trend_uri
-from tests.support.publish_support import identity
-from tests.support.trend_samples import Rate, entry, facts, gate
+from tests.support.table.publish_support import identity
+from tests.support.table.trend_samples import Rate, entry, facts, gate
 
 DAY = "2024-03-04"
 STEADY: Rate = (0.10, 0.08, 0.12)

@@ -14,8 +14,8 @@ from tasks.errors import StorageError
 from tasks.table.config import PublishConfig
 from tasks.table.files import TableFiles
 from tasks.table.trend import read_trend, record_run, trend_uri
-from tests.support.s3_server import SERVER
-from tests.support.trend_samples import Rate, entry
+from tests.support.table.s3_server import SERVER
+from tests.support.table.trend_samples import Rate, entry
 
 STEADY: Rate = (0.10, 0.08, 0.12)
 SECRET = "wJalrXUtnFEMI/K7MDENG"

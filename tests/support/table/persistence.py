@@ -22,9 +22,9 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 from deltalake import DeltaTable
 
-from tests.support import night_jobs
-from tests.support.faults import DEATH, FAULTS, Ended, Nursery, Point, all_calls, disturbance, points
-from tests.support.publish_support import make_refs, plain
+from tests.support.table import night_jobs
+from tests.support.table.faults import DEATH, FAULTS, Ended, Nursery, Point, all_calls, disturbance, points
+from tests.support.table.publish_support import make_refs, plain
 
 DAYS = ("2024-03-01", "2024-03-02", "2024-03-03")
 PATIENT = 2 * 3600.0

@@ -99,7 +99,7 @@ class Nursery:
     def __init__(self, module: str, folder: Path, environment: Mapping[str, str]) -> None:
         self._folder, self._count = folder, 0
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.support.nursery", module],
+            [sys.executable, "-m", "tests.support.table.nursery", module],
             env=dict(environment),
             text=True,
             stdin=subprocess.PIPE,

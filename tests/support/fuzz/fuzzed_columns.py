@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from tests.support.fuzzed_shop import DAY, NUM_ITEMS, WIDTHS, Rng, Shop
-from tests.support.fuzzed_types import EMBEDDING_TYPES, ID_TYPES, LABEL_TYPES, RATING_TYPES, TIME_TYPES
+from tests.support.fuzz.fuzzed_shop import DAY, NUM_ITEMS, WIDTHS, Rng, Shop
+from tests.support.fuzz.fuzzed_types import EMBEDDING_TYPES, ID_TYPES, LABEL_TYPES, RATING_TYPES, TIME_TYPES
 
 WORDS = (
     "a/b",

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from tests.support import fuzzed_columns as columns
-from tests.support import fuzzed_files as files
-from tests.support.fuzzed_shop import Case, Spoil
+from tests.support.fuzz import fuzzed_columns as columns
+from tests.support.fuzz import fuzzed_files as files
+from tests.support.fuzz.fuzzed_shop import Case, Spoil
 
 # How a spoilt input may end: published, refused as input, refused by the gate; what an error has to name; how many are drawn.
 OF_CATALOG, OF_LOG, ANY = ("catalog",), ("log",), ("catalog", "log", "source.", "run.toml")

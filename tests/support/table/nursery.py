@@ -1,4 +1,4 @@
-"""A process that has imported a module once and forks one process for each job (``tests.support.faults.Nursery``)."""
+"""A process that has imported a module once and forks one process for each job (``tests.support.table.faults.Nursery``)."""
 
 from __future__ import annotations
 

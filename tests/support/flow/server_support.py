@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.support.flow_support import ROOT, ask_prefect
+from tests.support.flow.flow_support import ROOT, ask_prefect
 
 # A start takes a dozen seconds, and ten times as long where other work has the cores.
 PATIENCE = 600.0

@@ -62,7 +62,7 @@ def refresh_process(
 def start_refresh(config: FeatureStoreConfig, table: PublishConfig, said: Path) -> tuple[Any, connection.Connection]:
     """A forked process that has imported everything and waits to be told."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["tasks.feature_store.refresh", "tests.support.feature_store_faults"])
+    context.set_forkserver_preload(["tasks.feature_store.refresh", "tests.support.feature_store.feature_store_faults"])
     ours, theirs = context.Pipe()
     process = context.Process(target=refresh_process, args=(config, table, theirs, str(said), dict(os.environ)))
     process.start()

@@ -31,8 +31,8 @@ from tasks.table.history import list_versions, roll_back
 from tasks.table.lock import table_lock
 from tasks.table.publish import PublishConfig
 from tasks.table.trend import read_trend, record_run, trend_entry
-from tests.support.faults import Nursery
-from tests.support.publish_support import identity, make_refs, plain, publish, shown
+from tests.support.table.faults import Nursery
+from tests.support.table.publish_support import identity, make_refs, plain, publish, shown
 
 KEEP = 3
 HOURS = 10.0

@@ -10,8 +10,8 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from tests.support.fuzzed_columns import pick
-from tests.support.fuzzed_shop import Rng, Shop
+from tests.support.fuzz.fuzzed_columns import pick
+from tests.support.fuzz.fuzzed_shop import Rng, Shop
 
 
 def broken_file(shop: Shop, rng: Rng) -> None:

@@ -14,7 +14,7 @@ from itertools import combinations
 from pathlib import Path
 from typing import NamedTuple
 
-from tests.support.faults import CLASS_OF, Call
+from tests.support.table.faults import CLASS_OF, Call
 
 FOLDER = -1
 MODES = ("kept", "dropped", "torn", "zeroed")

@@ -121,7 +121,7 @@ def plain(refs: tuple[Ref, Ref]) -> list[list[str]]:
 
 def environment() -> dict[str, str]:
     """The environment of such a process: no bytecode written, so that the only renames are the publisher's."""
-    paths = [str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")]
+    paths = [str(Path(__file__).parents[3]), os.environ.get("PYTHONPATH", "")]
     return {**os.environ, "PYTHONDONTWRITEBYTECODE": "1", "PYTHONPATH": os.pathsep.join(filter(None, paths))}
 
 

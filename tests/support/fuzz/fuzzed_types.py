@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from tests.support.fuzzed_shop import DAY
+from tests.support.fuzz.fuzzed_shop import DAY
 
 
 def _text(kind: pa.DataType) -> Callable[[list[int]], pa.Array]:

@@ -19,7 +19,7 @@ from tasks.table.history import roll_back
 from tasks.table.lock import table_lock
 from tasks.table.publish import PublishConfig
 from tasks.table.trend import record_run, trend_entry
-from tests.support.publish_support import identity, publish
+from tests.support.table.publish_support import identity, publish
 
 RECORDED = datetime(2024, 4, 1, tzinfo=UTC)
 

@@ -16,7 +16,7 @@ from rectifier_core.base.published_records import Status, TableVersion
 from tasks.feature_store.config import FeatureStoreConfig
 from tasks.store.store import StageStore, StageWriter
 from tasks.table.config import PublishConfig
-from tests.support.publish_support import publish
+from tests.support.table.publish_support import publish
 
 FEATURES = ("trust", "status", "run_id", "version", "as_of")
 

@@ -24,10 +24,10 @@ import pyarrow as pa
 import pytest
 from deltalake import DeltaTable
 
-from tests.support import cli_process
-from tests.support.cli_process import Death
+from tests.support.flow import cli_process
+from tests.support.flow.cli_process import Death
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 PATIENCE = 180.0
 SHORT = "\n[anchors]\nepochs = 2\nembedding_size = 16\n\n[trust]\nresamples = 20\n"
 
