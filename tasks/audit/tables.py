@@ -7,7 +7,7 @@ from pathlib import Path
 
 import polars as pl
 
-from tasks.store.whole_file import write_whole
+from tasks.store.atomic_files import write_whole
 
 # A cell that starts so is a formula to a spreadsheet; an apostrophe before it makes it text.
 FORMULA = ("=", "+", "-", "@", "\t", "\r")

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from tasks.compare.compare_runs import FARTHER, TOLERANCE
-from tasks.store.whole_file import write_whole
+from tasks.store.atomic_files import write_whole
 
 FAILED = "comparison: {path} cannot be written: {why}; free or fix the disk, then run again"
 

@@ -18,7 +18,7 @@ from tasks.evaluation.panels import DOCUMENT, PAGE, is_narrow, png, svg
 from tasks.evaluation.tables import Table, markdown, starred, tables
 from tasks.report.page_templates import page_environment
 from tasks.report.summaries import Facts
-from tasks.store.whole_file import write_whole
+from tasks.store.atomic_files import write_whole
 
 HTML, TWIN, MARKDOWN = "evaluation.html", "evaluation.json", "evaluation.md"
 _SHOWN_WITH = {

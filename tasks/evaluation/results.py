@@ -17,8 +17,8 @@ import pyarrow.parquet as pq
 from tasks.evaluation.arrays import facts_of
 from tasks.evaluation.grid import Cell, Grid
 from tasks.evaluation.work_items import TIMING
+from tasks.store.atomic_files import write_whole
 from tasks.store.store import Ref, plain
-from tasks.store.whole_file import write_whole
 
 RESULTS, PER_USER, TIMINGS, SUMMARY = "results.parquet", "per_user.parquet", "timings.parquet", "summary.json"
 PER_USER_METRICS = ("recall@20", "ndcg@20")

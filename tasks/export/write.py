@@ -17,9 +17,8 @@ from typing import Any
 
 from rectifier_core.base.numerics import Progress, silent
 from tasks.errors import InputError, StorageError
-from tasks.store.atomic_files import flushed_files, fsync
+from tasks.store.atomic_files import flushed_files, fsync, whole_folder
 from tasks.store.store import MANIFEST, StageWriter
-from tasks.store.whole_folder import whole_folder
 from tasks.table.embedding_models import EMBEDDING_MODEL
 from tasks.table.snapshot import Snapshot
 

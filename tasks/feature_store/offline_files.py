@@ -19,8 +19,7 @@ import pyarrow.parquet as pq
 from tasks.errors import StorageError
 from tasks.feature_store.config import OFFLINE, FeatureStoreConfig
 from tasks.feature_store.views import EVENT, VERSION
-from tasks.store.atomic_files import fsync
-from tasks.store.whole_folder import whole_folder
+from tasks.store.atomic_files import fsync, whole_folder
 from tasks.table.files import UPLOADED, TableFiles, storage_errors
 from tasks.table.log import DataFile
 from tasks.table.snapshot import modality_names

@@ -24,8 +24,7 @@ from tasks.feature_store.offline_files import files_pattern
 from tasks.feature_store.online import online_errors, repo_config
 from tasks.feature_store.served_version import Generation, Served
 from tasks.feature_store.views import STATE, ServedSchema, feature_names, feature_view, registry_objects, view_name
-from tasks.store.store import TEMPORARY
-from tasks.store.whole_file import write_whole
+from tasks.store.atomic_files import TEMPORARY, write_whole
 from tasks.table.embedding_models import EMBEDDING_MODEL
 
 _FAILED = "feature store: writing {path} failed: {why}; readers have one whole version; free or fix the disk, then refresh again"

@@ -19,7 +19,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tasks.store.whole_file import write_whole
+from tasks.store.atomic_files import write_whole
 
 FORMAT = 1
 METRICS = "metrics"

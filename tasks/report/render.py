@@ -13,7 +13,7 @@ from tasks.report.facts import gather_facts
 from tasks.report.inputs import Outcome, ReportInputs, StageTiming
 from tasks.report.page import draw_plots, render_page
 from tasks.report.summaries import Facts
-from tasks.store.whole_file import write_whole
+from tasks.store.atomic_files import write_whole
 
 __all__ = ["MAX_BYTES", "Outcome", "ReportInputs", "StageTiming", "write_report"]
 

@@ -25,9 +25,9 @@ from tasks.errors import GateRefusedError, StorageError, TableHeldError, exit_co
 from tasks.run_logger import run_logger
 from tasks.runs.day_lease import DayHeldError, is_leased, lease_day
 from tasks.runs.log import told_in_one_line
+from tasks.store.atomic_files import write_whole
 from tasks.store.run_context import timed_stage
 from tasks.store.store import StageStore
-from tasks.store.whole_file import write_whole
 from tasks.table.config import PublishConfig
 
 FORMAT = 1

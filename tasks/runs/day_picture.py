@@ -11,7 +11,7 @@ from matplotlib.patches import Patch, Rectangle
 
 from tasks.errors import InputError
 from tasks.runs.day_status import STATES, DayStatus
-from tasks.store.whole_file import write_whole
+from tasks.store.atomic_files import write_whole
 
 # Okabe and Ito's colours, which most eyes tell apart; a letter says the same.
 LOOKS = {

@@ -27,9 +27,9 @@ from rectifier_core.base.arrays import Float32, Int64
 from tasks.errors import StorageError
 from tasks.runs.log import FORMATS, default_format, sweep_logs
 from tasks.source.config import SourceConfig
+from tasks.store.atomic_files import TEMPORARY, write_whole
 from tasks.store.code_digest import code_digest
-from tasks.store.store import TEMPORARY, Ref, StageStore, plain
-from tasks.store.whole_file import write_whole
+from tasks.store.store import Ref, StageStore, plain
 from tasks.table.config import PublishConfig, RunIdentity
 from tasks.table.lock import table_lock
 

@@ -29,10 +29,9 @@ from tasks.errors import ClusterError, InputError
 from tasks.resources.config import ResourcesConfig
 from tasks.shards import dask_worker
 from tasks.shards.dask_worker import Terms, Written, checksum, write_shard
-from tasks.store.atomic_files import held
+from tasks.store.atomic_files import TEMPORARY, held
 from tasks.store.code_digest import worker_digest
 from tasks.store.runner import Arrays, S, ShardWork, Shared
-from tasks.store.store import TEMPORARY
 
 POLL = 2.0
 AHEAD = 3

@@ -20,9 +20,9 @@ from distributed import get_worker
 
 from tasks.errors import ClusterError
 from tasks.resources.config import LEAST, ResourcesConfig, use_resources
+from tasks.store.atomic_files import TEMPORARY
 from tasks.store.code_digest import worker_digest
 from tasks.store.runner import Arrays
-from tasks.store.store import TEMPORARY
 
 _CODE = worker_digest()
 """Of when this process loaded the code: a worker that ran on through an update has the old one."""

@@ -28,7 +28,7 @@ import numpy as np
 import xxhash
 
 from tasks.errors import StorageError
-from tasks.store.atomic_files import flush_folders, flushed_files, fsync, held, is_abandoned
+from tasks.store.atomic_files import TEMPORARY, flush_folders, flushed_files, fsync, held, is_abandoned
 from tasks.store.code_digest import code_digest
 from tasks.store.mapped import create_mapped, open_mapped
 from tasks.store.peak_memory import watch_memory
@@ -36,7 +36,6 @@ from tasks.store.run_context import StageSpent, stage_ended, timed_stage
 from tasks.store.runner import LocalRunner, Runner
 
 MANIFEST = "manifest.json"
-TEMPORARY = ".tmp-"
 IN_USE = ".in-use"
 
 

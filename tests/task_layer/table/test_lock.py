@@ -99,7 +99,7 @@ def test_a_remote_table_is_locked_in_the_folder_given(tmp_path: Path) -> None:
 def test_a_lock_file_that_cannot_be_made_says_where(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with (
-        pytest.raises(StorageError, match=r"\.table\.lock cannot be opened"),
+        pytest.raises(StorageError, match=r"\.table\.lock cannot be locked"),
         table_lock(PublishConfig(uri=str(tmp_path / "file" / "table"))),
     ):
         pass
