@@ -1,128 +1,111 @@
-"""The evaluation's report: one self-contained HTML file with a JSON twin, and the same tables and pictures as files for documents.
+"""The evaluation's report: ``evaluation.html`` with its numbers in ``evaluation.json``, and the same as Markdown with pictures.
 
-The page is rendered from the twin's own text, so the two cannot differ. ``tasks.evaluation.facts`` documents the twin's shape.
+``evaluation.json`` holds (null where a number does not exist)::
+
+    source        results, cells, backbones, seeds, users
+    summary       sentences
+    comparisons   what ``tasks.evaluation.comparisons.compare`` returns
+    groups        backbone, setting, group, change {mean, sd, seeds}: Recall@20 from raw to rectified by kind of user and item
+    conditions    the setting, and metrics {name: {mean, sd, seeds}}
 """
 
 from __future__ import annotations
 
+import base64
 import json
-from functools import cache
+from collections.abc import Iterator
+from dataclasses import asdict, replace
 from pathlib import Path
 
-from jinja2 import Template
-from markupsafe import Markup
-
-from tasks.evaluation.facts import gather_evaluation
-from tasks.evaluation.figures import Drawing, drawings
-from tasks.evaluation.panels import DOCUMENT, PAGE, is_narrow, png, svg
-from tasks.evaluation.tables import Table, markdown, starred, tables
+from tasks.evaluation.comparisons import RAW, RECTIFIED, compare, spread
+from tasks.evaluation.figures import Picture, pictures
+from tasks.evaluation.results import Results, read_results
+from tasks.evaluation.tables import GROUP, Facts, Table, markdown, sentences, tables
 from tasks.report.page_templates import page_environment
-from tasks.report.summaries import Facts
 from tasks.store.atomic_files import write_whole
 
 HTML, TWIN, MARKDOWN = "evaluation.html", "evaluation.json", "evaluation.md"
-_SHOWN_WITH = {
-    "clean": ("clean",),
-    "damage": ("stress",),
-    "control": ("controls",),
-    "variant": ("variants", "sweep-"),
-    "editing": ("editing-",),
-}
-_TITLES = {
-    "clean": "Clean features",
-    "damage": "Under damage",
-    "control": "Controls",
-    "variant": "Variants and sweeps",
-    "noised": "Noised or edited interactions",
-    "editing": "Edge editing",
-    "aligned": "Aligned editing",
-    "groups": "Who gains",
-    "features": "The features",
-    "edits": "The editings",
-    "all": "Every condition",
-}
 
 
 def write_evaluation_report(folder: Path, results: Path) -> Path:
-    """Write ``evaluation.json`` and then ``evaluation.html`` into ``folder``, each whole or not at all, and return the page's path.
+    """Write ``evaluation.json`` and ``evaluation.html`` into ``folder`` and return the path of the page.
 
-    ``results`` is the Parquet with a row a cell; per-user values are read from ``per_user.parquet`` beside it, and without them the only
-    test is across seeds. Raises InputError if the results cannot be read or lack a column, StorageError if a file cannot be written.
+    ``results`` is the ``results.parquet`` of an evaluation. Raises InputError if it cannot be read, StorageError if a file cannot be written.
     """
-    text = _twin(gather_evaluation(results))
-    _write(folder / TWIN, text.encode())
-    _write(folder / HTML, render_evaluation(json.loads(text)).encode())
+    facts = gather_evaluation(results)
+    _write(folder / TWIN, json.dumps(facts, indent=1, allow_nan=False).encode() + b"\n")
+    _write(folder / HTML, render_evaluation(facts).encode())
     return folder / HTML
 
 
 def write_evidence(folder: Path, results: Path) -> list[Path]:
-    """Write the opening and the tables as ``evaluation.md`` and the pictures as PNG beside it; return the paths, the document's first.
+    """Write the summary and the tables as ``evaluation.md`` and the pictures as PNG; return the paths, the document's first.
 
-    The same results give the same bytes. Raises what ``write_evaluation_report`` does.
+    The same results give the same bytes. Raises what ``write_evaluation_report`` raises.
     """
-    text = _twin(gather_evaluation(results))
-    facts, written = json.loads(text), list[Path]()
-    drawn = drawings(facts)
-    for drawing in drawn:
-        written.append(folder / f"{drawing.key}.png")
-        _write(written[-1], png(drawing.draw(DOCUMENT)))
+    facts = gather_evaluation(results)
+    drawn = pictures(facts)
+    for picture in drawn:
+        _write(folder / f"{picture.key}.png", picture.png)
     _write(folder / MARKDOWN, _document(facts, drawn).encode())
-    return [folder / MARKDOWN, *written]
+    return [folder / MARKDOWN, *(folder / f"{x.key}.png" for x in drawn)]
+
+
+def gather_evaluation(results: Path) -> Facts:
+    """Everything that the report shows, as the module's docstring describes. Raises InputError for results that cannot be read."""
+    read = read_results(results)
+    facts: Facts = {
+        "source": {
+            "results": results.name,
+            "cells": sum(map(len, read.metrics.values())),
+            "backbones": list(dict.fromkeys(x.backbone for x in read.conditions)),
+            "seeds": max(map(len, read.metrics.values())),
+            "users": read.num_users,
+        },
+        "comparisons": compare(read),
+        "groups": list(_groups(read)),
+        "conditions": list(_conditions(read)),
+    }
+    return {"summary": sentences(facts)} | facts
 
 
 def render_evaluation(facts: Facts) -> str:
-    """One HTML document without scripts, nothing fetched, every string from ``facts`` escaped."""
-    drawn = drawings(facts)
-    drawn_on = {x.key: x.draw(PAGE) for x in drawn}
-    pictures = {key: Markup(svg(figure, key)) for key, figure in drawn_on.items()}
-    narrow = {key for key, figure in drawn_on.items() if is_narrow(figure)}
-    sections = list(_sections(tables(facts), drawn))
-    page = _template().render(facts=facts, sections=sections, pictures=pictures, narrow=narrow)
-    return page.lstrip()
+    """One HTML document without scripts that fetches nothing."""
+    drawn = {x.title: base64.b64encode(x.png).decode() for x in pictures(facts)}
+    template = page_environment().get_template("evaluation.html.j2")
+    return template.render(facts=facts, tables=tables(facts), pictures=drawn).lstrip()
 
 
-def _sections(made: list[Table], drawn: list[Drawing]) -> list[Facts]:
-    """Each question's pictures and table together; a picture without a table of its own still has a section."""
-    by_key = {table.key: table for table in made}
-    found = []
-    for key, title in _TITLES.items():
-        prefixes = _SHOWN_WITH.get(key, ())
-        shown = [x for x in drawn if x.key.startswith(prefixes)]
-        if key in by_key or shown:
-            found.append({"key": key, "title": title, "table": by_key.get(key), "drawings": shown})
-    return found
+def _document(facts: Facts, drawn: list[Picture]) -> str:
+    parts = [*facts["summary"], *(f"![{x.title}]({x.key}.png)" for x in drawn)]
+    for table in tables(facts):
+        parts += [f"## {table.title}", table.note, _folded(table) if table.key == "all" else markdown(table)]
+    return "\n\n".join(parts) + "\n"
 
 
-def _document(facts: Facts, drawn: list[Drawing]) -> str:
-    opening = facts["opening"]
-    said = [f"**{opening['headline']}.** {starred(opening['paragraph'])}"]
-    said.append("\n".join(f"- **{line['backbone']}**: {starred(line['text'])}" for line in opening["lines"]))
-    if opening["lines"]:
-        said.append(
-            "Stars are of p after Holm's correction within a question, and within the amount of damage that the first paragraph speaks of: "
-            + starred("* below .05, ** below .01, *** below .001.")
-        )
-    for section in _sections(tables(facts), drawn):
-        key = section["key"]
-        said.append(f"## {section['title']}")
-        said += [f"![{x.title}]({x.key}.png)\n\n{x.caption}" for x in section["drawings"]]
-        if section["table"]:
-            table: Table = section["table"]
-            whole = markdown(table)
-            if key == "all":
-                whole = f"<details><summary>{len(table.rows):,} conditions</summary>\n\n{whole}\n\n</details>"
-            said += [x for x in (f"**{table.title}**", table.note, whole) if x]
-    text = "\n\n".join(x for x in said if x) + "\n"
-    return text.replace("\u00a0", " ")
+def _folded(table: Table) -> str:
+    return f"<details><summary>{len(table.rows):,} conditions</summary>\n\n{markdown(table)}\n\n</details>"
 
 
-def _twin(facts: Facts) -> str:
-    return json.dumps(facts, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+def _groups(results: Results) -> Iterator[Facts]:
+    for rectified in results.conditions:
+        raw = replace(rectified, variant=RAW)
+        if rectified.variant == RECTIFIED and rectified.plain and raw in results.metrics:
+            names = dict.fromkeys(x for row in results.metrics[rectified].values() for x in row if x.startswith(GROUP))
+            for metric in names:
+                seeds = results.seeds(raw, rectified, metric=metric)
+                before, after = (results.by_seed(x, metric, seeds) for x in (raw, rectified))
+                if len(seeds) and before.mean():
+                    change = spread((after - before) / before.mean())
+                    yield asdict(rectified) | {"group": metric.removeprefix(GROUP), "change": change}
 
 
-@cache
-def _template() -> Template:
-    return page_environment().get_template("evaluation.html.j2")
+def _conditions(results: Results) -> Iterator[Facts]:
+    for condition in results.conditions:
+        names = dict.fromkeys(name for row in results.metrics[condition].values() for name in row)
+        seeds = {name: results.seeds(condition, metric=name) for name in names}
+        metrics = {name: spread(results.by_seed(condition, name, seeds[name])) for name in names}
+        yield asdict(condition) | {"metrics": metrics}
 
 
 def _write(path: Path, content: bytes) -> None:

@@ -1,36 +1,44 @@
-"""The results of a grid as files: one row a cell, one row a cell and user, what took how long, and a summary.
+"""Write the results of a grid as files, and read them back by condition.
 
-``results.parquet`` and ``per_user.parquet`` are the same bytes whenever the same cells are evaluated by the same code; seconds lie apart,
-in ``timings.parquet``, with what else differs from run to run in ``summary.json``.
+``results.parquet`` has one row a cell, ``per_user.parquet`` one row a cell and user. Both have the same bytes whenever the same code evaluates
+the same cells. ``timings.parquet`` and ``summary.json`` hold what differs from run to run.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from rectifier_core.base.arrays import Float64
+from tasks.errors import InputError
 from tasks.evaluation.arrays import facts_of
+from tasks.evaluation.config import BACKBONES, NONE
 from tasks.evaluation.grid import Cell, Grid
 from tasks.evaluation.work_items import TIMING
 from tasks.store.atomic_files import write_whole
 from tasks.store.store import Ref, plain
 
 RESULTS, PER_USER, TIMINGS, SUMMARY = "results.parquet", "per_user.parquet", "timings.parquet", "summary.json"
-PER_USER_METRICS = ("recall@20", "ndcg@20")
+RECALL, NDCG = "recall@20", "ndcg@20"
+PER_USER_METRICS = (RECALL, NDCG)
+CONTROLS = ("shuffled_anchors", "smoothed", "smoothed_by_anchors", "anchors_appended")
 BATCH_CELLS = 100
 
 
 def write_results(folder: Path, grid: Grid, cells: Mapping[Cell, Ref], made: Mapping[Cell, Sequence[Ref]]) -> Path:
-    """Write the three tables of the cells that are done; returns the path of the first.
+    """Write the three tables of the finished ``cells`` and return the path of ``results.parquet``.
 
-    A row names its cell, what the trial was of (see ``Cell``), every metric, how many epochs were run and which was kept, what the outputs
-    ``made`` for the cell say of themselves, and ``digest``, which stands for everything that the numbers depend on. Raises StorageError
-    when the disk refuses.
+    A row has the cell's name and settings, every metric, the epochs run and the one kept, the facts of the outputs in ``made``, and
+    ``digest``, a hash of everything that the numbers depend on. Raises StorageError if a file cannot be written.
     """
     done = [cell for cell in grid.cells if cell in cells]
     rows = [_row(cell, cells[cell], made.get(cell, ())) for cell in done]
@@ -46,7 +54,7 @@ def write_results(folder: Path, grid: Grid, cells: Mapping[Cell, Ref], made: Map
 
 
 def write_summary(folder: Path, summary: Mapping[str, Any]) -> Path:
-    """Write what a run says of itself as ``summary.json``."""
+    """Write ``summary`` as ``summary.json`` and return its path."""
     text = json.dumps(plain(summary), indent=1, allow_nan=False)
     _write(folder / SUMMARY, lambda path: path.write_text(text))
     return folder / SUMMARY
@@ -54,7 +62,7 @@ def write_summary(folder: Path, summary: Mapping[str, Any]) -> Path:
 
 def _row(cell: Cell, ref: Ref, made: Sequence[Ref]) -> dict[str, Any]:
     meta = ref.meta
-    told = {name: value for part in made for name, value in facts_of(part).items() if name not in meta["metrics"]}
+    facts = {name: value for part in made for name, value in facts_of(part).items() if name not in meta["metrics"]}
     return {
         "cell": cell.name,
         "backbone": cell.backbone,
@@ -69,7 +77,7 @@ def _row(cell: Cell, ref: Ref, made: Sequence[Ref]) -> dict[str, Any]:
         **{name: None if value is None else float(value) for name, value in meta["metrics"].items()},
         "epochs": int(meta["epochs"]),
         "best_epoch": int(meta["best_epoch"]),
-        **{name: None if value is None else float(value) for name, value in told.items()},
+        **{name: None if value is None else float(value) for name, value in facts.items()},
         "digest": Path(ref.path).name.rpartition("-")[2],
     }
 
@@ -99,3 +107,112 @@ def _user_rows(name: str, ref: Ref, schema: pa.Schema) -> pa.Table:
 
 def _write(path: Path, write: Callable[[Path], Any]) -> None:
     write_whole(path, write, failed="{path}: cannot be written: {why}; fix the disk, then run again")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Condition:
+    """One point of the grid without its seed, in the words of the results file: share 0 goes with kind ``none``."""
+
+    backbone: str
+    variant: str
+    kind: str = NONE
+    damaged: str = NONE
+    share: float = 0.0
+    noise_kind: str = NONE
+    noise_share: float = 0.0
+    editing: str = NONE
+
+    @property
+    def clean(self) -> bool:
+        """Whether features and interactions are unchanged."""
+        return not self.share and self.plain
+
+    @property
+    def plain(self) -> bool:
+        """Whether the interactions are unchanged."""
+        return not self.noise_share and self.editing == NONE
+
+    @property
+    def undamaged(self) -> Condition:
+        """The same condition with unchanged features."""
+        return replace(self, kind=NONE, damaged=NONE, share=0.0)
+
+    @property
+    def order(self) -> tuple[Any, ...]:
+        """The sort key of tables and figures: settings from mild to strong, raw first, then rectified, controls, and the rest."""
+        variants = ("raw", "rectified", *CONTROLS)
+        return (
+            BACKBONES.index(self.backbone),
+            (self.kind, self.damaged != "all", self.damaged, self.share, self.noise_kind, self.noise_share),
+            variants.index(self.variant) if self.variant in variants else len(variants),
+            (self.variant, self.editing != NONE, self.editing),
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Results:
+    """``metrics[condition][seed][name]`` of every finished cell, and ``users[condition][seed]``: user numbers and values by metric."""
+
+    metrics: Mapping[Condition, Mapping[int, Mapping[str, float]]]
+    users: Mapping[Condition, Mapping[int, tuple[np.ndarray[Any, Any], Mapping[str, Float64]]]]
+    num_users: int
+
+    @property
+    def conditions(self) -> list[Condition]:
+        """All conditions in display order."""
+        return sorted(self.metrics, key=lambda x: x.order)
+
+    def seeds(self, *conditions: Condition, metric: str = RECALL) -> list[int]:
+        """The seeds for which all of ``conditions`` have ``metric``."""
+        found = [{seed for seed, row in self.metrics[c].items() if metric in row} for c in conditions]
+        return sorted(set.intersection(*found))
+
+    def by_seed(self, condition: Condition, metric: str, seeds: Iterable[int]) -> Float64:
+        """``metric`` of each seed: [S]."""
+        return np.array([self.metrics[condition][seed][metric] for seed in seeds])
+
+    def by_user(self, condition: Condition, metric: str, seeds: Sequence[int]) -> Float64:
+        """``metric`` of each seed and user: [S, N], NaN where a user was not tested."""
+        table = np.full((len(seeds), self.num_users), np.nan)
+        for row, seed in zip(table, seeds, strict=True):
+            users, values = self.users[condition][seed]
+            row[users] = values[metric]
+        return table
+
+
+def read_results(path: Path) -> Results:
+    """Read ``results.parquet`` and the ``per_user.parquet`` beside it.
+
+    Raises InputError, with file and column, for a file that is missing, is not Parquet, lacks a column, or has no row.
+    """
+    names = [field.name for field in fields(Condition)]
+    frame = _read(path, ("cell", "seed", RECALL, *names))
+    metrics: dict[Condition, dict[int, dict[str, float]]] = {}
+    cells: dict[str, tuple[Condition, int]] = {}
+    for row in frame.iter_rows(named=True):
+        condition, seed = Condition(**{name: row.pop(name) for name in names}), row.pop("seed")
+        cells[row["cell"]] = (condition, seed)
+        values = {name: float(x) for name, x in row.items() if isinstance(x, (int, float)) and math.isfinite(x)}
+        metrics.setdefault(condition, {})[seed] = values
+    users = _read(path.with_name(PER_USER), ("cell", "user", *PER_USER_METRICS))
+    users = users.with_columns((pl.col("user").rank("dense") - 1).cast(pl.Int64))
+    per_user: dict[Condition, dict[int, Any]] = {}
+    for (cell,), part in users.partition_by("cell", as_dict=True).items():
+        condition, seed = cells[str(cell)]
+        columns = {name: part[name].cast(pl.Float64).to_numpy() for name in PER_USER_METRICS}
+        per_user.setdefault(condition, {})[seed] = (part["user"].to_numpy(), columns)
+    return Results(metrics=metrics, users=per_user, num_users=users["user"].n_unique())
+
+
+def _read(path: Path, columns: Iterable[str]) -> pl.DataFrame:
+    try:
+        frame = pl.read_parquet(path)
+    except (OSError, pl.exceptions.PolarsError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(f"{path}: cannot be read as Parquet ({reason}); run the evaluation first") from error
+    missing = [name for name in columns if name not in frame.columns]
+    if missing:
+        raise InputError(f"{path}: lacks the column {missing[0]!r}; wanted the results that the evaluation writes")
+    if not frame.height:
+        raise InputError(f"{path}: no cell is finished yet; run the evaluation again")
+    return frame

@@ -1,43 +1,25 @@
-"""The tables of an evaluation, from the report's facts, for its page and for documents in Markdown."""
+"""The tables of an evaluation and the sentences above them, from the facts that ``tasks.evaluation.report`` gathers."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
 
-from tasks.evaluation.comparisons import ALIGNED, CLEAN, CONTROL, DAMAGE, EDITING, NOISED, VARIANT
-from tasks.evaluation.conditions import RECALL
-from tasks.evaluation.phrases import (
-    CLEAN_LABEL,
-    amount_label,
-    editing_name,
-    marked,
-    metric_name,
-    noise_phrase,
-    p_value,
-    seeds_p,
-    share_with_interval,
-    signed,
-    variant_name,
-    with_interval,
-)
-from tasks.report.phrases import number
-from tasks.report.summaries import Facts
+from tasks.evaluation.comparisons import CLEAN, CONTROL, DAMAGE, EDITING, QUESTIONS
+from tasks.evaluation.config import ALL, NONE
+from tasks.evaluation.results import RECALL
 
-_DASH = "\u2013"
-_PREFIXES = ("closeness_", "strength_", "rectified_share_", "mismatch_rate_", "hub_")
-_EDIT = "edit_"
-_FIRST = ("recall@10", "recall@20", "ndcg@10", "ndcg@20", "coverage@20")
-_LAST = ("epochs",)
-_SIDES = ("raw", "rectified")
-_WHERE = ("backbone", "damage")
-_TESTED = ("p, corrected", "p, Wilcoxon", "seeds")
-_SETTING = (*_WHERE, "interactions")
+Facts = dict[str, Any]
+DASH = "–"
+RANKING = ("recall@10", "recall@20", "ndcg@10", "ndcg@20", "coverage@20", "epochs")
+COMPARED = ("backbone", "setting", "metric", "compared", "against", "mean", "mean of the other")
+GROUP = f"{RECALL}_"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Table:
-    """``rows`` of cells under ``head``, of which the first ``words`` are text and the rest numbers."""
+    """``rows`` of text under ``head``; the first ``words`` columns are words, the others numbers."""
 
     key: str
     title: str
@@ -49,295 +31,188 @@ class Table:
 
 def tables(facts: Facts) -> list[Table]:
     """Every table that has a row, in the order of the report."""
-    made = [
-        _question(facts, CLEAN, "Clean features: rectified against raw", _clean_row, ("backbone", "metric"), _SIDES),
-        _damage(facts),
-        _question(
-            facts,
-            CONTROL,
-            "Rectified against each control",
-            _control_row,
-            (*_WHERE, "control"),
-            ("control", "rectified"),
-        ),
-        _question(
-            facts,
-            VARIANT,
-            "Other variants against rectified",
-            _variant_row,
-            (*_WHERE, "variant"),
-            ("rectified", "variant"),
-        ),
-        _question(
-            facts,
-            NOISED,
-            "Rectified against raw on noised or edited interactions",
-            _noised_row,
-            (*_SETTING, "editing"),
-            _SIDES,
-        ),
-        _question(
-            facts,
-            EDITING,
-            "Edge editing against none",
-            _editing_row,
-            (*_SETTING, "features", "editing"),
-            ("none", "edited"),
-        ),
-        _question(
-            facts,
-            ALIGNED,
-            "Aligned editing against the best fixed",
-            _aligned_row,
-            (*_SETTING, "features", "best fixed"),
-            ("fixed", "aligned"),
-        ),
-        _groups(facts),
-        _facts_of_variants(facts),
-        _facts_of_edits(facts),
-        _everything(facts),
+    made = [_comparisons(facts, question, title) for question, title in QUESTIONS.items()]
+    return [table for table in (*made, _groups(facts), _measures(facts), _conditions(facts)) if table.rows]
+
+
+def _comparisons(facts: Facts, question: str, title: str) -> Table:
+    rows = []
+    for x in facts["comparisons"]:
+        if x["question"] == question:
+            edited = question == EDITING
+            rows.append(
+                (
+                    x["backbone"],
+                    setting_name(x | {"editing": NONE} if edited else x),
+                    x["metric"],
+                    (x["editing"] if edited else x["variant"]).replace("_", " "),
+                    x["against"].replace("_", " "),
+                    level(x["a"]),
+                    level(x["b"]),
+                    interval(x["relative"]),
+                    p_value(x["p_holm"]),
+                    percent(x["cost"] and x["cost"]["mean"], sign=True),
+                    interval(x["recovered"], sign=False),
+                    str(x["seeds"]),
+                )
+            )
+    head = (*COMPARED, "change (95 % interval)", "p, corrected", "cost of the damage", "share recovered", "seeds")
+    kept = [at for at in range(len(head)) if any(row[at] != DASH for row in rows)]
+    note = "Mean ± standard deviation over seeds. Changes are relative to the mean of the other."
+    return Table(
+        key=question,
+        title=title,
+        note=note,
+        head=tuple(head[at] for at in kept),
+        rows=tuple(tuple(row[at] for at in kept) for row in rows),
+        words=5,
+    )
+
+
+def _groups(facts: Facts) -> Table:
+    """Relative change of Recall@20 from raw to rectified by kind of user and item, a column a backbone."""
+    found = facts["groups"]
+    backbones = list(dict.fromkeys(x["backbone"] for x in found))
+    changes = {(setting_name(x), x["group"], x["backbone"]): x["change"] for x in found}
+    rows = [
+        (setting, group.replace("_", " "), *(level(changes.get((setting, group, name))) for name in backbones))
+        for setting, group in dict.fromkeys(key[:2] for key in changes)
     ]
-    return [_without_clean(table) for table in made if table.rows]
+    return Table(
+        key="groups",
+        title="Groups of users and items: relative change of Recall@20 from raw to rectified",
+        note="Mean ± standard deviation over seeds; .02 is 2 %. Users are in thirds by their number of training pairs. Items are in three "
+        "bands with a third of the training pairs each. Touched items have a damaged feature.",
+        head=("setting", "group", *backbones),
+        rows=tuple(rows),
+        words=2,
+    )
+
+
+def _measures(facts: Facts) -> Table:
+    """What the features and the editing are like, whatever backbone reads them."""
+    other = {x: None for c in facts["conditions"] for x in c["metrics"] if not x.startswith((*RANKING, "best_epoch"))}
+    rows: dict[tuple[str, str], tuple[str, ...]] = {}
+    for x in facts["conditions"]:
+        values = tuple(level(x["metrics"].get(name)) for name in other)
+        if any(value != DASH for value in values):
+            rows.setdefault((setting_name(x), x["variant"].replace("_", " ")), values)
+    return Table(
+        key="measures",
+        title="Measures of the features and of the editing",
+        note="Closeness: how often a held-out item is nearer to its user's items than a random one; 0.5 is chance.",
+        head=("setting", "features", *(name.replace("_", " ") for name in other)),
+        rows=tuple((*key, *values) for key, values in rows.items()),
+        words=2,
+    )
+
+
+def _conditions(facts: Facts) -> Table:
+    rows = []
+    for x in facts["conditions"]:
+        values = x["metrics"]
+        cells = (level(values.get(name)) for name in RANKING)
+        words = (x["backbone"], setting_name(x), x["variant"].replace("_", " "), str(values[RECALL]["seeds"]))
+        rows.append((*words, *cells))
+    return Table(
+        key="all",
+        title="Every condition",
+        note="Mean ± standard deviation over seeds.",
+        head=("backbone", "setting", "features", "seeds", *RANKING),
+        rows=tuple(rows),
+        words=3,
+    )
+
+
+def sentences(facts: Facts) -> list[str]:
+    """What the comparisons show: the grid, clean features, the strongest damage, the share recovered, controls, and editing."""
+    source = facts["source"]
+    grid = f"The grid has {len(source['backbones'])} backbones, {source['seeds']} seeds, {source['cells']} cells and "
+    grid += f"{source['users']:,} test users."
+    if source["seeds"] == 1:
+        grid += " One seed allows no test."
+    plain = [x for x in facts["comparisons"] if x["metric"] == RECALL and not x["noise_share"] and x["editing"] == NONE]
+    clean, damage, controls = ([x for x in plain if x["question"] == name] for name in (CLEAN, DAMAGE, CONTROL))
+    strongest = max(damage or controls, key=_claim, default=None)
+    damage, controls = ([x for x in part if _claim(x) == _claim(strongest)] for part in (damage, controls))
+    recovered = [f"{x['backbone']} {interval(x['recovered'], sign=False)}" for x in damage if x["recovered"]]
+    edited = [x for x in facts["comparisons"] if x["question"] == EDITING]
+    made = (
+        (clean, f"On clean features, rectified against raw in Recall@20: {_counts(clean)}."),
+        (damage, f"With {setting_name(strongest or {})}, rectified against raw in Recall@20: {_counts(damage)}."),
+        (recovered, f"Share of the damage's cost that rectification recovers: {', '.join(recovered)}."),
+        (
+            controls,
+            f"With {setting_name(strongest or {})}, rectified against the controls: {_counts(controls, 'against')}.",
+        ),
+        (edited, f"Edge editing against none in Recall@20: {_counts(edited, 'editing')}."),
+    )
+    return [grid, *(sentence for found, sentence in made if found)]
+
+
+def _claim(x: Facts | None) -> tuple[Any, ...]:
+    """The damage that the sentences are about: swaps first, then all modalities, then the largest share."""
+    return () if x is None else (x["kind"] == "swap", x["damaged"] == ALL, x["share"], x["kind"], x["damaged"])
+
+
+def _counts(comparisons: Sequence[Facts], other: str = "") -> str:
+    """``better 2 of 4 (vbpr +5.0 %, …), worse 1 of 4 (…)``.
+
+    ``other`` is the key that names a rival beside the backbone. Rivals that are beaten are counted, not named.
+    """
+
+    def parts() -> Iterator[str]:
+        for verdict in ("better", "worse", "unclear", "untested"):
+            found = [x for x in comparisons if x["verdict"] == verdict]
+            if found:
+                named = (f"{x['backbone']} {x[other]}" if other else x["backbone"] for x in found)
+                changes = (f"{name} {percent(x['relative']['mean'])}" for name, x in zip(named, found, strict=True))
+                named_all = "" if verdict == "better" and other == "against" else f" ({', '.join(changes)})"
+                yield f"{verdict} {len(found)} of {len(comparisons)}{named_all}".replace("_", " ")
+
+    return ", ".join(parts())
+
+
+def setting_name(x: Facts) -> str:
+    """``clean``, or what was done to features, interactions and edges: ``swap 40 % of all features, random clicks 10 %``."""
+    parts = [f"{x['kind']} {percent(x['share'], sign=False)} of {x['damaged']} features"] if x.get("share") else []
+    parts += [f"{x['noise_kind']} clicks {percent(x['noise_share'], sign=False)}"] if x.get("noise_share") else []
+    parts += [f"editing {x['editing']}".replace("_", " ")] if x.get("editing", NONE) != NONE else []
+    return ", ".join(parts) or "clean"
+
+
+def level(found: Facts | None) -> str:
+    """``0.1712 ± 0.0009``, the mean alone with one seed."""
+    if found is None or found["mean"] is None:
+        return DASH
+    return f"{found['mean']:.4g}" + ("" if found["sd"] is None else f" ± {found['sd']:.2g}")
+
+
+def interval(found: Facts | None, *, sign: bool = True) -> str:
+    """``+2.3 % (+1.1 % to +3.4 %)``."""
+    if found is None or found["mean"] is None:
+        return DASH
+    mean, low, high = (percent(found[name], sign=sign) for name in ("mean", "low", "high"))
+    return f"{mean} ({low} to {high})"
+
+
+def percent(value: float | None, *, sign: bool = True) -> str:
+    """A share as a percentage with one decimal, with its sign for a change."""
+    if value is None:
+        return DASH
+    rounded = round(100 * value, 1) or 0.0
+    return f"{rounded:+.1f} %" if sign and rounded else f"{rounded:g} %"
+
+
+def p_value(p: float | None) -> str:
+    """``.034``, ``< .001``, or a dash without a test."""
+    if p is None:
+        return DASH
+    return "< .001" if p < 0.001 else f"{p:.3f}".removeprefix("0")
 
 
 def markdown(table: Table) -> str:
     """The table in GitHub's Markdown, without its title."""
     rule = ["---"] * table.words + ["---:"] * (len(table.head) - table.words)
-    rows = (table.head, rule, *table.rows)
-    return "\n".join(
-        "| " + " | ".join(starred(cell).replace("|", "\\|").replace("\u00a0", " ") for cell in row) + " |"
-        for row in rows
-    )
-
-
-def starred(text: str) -> str:
-    """Text whose stars Markdown must not take for emphasis."""
-    return text.replace("*", "\\*")
-
-
-def _without_clean(table: Table) -> Table:
-    """The table less its columns that say ``clean`` in every row."""
-    kept = [
-        at for at in range(len(table.head)) if at >= table.words or any(row[at] != CLEAN_LABEL for row in table.rows)
-    ]
-    rows = tuple(tuple(row[at] for at in kept) for row in table.rows)
-    words = table.words - (len(table.head) - len(kept))
-    return replace(table, head=tuple(table.head[at] for at in kept), rows=rows, words=words)
-
-
-def mean_sd(found: Facts | None) -> str:
-    """``0.1712 ± 0.0009``; the mean alone with one seed."""
-    if found is None or found["mean"] is None:
-        return _DASH
-    return _level(found["mean"]) + ("" if found["sd"] is None else f" ± {_level(found['sd'])}")
-
-
-def _level(value: float) -> str:
-    return f"{value:.4f}" if abs(value) < 10 else number(value)
-
-
-def _question(
-    facts: Facts,
-    question: str,
-    title: str,
-    row: Callable[[Facts], tuple[str, ...]],
-    words: tuple[str, ...],
-    sides: tuple[str, str],
-) -> Table:
-    metric = "" if question == CLEAN else f" in {metric_name(RECALL)}"
-    return Table(
-        key=question,
-        title=f"{title}{metric}",
-        note="",
-        head=(*words, *sides, "change (95 % interval)", *_TESTED),
-        rows=tuple(row(x) for x in _of(facts, question)),
-        words=len(words),
-    )
-
-
-def _of(facts: Facts, question: str) -> Iterator[Facts]:
-    return (x for x in facts["comparisons"] if x["question"] == question)
-
-
-def _tested(x: Facts) -> tuple[str, ...]:
-    """Change, corrected p with its marks, the Wilcoxon p, and the number of seeds."""
-    marks = marked(x["p_holm"])
-    corrected = "equal" if x["verdict"] == "same" else p_value(x["p_holm"]) + (f" {marks}" if marks else "")
-    return with_interval(x["relative"]), corrected, seeds_p(x["wilcoxon"] and x["wilcoxon"]["p"]), str(x["seeds"])
-
-
-def _clean_row(x: Facts) -> tuple[str, ...]:
-    return x["backbone"], metric_name(x["metric"]), mean_sd(x["b"]), mean_sd(x["a"]), *_tested(x)
-
-
-def _damage(facts: Facts) -> Table:
-    rows = []
-    for x in _of(facts, DAMAGE):
-        back = share_with_interval(x["recovered"])
-        cost = _DASH if x["cost"] is None else signed(None if x["cost"]["mean"] is None else -x["cost"]["mean"])
-        rows.append(
-            (
-                x["backbone"],
-                amount_label(x),
-                mean_sd(x["b"]),
-                mean_sd(x["a"]),
-                cost,
-                *_tested(x)[:1],
-                back,
-                *_tested(x)[1:],
-            )
-        )
-    return Table(
-        key=DAMAGE,
-        title="Damaged features: rectified against raw in Recall@20",
-        note="The damage's cost is what raw features lose by it; won back is (rectified − raw) / (raw on clean features − raw), where that "
-        "cost is beyond chance.",
-        head=(*_WHERE, *_SIDES, "cost of the damage", "gain (95 % interval)", "won back", *_TESTED),
-        rows=tuple(rows),
-        words=2,
-    )
-
-
-def _control_row(x: Facts) -> tuple[str, ...]:
-    return x["backbone"], _damage_of(x), variant_name(x["against"]), mean_sd(x["b"]), mean_sd(x["a"]), *_tested(x)
-
-
-def _variant_row(x: Facts) -> tuple[str, ...]:
-    return x["backbone"], _damage_of(x), variant_name(x["variant"]), mean_sd(x["b"]), mean_sd(x["a"]), *_tested(x)
-
-
-def _noised_row(x: Facts) -> tuple[str, ...]:
-    return *_setting(x), editing_name(x["editing"]), mean_sd(x["b"]), mean_sd(x["a"]), *_tested(x)
-
-
-def _editing_row(x: Facts) -> tuple[str, ...]:
-    return (
-        *_setting(x),
-        variant_name(x["variant"]),
-        editing_name(x["editing"]),
-        mean_sd(x["b"]),
-        mean_sd(x["a"]),
-        *_tested(x),
-    )
-
-
-def _aligned_row(x: Facts) -> tuple[str, ...]:
-    return (
-        *_setting(x),
-        variant_name(x["variant"]),
-        editing_name(x["editing_against"]),
-        mean_sd(x["b"]),
-        mean_sd(x["a"]),
-        *_tested(x),
-    )
-
-
-def _setting(x: Facts) -> tuple[str, ...]:
-    return x["backbone"], amount_label(x), noise_phrase(x)
-
-
-def _damage_of(x: Facts) -> str:
-    return amount_label(x) if not x["noise_kind"] and not x["editing"] else f"{amount_label(x)}; {_interactions(x)}"
-
-
-def _interactions(x: Facts) -> str:
-    said = [noise_phrase(x)] if x["noise_kind"] else []
-    return ", ".join([*said, editing_name(x["editing"])] if x["editing"] else said)
-
-
-def _groups(facts: Facts) -> Table:
-    """Relative change of recall by kind of user and item: a line a group, a column a backbone."""
-    found = facts["groups"]
-    backbones = list(dict.fromkeys(x["backbone"] for x in found))
-    keys = list(dict.fromkeys((amount_label(x), x["metric"]) for x in found))
-    by = {(amount_label(x), x["metric"], x["backbone"]): x["change"] for x in found}
-    rows = tuple(
-        (damage, _group_name(metric), *(_change(by.get((damage, metric, name))) for name in backbones))
-        for damage, metric in keys
-    )
-    return Table(
-        key="groups",
-        title="Who gains: Recall@20 of rectified against raw by kind of user and item",
-        note="Relative change, mean ± standard deviation over seeds. Users and items are in thirds by how much of them is known.",
-        head=("damage", "group", *backbones),
-        rows=rows,
-        words=2,
-    )
-
-
-def _group_name(metric: str) -> str:
-    group = metric.removeprefix(f"{RECALL}_")
-    known = {
-        "users_few": "users with few",
-        "users_some": "users with some",
-        "users_many": "users with many",
-        "touched": "damaged items",
-    }
-    return {"untouched": "undamaged items", **known}.get(group, group.replace("_", ": ", 1).replace("_", " "))
-
-
-def _change(found: Facts | None) -> str:
-    if found is None or found["mean"] is None:
-        return _DASH
-    return signed(found["mean"]) + ("" if found["sd"] is None else f" ± {signed(found['sd']).lstrip('+')}")
-
-
-def _facts_of_variants(facts: Facts) -> Table:
-    """What the features themselves say, which no backbone has a part in: closeness of held-out pairs, strengths, hubs."""
-    conditions = facts["conditions"]
-    names = _names(conditions, lambda name: name.startswith(_PREFIXES))
-    return Table(
-        key="features",
-        title="The features themselves",
-        note="Closeness is how often a held-out item lies nearer to its user's items than another one does; 0.5 is chance.",
-        head=("damage", "features", *(name.replace("_", " ") for name in names)),
-        rows=_first_said([((_damage_of(x), variant_name(x["variant"])), x["metrics"]) for x in conditions], names),
-        words=2,
-    )
-
-
-def _first_said(found: Sequence[tuple[tuple[str, ...], Facts]], names: Sequence[str]) -> tuple[tuple[str, ...], ...]:
-    """A row a key: what the first of its conditions says of ``names``, where it says anything."""
-    rows: dict[tuple[str, ...], tuple[str, ...]] = {}
-    for key, metrics in found:
-        if key not in rows and any(name in metrics for name in names):
-            rows[key] = tuple(mean_sd(metrics.get(name)) for name in names)
-    return tuple((*key, *values) for key, values in rows.items())
-
-
-def _facts_of_edits(facts: Facts) -> Table:
-    """How strong each editing was and what its strength was set from."""
-    edited = [x for x in facts["conditions"] if x["editing"]]
-    names = _names(edited, lambda name: name.startswith(_EDIT))
-    return Table(
-        key="edits",
-        title="The editings themselves",
-        note="",
-        head=("interactions", "editing", *(name.removeprefix(_EDIT).replace("_", " ") for name in names)),
-        rows=_first_said([((noise_phrase(x), editing_name(x["editing"])), x["metrics"]) for x in edited], names),
-        words=2,
-    )
-
-
-def _everything(facts: Facts) -> Table:
-    conditions = facts["conditions"]
-    present = _names(conditions, lambda _: True)
-    names = [name for name in (*_FIRST, *_LAST) if name in present]
-    rows = []
-    for x in conditions:
-        values = x["metrics"]
-        cells = [mean_sd(values.get(name)) for name in names]
-        seeds = str(max((found["seeds"] for found in values.values()), default=0))
-        rows.append((*_setting(x), variant_name(x["variant"]), editing_name(x["editing"]), seeds, *cells))
-    return Table(
-        key="all",
-        title="Every condition",
-        note="Mean ± standard deviation over seeds.",
-        head=(*_SETTING, "features", "editing", "seeds", *(metric_name(name) for name in names)),
-        rows=tuple(rows),
-        words=5,
-    )
-
-
-def _names(conditions: Sequence[Facts], wanted: Callable[[str], bool]) -> list[str]:
-    return list(dict.fromkeys(name for x in conditions for name in x["metrics"] if wanted(name)))
+    lines = (table.head, rule, *table.rows)
+    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
