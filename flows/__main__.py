@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import typer
+from pydantic import ValidationError
 
 from flows.commands.backfill import backfill
 from flows.commands.observe import freshness, metrics
@@ -29,6 +30,7 @@ from flows.commands.shared import (
     told_by,
 )
 from flows.commands.status import status
+from rectifier_core.base.config import explain
 from tasks.errors import InputError
 
 Number = TypeVar("Number", int, float)
@@ -78,8 +80,8 @@ def demo(
             from tasks.demo.next_day import add_day
 
             return add_day(folder, changed, printed_progress())
-        from tasks.demo.catalog import DemoConfig, write_demo
-        from tasks.demo.config import DEFAULT_MISMATCH, DEFAULT_WIDTHS
+        from tasks.demo.catalog import write_demo
+        from tasks.demo.config import DEFAULT_MISMATCH, DEFAULT_WIDTHS, DemoConfig
 
         try:
             rates = dict(DEFAULT_MISMATCH) | dict(
@@ -97,8 +99,8 @@ def demo(
                 widths=widths,
                 sequences=sequences,
             )
-        except ValueError as error:
-            raise InputError(f"demo: {error}") from error
+        except ValidationError as error:
+            raise InputError(f"demo: {explain(error, DemoConfig)}") from error
         return write_demo(folder, config, printed_progress())
 
     run_command(

@@ -7,6 +7,7 @@ from datetime import date
 
 from flows import steps as do
 from flows.config.run_config import RunConfig
+from tasks.resources.process import torch_device
 from tasks.runs.identity import identify, load_summary, runs_of
 from tasks.runs.log import name_run
 from tasks.stages.anchors import can_update_anchors
@@ -57,7 +58,7 @@ def begin(config: RunConfig, as_of: date, source: Ref, store: StageStore) -> Beg
 
 def begin_cold(config: RunConfig, as_of: date, source: Ref, store: StageStore, reason: str) -> Beginning:
     """Learn the anchors from the log alone."""
-    identity, device = identify(as_of, source, config.shaping), config.resources.torch_device
+    identity, device = identify(as_of, source, config.shaping), torch_device(config.resources)
     name_run(identity.run_id)
     anchors = do.anchors(source, config.anchors, config.seed, store, config.run, config.publish, as_of, device=device)
     return Beginning(identity=identity, anchors=anchors, previous=None, reason=reason)

@@ -16,8 +16,8 @@ from flows.matching import match_catalog
 from flows.monitoring import logged
 from tasks.audit.inputs import AuditInputs, AuditOptions
 from tasks.audit.write import write_audit
-from tasks.resources.config import use_resources
 from tasks.resources.memory_plan import plan_memory
+from tasks.resources.process import use_resources
 from tasks.shards.open_runner import open_runner
 
 

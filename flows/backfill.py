@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 from typing import Any
 from uuid import UUID
@@ -141,7 +141,7 @@ class _Launching:
         if run_id is None:
             return DayOutcome(day=day, outcome="skipped", reason="another backfill is at it")
         self.flow_runs[day] = run_id
-        config = self.config.model_copy(update={"resources": divided(self.config.resources, self.options.parallel)})
+        config = replace(self.config, resources=divided(self.config.resources, self.options.parallel))
         turn = {
             "since": planned.since,
             "prepares": self.options.parallel > 1,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,8 @@ from flows.matching import match_catalog
 from flows.monitoring import logged
 from tasks.compare.compare_runs import DayOutputs, compare_runs, within
 from tasks.compare.page import write_comparison
-from tasks.resources.config import use_resources
 from tasks.resources.memory_plan import plan_memory
+from tasks.resources.process import use_resources
 from tasks.stages.previous_run import PreviousRun
 from tasks.store.store import Ref, StageStore
 
@@ -37,7 +38,7 @@ def compare_nights(config: RunConfig, as_of: date, out: Path | None = None) -> d
         beginning = begin_again(config, as_of, source, store)
         night = _outputs(config, source, beginning.anchors, beginning.previous, store)
         cold = _cold(config, as_of, source, store)
-        other = _cold(config.model_copy(update={"seed": config.seed + 1}), as_of, source, store)
+        other = _cold(replace(config, seed=config.seed + 1), as_of, source, store)
         found, yardstick = compare_runs(night, cold), compare_runs(other, cold)
         result: dict[str, Any] = {
             "run_id": beginning.identity.run_id,

@@ -10,6 +10,7 @@ from flows import steps as do
 from flows.config.run_config import RunConfig
 from rectifier_core.projection.cross_modal import witness_pairs
 from tasks.resources.memory_plan import MemoryPlan
+from tasks.resources.process import torch_device
 from tasks.stages.previous_run import PreviousRun
 from tasks.stages.sequences import sequence_modalities
 from tasks.store.stage_outputs import ModalityRefs
@@ -41,7 +42,7 @@ def match_catalog(
 
     ``previous`` is the run to update. Sequence modalities are matched from nothing all the same.
     """
-    seed, modalities, device = config.seed, list(config.source.modalities), config.resources.torch_device
+    seed, modalities, device = config.seed, list(config.source.modalities), torch_device(config.resources)
     together = at_once if store.runner.remote else one_by_one
     segments = {
         m: do.judge_segments(m, source, anchors, config.segments, seed, store) for m in sequence_modalities(source)

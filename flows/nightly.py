@@ -22,8 +22,8 @@ from rectifier_core.base.published_records import QualityReport, TableVersion
 from tasks.errors import GateRefusedError
 from tasks.evaluation.shadow import shadow_config
 from tasks.report.inputs import ReportInputs, StageTiming
-from tasks.resources.config import use_resources
 from tasks.resources.memory_plan import MemoryPlan, plan_memory
+from tasks.resources.process import use_resources
 from tasks.runs.day_journal import DayRun, hold_day
 from tasks.runs.day_status import asked_of
 from tasks.runs.identity import (

@@ -16,19 +16,16 @@ from prefect import task
 from prefect.assets import Asset, AssetProperties, materialize
 from prefect.cache_policies import NO_CACHE
 
-from rectifier_core.affinity.affinity import AffinityConfig
-from rectifier_core.anchors.anchors import AnchorsConfig
+from rectifier_core.affinity.config import AffinityConfig
+from rectifier_core.anchors.config import AnchorsConfig
 from rectifier_core.base.published_records import QualityReport, TableVersion
-from rectifier_core.copies.copies import CopiesConfig
-from rectifier_core.pipeline import PipelineConfig
-from rectifier_core.projection.cross_modal import WitnessConfig
-from rectifier_core.projection.projection import ProjectionConfig
-from rectifier_core.quality import QualityConfig
-from rectifier_core.rectify.rectify import RectifyConfig
-from rectifier_core.sequences.segments import SegmentsConfig
-from rectifier_core.sequences.time_offset import TimeOffsetConfig
-from rectifier_core.sinkhorn.sinkhorn import SinkhornConfig
-from rectifier_core.trust.trust import TrustConfig
+from rectifier_core.config import PipelineConfig, QualityConfig
+from rectifier_core.copies.config import CopiesConfig
+from rectifier_core.projection.config import ProjectionConfig, WitnessConfig
+from rectifier_core.rectify.config import RectifyConfig
+from rectifier_core.sequences.config import SegmentsConfig, TimeOffsetConfig
+from rectifier_core.sinkhorn.config import SinkhornConfig
+from rectifier_core.trust.config import TrustConfig
 from tasks.errors import OnlineStoreError, RectifierError
 from tasks.evaluation.shadow import ShadowConfig, shadow_facts, shadow_measure, shadow_stage
 from tasks.object_store import StorageUnreachableError
@@ -39,13 +36,14 @@ from tasks.report.inputs import ReportInputs
 from tasks.report.phrases import shadow_phrase
 from tasks.report.render import write_report
 from tasks.run_logger import logged_progress, run_logger
-from tasks.runs.identity import RunSettings, copy_quarantine, previous_ego
+from tasks.runs.config import RunSettings
+from tasks.runs.identity import copy_quarantine, previous_ego
 from tasks.source.config import SourceConfig
 from tasks.source.read import read_source
 from tasks.stages.affinity import affinity_stage
 from tasks.stages.anchors import anchors_stage, recall_drop, updated_anchors_stage
+from tasks.stages.config import IncrementalConfig
 from tasks.stages.copies import copies_stage
-from tasks.stages.incremental_config import IncrementalConfig
 from tasks.stages.previous_run import PreviousRun, find_previous_run
 from tasks.stages.projection import cross_modal_target_stage, projection_stage
 from tasks.stages.quality import quality_stage

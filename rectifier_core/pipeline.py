@@ -2,37 +2,24 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
-from rectifier_core.affinity.affinity import AffinityConfig, find_neighbours
-from rectifier_core.anchors.anchors import AnchorsConfig, train_anchors
+from rectifier_core.affinity.affinity import find_neighbours
+from rectifier_core.anchors.anchors import train_anchors
 from rectifier_core.base.arrays import Bool, Int32
 from rectifier_core.base.devices import CPU
 from rectifier_core.base.numerics import Progress, silent
 from rectifier_core.base.published_records import Rectified
 from rectifier_core.base.records import Affinity, Anchors, Catalog, Copies, Interactions, Plan, Projection, Trust
-from rectifier_core.copies.copies import CopiesConfig, find_copies
-from rectifier_core.projection.cross_modal import WitnessConfig, place_by_features, witness_pairs
-from rectifier_core.projection.projection import ProjectionConfig, fit_projection
-from rectifier_core.rectify.rectify import RectifyConfig, decide_status, rectify_rows
-from rectifier_core.sinkhorn.sinkhorn import SinkhornConfig, balance
-from rectifier_core.trust.trust import TrustConfig, judge_trust
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PipelineConfig:
-    """One frozen config per stage, defaults throughout."""
-
-    anchors: AnchorsConfig = field(default_factory=AnchorsConfig)
-    copies: CopiesConfig = field(default_factory=CopiesConfig)
-    projection: ProjectionConfig = field(default_factory=ProjectionConfig)
-    witness: WitnessConfig = field(default_factory=WitnessConfig)
-    affinity: AffinityConfig = field(default_factory=AffinityConfig)
-    sinkhorn: SinkhornConfig = field(default_factory=SinkhornConfig)
-    trust: TrustConfig = field(default_factory=TrustConfig)
-    rectify: RectifyConfig = field(default_factory=RectifyConfig)
+from rectifier_core.config import PipelineConfig
+from rectifier_core.copies.copies import find_copies
+from rectifier_core.projection.cross_modal import place_by_features, witness_pairs
+from rectifier_core.projection.projection import fit_projection
+from rectifier_core.rectify.rectify import decide_status, rectify_rows
+from rectifier_core.sinkhorn.sinkhorn import balance
+from rectifier_core.trust.trust import judge_trust
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -18,47 +18,12 @@ from rectifier_core.base.arrays import Float32
 from rectifier_core.base.numerics import row_blocks
 from rectifier_core.base.published_records import Check, QualityReport, Status
 from rectifier_core.base.threads import kernel, read_only
+from rectifier_core.config import QualityConfig
 
 WARNABLE = ("marginal_error", "changed", "norm_ratio", "drift", "rate_jump", "shadow")
 """Checks that may be told to warn; that rows add up and values are numbers is never a matter of taste."""
 TRUSTED = 0.9
 """From this trust on an item is one that rectification must leave about as it is."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class QualityConfig:
-    """Bounds of the gate.
-
-    ``max_marginal_error``: mean relative column error of a plan. ``changed_below`` and ``max_changed``: at most this share of the trusted
-    items may have a cosine to their input below that (suspect ones are meant to change, however many they are). ``min_drift_cosine``:
-    mean cosine to the last published version. ``max_norm_ratio``: how far a published row's length may lie outside the range of the
-    input's. ``max_rate_jump``: how far the interval of a mismatch rate may lie above that of the last published day.
-
-    ``warn`` names the checks of ``WARNABLE`` that publish with a warning where they fail. A rate that jumped is one by default: the rows
-    of such a night are mended by the same evidence, and holding it back leaves yesterday's to serve; and held once, every later night is
-    compared with the same old day until someone decides.
-    """
-
-    max_marginal_error: float = 0.25
-    changed_below: float = 0.5
-    max_changed: float = 0.25
-    min_drift_cosine: float = 0.8
-    max_norm_ratio: float = 1.01
-    max_rate_jump: float = 0.05
-    warn: tuple[str, ...] = ("rate_jump",)
-
-    def __post_init__(self) -> None:
-        for name in ("max_marginal_error", "max_changed", "max_rate_jump"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name}: wanted at least 0, got {getattr(self, name)}")
-        for name in ("changed_below", "min_drift_cosine"):
-            if not -1 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name}: wanted a cosine in [-1, 1], got {getattr(self, name)}")
-        if self.max_norm_ratio < 1:
-            raise ValueError(f"max_norm_ratio: wanted at least 1, got {self.max_norm_ratio}")
-        for name in self.warn:
-            if name not in WARNABLE:
-                raise ValueError(f"warn: wanted some of {', '.join(WARNABLE)}, got {name!r}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

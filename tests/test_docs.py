@@ -195,13 +195,13 @@ def test_the_readmes_config_is_one(tmp_path: Path) -> None:
     tomllib.loads(block)
     path = tmp_path / "run.toml"
     path.write_text(block)
-    assert RunConfig.model_validate(read_config(path)).source.lookback_days == 365
+    assert RunConfig(**read_config(path)).source.lookback_days == 365
 
 
 def test_the_configuration_page_is_what_the_code_gives() -> None:
     page = runpy.run_path(str(ROOT / "docs" / "config_reference.py"))["page"]()
     assert page == text_of(ROOT / "docs" / "configuration.md"), "make docs writes it anew"
-    assert not re.findall(r"^.*\|  \|$", page, re.MULTILINE), "a key of which its docstring says nothing"
+    assert not re.findall(r"^.*\|  \|$", page, re.MULTILINE), "a key without a description"
 
 
 def test_messages_that_the_faq_explains_are_said_somewhere() -> None:

@@ -29,8 +29,9 @@ import torch
 from benchmarks.peers.backbone_epochs import Settings, stand_ins
 from benchmarks.shared.synthetic_log import clustered_log, machine
 from benchmarks.speed.anchor_curve import distinct
-from rectifier_core.anchors.anchors import AnchorsConfig, pairs_a_step
+from rectifier_core.anchors.anchors import pairs_a_step
 from rectifier_core.anchors.bpr import LightGCNTraining
+from rectifier_core.anchors.config import AnchorsConfig
 from rectifier_core.anchors.interaction_sampling import NegativeSampler
 from rectifier_core.anchors.propagation import USERS, InteractionGraph
 from rectifier_core.base.records import Interactions

@@ -18,13 +18,15 @@ import numpy as np
 
 from benchmarks.quality.detection import told_apart
 from benchmarks.shared.movielens import Sample, load_tested, options_parser
-from rectifier_core.anchors.anchors import AnchorsConfig, train_anchors
+from rectifier_core.anchors.anchors import train_anchors
+from rectifier_core.anchors.config import AnchorsConfig
 from rectifier_core.base.arrays import Float32
 from rectifier_core.base.records import Anchors, Interactions
 from rectifier_core.base.seeding import generator
 from rectifier_core.evaluation.corruption import damage_catalog
 from rectifier_core.evaluation.metrics import pair_closeness
-from rectifier_core.projection.projection import ProjectionConfig, fit_projection
+from rectifier_core.projection.config import ProjectionConfig
+from rectifier_core.projection.projection import fit_projection
 
 
 def night_before(pairs: Interactions, seed: int) -> Float32:

@@ -16,8 +16,9 @@ from benchmarks.shared.movielens import Sample, genre_numbers, load, options_par
 from rectifier_core.base.arrays import Bool, Float32, Int32
 from rectifier_core.base.records import Anchors, Trust
 from rectifier_core.base.seeding import generator
+from rectifier_core.config import PipelineConfig
 from rectifier_core.evaluation.corruption import shift_blocks, swap_features, swap_within
-from rectifier_core.pipeline import PipelineConfig, judge_catalog
+from rectifier_core.pipeline import judge_catalog
 
 KINDS = ("random", "genre", "block", "row")
 SPLITS = ("full", "sparse")

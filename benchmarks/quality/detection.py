@@ -17,10 +17,12 @@ from benchmarks.shared.movielens import load, options_parser, trained
 from rectifier_core.base.arrays import Bool, Float32
 from rectifier_core.base.numerics import separation
 from rectifier_core.base.records import Anchors, Catalog
+from rectifier_core.config import PipelineConfig
 from rectifier_core.evaluation.corruption import damage_catalog
 from rectifier_core.evaluation.variants import shuffle_anchors
-from rectifier_core.pipeline import PipelineConfig, judge_catalog
-from rectifier_core.projection.projection import ProjectionConfig, fit_projection
+from rectifier_core.pipeline import judge_catalog
+from rectifier_core.projection.config import ProjectionConfig
+from rectifier_core.projection.projection import fit_projection
 
 SOLVERS = {
     "minibatch, keep 1.0": ProjectionConfig(solver="minibatch", keep_ratio=1.0),

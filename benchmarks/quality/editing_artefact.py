@@ -18,8 +18,9 @@ from matplotlib.figure import Figure
 
 from benchmarks.shared.movielens import load_split, options_parser
 from rectifier_core.base.records import Interactions
-from rectifier_core.evaluation.edge_prior import Prior, PriorConfig, fit_prior
-from rectifier_core.evaluation.edges import EditConfig, edit_edges, inconsistent_held_out, inconsistent_known
+from rectifier_core.evaluation.config import EditConfig, PriorConfig
+from rectifier_core.evaluation.edge_prior import Prior, fit_prior
+from rectifier_core.evaluation.edges import edit_edges, inconsistent_held_out, inconsistent_known
 from rectifier_core.evaluation.metrics import per_user_ranking
 from rectifier_core.evaluation.ranking import rank_items
 

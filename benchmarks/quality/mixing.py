@@ -19,12 +19,15 @@ from rectifier_core.affinity.affinity import find_neighbours
 from rectifier_core.base.arrays import Float32
 from rectifier_core.base.numerics import unit_rows
 from rectifier_core.base.records import Anchors, Catalog, Projection
+from rectifier_core.config import PipelineConfig
 from rectifier_core.evaluation.corruption import damage_catalog
 from rectifier_core.evaluation.metrics import pair_closeness
 from rectifier_core.evaluation.variants import shuffle_anchors
-from rectifier_core.pipeline import Judged, PipelineConfig, judge_catalog
-from rectifier_core.projection.projection import ProjectionConfig, fit_projection
-from rectifier_core.rectify.rectify import RectifyConfig, decide_status, rectify_rows
+from rectifier_core.pipeline import Judged, judge_catalog
+from rectifier_core.projection.config import ProjectionConfig
+from rectifier_core.projection.projection import fit_projection
+from rectifier_core.rectify.config import RectifyConfig
+from rectifier_core.rectify.rectify import decide_status, rectify_rows
 from rectifier_core.sinkhorn.sinkhorn import balance
 
 SHARES = (0.0, 0.2, 0.4)

@@ -12,19 +12,15 @@ from itertools import pairwise
 import numpy as np
 
 from benchmarks.shared.movielens import Sample, load, options_parser, trained
-from rectifier_core.audit.owners import (
-    OwnersConfig,
-    clear_owners,
-    lost_prior,
-    pair_evidence,
-    suggest_features,
-    suggest_owners,
-)
+from rectifier_core.audit.config import OwnersConfig
+from rectifier_core.audit.owners import clear_owners, lost_prior, pair_evidence, suggest_features, suggest_owners
 from rectifier_core.base.arrays import Bool, Float64, Int64
 from rectifier_core.base.records import Anchors
 from rectifier_core.evaluation.corruption import swap_features
-from rectifier_core.projection.projection import ProjectionConfig, fit_projection
-from rectifier_core.trust.trust import TrustConfig, judge_trust
+from rectifier_core.projection.config import ProjectionConfig
+from rectifier_core.projection.projection import fit_projection
+from rectifier_core.trust.config import TrustConfig
+from rectifier_core.trust.trust import judge_trust
 
 AMONG = (1, 10, 50)
 EDGES = (0.0, 0.02, 0.05, 0.1, 0.2, 0.4, 1.0)

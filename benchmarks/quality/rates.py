@@ -17,9 +17,10 @@ from benchmarks.shared.movielens import Sample, load, options_parser, trained
 from rectifier_core.audit.suspects import suspects_at_fdr
 from rectifier_core.base.arrays import Bool
 from rectifier_core.base.records import Anchors, Trust
+from rectifier_core.config import PipelineConfig
 from rectifier_core.evaluation.corruption import damage_catalog, swap_features
 from rectifier_core.evaluation.metrics import calibration_error
-from rectifier_core.pipeline import PipelineConfig, judge_catalog
+from rectifier_core.pipeline import judge_catalog
 
 SHARES = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5)
 RATES = (0.1, 0.2)

@@ -23,16 +23,18 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 
-from rectifier_core.anchors.anchors import AnchorsConfig
+from rectifier_core.anchors.config import AnchorsConfig
 from rectifier_core.base.arrays import Bool, Float32, Int64
 from rectifier_core.base.numerics import separation, unit_rows
 from rectifier_core.base.records import Anchors
 from rectifier_core.base.seeding import generator
 from rectifier_core.base.sequence_records import NO_LAG, Segments
-from rectifier_core.projection.projection import ProjectionConfig, fit_projection
+from rectifier_core.projection.config import ProjectionConfig
+from rectifier_core.projection.projection import fit_projection
+from rectifier_core.sequences.config import SegmentsConfig, TimeOffsetConfig
 from rectifier_core.sequences.segment_pooling import pool_segments
-from rectifier_core.sequences.segments import SegmentsConfig, judge_segments
-from rectifier_core.sequences.time_offset import TimeOffsetConfig, Track, recover_time_offset
+from rectifier_core.sequences.segments import judge_segments
+from rectifier_core.sequences.time_offset import Track, recover_time_offset
 from tasks.demo.catalog import DemoConfig, write_demo
 from tasks.source.read import SourceConfig, read_source
 from tasks.stages.anchors import anchors_stage

@@ -13,7 +13,8 @@ import numpy as np
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from rectifier_core.anchors.anchors import AnchorsConfig, train_anchors
+from rectifier_core.anchors.anchors import train_anchors
+from rectifier_core.anchors.config import AnchorsConfig
 from rectifier_core.base.arrays import Int32
 from rectifier_core.base.records import Anchors, Catalog, Interactions
 from rectifier_core.evaluation.splits import Split

@@ -22,8 +22,9 @@ import torch
 
 from benchmarks.shared.movielens import load, load_split
 from benchmarks.shared.synthetic_log import clustered_log, machine
-from rectifier_core.anchors.anchors import FASTEST, USUAL_STEP, AnchorsConfig, pairs_a_step
+from rectifier_core.anchors.anchors import FASTEST, USUAL_STEP, pairs_a_step
 from rectifier_core.anchors.bpr import LightGCNTraining
+from rectifier_core.anchors.config import AnchorsConfig
 from rectifier_core.anchors.held_out_recall import HeldOutRecall
 from rectifier_core.anchors.interaction_sampling import NegativeSampler
 from rectifier_core.anchors.propagation import USERS, InteractionGraph, layer_mean

@@ -28,7 +28,8 @@ from benchmarks.speed.sinkhorn_graphs import drawn
 from rectifier_core.base.arrays import Float32
 from rectifier_core.sinkhorn.scaling import Run, in_order, kernel_sums, make_columns, make_rows
 from rectifier_core.sinkhorn.sparse_graph import Support, build_support
-from tasks.resources.config import ResourcesConfig, use_threads
+from tasks.resources.config import ResourcesConfig
+from tasks.resources.process import use_threads
 from tasks.shards.dask_runner import DaskRunner, connect
 from tasks.shards.dask_worker import Terms, write_shard
 from tasks.shards.sinkhorn import ShardedLines

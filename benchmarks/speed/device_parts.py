@@ -12,11 +12,13 @@ import torch
 from benchmarks.shared.placed import placed
 from benchmarks.shared.synthetic_log import clustered_log
 from benchmarks.speed.device_bench import Bench, failed, relative
-from rectifier_core.affinity.affinity import AffinityConfig, find_neighbours
+from rectifier_core.affinity.affinity import find_neighbours
+from rectifier_core.affinity.config import AffinityConfig
 from rectifier_core.affinity.device_search import DeviceSearch
 from rectifier_core.affinity.top_k import largest_products
-from rectifier_core.anchors.anchors import AnchorsConfig, train_anchors
+from rectifier_core.anchors.anchors import train_anchors
 from rectifier_core.anchors.bpr import LightGCNTraining
+from rectifier_core.anchors.config import AnchorsConfig
 from rectifier_core.anchors.device_training import DeviceTraining
 from rectifier_core.anchors.held_out_recall import HeldOutRecall
 from rectifier_core.anchors.interaction_sampling import NegativeSampler, hold_out
@@ -27,10 +29,12 @@ from rectifier_core.base.numerics import row_blocks, unit_rows
 from rectifier_core.base.records import Anchors, Interactions
 from rectifier_core.base.seeding import generator
 from rectifier_core.evaluation.backbones import BACKBONES, build
-from rectifier_core.evaluation.backbones.protocol import TrainingConfig, TrainingSet
+from rectifier_core.evaluation.backbones.protocol import TrainingSet
+from rectifier_core.evaluation.config import TrainingConfig
 from rectifier_core.evaluation.training import History, fit
+from rectifier_core.projection.config import ProjectionConfig
 from rectifier_core.projection.crossfit import NormalEquations
-from rectifier_core.projection.projection import ProjectionConfig, fit_projection
+from rectifier_core.projection.projection import fit_projection
 
 WIDTH, COUNT, SAMPLE, LAYERS = 64, 20, 2000, 3
 Batch = tuple[Int32, Int32, Int32]

@@ -30,8 +30,9 @@ from benchmarks.speed.top_k import Clock, resident
 from rectifier_core.base.arrays import Float32, Float64
 from rectifier_core.base.records import Affinity
 from rectifier_core.sinkhorn.anderson import Anderson
+from rectifier_core.sinkhorn.config import SinkhornConfig
 from rectifier_core.sinkhorn.scaling import in_order, kernel_sums
-from rectifier_core.sinkhorn.sinkhorn import Scaling, SinkhornConfig, balance
+from rectifier_core.sinkhorn.sinkhorn import Scaling, balance
 from rectifier_core.sinkhorn.sparse_graph import Support, build_support
 from tasks.stages.sinkhorn import mapped_room
 from tasks.store.store import StageWriter

@@ -19,7 +19,8 @@ import numpy as np
 
 from benchmarks.speed.top_k import Clock, resident
 from rectifier_core.base.records import Affinity
-from rectifier_core.sinkhorn.sinkhorn import SinkhornConfig, balance
+from rectifier_core.sinkhorn.config import SinkhornConfig
+from rectifier_core.sinkhorn.sinkhorn import balance
 
 TOLERANCE, TEMPERATURE, MOST = 1e-3, 0.1, 2000
 Arrays = dict[str, np.ndarray]

@@ -19,7 +19,8 @@ import faiss
 import numpy as np
 
 from benchmarks.shared.placed import placed
-from rectifier_core.affinity.affinity import AffinityConfig, find_neighbours
+from rectifier_core.affinity.affinity import find_neighbours
+from rectifier_core.affinity.config import AffinityConfig
 from rectifier_core.affinity.top_k import in_threads, lay_out, search_all
 from rectifier_core.base.arrays import Float32, Int64
 from rectifier_core.base.numerics import row_blocks, unit_rows

@@ -20,7 +20,7 @@ def evaluate_day(
 ) -> dict[str, Any]:
     """Evaluate the grid of a run config. Raises InputError or StorageError, each with one line for the user."""
     config = RunConfig.from_toml(path, overrides)
-    config = config.model_copy(update={"evaluation": with_options(config.evaluation, options)})
+    config = replace(config, evaluation=with_options(config.evaluation, options))
     return evaluate(config, resolve_day(config.source, as_of))
 
 

@@ -26,11 +26,12 @@ from flows.audit import audit_catalog
 from flows.backfill import BackfillOptions, backfill_catalog
 from flows.commands.backfill import failed_told as failed_days
 from flows.commands.evaluate import evaluate_day, failed_told
-from flows.config.run_config import RunConfig, explain
+from flows.config.run_config import RunConfig
 from flows.freshness import check_freshness
 from flows.monitoring import read_nights_config
 from flows.nightly import Turn, rectify_catalog
 from flows.refresh import refresh_feature_store
+from rectifier_core.base.config import explain
 from tasks.audit.inputs import AuditOptions
 from tasks.backfill.plan import parse_reprocess
 from tasks.errors import InputError, RectifierError
@@ -73,7 +74,7 @@ def _checked(work: Callable[..., Any], given: dict[str, Any]) -> dict[str, Any]:
     try:
         found = model.model_validate(given)
     except ValidationError as error:
-        raise InputError(f"{work.__name__}: {explain(error)}") from error
+        raise InputError(f"{work.__name__}: {explain(error, model)}") from error
     return {x: getattr(found, x) for x in takes}
 
 

@@ -14,10 +14,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
+from rectifier_core.affinity.config import AffinityConfig
 from rectifier_core.affinity.device_search import DeviceSearch
 from rectifier_core.affinity.inverted_lists import (
     ITERATIONS,
@@ -46,31 +47,6 @@ WORTH = 2
 SPARE = 4
 """So many more are searched for than are neighbours: 16 bits or a device may misjudge the last ones, which are scored again, and a later
 run can lose a neighbour or two without asking for all of them anew."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AffinityConfig:
-    """Hyperparameters of the search.
-
-    ``index`` is "flat" (exact), "ivf" (by lists, to ``target_recall``) or "auto", the cheaper one by an estimate of products that favours
-    the exact one twofold, and always the exact one on a device, which also does "flat". ``temperature`` divides the cosine;
-    0.05 to 0.2 is stable in the paper, 0.5 over-smooths.
-    """
-
-    num_neighbours: int = 20
-    temperature: float = 0.1
-    index: Literal["auto", "flat", "ivf"] = "auto"
-    target_recall: float = 0.99
-    block_rows: int = 8192
-
-    def __post_init__(self) -> None:
-        for name in ("num_neighbours", "block_rows"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}: wanted at least 1, got {getattr(self, name)}")
-        if not self.temperature >= 1e-3:
-            raise ValueError(f"temperature: wanted at least 0.001, got {self.temperature}")
-        if not 0 < self.target_recall <= 1:
-            raise ValueError(f"target_recall: wanted a share in (0, 1], got {self.target_recall}")
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,13 +16,11 @@ Differs from the paper:
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
-
 import numpy as np
 import torch
 
 from rectifier_core.anchors.bpr import LightGCNTraining
+from rectifier_core.anchors.config import AnchorsConfig
 from rectifier_core.anchors.device_training import DeviceTraining, layer_mean_on_device
 from rectifier_core.anchors.held_out_recall import HeldOutRecall
 from rectifier_core.anchors.interaction_sampling import NegativeSampler, hold_out
@@ -40,55 +38,6 @@ USUAL_STEP = 2048
 """Pairs of a step that ``learning_rate`` is meant for; of larger steps, which are fewer, each goes sqrt(size / USUAL_STEP) times as far."""
 FASTEST = 4.0
 """At most how many times: at 8 times, held-out recall peaks early and lower (``benchmarks/speed/anchor_curve.py``)."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AnchorsConfig:
-    """Hyperparameters of the anchors.
-
-    ``method`` "lightgcn" trains; "spectral" is a weighted spectral embedding, for logs where even few steps cost too much: it ranks as
-    well, and takes only ``embedding_size``, ``num_layers`` and ``held_out``. ``batch_size`` None takes at least 2,048 pairs a step and at
-    most ``steps_per_epoch`` steps an epoch: four times as many cost three times as much and rank no better
-    (``benchmarks/results/anchor_curve.md``). On a graph so large that these would cost more than ``epoch_work`` multiply-adds of
-    propagation, fewer and larger steps (never fewer than 8), so that an epoch's cost stays bounded however long the log is.
-    ``learning_rate`` is that of steps of 2,048 pairs. ``patience`` counts epochs in which the held-out Recall@20 did not rise by the share
-    ``least_gain``: on large logs it creeps on for hours, and nothing comes of it (``benchmarks/speed/anchor_curve.py``). ``start`` is what
-    training starts from; with ``warm_start`` it is the last night's anchors, and a day's rows then depend on which nights ran before.
-    """
-
-    method: Literal["lightgcn", "spectral"] = "lightgcn"
-    embedding_size: int = 64
-    num_layers: int = 3
-    learning_rate: float = 5e-3
-    weight_decay: float = 1e-4
-    epochs: int = 200
-    batch_size: int | None = None
-    steps_per_epoch: int = 16
-    epoch_work: float = 2.5e10
-    patience: int = 5
-    least_gain: float = 0.005
-    held_out: float = 0.1
-    start: Literal["spectral", "random"] = "spectral"
-    warm_start: bool = False
-
-    def __post_init__(self) -> None:
-        for name in ("embedding_size", "steps_per_epoch", "patience"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}: wanted at least 1, got {getattr(self, name)}")
-        for name in ("num_layers", "epochs", "weight_decay", "least_gain"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name}: wanted at least 0, got {getattr(self, name)}")
-        if self.batch_size is not None and self.batch_size < 1:
-            raise ValueError(f"batch_size: wanted at least 1, got {self.batch_size}")
-        for name in ("learning_rate", "epoch_work"):
-            if getattr(self, name) <= 0:
-                raise ValueError(f"{name}: wanted above 0, got {getattr(self, name)}")
-        if not 0 < self.held_out < 1:
-            raise ValueError(f"held_out: wanted a share in (0, 1), got {self.held_out}")
-        if self.warm_start and self.method == "spectral":
-            raise ValueError(
-                f"warm_start: wanted false where method is spectral, which trains nothing, got {self.warm_start}"
-            )
 
 
 def train_anchors(

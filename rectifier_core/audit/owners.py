@@ -19,37 +19,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from rectifier_core.affinity.top_k import Panels, largest_products, lay_out, search_all
+from rectifier_core.audit.config import OwnersConfig
 from rectifier_core.base.arrays import Bool, Float32, Float64, Int64
 from rectifier_core.base.numerics import row_blocks
 from rectifier_core.base.records import Plan, Projection
 from rectifier_core.base.seeding import generator
 
 LARGEST_CORRELATION = 0.99
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class OwnersConfig:
-    """``count`` suggestions a suspect; ``ridge`` steadies the covariances, in units of their mean eigenvalue.
-
-    ``least_prior`` bounds how little a well trusted item counts as an owner; the ``exact`` best candidates of a suspect are weighed one by
-    one and those behind them by a sample of ``sample`` items.
-    """
-
-    count: int = 10
-    ridge: float = 0.2
-    least_prior: float = 1e-3
-    exact: int = 256
-    sample: int = 4096
-    block_rows: int = 1024
-
-    def __post_init__(self) -> None:
-        for name in ("count", "exact", "sample", "block_rows"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}: wanted at least 1, got {getattr(self, name)}")
-        if self.ridge <= 0 or not 0 < self.least_prior <= 1:
-            raise ValueError(
-                f"ridge, least_prior: wanted ridge > 0 and a share in (0, 1], got {self.ridge}, {self.least_prior}"
-            )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

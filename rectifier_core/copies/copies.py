@@ -7,58 +7,19 @@ anchors against the law of as many items drawn at random.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 
 from rectifier_core.base.arrays import Float32, Float64, Int64
 from rectifier_core.base.numerics import Progress, silent, unit_rows
 from rectifier_core.base.records import Anchors, Copies
 from rectifier_core.base.seeding import generator
-from rectifier_core.copies.near_copies import Search, Sketch, label_copies, sketch_rows
+from rectifier_core.copies.config import CopiesConfig
+from rectifier_core.copies.near_copies import Sketch, label_copies, sketch_rows
 
 LEVEL = 0.95
 DRAWS = 20_000
 STRATA = 10
 STRATUM_ITEMS = 200
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CopiesConfig:
-    """What counts as a copy, and which groups of copies are placeholders.
-
-    Two features are copies from a cosine of ``threshold`` on; where all features share a large common part, the distance it stands for
-    shrinks with how far they lie apart. A placeholder has at least ``min_group`` items. Their anchors' mean cosine has to exceed that of
-    random groups, and ``min_likeness`` of what their reliability allows for items that belong together; where there are too few anchors to
-    tell, ``large_group`` items are too many for one feature. ``num_trees`` and ``leaf_rows`` trade time for pairs missed at the
-    very threshold; ``block_rows`` bounds the rows read at a time.
-    """
-
-    threshold: float = 0.999
-    min_group: int = 3
-    large_group: int = 20
-    min_likeness: float = 0.3
-    num_trees: int = 6
-    leaf_rows: int = 64
-    block_rows: int = 4096
-
-    @property
-    def search(self) -> Search:
-        """How near copies are looked for."""
-        return Search(
-            threshold=self.threshold, num_trees=self.num_trees, leaf_rows=self.leaf_rows, block_rows=self.block_rows
-        )
-
-    def __post_init__(self) -> None:
-        if not 0.9 <= self.threshold < 1:
-            raise ValueError(f"threshold: wanted a cosine in [0.9, 1), got {self.threshold}")
-        if not 0 <= self.min_likeness <= 1:
-            raise ValueError(f"min_likeness: wanted a share in [0, 1], got {self.min_likeness}")
-        for name, least in (("min_group", 2), ("num_trees", 1), ("leaf_rows", 2), ("block_rows", 1)):
-            if getattr(self, name) < least:
-                raise ValueError(f"{name}: wanted at least {least}, got {getattr(self, name)}")
-        if self.large_group < self.min_group:
-            raise ValueError(f"large_group: wanted at least min_group = {self.min_group}, got {self.large_group}")
 
 
 def find_copies(
@@ -78,8 +39,8 @@ def find_copies(
     that of these features, where it is at hand.
     """
     if sketch is None:
-        sketch = sketch_rows(features, present, config.search, seed=seed, name=modality, progress=progress)
-    labels = label_copies(features, sketch, config.search, seed=seed, name=modality, progress=progress)
+        sketch = sketch_rows(features, present, config, seed=seed, name=modality, progress=progress)
+    labels = label_copies(features, sketch, config, seed=seed, name=modality, progress=progress)
     return judge_groups(modality, sketch.rows, labels, anchors, config, seed=seed)
 
 

@@ -21,6 +21,7 @@ from scipy.spatial import cKDTree
 from rectifier_core.base.arrays import Bool, Float32, Float64, Int64
 from rectifier_core.base.numerics import Progress, row_blocks, silent, unit_rows
 from rectifier_core.base.seeding import generator
+from rectifier_core.copies.config import CopiesConfig
 
 SKETCH_SIZE = 32
 # Of the pairs at the very bound, six in a million have a sketched squared distance beyond this multiple of it.
@@ -32,17 +33,6 @@ NEAR_ROWS = 1 << 16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Search:
-    """How to look: unit rows count as copies from ``threshold`` of cosine on (for rows whose mean is 0); ``num_trees`` trees of leaves
-    of at most ``leaf_rows`` rows; ``block_rows`` rows are read at a time."""
-
-    threshold: float
-    num_trees: int
-    leaf_rows: int
-    block_rows: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Sketch:
     """The rows in question, int64 [P], ascending: present and not zero; their ``points`` [P, SKETCH_SIZE]; and ``spread``, the mean squared
     distance of unit rows from their mean."""
@@ -51,7 +41,7 @@ class Sketch:
     points: Float32
     spread: float
 
-    def bound(self, search: Search) -> float:
+    def bound(self, search: CopiesConfig) -> float:
         """The squared distance up to which rows are copies."""
         return max(2 * (1 - search.threshold) * self.spread, SMALLEST_BOUND)
 
@@ -61,7 +51,7 @@ class Sketch:
 
 
 def label_copies(
-    features: Float32, sketch: Sketch, search: Search, *, seed: int, name: str, progress: Progress = silent
+    features: Float32, sketch: Sketch, search: CopiesConfig, *, seed: int, name: str, progress: Progress = silent
 ) -> Int64:
     """A label for each row of the sketch, int64 [P]: rows with one label are near copies.
 
@@ -76,7 +66,7 @@ def label_copies(
     return _compact(sketch.points, forest.loose, forest.tight, sketch.bound(search))
 
 
-def near_any(sketch: Sketch, asked: Bool, search: Search) -> Bool:
+def near_any(sketch: Sketch, asked: Bool, search: CopiesConfig) -> Bool:
     """Which rows may be copies of a row that is ``asked`` [P], by sketch: [P] bool."""
     near = asked.copy()
     if asked.any():
@@ -89,7 +79,7 @@ def near_any(sketch: Sketch, asked: Bool, search: Search) -> Bool:
 
 
 def sketch_rows(
-    features: Float32, present: Bool, search: Search, *, seed: int, name: str, progress: Progress = silent
+    features: Float32, present: Bool, search: CopiesConfig, *, seed: int, name: str, progress: Progress = silent
 ) -> Sketch:
     """The sketch of the rows of ``features`` [I, D] that are ``present`` [I] and not zero; each point depends on its own row alone."""
     width, block_rows, rng = features.shape[1], search.block_rows, generator(seed, "copies", name, "sketch")
@@ -115,7 +105,7 @@ def sketch_rows(
 class _Forest:
     """Trees over one sketch; ``loose`` and ``tight`` label the components found so far, at the bound and at a small part of it."""
 
-    def __init__(self, features: Float32, rows: Int64, sketch: Float32, bound: float, search: Search) -> None:
+    def __init__(self, features: Float32, rows: Int64, sketch: Float32, bound: float, search: CopiesConfig) -> None:
         self.features, self.rows, self.sketch, self.bound, self.search = features, rows, sketch, bound, search
         self.loose = np.arange(len(rows))
         self.tight = np.arange(len(rows))

@@ -11,15 +11,15 @@ that ``tasks.source.sequences`` describes, are damaged by ``swap_runs``; their p
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal, get_args
+from typing import get_args
 
 import numpy as np
 
 from rectifier_core.base.arrays import Bool, Float32, Int32, Int64
 from rectifier_core.base.records import Catalog
 from rectifier_core.base.seeding import generator
+from rectifier_core.evaluation.config import DamageKind
 
-DamageKind = Literal["swap", "within", "noise", "scale", "drop", "segments"]
 DAMAGE_KINDS: tuple[DamageKind, ...] = get_args(DamageKind)
 NOISE_LEVEL = 1.0
 """Standard deviation of added noise, in units of each column's own over the present rows: as much noise as there is signal."""

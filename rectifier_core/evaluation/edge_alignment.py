@@ -18,7 +18,7 @@ items unlikely, so that dropping by it takes the long tail instead of the noise.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal, get_args
 
 import numpy as np
@@ -29,49 +29,21 @@ from rectifier_core.base.arrays import Float32, Float64, check_array
 from rectifier_core.base.numerics import separation
 from rectifier_core.base.records import Interactions
 from rectifier_core.base.seeding import derive_seed, generator
-from rectifier_core.evaluation.backbones.lightgcn import LightGCNConfig
+from rectifier_core.evaluation.config import AlignmentConfig, EditConfig, EditTarget, LightGCNConfig
 from rectifier_core.evaluation.edge_prior import (
-    SPECTRAL,
     Prior,
-    PriorConfig,
     degree_matched_pairs,
     fit_prior,
     fold_numbers,
     out_of_fold_scores,
 )
-from rectifier_core.evaluation.edges import EditConfig, EditedPairs, EditTarget, edit_edges
+from rectifier_core.evaluation.edges import EditedPairs, edit_edges
 from rectifier_core.evaluation.metrics import per_user_ranking
 from rectifier_core.evaluation.ranking import rank_items
 from rectifier_core.evaluation.splits import subset
 
 Operation = Literal["pruning", "completion"]
 OPERATIONS: tuple[Operation, ...] = get_args(Operation)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AlignmentConfig:
-    """``prior`` is what is fitted many times to judge by; ``slices`` of a fifth of the pairs each are ranked under every ratio."""
-
-    prior: PriorConfig = field(default_factory=lambda: SPECTRAL)
-    folds: int = 5
-    slices: int = 5
-    ratios: tuple[float, ...] = (0.05, 0.1, 0.2)
-    errors: float = 2.0
-
-    def __post_init__(self) -> None:
-        if self.folds < 2:
-            raise ValueError(f"folds: wanted at least 2, got {self.folds}")
-        if not 1 <= self.slices <= 5:
-            raise ValueError(f"slices: wanted 1 to 5, got {self.slices}")
-        if (
-            not self.ratios
-            or min(self.ratios) <= 0
-            or max(self.ratios) >= 1
-            or sorted(set(self.ratios)) != list(self.ratios)
-        ):
-            raise ValueError(f"ratios: wanted rising values in (0, 1), got {self.ratios}")
-        if self.errors < 0:
-            raise ValueError(f"errors: wanted at least 0, got {self.errors}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,7 +13,7 @@ Differs from the paper:
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -25,28 +25,11 @@ from rectifier_core.base.arrays import Bool, Float32, Int32, Int64, check_array
 from rectifier_core.base.numerics import unit_rows
 from rectifier_core.base.records import Interactions
 from rectifier_core.base.seeding import derive_seed, generator
-from rectifier_core.evaluation.backbones.lightgcn import LightGCN, LightGCNConfig
-from rectifier_core.evaluation.backbones.protocol import TrainingConfig, TrainingSet
+from rectifier_core.evaluation.backbones.lightgcn import LightGCN
+from rectifier_core.evaluation.backbones.protocol import TrainingSet
+from rectifier_core.evaluation.config import PriorConfig
 from rectifier_core.evaluation.splits import subset
 from rectifier_core.evaluation.training import fit
-
-QUICK = TrainingConfig(learning_rate=5e-3, batch_size=4096, epochs=30, patience=2, evaluate_every=3)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PriorConfig:
-    """The model of the prior, how it is trained (None: not beyond its spectral start), and the slice that early stopping watches."""
-
-    model: LightGCNConfig = field(default_factory=LightGCNConfig)
-    training: TrainingConfig | None = QUICK
-    held_out: float = 0.1
-
-    def __post_init__(self) -> None:
-        if not 0 < self.held_out < 1:
-            raise ValueError(f"held_out: wanted a share in (0, 1), got {self.held_out}")
-
-
-SPECTRAL = PriorConfig(model=LightGCNConfig(embedding_size=32), training=None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import get_args
 
 import numpy as np
 
@@ -26,28 +26,11 @@ from rectifier_core.base.arrays import Bool, Features, Float32, Int32, Int64, ch
 from rectifier_core.base.numerics import row_blocks
 from rectifier_core.base.records import Interactions
 from rectifier_core.evaluation.backbones.protocol import TrainingSet
+from rectifier_core.evaluation.config import EditConfig, EditTarget
 from rectifier_core.evaluation.edge_prior import Prior, pair_numbers
 from rectifier_core.evaluation.splits import subset
 
-EditTarget = Literal["train", "graph", "both"]
 EDIT_TARGETS: tuple[EditTarget, ...] = get_args(EditTarget)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EditConfig:
-    """``completion`` and ``pruning`` are ratios of the number of training pairs; ``target`` is what is edited: positives, graph or both."""
-
-    completion: float = 0.0
-    pruning: float = 0.0
-    target: EditTarget = "both"
-
-    def __post_init__(self) -> None:
-        if not self.completion >= 0:
-            raise ValueError(f"completion: wanted a ratio of at least 0, got {self.completion}")
-        if not 0 <= self.pruning < 1:
-            raise ValueError(f"pruning: wanted a ratio in [0, 1), got {self.pruning}")
-        if self.target not in EDIT_TARGETS:
-            raise ValueError(f"target: wanted one of {', '.join(EDIT_TARGETS)}, got {self.target!r}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,15 +9,15 @@ every model alike.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import get_args
 
 import numpy as np
 
 from rectifier_core.base.arrays import Bool, Float64, Int64
 from rectifier_core.base.records import Interactions
 from rectifier_core.base.seeding import generator
+from rectifier_core.evaluation.config import ClickKind
 
-ClickKind = Literal["random", "popular"]
 CLICK_KINDS: tuple[ClickKind, ...] = get_args(ClickKind)
 MAX_ROUNDS = 1000
 

@@ -21,7 +21,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -30,13 +30,14 @@ from rectifier_core.base.arrays import Bool, Features, Int32, Int64
 from rectifier_core.base.numerics import Progress, silent
 from rectifier_core.base.records import Catalog, Interactions
 from rectifier_core.base.seeding import derive_seed, generator
+from rectifier_core.config import PipelineConfig
 from rectifier_core.evaluation.backbones import BACKBONES
-from rectifier_core.evaluation.backbones.protocol import TrainingConfig, TrainingSet
+from rectifier_core.evaluation.backbones.protocol import TrainingSet
+from rectifier_core.evaluation.config import ShadowConfig, TrainingConfig
 from rectifier_core.evaluation.significance import relative_change
 from rectifier_core.evaluation.splits import Split, split_time, split_users
 from rectifier_core.evaluation.trial import Trial, run_trial
 from rectifier_core.evaluation.variants import make_features
-from rectifier_core.pipeline import PipelineConfig
 
 MEASURE = "recall@20"
 METRICS = ("recall@10", "recall@20", "ndcg@10", "ndcg@20", "coverage@20")
@@ -45,30 +46,6 @@ FEWEST_USERS = 100
 FEWEST_STEPS, FEWEST_EPOCHS = 1000, 20
 """How long a training runs at least; a model comes to rest within it on small logs and on large ones."""
 LEARNING_RATE = 4e-3
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ShadowConfig:
-    """``seeds`` trainings of ``backbone`` a side. ``tolerance`` is the relative loss of Recall@20 that is let pass.
-
-    ``model`` and ``training`` replace the backbone's default config and ``shadow_training``.
-    """
-
-    backbone: str = "vbpr"
-    model: Any = None
-    training: TrainingConfig | None = None
-    seeds: int = 3
-    tolerance: float = 0.01
-    max_interactions: int = 200_000
-
-    def __post_init__(self) -> None:
-        if self.backbone not in BACKBONES:
-            raise ValueError(f"backbone: wanted one of {', '.join(BACKBONES)}, got {self.backbone!r}")
-        for name in ("seeds", "max_interactions"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}: wanted at least 1, got {getattr(self, name)}")
-        if not 0 <= self.tolerance < 1:
-            raise ValueError(f"tolerance: wanted a share in [0, 1), got {self.tolerance}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

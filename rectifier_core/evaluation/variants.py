@@ -22,10 +22,12 @@ from rectifier_core.base.numerics import unit_rows
 from rectifier_core.base.published_records import Status
 from rectifier_core.base.records import Anchors, Catalog, Interactions, Plan
 from rectifier_core.base.seeding import generator
+from rectifier_core.config import PipelineConfig
 from rectifier_core.evaluation.backbones.item_graph import as_matrix, nearest_items
-from rectifier_core.pipeline import Outcome, PipelineConfig, rectify_catalog
+from rectifier_core.pipeline import Outcome, rectify_catalog
 from rectifier_core.projection.projection import fit_projection
-from rectifier_core.rectify.rectify import RectifyConfig, decide_status, kept_share, rectify_rows
+from rectifier_core.rectify.config import RectifyConfig
+from rectifier_core.rectify.rectify import decide_status, kept_share, rectify_rows
 from rectifier_core.sinkhorn.sinkhorn import balance
 
 VariantName = Literal["raw", "rectified", "shuffled_anchors", "smoothed", "smoothed_by_anchors", "anchors_appended"]

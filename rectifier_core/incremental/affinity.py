@@ -15,7 +15,6 @@ import numpy as np
 
 from rectifier_core.affinity.affinity import (
     SPARE,
-    AffinityConfig,
     FoundRows,
     index_features,
     needs_compact,
@@ -24,6 +23,7 @@ from rectifier_core.affinity.affinity import (
     scored,
     with_own,
 )
+from rectifier_core.affinity.config import AffinityConfig
 from rectifier_core.affinity.inverted_lists import (
     InvertedLists,
     Lists,

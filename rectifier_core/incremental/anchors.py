@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from rectifier_core.anchors.anchors import AnchorsConfig
+from rectifier_core.anchors.config import AnchorsConfig
 from rectifier_core.anchors.held_out_recall import HeldOutRecall
 from rectifier_core.anchors.interaction_sampling import hold_out
 from rectifier_core.anchors.propagation import ITEMS, USERS, InteractionGraph, layer_mean

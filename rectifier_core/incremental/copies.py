@@ -7,7 +7,8 @@ import numpy as np
 from rectifier_core.base.arrays import Bool, Float32, Int32, Int64
 from rectifier_core.base.numerics import Progress, silent
 from rectifier_core.base.records import Anchors, Copies
-from rectifier_core.copies.copies import CopiesConfig, judge_groups
+from rectifier_core.copies.config import CopiesConfig
+from rectifier_core.copies.copies import judge_groups
 from rectifier_core.copies.near_copies import Sketch, label_copies, near_any, sketch_rows
 from rectifier_core.incremental.carried import Carried, gathered
 
@@ -31,7 +32,7 @@ def update_copies(
     """
     sketch = _sketch(sketch_before, carried, features, present, config, seed, before.modality)
     changed: Bool = ~carried.same[sketch.rows]
-    near = near_any(sketch, changed, config.search)
+    near = near_any(sketch, changed, config)
     group = carried.rows(before.group, -1)[sketch.rows]
     group[changed] = -1
     touched = np.zeros(len(before.unlike) + 1, np.bool_)
@@ -39,7 +40,7 @@ def update_copies(
     touched[before.group[~carried.marked(carried.same, len(before.group))]] = True
     touched[-1] = False
     anew: Bool = near | touched[group]
-    found = label_copies(features, sketch.only(anew), config.search, seed=seed, name=before.modality, progress=progress)
+    found = label_copies(features, sketch.only(anew), config, seed=seed, name=before.modality, progress=progress)
     labels = _labels(group)
     labels[anew] = found + len(labels) + len(before.unlike)
     return judge_groups(before.modality, sketch.rows, labels, anchors, config, seed=seed), sketch
@@ -56,7 +57,7 @@ def _labels(group: Int32) -> Int64:
 def _sketch(
     before: Sketch, carried: Carried, features: Float32, present: Bool, config: CopiesConfig, seed: int, name: str
 ) -> Sketch:
-    fresh = sketch_rows(features, present & ~carried.same, config.search, seed=seed, name=name)
+    fresh = sketch_rows(features, present & ~carried.same, config, seed=seed, name=name)
     place = np.full(int(carried.before.max(initial=-1)) + 2, -1, np.int64)
     inside = before.rows < len(place) - 1
     place[before.rows[inside]] = np.flatnonzero(inside)

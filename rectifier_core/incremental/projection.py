@@ -8,8 +8,9 @@ from rectifier_core.base.arrays import Bool, Float32
 from rectifier_core.base.numerics import unit_rows
 from rectifier_core.base.records import Anchors, Projection
 from rectifier_core.incremental.carried import Carried
+from rectifier_core.projection.config import ProjectionConfig
 from rectifier_core.projection.crossfit import FoldMaps, out_of_fold, project
-from rectifier_core.projection.projection import ProjectionConfig, score_pairs
+from rectifier_core.projection.projection import score_pairs
 
 
 def update_projection(

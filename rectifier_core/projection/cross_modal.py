@@ -18,22 +18,7 @@ from rectifier_core.base.arrays import Bool, Float32
 from rectifier_core.base.numerics import row_blocks, unit_rows
 from rectifier_core.base.records import Anchors
 from rectifier_core.base.seeding import generator
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WitnessConfig:
-    """``enabled`` False leaves every modality to behaviour alone. ``components`` are what a modality is reduced to when it is a target;
-    they are found on at most ``sample_rows`` of its rows."""
-
-    enabled: bool = True
-    components: int = 64
-    sample_rows: int = 50_000
-    block_rows: int = 8192
-
-    def __post_init__(self) -> None:
-        for name in ("components", "sample_rows", "block_rows"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}: wanted at least 1, got {getattr(self, name)}")
+from rectifier_core.projection.config import WitnessConfig
 
 
 def witness_pairs(widths: Mapping[str, int], config: WitnessConfig) -> tuple[tuple[str, str], ...]:

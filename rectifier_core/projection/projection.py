@@ -27,9 +27,10 @@ from rectifier_core.base.devices import CPU
 from rectifier_core.base.numerics import Progress, silent, unit_rows
 from rectifier_core.base.records import Anchors, Projection
 from rectifier_core.base.seeding import generator
+from rectifier_core.projection.config import ProjectionConfig
 from rectifier_core.projection.crossfit import item_folds
 from rectifier_core.projection.minibatch_fit import fit_minibatch
-from rectifier_core.projection.problem import Fitted, Problem, ProjectionConfig
+from rectifier_core.projection.problem import Fitted, Problem
 from rectifier_core.projection.ridge_fit import fit_ridge
 from rectifier_core.projection.row_passes import HeldRows, RowPasses
 from rectifier_core.trust.likelihood_ratio import re_pairings

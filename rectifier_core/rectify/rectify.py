@@ -14,8 +14,7 @@ Differs from the paper:
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,34 +23,11 @@ from rectifier_core.base.arrays import Bool, Float32, Int32, Int64
 from rectifier_core.base.published_records import Status
 from rectifier_core.base.records import Plan, Trust
 from rectifier_core.base.threads import balanced_bounds, in_shards, num_shards
+from rectifier_core.rectify.config import RectifyConfig
 from rectifier_core.rectify.mixing import mix_rows
 
 MOST_DONATED = 64 << 20
 """Bytes of donors' features that a thread gathers at a time."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RectifyConfig:
-    """``keep_original`` belongs to ``mix = "constant"``: 1 returns the input bit for bit. ``keep_trusted`` and ``sharpness`` belong to
-    ``mix = "adaptive"``. ``impute`` fills features that are missing, or placeholders, where an anchor allows it."""
-
-    mix: Literal["adaptive", "constant"] = "adaptive"
-    keep_original: float = 0.6
-    keep_trusted: float = 0.97
-    sharpness: float = 2.0
-    impute: bool = False
-    block_rows: int = 4096
-
-    def __post_init__(self) -> None:
-        if self.mix not in ("adaptive", "constant"):
-            raise ValueError(f'mix: wanted "adaptive" or "constant", got {self.mix!r}')
-        for name in ("keep_original", "keep_trusted"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name}: wanted a share in [0, 1], got {getattr(self, name)}")
-        if not self.sharpness > 0:
-            raise ValueError(f"sharpness: wanted above 0, got {self.sharpness}")
-        if self.block_rows < 1:
-            raise ValueError(f"block_rows: wanted at least 1, got {self.block_rows}")
 
 
 def decide_status(

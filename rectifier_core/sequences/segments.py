@@ -26,53 +26,9 @@ from rectifier_core.base.records import Anchors
 from rectifier_core.base.seeding import generator
 from rectifier_core.base.sequence_records import Segments
 from rectifier_core.projection.crossfit import NormalEquations, out_of_fold
+from rectifier_core.sequences.config import SegmentsConfig
 from rectifier_core.sequences.consensus import Weigh, Whitening, item_blocks, leave_one_out
 from rectifier_core.sequences.segment_evidence import LogRatio, Scores, fit_log_ratio, own_probability, wrong_share
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SegmentsConfig:
-    """Hyperparameters of the segments.
-
-    ``folds`` and ``ridge_grid`` are those of the projection, by item. ``shrinkage`` steadies the whitening, ``rounds`` is how often a
-    segment's companions are weighed anew and ``prior`` the share of wrong ones that they are weighed by; ``window`` bounds how many
-    segments are held against one another at once. Fits and null use at most ``sample`` segments. Below ``doubtful`` a segment is left
-    out of the pooled feature and mended. Nothing is said with fewer than ``min_items`` items, or unless the AUC of actual against
-    re-paired alignment clears ``min_separation`` by three standard errors. Sequences are read ``block_rows`` segments at a time.
-    """
-
-    folds: int = 5
-    ridge_grid: tuple[float, ...] = (0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
-    shrinkage: float = 0.1
-    rounds: int = 2
-    prior: float = 0.3
-    window: int = 256
-    sample: int = 50_000
-    doubtful: float = 0.5
-    min_items: int = 100
-    min_separation: float = 0.52
-    block_rows: int = 8192
-
-    def __post_init__(self) -> None:
-        for name, least in (
-            ("folds", 2),
-            ("rounds", 1),
-            ("window", 2),
-            ("sample", 1000),
-            ("min_items", 2),
-            ("block_rows", 1),
-        ):
-            if getattr(self, name) < least:
-                raise ValueError(f"{name}: wanted at least {least}, got {getattr(self, name)}")
-        if not self.ridge_grid or min(self.ridge_grid) <= 0:
-            raise ValueError(f"ridge_grid: wanted positive strengths, got {self.ridge_grid}")
-        for name in ("prior", "doubtful"):
-            if not 0 < getattr(self, name) < 1:
-                raise ValueError(f"{name}: wanted a share in (0, 1), got {getattr(self, name)}")
-        if not self.shrinkage > 0:
-            raise ValueError(f"shrinkage: wanted above 0, got {self.shrinkage}")
-        if not 0.5 <= self.min_separation < 1:
-            raise ValueError(f"min_separation: wanted an AUC in [0.5, 1), got {self.min_separation}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

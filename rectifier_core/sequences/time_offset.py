@@ -11,8 +11,6 @@ in nearly all resamples of the items, and where it does not lie at the end of th
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 
 from rectifier_core.base.arrays import Float32, Float64, Int32, Int64
@@ -20,6 +18,7 @@ from rectifier_core.base.numerics import Progress, silent
 from rectifier_core.base.seeding import generator
 from rectifier_core.base.sequence_records import NO_LAG, TimeOffset
 from rectifier_core.projection.crossfit import NormalEquations
+from rectifier_core.sequences.config import TimeOffsetConfig
 from rectifier_core.sequences.time_grid import (
     Grid,
     Track,
@@ -31,51 +30,6 @@ from rectifier_core.sequences.time_grid import (
 )
 
 __all__ = ["TimeOffsetConfig", "Track", "recover_time_offset"]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TimeOffsetConfig:
-    """Hyperparameters of the time offset.
-
-    Lags from ``-max_lag`` to ``max_lag`` are tried on at most ``sample`` segments of each modality, reduced to their ``width`` strongest
-    directions within items; ``ridge`` is in units of the mean eigenvalue of the Gram matrix. ``controls`` pairings with other items make
-    the null, which the best correlation must clear by ``clearance`` standard deviations; it must win in the share ``min_support`` of
-    ``resamples``. Nothing is said with fewer than ``min_items`` items that have both. An item speaks for itself from ``min_overlap`` common
-    segments on.
-    """
-
-    max_lag: int = 8
-    folds: int = 5
-    width: int = 64
-    ridge: float = 0.3
-    sample: int = 40_000
-    controls: int = 3
-    clearance: float = 5.0
-    min_support: float = 0.95
-    resamples: int = 200
-    min_items: int = 100
-    min_overlap: int = 4
-    block_rows: int = 8192
-
-    def __post_init__(self) -> None:
-        wanted = {
-            "max_lag": 1,
-            "folds": 2,
-            "width": 1,
-            "sample": 100,
-            "controls": 1,
-            "resamples": 2,
-            "min_items": 2,
-            "min_overlap": 2,
-        }
-        for name, least in (wanted | {"block_rows": 1}).items():
-            if getattr(self, name) < least:
-                raise ValueError(f"{name}: wanted at least {least}, got {getattr(self, name)}")
-        for name in ("ridge", "clearance"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name}: wanted above 0, got {getattr(self, name)}")
-        if not 0 < self.min_support <= 1:
-            raise ValueError(f"min_support: wanted a share in (0, 1], got {self.min_support}")
 
 
 def recover_time_offset(

@@ -14,9 +14,6 @@ Differs from the paper:
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
-
 import numpy as np
 
 from rectifier_core.base.arrays import Float32, Float64, check_array
@@ -24,6 +21,7 @@ from rectifier_core.base.numerics import Progress, row_blocks, silent
 from rectifier_core.base.records import Affinity, BalanceOutcome, Plan
 from rectifier_core.base.threads import even_bounds, in_shards, num_shards
 from rectifier_core.sinkhorn.anderson import Anderson
+from rectifier_core.sinkhorn.config import SinkhornConfig
 from rectifier_core.sinkhorn.scaling import (
     REACH,
     Run,
@@ -43,29 +41,6 @@ HOPELESS, HARDLY, LOOK_EVERY = 5, 0.95, 5
 CHUNK = 1 << 14
 FINE = 1e-5
 """Down to this tolerance vectors are gathered, and sent, as float32: the columns' sums are then good to about 1e-7 of themselves."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SinkhornConfig:
-    """Hyperparameters of the balancing.
-
-    ``tolerance`` bounds the mean absolute relative error of the column sums; ``balance = "row"`` is the ablation that leaves columns alone;
-    ``method`` "knopp" is the plain iteration, "anderson" mixes its iterates and needs fewer of them;
-    ``memory`` is the number of earlier iterates that Anderson mixing combines.
-    """
-
-    balance: Literal["sinkhorn", "row"] = "sinkhorn"
-    method: Literal["anderson", "knopp"] = "anderson"
-    max_iterations: int = 200
-    tolerance: float = 1e-3
-    memory: int = 7
-
-    def __post_init__(self) -> None:
-        for name in ("max_iterations", "memory"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}: wanted at least 1, got {getattr(self, name)}")
-        if self.tolerance <= 0:
-            raise ValueError(f"tolerance: wanted above 0, got {self.tolerance}")
 
 
 def balance(

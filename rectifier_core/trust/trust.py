@@ -29,36 +29,12 @@ import torch
 from rectifier_core.base.arrays import Float32, Float64, Int32
 from rectifier_core.base.numerics import logit, separation
 from rectifier_core.base.records import Anchors, Projection, Trust
+from rectifier_core.trust.config import TrustConfig
 from rectifier_core.trust.evidence_columns import Testimony, Voices, Witnesses
 from rectifier_core.trust.likelihood_ratio import Pairings
 from rectifier_core.trust.mixture import Mixture, fit_mixture
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TrustConfig:
-    """When to speak at all: at least ``min_items`` judged items and an AUC of actual against re-paired evidence of ``min_separation``.
-
-    The AUC must clear the bound by three standard errors. ``null_pairs`` re-paired scores are drawn at least and ``resamples`` bootstrap
-    draws make the interval; alike items are sought in ``alike_groups`` groups by behaviour. Below an AUC of ``min_alike_separation`` among
-    alike items the interval is not stretched: what is not seen cannot be counted, and the reason says so.
-    """
-
-    min_items: int = 100
-    min_separation: float = 0.52
-    null_pairs: int = 20_000
-    resamples: int = 50
-    alike_groups: int = 8
-    min_alike_separation: float = 0.58
-
-    def __post_init__(self) -> None:
-        for name, least in (("min_items", 2), ("null_pairs", 1000), ("resamples", 2), ("alike_groups", 1)):
-            if getattr(self, name) < least:
-                raise ValueError(f"{name}: wanted at least {least}, got {getattr(self, name)}")
-        for name in ("min_separation", "min_alike_separation"):
-            if not 0.5 <= getattr(self, name) < 1:
-                raise ValueError(f"{name}: wanted an AUC in [0.5, 1), got {getattr(self, name)}")
 
 
 def judge_trust(

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 
+from rectifier_core.audit.config import OwnersConfig
 from rectifier_core.audit.hand_check import HandCheck, hand_check
 from rectifier_core.audit.owners import (
-    OwnersConfig,
     Suggestions,
     clear_owners,
     nearest_rows,

@@ -14,8 +14,9 @@ from tasks.backfill.plan import PlannedDay
 from tasks.errors import InputError
 from tasks.resources.config import ResourcesConfig
 from tasks.run_logger import run_logger
+from tasks.runs.config import RunSettings
 from tasks.runs.day_text import duration
-from tasks.runs.identity import RunSettings, sweep_stages, use_stages
+from tasks.runs.identity import sweep_stages, use_stages
 
 SKIPPED = ("DayHeldError", "DayTakenError")
 

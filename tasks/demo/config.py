@@ -4,8 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from typing import Annotated
 
+from pydantic import Field
+from pydantic.dataclasses import dataclass
+
+from rectifier_core.base.config import STRICT, Int
+
+Modality = Annotated[str, Field(pattern="^(image|text)$")]
+Rate = Annotated[float, Field(strict=True, ge=0, le=0.9)]
+Width = Annotated[int, Field(strict=True, ge=2, le=65536)]
+Users = Annotated[int, Field(strict=True, ge=10, lt=2**31)]
+Interactions = Annotated[int, Field(strict=True, ge=1000, lt=2**31)]
 MODALITIES = ("image", "text")
 SEQUENCES = ("video", "audio")
 DEFAULT_WIDTHS: Mapping[str, int] = {"image": 256, "text": 128}
@@ -16,56 +26,34 @@ FEATURE_FAULTS = ("nan", "infinite", "zero_norm", "wrong_width")
 
 _BROKEN_SHARE = 0.003
 _PLACEHOLDER_SHARE = 0.005
-_LARGEST_RATE = 0.9
-_LARGEST_COUNT = 2**31 - 1
-_LARGEST_OFFSET = 16
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, config=STRICT)
 class DemoConfig:
-    """Sizes, seed and planted shares of a demo catalog.
+    """Sizes, seed and planted shares of a demo catalog. Raises ``ValueError`` naming the key for a value out of range."""
 
-    ``users`` is 1.6 per item when None, ``interactions`` 25 per user. ``mismatch[m]`` is the share of the items that have modality m whose
-    feature is another item's, ``missing[m]`` the share of all items with none; a modality that is not named has rate 0. ``widths[m]`` is
-    the length of its vectors. ``interactions`` are spread over ``days`` days. ``sequences`` adds the modalities of ``SEQUENCES``, a list of
-    segments an item: the share ``spliced`` of the items has a run of segments that belong to another, and what the video shows at segment
-    t is heard at segment t + ``time_offset``. Raises ``ValueError`` naming the key for a value out of range.
-    """
-
-    items: int = 5000
-    users: int | None = None
-    interactions: int | None = None
-    seed: int = 7
-    mismatch: Mapping[str, float] = field(default_factory=lambda: dict(DEFAULT_MISMATCH))
-    missing: Mapping[str, float] = field(default_factory=lambda: dict(DEFAULT_MISSING))
-    widths: Mapping[str, int] = field(default_factory=lambda: dict(DEFAULT_WIDTHS))
-    days: int = 60
-    sequences: bool = False
-    spliced: float = 0.2
-    time_offset: int = 3
+    items: Int = Field(default=5000, ge=100, le=9_999_999, description="Items in the catalog.")
+    users: Users | None = Field(default=None, description="Users of the log. By default 1.6 per item.")
+    interactions: Interactions | None = Field(default=None, description="Rows of the log. By default 25 per user.")
+    seed: Int = Field(default=7, ge=0, lt=2**63, description="Seed of every draw.")
+    mismatch: Mapping[Modality, Rate] = Field(
+        default=DEFAULT_MISMATCH, description="Share of the items with a modality whose feature is another item's."
+    )
+    missing: Mapping[Modality, Rate] = Field(
+        default=DEFAULT_MISSING, description="Share of all items without a modality."
+    )
+    widths: Mapping[Modality, Width] = Field(default=DEFAULT_WIDTHS, description="Length of a modality's vectors.")
+    days: Int = Field(default=60, ge=1, le=3660, description="Days that the log spans.")
+    sequences: bool = Field(default=False, description="Add a video and an audio modality: a list of segments an item.")
+    spliced: Rate = Field(default=0.2, description="Share of the items with a run of segments that belong to another.")
+    time_offset: Int = Field(default=3, ge=-16, le=16, description="Segments by which the audio runs behind the video.")
 
     def __post_init__(self) -> None:
-        """Check every value, and that what is to be planted fits."""
-        _check_count("items", self.items, 100, 9_999_999)
-        _check_count("days", self.days, 1, 3660)
-        _check_count("users", self.num_users, 10, _LARGEST_COUNT)
-        _check_count("interactions", self.num_interactions, max(1000, 20 * self.days), _LARGEST_COUNT)
-        if not 0 <= self.seed < 2**63:
-            raise ValueError(f"seed: wanted a whole number from 0 to 2^63 - 1, got {self.seed}")
-        for key, rates in (("mismatch", self.mismatch), ("missing", self.missing)):
-            for modality, rate in rates.items():
-                if modality not in MODALITIES:
-                    raise ValueError(f"{key}: the demo has the modalities {' and '.join(MODALITIES)}, not {modality!r}")
-                if not 0 <= rate <= _LARGEST_RATE:
-                    raise ValueError(f"{key}.{modality}: wanted a rate from 0 to {_LARGEST_RATE}, got {rate}")
+        if self.num_interactions < 20 * self.days:
+            raise ValueError(f"interactions: wanted at least {20 * self.days}, 20 a day, got {self.num_interactions}")
         for modality in MODALITIES:
-            _check_count(f"widths.{modality}", self.widths.get(modality), 2, 65536)
-        if not 0 <= self.spliced <= _LARGEST_RATE:
-            raise ValueError(f"spliced: wanted a share from 0 to {_LARGEST_RATE}, got {self.spliced}")
-        if not -_LARGEST_OFFSET <= self.time_offset <= _LARGEST_OFFSET:
-            raise ValueError(
-                f"time_offset: wanted from {-_LARGEST_OFFSET} to {_LARGEST_OFFSET} segments, got {self.time_offset}"
-            )
+            if modality not in self.widths:
+                raise ValueError(f"widths.{modality}: missing")
         for modality in MODALITIES:
             self._check_room(modality)
 
@@ -114,8 +102,3 @@ class DemoConfig:
     def swapped(self, modality: str) -> int:
         """Items that carry another item's feature of this modality."""
         return round(self.mismatch.get(modality, 0.0) * self.having(modality))
-
-
-def _check_count(key: str, value: object, least: int, most: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
-        raise ValueError(f"{key}: wanted a whole number from {least} to {most}, got {value}")

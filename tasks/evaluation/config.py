@@ -1,116 +1,128 @@
-"""What a user says about the evaluation: the ``[evaluation]`` table of a run config."""
+"""The ``[evaluation]`` section."""
 
 from __future__ import annotations
 
-import math
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, TypeVar, get_args
 
-from rectifier_core.evaluation.corruption import DamageKind
-from rectifier_core.evaluation.interaction_noise import ClickKind
+from pydantic import AfterValidator, Field, PlainValidator
+from pydantic.dataclasses import dataclass
 
-BACKBONES = ("lightgcn", "vbpr", "lattice", "freedom", "mgcn", "smore")
+from rectifier_core.base.config import STRICT, Count, Float, NotNegative, OpenShare, Share, Text
+from rectifier_core.evaluation.config import BackboneName, ClickKind, DamageKind
+
+BACKBONES: tuple[BackboneName, ...] = get_args(BackboneName)
 VARIANTS = ("raw", "rectified")
 ALL = "all"
 NONE = "none"
 NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.-]*")
+T = TypeVar("T", bound=Sequence[Any])
+Tables = tuple[str, ...] | Mapping[str, Mapping[str, Any]]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+def _check_distinct(values: T) -> T:
+    repeated = [x for x in values if values.count(x) > 1]
+    if repeated:
+        raise ValueError(f"{repeated[0]} is there twice")
+    return values
+
+
+Distinct = (Field(min_length=1), AfterValidator(_check_distinct))
+
+
+def _check_tables(value: Any) -> Any:
+    """A list of names, or a table of tables."""
+    if isinstance(value, list | tuple) and value and all(isinstance(x, str) for x in value):
+        names = value = _check_distinct(tuple(value))
+    elif isinstance(value, Mapping) and value and all(isinstance(x, Mapping) for x in value.values()):
+        names = tuple(value)
+    else:
+        raise ValueError("wanted a list of names or a table of tables, and at least one of them")
+    for name in names:
+        if not NAME.fullmatch(name):
+            raise ValueError(f"{name}: a name is a letter followed by letters, digits, dots, dashes and underscores")
+    return value
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, config=STRICT)
 class CorruptionGrid:
-    """How features are damaged: every one of ``kinds`` at every one of ``shares``, on every entry of ``modalities``.
+    """How features are damaged: every kind, at every share, on every entry of ``modalities``. Share 0 is the catalog as it is, once."""
 
-    An entry is one modality, or ``"all"`` for all of them together; each is a grid line of its own. Share 0 is the catalog as it is, once.
-    """
-
-    kinds: tuple[DamageKind, ...] = ("swap",)
-    shares: tuple[float, ...] = (0.0, 0.2, 0.4)
-    modalities: tuple[str, ...] = (ALL,)
-
-    def __post_init__(self) -> None:
-        for name in ("kinds", "shares", "modalities"):
-            _check_list(name, getattr(self, name))
-        _check_shares("shares", self.shares, most=1.0)
+    kinds: Annotated[tuple[DamageKind, ...], *Distinct] = Field(default=("swap",), description="Kinds of damage.")
+    shares: Annotated[tuple[Share, ...], *Distinct] = Field(default=(0.0, 0.2, 0.4), description="Shares of the items.")
+    modalities: Annotated[tuple[str, ...], *Distinct] = Field(
+        default=(ALL,), description='Modalities, one a grid line. "all" damages all of them together.'
+    )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, config=STRICT)
 class NoiseGrid:
-    """Which clicks nobody made are added to the training pairs: every one of ``kinds`` at every one of ``shares``, of their number."""
+    """Which false clicks are added to the training pairs: every kind, at every share of their number."""
 
-    kinds: tuple[ClickKind, ...] = ("random",)
-    shares: tuple[float, ...] = (0.0,)
+    kinds: Annotated[tuple[ClickKind, ...], *Distinct] = Field(
+        default=("random",), description="Kinds of false clicks."
+    )
+    shares: Annotated[tuple[NotNegative, ...], *Distinct] = Field(
+        default=(0.0,), description="Shares of the training pairs."
+    )
 
-    def __post_init__(self) -> None:
-        for name in ("kinds", "shares"):
-            _check_list(name, getattr(self, name))
-        _check_shares("shares", self.shares, most=math.inf)
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, config=STRICT)
 class EvaluationConfig:
-    """The grid: ``backbones`` x damage x interaction noise x variants x editing x seeds.
+    """The evaluation's grid (backbones x damage x interaction noise x variants x editing x seeds), and the nightly shadow evaluation."""
 
-    ``split_column`` names a column of the interactions that says train, valid (or validation) or test; without it the pairs of every user
-    are divided at random, anew for each seed, with the shares ``validation`` and ``test``. ``variants`` and ``editing`` are a list of
-    names, which is then the whole list, or a table of tables, whose entries come on top of the default list. A variant's table may name
-    its ``base`` (``rectified`` unless its own name is one) and keys of ``[anchors]`` to ``[rectify]`` to override, as ``"rectify.mix" =
-    "constant"`` or nested. An editing is ``none``, ``aligned``, or a name such as ``pruning_graph_0.1`` or ``completion_both_0.2``; a table
-    may set ``completion``, ``pruning``, ``target`` and ``alignment``, and ``where`` it acts: in ``training``, in the ``anchors`` or in
-    ``both``. ``models`` and ``training`` override a backbone's own defaults, by its name. ``workers`` are processes (one a core by
-    default), each with a single thread, so that results do not depend on their number. ``out`` is the
-    folder of the results, ``evidence`` one for the same as Markdown tables and pictures, to be committed.
-
-    ``shadow`` is the backbone that the nightly run trains on raw and rectified features, ``shadow_seeds`` times each; where it loses more
-    than ``shadow_tolerance`` of its Recall@20 beyond noise, nothing is published. A log of more than ``shadow_max_interactions`` pairs is
-    judged on a sample of its users. It has no part in the grid.
-    """
-
-    backbones: tuple[str, ...] = BACKBONES
-    seeds: int = 5
-    split_column: str | None = None
-    validation: float = 0.1
-    test: float = 0.1
-    corruption: CorruptionGrid = field(default_factory=CorruptionGrid)
-    interaction_noise: NoiseGrid = field(default_factory=NoiseGrid)
-    variants: tuple[str, ...] | Mapping[str, Mapping[str, Any]] = VARIANTS
-    editing: tuple[str, ...] | Mapping[str, Mapping[str, Any]] = (NONE,)
-    models: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    training: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    workers: int | None = None
-    out: str | None = None
-    evidence: str | None = None
-    shadow: str | None = None
-    shadow_seeds: int = 3
-    shadow_tolerance: float = 0.01
-    shadow_max_interactions: int = 200_000
+    backbones: Annotated[tuple[str, ...], *Distinct] = Field(
+        default=BACKBONES, description="Recommenders that are trained."
+    )
+    seeds: Count = Field(default=5, description="Seeds of every cell of the grid.")
+    split_column: Text | None = Field(
+        default=None,
+        description="Column of the interactions that holds train, valid (or validation) or test. By default each seed splits at random.",
+    )
+    validation: OpenShare = Field(
+        default=0.1, description="Share of each user's pairs for validation in a random split."
+    )
+    test: OpenShare = Field(default=0.1, description="Share of each user's pairs for the test in a random split.")
+    corruption: CorruptionGrid = Field(default_factory=CorruptionGrid)
+    interaction_noise: NoiseGrid = Field(default_factory=NoiseGrid)
+    variants: Annotated[Tables, PlainValidator(_check_tables)] = Field(
+        default=VARIANTS,
+        description="Features that are compared: a list of names. A table of tables adds to the default list. "
+        'Its keys override the stages, as `"rectify.mix" = "constant"`. `base` names the variant it starts from.',
+    )
+    editing: Annotated[Tables, PlainValidator(_check_tables)] = Field(
+        default=(NONE,),
+        description="How interactions are edited: `none`, `aligned`, or a name such as `pruning_graph_0.1` or "
+        "`completion_both_0.2`. A table may set `completion`, `pruning`, `target`, `alignment` and `where` (`training`, `anchors` or `both`).",
+    )
+    models: Mapping[str, Mapping[str, Any]] = Field(
+        default_factory=dict, description="Hyperparameters that replace a recommender's defaults, by its name."
+    )
+    training: Mapping[str, Mapping[str, Any]] = Field(
+        default_factory=dict, description="Settings that replace a recommender's default training, by its name."
+    )
+    workers: Count | None = Field(default=None, description="Processes, by default one a core. They change no result.")
+    out: str | None = Field(default=None, description="Folder of the results.")
+    evidence: str | None = Field(
+        default=None, description="Folder for the results as Markdown and pictures, to be committed."
+    )
+    shadow: BackboneName | None = Field(
+        default=None,
+        description="Recommender that each nightly run trains on raw and on rectified features. "
+        "If the rectified ones do worse, nothing is published.",
+    )
+    shadow_seeds: Count = Field(default=3, description="Trainings of the shadow on each kind of feature.")
+    shadow_tolerance: Float = Field(
+        default=0.01, ge=0, lt=1, description="Relative loss of Recall@20, beyond noise, that passes."
+    )
+    shadow_max_interactions: Count = Field(
+        default=200_000, description="Most pairs of the shadow. A larger log is sampled by user."
+    )
 
     def __post_init__(self) -> None:
-        _check_list("backbones", self.backbones)
-        for name in ("seeds", "workers", "shadow_seeds", "shadow_max_interactions"):
-            if getattr(self, name) is not None and getattr(self, name) < 1:
-                raise ValueError(f"{name}: wanted at least 1, got {getattr(self, name)}")
-        for name in ("validation", "test"):
-            if not 0 < getattr(self, name) < 1:
-                raise ValueError(f"{name}: wanted a share in (0, 1), got {getattr(self, name)}")
         if not self.validation + self.test < 1:
             raise ValueError(f"validation + test: wanted below 1, got {self.validation + self.test}")
-        for name in ("split_column", "shadow"):
-            value = getattr(self, name)
-            if value is not None and not value.strip():
-                raise ValueError(f"{name}: must not be empty; leave it out if there is none")
-        if self.shadow is not None and self.shadow not in BACKBONES:
-            raise ValueError(f"shadow: wanted one of {', '.join(BACKBONES)}, got {self.shadow!r}")
-        if not 0 <= self.shadow_tolerance < 1:
-            raise ValueError(f"shadow_tolerance: wanted a share in [0, 1), got {self.shadow_tolerance}")
-        for name in ("variants", "editing"):
-            _check_list(name, tuple(getattr(self, name)))
-            for key in getattr(self, name):
-                if not NAME.fullmatch(key):
-                    raise ValueError(
-                        f"{name}.{key}: a name is a letter followed by letters, digits, dots, dashes and underscores"
-                    )
 
     @property
     def variant_tables(self) -> dict[str, Mapping[str, Any]]:
@@ -138,19 +150,3 @@ def _tables(
     if isinstance(given, Mapping):
         return {name: dict[str, Any]() for name in default} | dict(given)
     return {name: {} for name in given}
-
-
-def _check_list(name: str, values: tuple[Any, ...]) -> None:
-    if not values:
-        raise ValueError(f"{name}: wanted at least one")
-    twice = [x for x in values if values.count(x) > 1]
-    if twice:
-        raise ValueError(f"{name}: {twice[0]} is there twice")
-
-
-def _check_shares(name: str, shares: tuple[float, ...], *, most: float) -> None:
-    for share in shares:
-        if not 0 <= share <= most or not math.isfinite(share):
-            raise ValueError(
-                f"{name}: wanted shares from 0{f' to {most:g}' if math.isfinite(most) else ' up'}, got {share}"
-            )

@@ -9,7 +9,8 @@ import numpy as np
 
 from rectifier_core.base.arrays import Bool, Float32, Int32
 from rectifier_core.base.records import Catalog
-from rectifier_core.evaluation.corruption import DamageKind, damage_catalog, swap_runs
+from rectifier_core.evaluation.config import DamageKind
+from rectifier_core.evaluation.corruption import damage_catalog, swap_runs
 from tasks.stages.sequences import sequence_modalities
 from tasks.stages.trust import category_numbers
 from tasks.store.store import Ref

@@ -9,12 +9,11 @@ from typing import Any, Literal, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
+from rectifier_core.base.config import explain
+from rectifier_core.config import PipelineConfig
 from rectifier_core.evaluation.backbones import BACKBONES
-from rectifier_core.evaluation.backbones.protocol import TrainingConfig
-from rectifier_core.evaluation.edge_alignment import AlignmentConfig
-from rectifier_core.evaluation.edges import EditConfig
+from rectifier_core.evaluation.config import AlignmentConfig, EditConfig, TrainingConfig
 from rectifier_core.evaluation.variants import VARIANTS
-from rectifier_core.pipeline import PipelineConfig
 from tasks.errors import InputError
 from tasks.evaluation.config import ALL, NONE, EvaluationConfig
 
@@ -216,12 +215,10 @@ def configured(config: Config, settings: Mapping[str, Any], key: str) -> Config:
     names = tuple(part.name for part in fields(config))  # type: ignore[arg-type]
     _among(key, tuple(settings), names)
     try:
-        given = {name: getattr(config, name) for name in names}
-        return TypeAdapter(type(config)).validate_python(given | dict(settings))
+        current = {name: getattr(config, name) for name in names}
+        return TypeAdapter(type(config)).validate_python(current | dict(settings))
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join([key, *map(str, first["loc"])])
-        raise InputError(f"{where}: {first['msg'].removeprefix('Value error, ')}") from error
+        raise InputError(explain(error, type(config), key)) from error
 
 
 def _among(key: str, given: Sequence[str], known: Sequence[str]) -> None:

@@ -13,9 +13,10 @@ import numpy as np
 
 from rectifier_core.base.numerics import Progress, silent
 from rectifier_core.base.records import Catalog, Interactions
+from rectifier_core.config import PipelineConfig
 from rectifier_core.evaluation.backbones import BACKBONES
-from rectifier_core.evaluation.shadow import ShadowConfig, evaluate_shadow
-from rectifier_core.pipeline import PipelineConfig
+from rectifier_core.evaluation.config import ShadowConfig
+from rectifier_core.evaluation.shadow import evaluate_shadow
 from rectifier_core.quality import ShadowMeasure
 from tasks.errors import InputError
 from tasks.evaluation.config import EvaluationConfig

@@ -19,18 +19,27 @@ from typing import Any, cast
 
 import numpy as np
 
-from rectifier_core.anchors.anchors import AnchorsConfig, train_anchors
+from rectifier_core.anchors.anchors import train_anchors
+from rectifier_core.anchors.config import AnchorsConfig
 from rectifier_core.base.records import Anchors
-from rectifier_core.evaluation.backbones.protocol import TrainingConfig, TrainingSet
-from rectifier_core.evaluation.corruption import DamageKind
-from rectifier_core.evaluation.edge_alignment import AlignmentConfig, assess_alignment
-from rectifier_core.evaluation.edge_prior import Prior, PriorConfig, fit_prior
-from rectifier_core.evaluation.edges import EditConfig, EditTarget, edit_edges
-from rectifier_core.evaluation.interaction_noise import ClickKind, inject_clicks
+from rectifier_core.config import PipelineConfig
+from rectifier_core.evaluation.backbones.protocol import TrainingSet
+from rectifier_core.evaluation.config import (
+    AlignmentConfig,
+    ClickKind,
+    DamageKind,
+    EditConfig,
+    EditTarget,
+    PriorConfig,
+    TrainingConfig,
+)
+from rectifier_core.evaluation.edge_alignment import assess_alignment
+from rectifier_core.evaluation.edge_prior import Prior, fit_prior
+from rectifier_core.evaluation.edges import edit_edges
+from rectifier_core.evaluation.interaction_noise import inject_clicks
 from rectifier_core.evaluation.splits import split_users
 from rectifier_core.evaluation.trial import run_trial
 from rectifier_core.evaluation.variants import make_features
-from rectifier_core.pipeline import PipelineConfig
 from tasks.evaluation.arrays import adopt, load_catalog, load_features, load_split, save_split
 from tasks.evaluation.damage import damage_source
 from tasks.evaluation.grid import Damage, Noise, VariantSpec

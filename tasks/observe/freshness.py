@@ -7,43 +7,10 @@ earlier day changes nothing of that.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, timedelta
-from datetime import time as clock
-from zoneinfo import ZoneInfo, available_timezones
+from datetime import date, datetime
 
-DAY_HOURS = 24
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AlertsConfig:
-    """When a day is late.
-
-    ``late_after_hours``: a table is late whose newest day ended more than so many hours ago. ``timezone``: where days end, at midnight.
-    """
-
-    late_after_hours: float = 30.0
-    timezone: str = "UTC"
-
-    def __post_init__(self) -> None:
-        if not (math.isfinite(self.late_after_hours) and self.late_after_hours >= DAY_HOURS):
-            raise ValueError(f"late_after_hours: wanted at least {DAY_HOURS}, a day, got {self.late_after_hours}")
-        if self.timezone != "UTC" and self.timezone not in available_timezones():
-            raise ValueError(f"timezone: wanted a name like Europe/Berlin, got {self.timezone!r}")
-
-    def end_of(self, day: date) -> datetime:
-        """When a day ends, in UTC."""
-        zone = UTC if self.timezone == "UTC" else ZoneInfo(self.timezone)
-        return datetime.combine(day + timedelta(days=1), clock(), tzinfo=zone).astimezone(UTC)
-
-    def expected(self, now: datetime) -> date:
-        """The newest day that should be published by ``now``."""
-        zone = UTC if self.timezone == "UTC" else ZoneInfo(self.timezone)
-        day = now.astimezone(zone).date()
-        while now < self.end_of(day) + timedelta(hours=self.late_after_hours - DAY_HOURS):
-            day -= timedelta(days=1)
-        return day
+from tasks.observe.config import AlertsConfig
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -20,8 +20,8 @@ from prometheus_client.registry import Collector
 import rectifier_core
 from rectifier_core.base.published_records import Status
 from tasks.errors import RectifierError
-from tasks.observe.config import WatchConfig
-from tasks.observe.freshness import AlertsConfig, judge_freshness
+from tasks.observe.config import AlertsConfig, WatchConfig
+from tasks.observe.freshness import judge_freshness
 from tasks.observe.metrics_facts import count_days, see_served, see_table
 from tasks.observe.metrics_state import METRICS, State, load_state
 from tasks.table.config import PublishConfig

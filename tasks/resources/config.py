@@ -1,24 +1,20 @@
-"""What a run may take of its machines: memory, threads, a device, and where its tasks run.
+"""The ``[resources]`` section: memory, threads, device, and where tasks run.
 
-None of it is part of what a run is. Memory, threads and the runner change no published byte; a device changes rounding alone, and a repeat
-on another one finds what was published.
+It is not part of a run's identity. Memory, threads and the runner change no published byte. A device changes rounding alone, so a repeat
+on another device still counts as the same run.
 """
 
 from __future__ import annotations
 
-import math
 import os
 import re
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import pyarrow as pa
-import torch
-from threadpoolctl import threadpool_limits
+from pydantic import Field
+from pydantic.dataclasses import dataclass
 
-from tasks.errors import InputError
-from tasks.store.mapped import use_room
+from rectifier_core.base.config import STRICT, Count, Positive
 from tasks.store.runner import SHARD_ROWS
 
 UNITS = {"MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
@@ -31,35 +27,32 @@ LEAST = 512 * 2**20
 LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, config=STRICT)
 class ResourcesConfig:
-    """``memory`` ("8GiB") bounds what a process of the run holds at a time; by default three quarters of what the machine or the container
-    has. ``threads`` are those of one process, by default the cores it may use. ``device`` is what anchors, projection and search compute
-    on: "cpu", "cuda", or "auto", CUDA where torch sees it and else the CPU.
+    """What a run may take of its machine."""
 
-    ``runner`` "dask" sends the matching of each modality, cut into shards, to the ``distributed`` cluster whose scheduler listens at
-    ``address`` ("tcp://host:8786"); its workers must see ``run.folder`` under the same path, and memory and threads are then those of
-    one worker. ``patience`` are the seconds that a run waits for the scheduler to answer, and for a worker where none is left.
-    ``shard_rows`` are the rows that one shard of work covers, wherever it runs.
-    """
-
-    memory: str | None = None
-    threads: int | None = None
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    runner: Literal["local", "dask"] = "local"
-    address: str | None = None
-    patience: float = 60.0
-    shard_rows: int = SHARD_ROWS
+    memory: str | None = Field(
+        default=None,
+        description='Most memory of one process, such as "8GiB". By default three quarters of the machine or container.',
+    )
+    threads: Count | None = Field(default=None, description="Threads of one process. By default the cores it may use.")
+    device: Literal["auto", "cpu", "cuda"] = Field(
+        default="auto", description='Device of anchors, projection and search. "auto" takes CUDA where torch finds it.'
+    )
+    runner: Literal["local", "dask"] = Field(
+        default="local", description='"dask" sends the matching, cut into shards, to the cluster at address.'
+    )
+    address: str | None = Field(
+        default=None,
+        description='Dask\'s scheduler, such as "tcp://host:8786". Its workers must see the run folder under the same path. '
+        "Memory and threads are then those of one worker.",
+    )
+    patience: Positive = Field(default=60.0, description="Seconds to wait for the scheduler, and for a worker.")
+    shard_rows: Count = Field(default=SHARD_ROWS, description="Rows of one shard of work.")
 
     def __post_init__(self) -> None:
         if self.memory is not None and not (_SIZE.fullmatch(self.memory) and self.memory_bytes >= LEAST):
             raise ValueError(f"memory: wanted at least 512MiB, as a number and MiB, GiB or TiB, got {self.memory!r}")
-        if self.threads is not None and self.threads < 1:
-            raise ValueError(f"threads: wanted at least 1, got {self.threads}")
-        if self.shard_rows < 1:
-            raise ValueError(f"shard_rows: wanted at least 1, got {self.shard_rows}")
-        if not 0 < self.patience < math.inf:
-            raise ValueError(f"patience: wanted seconds above 0, got {self.patience}")
         if (self.runner == "dask") != (self.address is not None):
             raise ValueError(
                 f"address: wanted the scheduler's where runner is dask, and only there, got {self.address!r}"
@@ -69,7 +62,7 @@ class ResourcesConfig:
 
     @property
     def memory_bytes(self) -> int:
-        """What a process may hold."""
+        """Most bytes that a process may hold."""
         if self.memory is None:
             return int(DEFAULT_SHARE * machine_memory())
         number, unit = _SIZE.fullmatch(self.memory).groups()  # type: ignore[union-attr]
@@ -80,36 +73,9 @@ class ResourcesConfig:
         """How many threads a process uses."""
         return self.threads or len(os.sched_getaffinity(0))
 
-    @property
-    def torch_device(self) -> str:
-        """What this process computes on, as torch names it. Raises InputError where that is to be CUDA and torch sees none."""
-        there = self.device != "cpu" and torch.cuda.is_available()
-        if self.device == "cuda" and not there:
-            raise InputError(
-                'resources.device: torch sees no CUDA device on this machine; "auto" takes the CPU where there is none'
-            )
-        return "cuda" if there else "cpu"
-
 
 def machine_memory() -> int:
     """Bytes of memory that the machine has, or the container may use."""
     whole = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     limits = (x.read_text().strip() for x in LIMITS if x.exists())
     return min([whole, *(int(x) for x in limits if x.isdigit())])
-
-
-def use_resources(config: ResourcesConfig) -> None:
-    """Hold this process to the run's threads, and its maps to their share of the run's memory."""
-    use_threads(config.thread_count)
-    use_room(config.memory_bytes // MAPPED_SHARE)
-
-
-def use_threads(count: int) -> None:
-    """Let this process compute with ``count`` threads, everywhere.
-
-    They are the threads of ``rectifier_core.base.threads``, of torch and of Arrow. BLAS, FAISS's own included, gets one: the shards call it from
-    theirs, and it rounds differently by its number of threads.
-    """
-    torch.set_num_threads(count)
-    pa.set_cpu_count(count)
-    threadpool_limits(limits=1, user_api="blas")

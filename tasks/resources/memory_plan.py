@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from rectifier_core.affinity.affinity import SPARE
-from rectifier_core.pipeline import PipelineConfig
+from rectifier_core.config import PipelineConfig
 from rectifier_core.projection.cross_modal import witness_pairs
 from rectifier_core.sinkhorn.sparse_graph import ENTRY
 from tasks.errors import InputError

@@ -14,8 +14,9 @@ from datetime import date, timedelta
 from typing import Any
 
 from tasks.errors import InputError
+from tasks.runs.config import RunSettings
 from tasks.runs.day_journal import Entry, is_held, read_days
-from tasks.runs.identity import RunSettings, code_version, config_digest, load_summary, section_digests
+from tasks.runs.identity import code_version, config_digest, load_summary, section_digests
 from tasks.source.config import SourceConfig
 from tasks.source.fingerprints import Inputs, changed_inputs, recorded_prints
 from tasks.table.config import PublishConfig

@@ -15,7 +15,7 @@ import shutil
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,8 @@ import numpy as np
 import rectifier_core
 from rectifier_core.base.arrays import Float32, Int64
 from tasks.errors import StorageError
-from tasks.runs.log import FORMATS, default_format, sweep_logs
+from tasks.runs.config import RunSettings
+from tasks.runs.log import sweep_logs
 from tasks.source.config import SourceConfig
 from tasks.store.atomic_files import TEMPORARY, write_whole
 from tasks.store.code_digest import code_digest
@@ -34,48 +35,8 @@ from tasks.table.config import PublishConfig, RunIdentity
 from tasks.table.lock import table_lock
 
 SUMMARY = "summary.json"
-STAGES = "stages"
 LEFT_SECONDS = 3600.0
 RUN_ID = re.compile(r"\d{8}-[0-9a-f]{12}")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RunSettings:
-    """Where runs keep their files, and how many of them, for how many days.
-
-    ``folder`` is an absolute path, on a disk of every machine that works on a run. Nothing is older than ``keep_days``; reports stay for
-    ``keep_runs`` runs, the large stage outputs of only the newest ``keep_stages``. ``log`` is the look of
-    what goes to the terminal, "text" or "json"; by default what the environment's CATALOG_RECTIFIER_LOG says, else text.
-    """
-
-    folder: str
-    keep_runs: int = 30
-    keep_days: float = 30.0
-    keep_stages: int = 2
-    log: str = field(default_factory=default_format)
-
-    def __post_init__(self) -> None:
-        if not Path(self.folder).is_absolute():
-            why = (
-                "stages are memory maps, and lie on a local or shared disk"
-                if "://" in self.folder
-                else "wanted an absolute path"
-            )
-            raise ValueError(f"folder: {why}, got {self.folder!r}")
-        for name, least in (("keep_runs", 1), ("keep_stages", 0), ("keep_days", 0)):
-            if getattr(self, name) < least:
-                raise ValueError(f"{name}: wanted at least {least}, got {getattr(self, name)}")
-        if self.log not in FORMATS:
-            raise ValueError(f"log: wanted one of {', '.join(FORMATS)}, got {self.log!r}")
-
-    @property
-    def store(self) -> StageStore:
-        """The stage outputs of every run."""
-        return StageStore(Path(self.folder) / STAGES)
-
-    def run_folder(self, run_id: str) -> Path:
-        """The folder of one run."""
-        return Path(self.folder) / run_id
 
 
 @contextmanager

@@ -7,14 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from rectifier_core.affinity.affinity import (
-    SPARE,
-    AffinityConfig,
-    FoundRows,
-    index_features,
-    neighbours_of,
-    rows_in_work,
-)
+from rectifier_core.affinity.affinity import SPARE, FoundRows, index_features, neighbours_of, rows_in_work
+from rectifier_core.affinity.config import AffinityConfig
 from rectifier_core.affinity.inverted_lists import InvertedLists, Lists, by_likeness
 from rectifier_core.affinity.top_k import in_threads
 from rectifier_core.base.numerics import Progress, row_blocks

@@ -19,7 +19,8 @@ import numpy as np
 from distributed import get_worker
 
 from tasks.errors import ClusterError
-from tasks.resources.config import LEAST, ResourcesConfig, use_resources
+from tasks.resources.config import LEAST, ResourcesConfig
+from tasks.resources.process import use_resources
 from tasks.store.atomic_files import TEMPORARY
 from tasks.store.code_digest import worker_digest
 from tasks.store.runner import Arrays

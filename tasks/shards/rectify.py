@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from rectifier_core.base.arrays import Float32
 from rectifier_core.base.numerics import Progress, row_blocks
 from rectifier_core.base.records import Plan, Trust
-from rectifier_core.rectify.rectify import RectifyConfig, rectify_rows
+from rectifier_core.rectify.config import RectifyConfig
+from rectifier_core.rectify.rectify import rectify_rows
 from tasks.store.runner import Arrays, Runner, Shared, row_shards
 from tasks.store.saved_records import open_record
 from tasks.store.stage_outputs import ModalityRefs

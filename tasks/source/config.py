@@ -1,60 +1,59 @@
-"""What a user says about the catalog and the interaction log: the ``[source]`` table of a run config."""
+"""The ``[source]`` section: the catalog and the interaction log."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+
+from pydantic import Field
+from pydantic.dataclasses import dataclass
+
+from rectifier_core.base.config import STRICT, Count, Share, Text
 
 MODALITY = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,63}")
 PUBLISHED = ("as_of", "item_id", "run_id")
 LONGEST_MODEL = 200
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, config=STRICT)
 class SourceConfig:
-    """Where the data lies and which columns hold what.
+    """Where the data lies, and which columns hold what."""
 
-    ``catalog`` and ``interactions`` are absolute local paths or ``s3://`` URIs of a Parquet file, a folder or a glob. ``item_column`` is in
-    both, ``user_column`` and ``time_column`` in the log; ``title_column``, ``category_column`` and ``picture_column`` (a URL) are in the
-    catalog, and shown in reports. ``modalities`` maps each modality's name to its embedding column. ``positive`` is an SQL predicate over
-    the log's columns, judged row by row; a row where it is null (or compares NaN) does not count. ``lookback_days`` whole days up to and
-    including the as-of day are read, all when None; in ``dt=`` partitions the partition's day decides, elsewhere ``time_column``.
-    ``max_quarantined`` is the share of unusable rows (or of one modality's features) above which the run stops. ``embedding_models`` maps a
-    modality to the name of the model that made its vectors, such as "clip-vit-b32@2024-05": it is published with them, and vectors of two
-    names are never compared.
-    """
-
-    catalog: str
-    interactions: str
-    item_column: str
-    user_column: str
-    modalities: Mapping[str, str]
-    time_column: str | None = None
-    positive: str | None = None
-    title_column: str | None = None
-    category_column: str | None = None
-    picture_column: str | None = None
-    lookback_days: int | None = None
-    max_quarantined: float = 0.2
-    embedding_models: Mapping[str, str] = field(default_factory=dict)
+    catalog: Text = Field(
+        description="The catalog: a Parquet file, a folder or a glob, as a local path or `s3://` URI."
+    )
+    interactions: Text = Field(description="The interaction log, in the same forms.")
+    item_column: Text = Field(description="Column of the item's id, in the catalog and in the log.")
+    user_column: Text = Field(description="Column of the user's id, in the log.")
+    modalities: Mapping[str, str] = Field(
+        description="The name of each modality and its embedding column in the catalog."
+    )
+    time_column: Text | None = Field(default=None, description="Column of the time of an interaction.")
+    positive: Text | None = Field(
+        default=None,
+        description="SQL predicate over the log's columns for positive feedback. A row where it is null does not count.",
+    )
+    title_column: Text | None = Field(default=None, description="Column of the title, shown in reports.")
+    category_column: Text | None = Field(
+        default=None, description="Column of the category, shown in reports and used to compare similar items."
+    )
+    picture_column: Text | None = Field(default=None, description="Column of a picture's URL, shown in the audit.")
+    lookback_days: Count | None = Field(
+        default=None,
+        description="Whole days of interactions to read, up to and including the as-of day. By default all are read.",
+    )
+    max_quarantined: Share = Field(
+        default=0.2,
+        description="The run stops if a larger share of the rows, or of a modality's features, is unusable.",
+    )
+    embedding_models: Mapping[str, str] = Field(
+        default_factory=dict,
+        description='The model behind each modality, such as "clip-vit-b32@2024-05". It is published. Vectors of two models are never compared.',
+    )
 
     def __post_init__(self) -> None:
-        for name in ("catalog", "interactions", "item_column", "user_column"):
-            if not getattr(self, name).strip():
-                raise ValueError(f"{name}: must not be empty")
-        for name in ("time_column", "positive", "title_column", "category_column", "picture_column"):
-            value = getattr(self, name)
-            if value is not None and not value.strip():
-                raise ValueError(f"{name}: must not be empty; leave it out if there is none")
-        if self.lookback_days is not None and self.lookback_days < 1:
-            raise ValueError(f"lookback_days: wanted at least 1, got {self.lookback_days}")
-        if not 0 <= self.max_quarantined <= 1:
-            raise ValueError(f"max_quarantined: wanted a share in [0, 1], got {self.max_quarantined}")
         self._check_modalities()
         self._check_models()
-        # Plain dicts: dataclasses.asdict copies nothing else that is a Mapping.
-        object.__setattr__(self, "modalities", dict(self.modalities))
         object.__setattr__(
             self, "embedding_models", {name: model.strip() for name, model in self.embedding_models.items()}
         )
@@ -81,9 +80,8 @@ class SourceConfig:
     def _check_models(self) -> None:
         for name, model in self.embedding_models.items():
             if name not in self.modalities:
-                raise ValueError(
-                    f"embedding_models.{name}: no such modality; source.modalities has {', '.join(self.modalities)}"
-                )
+                known = ", ".join(self.modalities)
+                raise ValueError(f"embedding_models.{name}: no such modality; source.modalities has {known}")
             if not model.strip():
                 raise ValueError(f"embedding_models.{name}: must not be empty; leave it out if the model has no name")
             if len(model) > LONGEST_MODEL or not model.isprintable():

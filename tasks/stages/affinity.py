@@ -6,7 +6,8 @@ from typing import Any
 
 import torch
 
-from rectifier_core.affinity.affinity import AffinityConfig, find_neighbours
+from rectifier_core.affinity.affinity import find_neighbours
+from rectifier_core.affinity.config import AffinityConfig
 from rectifier_core.base.devices import CPU
 from rectifier_core.base.numerics import Progress, silent
 from rectifier_core.base.records import Affinity, Projection

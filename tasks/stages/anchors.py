@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from rectifier_core.anchors.anchors import AnchorsConfig, train_anchors
+from rectifier_core.anchors.anchors import train_anchors
+from rectifier_core.anchors.config import AnchorsConfig
 from rectifier_core.base.arrays import Float32
 from rectifier_core.base.devices import CPU
 from rectifier_core.base.numerics import Progress, silent

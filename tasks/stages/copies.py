@@ -7,7 +7,8 @@ import numpy as np
 from rectifier_core.base.arrays import Bool
 from rectifier_core.base.numerics import Progress, silent
 from rectifier_core.base.records import Anchors, Copies
-from rectifier_core.copies.copies import CopiesConfig, find_copies
+from rectifier_core.copies.config import CopiesConfig
+from rectifier_core.copies.copies import find_copies
 from rectifier_core.copies.near_copies import sketch_rows
 from rectifier_core.incremental.copies import update_copies
 from tasks.stages.previous_run import PreviousRun, inputs_of
@@ -33,7 +34,7 @@ def copies_stage(
         rows, present = features.array(f"features-{modality}"), np.asarray(features.array(f"present-{modality}"))
         anchor = load_record(anchors, Anchors)
         if previous is None:
-            sketch = sketch_rows(rows, present, config.search, seed=seed, name=modality, progress=progress)
+            sketch = sketch_rows(rows, present, config, seed=seed, name=modality, progress=progress)
             copies = find_copies(modality, rows, present, anchor, config, seed=seed, sketch=sketch, progress=progress)
         else:
             output = previous.stages[name]

@@ -12,10 +12,11 @@ import numpy as np
 
 from rectifier_core.base.arrays import Bool, Int64
 from rectifier_core.incremental.carried import Carried, carried_folds
+from rectifier_core.projection.config import ProjectionConfig
 from rectifier_core.projection.crossfit import item_folds
-from rectifier_core.projection.projection import ProjectionConfig
-from tasks.runs.identity import RunSettings, earlier_runs, rows_before, same_making
-from tasks.stages.incremental_config import IncrementalConfig
+from tasks.runs.config import RunSettings
+from tasks.runs.identity import earlier_runs, rows_before, same_making
+from tasks.stages.config import IncrementalConfig
 from tasks.store.store import Ref, StageStore, StageWriter, whole_digest
 
 ROW_MAPPING = "row_mapping"

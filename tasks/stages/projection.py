@@ -6,8 +6,9 @@ from rectifier_core.base.devices import CPU
 from rectifier_core.base.numerics import Progress, silent
 from rectifier_core.base.records import Anchors, Projection
 from rectifier_core.incremental.projection import update_projection
-from rectifier_core.projection.cross_modal import WitnessConfig, place_by_features, principal_axes
-from rectifier_core.projection.projection import ProjectionConfig, fit_projection
+from rectifier_core.projection.config import ProjectionConfig, WitnessConfig
+from rectifier_core.projection.cross_modal import place_by_features, principal_axes
+from rectifier_core.projection.projection import fit_projection
 from tasks.shards.projection import ShardedRows
 from tasks.stages.copies import informative_items
 from tasks.stages.previous_run import PreviousRun, inputs_of

@@ -11,8 +11,9 @@ import numpy as np
 
 from rectifier_core.base.published_records import QualityReport, Status
 from rectifier_core.base.records import BalanceOutcome, Copies, Plan
-from rectifier_core.quality import QualityConfig, ShadowMeasure, judge_quality, measure_modality
-from rectifier_core.sequences.segments import SegmentsConfig
+from rectifier_core.config import QualityConfig
+from rectifier_core.quality import ShadowMeasure, judge_quality, measure_modality
+from rectifier_core.sequences.config import SegmentsConfig
 from tasks.stages.drift import drift_since_last, last_published
 from tasks.stages.sequences import segment_facts
 from tasks.store.saved_records import load_record

@@ -12,8 +12,9 @@ from rectifier_core.affinity.top_k import in_threads
 from rectifier_core.base.arrays import Float32
 from rectifier_core.base.numerics import Progress, row_blocks, silent
 from rectifier_core.base.records import Copies, Plan, Trust
-from rectifier_core.rectify.rectify import RectifyConfig, decide_status, rectify_rows
-from rectifier_core.sequences.segments import SegmentsConfig
+from rectifier_core.rectify.config import RectifyConfig
+from rectifier_core.rectify.rectify import decide_status, rectify_rows
+from rectifier_core.sequences.config import SegmentsConfig
 from tasks.shards.rectify import write_rectified
 from tasks.stages.sequences import write_mended
 from tasks.store.mapped import whole_rows

@@ -15,10 +15,11 @@ from rectifier_core.base.numerics import Progress, silent
 from rectifier_core.base.published_records import Status
 from rectifier_core.base.records import Anchors
 from rectifier_core.base.sequence_records import NO_LAG, Segments, TimeOffset
+from rectifier_core.sequences.config import SegmentsConfig, TimeOffsetConfig
 from rectifier_core.sequences.consensus import item_blocks
 from rectifier_core.sequences.segment_pooling import mend_segments, pool_segments
-from rectifier_core.sequences.segments import SegmentsConfig, judge_segments
-from rectifier_core.sequences.time_offset import TimeOffsetConfig, Track, recover_time_offset
+from rectifier_core.sequences.segments import judge_segments
+from rectifier_core.sequences.time_offset import Track, recover_time_offset
 from tasks.store.saved_records import load_record, save_record
 from tasks.store.store import Ref, StageStore, StageWriter
 

@@ -12,7 +12,8 @@ from numpy.typing import DTypeLike, NDArray
 
 from rectifier_core.base.numerics import Progress, silent
 from rectifier_core.base.records import Affinity, BalanceOutcome
-from rectifier_core.sinkhorn.sinkhorn import SinkhornConfig, balance
+from rectifier_core.sinkhorn.config import SinkhornConfig
+from rectifier_core.sinkhorn.sinkhorn import balance
 from rectifier_core.sinkhorn.sparse_graph import ENTRY, Allocate, in_memory
 from tasks.shards.sinkhorn import lines_run
 from tasks.stages.previous_run import PreviousRun, inputs_of

@@ -10,7 +10,8 @@ import polars as pl
 
 from rectifier_core.base.arrays import Int32
 from rectifier_core.base.records import Anchors, Projection, Trust
-from rectifier_core.trust.trust import TrustConfig, judge_trust
+from rectifier_core.trust.config import TrustConfig
+from rectifier_core.trust.trust import judge_trust
 from tasks.store.saved_records import load_record, save_record
 from tasks.store.store import Ref, StageStore, StageWriter
 

@@ -1,51 +1,48 @@
-"""What a publish is told: where the table lies and how much of its past is kept, and which run is publishing."""
+"""The ``[publish]`` section, and the identity of the run that publishes."""
 
 from __future__ import annotations
 
-import math
+import dataclasses
 import re
-from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
+
+from pydantic import Field, field_validator
+from pydantic.dataclasses import dataclass
+
+from rectifier_core.base.config import STRICT, Count, NotNegative
 
 _REMOTE = re.compile(r"s3://[^/@\s]+/[^@\s]+")
 _RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _HEX = re.compile(r"[0-9a-f]{16,}")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, config=STRICT)
 class PublishConfig:
-    """The published table.
+    """The published table."""
 
-    ``uri`` is an absolute local path or ``s3://bucket/key``. The newest ``keep_snapshots`` days stay visible. Files that the table no
-    longer shows are deleted ``vacuum_after_hours`` after they were dropped: so far back can ``rollback`` go. Where publishers on several
-    machines share a table it must exceed the longest publish. A day is written in files of at most ``rows_per_file`` rows. What runs found
-    is kept beside the table for the newest ``keep_trend`` days. ``sequences`` False publishes of a sequence modality its pooled feature
-    alone. Raises ValueError with the key.
-    """
+    uri: str = Field(description="The Delta table: a local path or `s3://bucket/key`.")
+    keep_snapshots: Count = Field(default=30, description="Days that stay in the table, the newest.")
+    vacuum_after_hours: NotNegative = Field(
+        default=168.0,
+        description="Hours until files of replaced versions are deleted. `rollback` reaches no further back. "
+        "Where several machines publish, it must exceed the longest publish.",
+    )
+    rows_per_file: Count = Field(default=250_000, description="Most rows in a file of the table.")
+    keep_trend: Count = Field(default=400, description="Days whose findings are kept beside the table, for the trend.")
+    sequences: bool = Field(
+        default=True, description="Publish sequence modalities segment by segment, not only their pooled feature."
+    )
 
-    uri: str
-    keep_snapshots: int = 30
-    vacuum_after_hours: float = 168.0
-    rows_per_file: int = 250_000
-    keep_trend: int = 400
-    sequences: bool = True
-
-    def __post_init__(self) -> None:
-        if not (Path(self.uri).is_absolute() or _REMOTE.fullmatch(self.uri)):
-            raise ValueError(
-                "publish.uri: wanted an absolute path or s3://bucket/key (credentials belong in the environment)"
-            )
-        if "%" in self.uri:
+    @field_validator("uri")
+    @classmethod
+    def _check_uri(cls, uri: str) -> str:
+        if not (Path(uri).is_absolute() or _REMOTE.fullmatch(uri)):
+            raise ValueError("wanted an absolute path or s3://bucket/key (credentials belong in the environment)")
+        if "%" in uri:
             # delta-rs reads such a path URL-decoded and looks for the log elsewhere.
-            raise ValueError("publish.uri: a path with % cannot hold the table; choose another name")
-        for name in ("keep_snapshots", "rows_per_file", "keep_trend"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"publish.{name}: wanted at least 1, got {getattr(self, name)}")
-        if not (math.isfinite(self.vacuum_after_hours) and self.vacuum_after_hours >= 0):
-            raise ValueError(
-                f"publish.vacuum_after_hours: wanted a finite number of at least 0, got {self.vacuum_after_hours}"
-            )
+            raise ValueError("a path with % cannot hold the table; choose another name")
+        return uri
 
     @property
     def folder(self) -> Path | None:
@@ -53,7 +50,7 @@ class PublishConfig:
         return Path(self.uri) if Path(self.uri).is_absolute() else None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class RunIdentity:
     """What makes two runs the same run: ``digest`` (lower-case hex, at least 64 bits) over the day, inputs, config and code.
 

@@ -20,16 +20,16 @@ import numpy as np
 import pytest
 import torch
 
-from rectifier_core.affinity.affinity import AffinityConfig
-from rectifier_core.anchors.anchors import AnchorsConfig
+from rectifier_core.affinity.config import AffinityConfig
+from rectifier_core.anchors.config import AnchorsConfig
 from rectifier_core.base.numerics import separation
 from rectifier_core.base.published_records import Status
 from rectifier_core.base.records import Catalog
-from rectifier_core.pipeline import Outcome, PipelineConfig, rectify_catalog
-from rectifier_core.projection.cross_modal import WitnessConfig
-from rectifier_core.projection.projection import ProjectionConfig
-from rectifier_core.rectify.rectify import RectifyConfig
-from rectifier_core.sinkhorn.sinkhorn import SinkhornConfig
+from rectifier_core.config import PipelineConfig
+from rectifier_core.pipeline import Outcome, rectify_catalog
+from rectifier_core.projection.config import ProjectionConfig, WitnessConfig
+from rectifier_core.rectify.config import RectifyConfig
+from rectifier_core.sinkhorn.config import SinkhornConfig
 from tests.support.core_samples import World, anchors_of, taste_world
 
 GOLDEN = Path(__file__).parent / "golden" / "pipeline.json"

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from rectifier_core.base.published_records import QualityReport, Status
-from rectifier_core.quality import WARNABLE, ModalityMeasures, QualityConfig, judge_quality, measure_modality
+from rectifier_core.config import QualityConfig
+from rectifier_core.quality import WARNABLE, ModalityMeasures, judge_quality, measure_modality
 from tests.support.core_samples import normals
 
 GOOD = ModalityMeasures(not_finite=0, trusted=10, changed=1, norm_ratio=1.0, marginal_error=0.01, drift=0.99)

@@ -14,7 +14,7 @@ import pytest
 
 from flows.config.run_config import RunConfig
 from tasks.stages.anchors import recall_drop
-from tasks.stages.incremental_config import IncrementalConfig
+from tasks.stages.config import IncrementalConfig
 from tasks.stages.previous_run import find_previous_run
 from tasks.store.store import Ref
 from tests.support.flow.cli_process import Death

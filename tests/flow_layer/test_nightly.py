@@ -15,7 +15,7 @@ from flows.config.run_config import RunConfig
 from rectifier_core.anchors.anchors import train_anchors
 from rectifier_core.base.published_records import Status
 from rectifier_core.base.records import Catalog
-from rectifier_core.pipeline import PipelineConfig
+from rectifier_core.config import PipelineConfig
 from rectifier_core.pipeline import rectify_catalog as rectify_in_memory
 from tasks.source.read import read_source
 from tasks.stages.anchors import load_interactions

@@ -5,19 +5,28 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from rectifier_core.evaluation.backbones.freedom import FREEDOM, FREEDOMConfig
+from rectifier_core.evaluation.backbones.freedom import FREEDOM
 from rectifier_core.evaluation.backbones.freedom import TRAINING as FREEDOM_TRAINING
-from rectifier_core.evaluation.backbones.lattice import LATTICE, LATTICEConfig
+from rectifier_core.evaluation.backbones.lattice import LATTICE
 from rectifier_core.evaluation.backbones.lattice import TRAINING as LATTICE_TRAINING
 from rectifier_core.evaluation.backbones.lightgcn import TRAINING as LIGHTGCN_TRAINING
-from rectifier_core.evaluation.backbones.lightgcn import LightGCN, LightGCNConfig
-from rectifier_core.evaluation.backbones.mgcn import MGCN, MGCNConfig
+from rectifier_core.evaluation.backbones.lightgcn import LightGCN
+from rectifier_core.evaluation.backbones.mgcn import MGCN
 from rectifier_core.evaluation.backbones.mgcn import TRAINING as MGCN_TRAINING
-from rectifier_core.evaluation.backbones.protocol import Backbone, TrainingConfig, TrainingSet
-from rectifier_core.evaluation.backbones.smore import SMORE, SMOREConfig
+from rectifier_core.evaluation.backbones.protocol import Backbone, TrainingSet
+from rectifier_core.evaluation.backbones.smore import SMORE
 from rectifier_core.evaluation.backbones.smore import TRAINING as SMORE_TRAINING
 from rectifier_core.evaluation.backbones.vbpr import TRAINING as VBPR_TRAINING
-from rectifier_core.evaluation.backbones.vbpr import VBPR, VBPRConfig
+from rectifier_core.evaluation.backbones.vbpr import VBPR
+from rectifier_core.evaluation.config import (
+    FREEDOMConfig,
+    LATTICEConfig,
+    LightGCNConfig,
+    MGCNConfig,
+    SMOREConfig,
+    TrainingConfig,
+    VBPRConfig,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

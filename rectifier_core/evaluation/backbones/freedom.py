@@ -20,7 +20,6 @@ Differs from MMRec:
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
@@ -30,44 +29,13 @@ import torch
 from rectifier_core.base.records import Interactions
 from rectifier_core.evaluation.backbones.item_graph import as_matrix, nearest_items, normalised_by_rows
 from rectifier_core.evaluation.backbones.lightgcn import interaction_operator, propagate
-from rectifier_core.evaluation.backbones.protocol import Backbone, Batch, TrainingConfig, TrainingSet, softplus_ranking
+from rectifier_core.evaluation.backbones.protocol import Backbone, Batch, TrainingSet, softplus_ranking
 from rectifier_core.evaluation.backbones.sparse_product import SparseOperator
 from rectifier_core.evaluation.backbones.vbpr import mapped_rows
+from rectifier_core.evaluation.config import FREEDOMConfig, TrainingConfig
 
 TRAINING = TrainingConfig(learning_rate=5e-3, batch_size=4096, epochs=200, patience=4, evaluate_every=3)
 """Chosen on the validation pairs of a sparse log of 6,000 users and 66,000 pairs, for speed among what ranks alike."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FREEDOMConfig:
-    """Hyperparameters.
-
-    ``dropout`` is the share of graph edges pruned in each epoch, ``num_layers`` those over the interactions and ``num_item_layers`` those
-    over the item graph, ``feature_loss`` the factor of the BPR terms of the features (MMRec's reg_weight; 0
-    leaves them out, and features then speak through the graph alone). MMRec searches ``dropout`` in {0.8, 0.9} and ``feature_loss`` in
-    {0, 1e-5, 1e-4, 1e-3}; on our validation pairs 0.5 ranked best and no factor up to 0.1 did better than 0, which trains twice as fast.
-    """
-
-    embedding_size: int = 64
-    num_layers: int = 2
-    num_item_layers: int = 1
-    num_neighbours: int = 10
-    dropout: float = 0.5
-    feature_loss: float = 0.0
-    modality_weights: Mapping[str, float] | None = None
-
-    def __post_init__(self) -> None:
-        for name in ("embedding_size", "num_neighbours"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}: wanted at least 1, got {getattr(self, name)}")
-        for name in ("num_layers", "num_item_layers", "feature_loss"):
-            if not getattr(self, name) >= 0:
-                raise ValueError(f"{name}: wanted at least 0, got {getattr(self, name)}")
-        if not 0 <= self.dropout < 1:
-            raise ValueError(f"dropout: wanted a share in [0, 1), got {self.dropout}")
-        weights = {} if self.modality_weights is None else self.modality_weights
-        if not all(np.isfinite(weight) and weight >= 0 for weight in weights.values()):
-            raise ValueError(f"modality_weights: wanted finite weights of at least 0, got {dict(weights)}")
 
 
 class FREEDOM(Backbone):

@@ -25,7 +25,6 @@ Differs from the paper:
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
 
 import numpy as np
@@ -38,34 +37,11 @@ from rectifier_core.base.arrays import Bool
 from rectifier_core.base.records import Interactions
 from rectifier_core.evaluation.backbones.batch_rows import BatchRows, layer_mean_at, product_at
 from rectifier_core.evaluation.backbones.item_graph import nearest_items
-from rectifier_core.evaluation.backbones.protocol import Backbone, Batch, TrainingConfig, TrainingSet
+from rectifier_core.evaluation.backbones.protocol import Backbone, Batch, TrainingSet
 from rectifier_core.evaluation.backbones.sparse_product import SparseOperator
+from rectifier_core.evaluation.config import LATTICEConfig, TrainingConfig
 
 TRAINING = TrainingConfig(learning_rate=3e-3, decay=0.96, epochs=200, patience=5, evaluate_every=2)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LATTICEConfig:
-    """Hyperparameters of LATTICE: ``num_layers`` on the interaction graph, ``num_item_layers`` on the item graph.
-
-    ``initial_weight`` is the share of the graph of the features as handed in, against the learned one (lambda in the paper).
-    """
-
-    embedding_size: int = 64
-    num_layers: int = 2
-    num_item_layers: int = 1
-    num_neighbours: int = 10
-    initial_weight: float = 0.9
-    weight_decay: float = 1e-4
-
-    def __post_init__(self) -> None:
-        for name in ("embedding_size", "num_layers", "num_item_layers", "num_neighbours"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}: wanted at least 1, got {getattr(self, name)}")
-        if self.weight_decay < 0:
-            raise ValueError(f"weight_decay: wanted at least 0, got {self.weight_decay}")
-        if not 0 <= self.initial_weight <= 1:
-            raise ValueError(f"initial_weight: wanted a share in [0, 1], got {self.initial_weight}")
 
 
 class NeighbourLists(NamedTuple):

@@ -14,34 +14,18 @@ Differs from MMRec:
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
 
 from rectifier_core.anchors.propagation import normalised_bipartite, symmetric_adjacency
 from rectifier_core.base.records import Interactions
-from rectifier_core.evaluation.backbones.protocol import Backbone, Batch, TrainingConfig, TrainingSet, softplus_ranking
+from rectifier_core.evaluation.backbones.protocol import Backbone, Batch, TrainingSet, softplus_ranking
 from rectifier_core.evaluation.backbones.sparse_product import SparseOperator, mean_of_layers
+from rectifier_core.evaluation.config import LightGCNConfig, TrainingConfig
 
 TRAINING = TrainingConfig(learning_rate=5e-3, batch_size=4096, epochs=200, patience=4, evaluate_every=3)
 """Chosen on the validation pairs of a sparse log of 6,000 users and 66,000 pairs, for speed among what ranks alike."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LightGCNConfig:
-    """Hyperparameters; ``weight_decay`` is the factor of ``embedding_penalty`` (MMRec's reg_weight) and suits ``TRAINING``'s batch size."""
-
-    embedding_size: int = 64
-    num_layers: int = 3
-    weight_decay: float = 0.3
-
-    def __post_init__(self) -> None:
-        if self.embedding_size < 1:
-            raise ValueError(f"embedding_size: wanted at least 1, got {self.embedding_size}")
-        for name in ("num_layers", "weight_decay"):
-            if not getattr(self, name) >= 0:
-                raise ValueError(f"{name}: wanted at least 0, got {getattr(self, name)}")
 
 
 class LightGCN(Backbone):

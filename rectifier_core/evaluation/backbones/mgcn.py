@@ -18,21 +18,16 @@ Differs from the paper:
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
 
-from rectifier_core.evaluation.backbones.protocol import TrainingConfig, TrainingSet
-from rectifier_core.evaluation.backbones.side_views import SideViewBackbone, SideViewConfig
+from rectifier_core.evaluation.backbones.protocol import TrainingSet
+from rectifier_core.evaluation.backbones.side_views import SideViewBackbone
 from rectifier_core.evaluation.backbones.sparse_product import SparseOperator
+from rectifier_core.evaluation.config import MGCNConfig, TrainingConfig
 
 TRAINING = TrainingConfig(learning_rate=3e-3, decay=0.96, epochs=200, patience=5)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MGCNConfig(SideViewConfig):
-    """Hyperparameters of MGCN: those of ``SideViewConfig``, with the public code's defaults."""
 
 
 class MGCN(SideViewBackbone):

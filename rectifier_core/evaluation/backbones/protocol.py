@@ -57,28 +57,6 @@ class TrainingSet:
         return filled
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TrainingConfig:
-    """Hyperparameters of the fit loop. The learning rate is multiplied by ``decay`` every ``decay_epochs`` epochs, smoothly."""
-
-    learning_rate: float = 1e-3
-    decay: float = 1.0
-    decay_epochs: int = 50
-    batch_size: int = 2048
-    epochs: int = 1000
-    patience: int = 20
-    evaluate_every: int = 1
-
-    def __post_init__(self) -> None:
-        for name in ("decay_epochs", "batch_size", "epochs", "patience", "evaluate_every"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}: wanted at least 1, got {getattr(self, name)}")
-        if not self.learning_rate > 0:
-            raise ValueError(f"learning_rate: wanted above 0, got {self.learning_rate}")
-        if not 0 < self.decay <= 1:
-            raise ValueError(f"decay: wanted a factor in (0, 1], got {self.decay}")
-
-
 class Batch(NamedTuple):
     """Triples of one step, int64 tensors [B]: user, positive item, negative item."""
 

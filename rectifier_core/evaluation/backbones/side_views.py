@@ -11,9 +11,6 @@ Because the fusion is row by row, it is worked out at the distinct rows of a bat
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-
 import torch
 
 from rectifier_core.anchors.propagation import normalised_bipartite, symmetric_adjacency
@@ -22,40 +19,7 @@ from rectifier_core.evaluation.backbones.contrast import info_nce
 from rectifier_core.evaluation.backbones.item_graph import as_matrix, nearest_items, normalised_by_rows
 from rectifier_core.evaluation.backbones.protocol import Backbone, Batch, TrainingSet
 from rectifier_core.evaluation.backbones.sparse_product import SparseOperator
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SideViewConfig:
-    """Hyperparameters that both have; ``num_layers`` on the interaction graph, ``num_item_layers`` on the item graphs.
-
-    ``neighbours_of`` replaces ``num_neighbours`` for the modalities it names.
-    """
-
-    embedding_size: int = 64
-    num_layers: int = 2
-    num_item_layers: int = 1
-    num_neighbours: int = 10
-    neighbours_of: Mapping[str, int] | None = None
-    weight_decay: float = 1e-4
-    contrast_weight: float = 0.01
-    temperature: float = 0.2
-
-    def __post_init__(self) -> None:
-        for name in ("embedding_size", "num_layers", "num_neighbours"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}: wanted at least 1, got {getattr(self, name)}")
-        for name in ("num_item_layers", "weight_decay", "contrast_weight"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name}: wanted at least 0, got {getattr(self, name)}")
-        for modality, count in (self.neighbours_of or {}).items():
-            if count < 1:
-                raise ValueError(f"neighbours_of[{modality}]: wanted at least 1, got {count}")
-        if not self.temperature >= 0.05:
-            raise ValueError(f"temperature: wanted at least 0.05, got {self.temperature}")
-
-    def neighbours(self, modality: str) -> int:
-        """How many neighbours an item has in this modality's graph, itself included."""
-        return (self.neighbours_of or {}).get(modality, self.num_neighbours)
+from rectifier_core.evaluation.config import SideViewConfig
 
 
 class SideViewBackbone(Backbone):

@@ -22,31 +22,18 @@ Differs from the paper:
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
 import scipy.sparse as sp
 import torch
 
-from rectifier_core.evaluation.backbones.protocol import TrainingConfig, TrainingSet
-from rectifier_core.evaluation.backbones.side_views import SideViewBackbone, SideViewConfig
+from rectifier_core.evaluation.backbones.protocol import TrainingSet
+from rectifier_core.evaluation.backbones.side_views import SideViewBackbone
 from rectifier_core.evaluation.backbones.sparse_product import SparseOperator
+from rectifier_core.evaluation.config import SMOREConfig, TrainingConfig
 
 TRAINING = TrainingConfig(learning_rate=3e-3, decay=0.96, epochs=200, patience=5)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SMOREConfig(SideViewConfig):
-    """Hyperparameters of SMORE: those of ``SideViewConfig``, and the ``dropout`` of the preference gates."""
-
-    num_layers: int = 3
-    dropout: float = 0.1
-
-    def __post_init__(self) -> None:
-        SideViewConfig.__post_init__(self)
-        if not 0 <= self.dropout < 1:
-            raise ValueError(f"dropout: wanted a share in [0, 1), got {self.dropout}")
 
 
 def largest_of(graphs: Sequence[sp.csr_array]) -> sp.csr_array:

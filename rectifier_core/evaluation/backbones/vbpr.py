@@ -16,31 +16,17 @@ Differs from MMRec:
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
 import torch
 
 from rectifier_core.evaluation.backbones.lightgcn import embedding_penalty
-from rectifier_core.evaluation.backbones.protocol import Backbone, Batch, TrainingConfig, TrainingSet, softplus_ranking
+from rectifier_core.evaluation.backbones.protocol import Backbone, Batch, TrainingSet, softplus_ranking
+from rectifier_core.evaluation.config import TrainingConfig, VBPRConfig
 
 TRAINING = TrainingConfig(learning_rate=5e-3, batch_size=4096, epochs=200, patience=4, evaluate_every=3)
 """Chosen on the validation pairs of a sparse log of 6,000 users and 66,000 pairs, for speed among what ranks alike."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class VBPRConfig:
-    """Hyperparameters; ``weight_decay`` is the factor of ``embedding_penalty`` (MMRec's reg_weight) and suits ``TRAINING``'s batch size."""
-
-    embedding_size: int = 64
-    weight_decay: float = 5.0
-
-    def __post_init__(self) -> None:
-        if self.embedding_size < 1:
-            raise ValueError(f"embedding_size: wanted at least 1, got {self.embedding_size}")
-        if not self.weight_decay >= 0:
-            raise ValueError(f"weight_decay: wanted at least 0, got {self.weight_decay}")
 
 
 class VBPR(Backbone):

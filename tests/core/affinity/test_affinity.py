@@ -11,13 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rectifier_core.affinity.affinity import (
-    AffinityConfig,
-    find_neighbours,
-    index_features,
-    neighbours_of,
-    one_list_is_cheaper,
-)
+from rectifier_core.affinity.affinity import find_neighbours, index_features, neighbours_of, one_list_is_cheaper
+from rectifier_core.affinity.config import AffinityConfig
 from rectifier_core.base.numerics import unit_rows
 from rectifier_core.base.records import Projection
 from tests.support.core_samples import projection_of, random_units

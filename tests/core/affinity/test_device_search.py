@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rectifier_core.affinity import device_search
-from rectifier_core.affinity.affinity import AffinityConfig, find_neighbours
+from rectifier_core.affinity.affinity import find_neighbours
+from rectifier_core.affinity.config import AffinityConfig
 from rectifier_core.affinity.device_search import DeviceSearch
 from rectifier_core.affinity.top_k import largest_products
 from rectifier_core.base.arrays import Float32, Int32

@@ -10,8 +10,9 @@ import pytest
 import torch
 
 from rectifier_core.anchors import held_out_recall
-from rectifier_core.anchors.anchors import AnchorsConfig, train_anchors
+from rectifier_core.anchors.anchors import train_anchors
 from rectifier_core.anchors.bpr import LightGCNTraining
+from rectifier_core.anchors.config import AnchorsConfig
 from rectifier_core.anchors.device_training import DeviceTraining, layer_mean_on_device
 from rectifier_core.anchors.held_out_recall import HeldOutRecall
 from rectifier_core.anchors.interaction_sampling import hold_out

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from rectifier_core.audit.config import OwnersConfig
 from rectifier_core.audit.owners import (
-    OwnersConfig,
     Suggestions,
     clear_owners,
     lost_prior,

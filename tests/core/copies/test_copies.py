@@ -13,8 +13,9 @@ from scipy.sparse.csgraph import connected_components
 from rectifier_core.base.arrays import Bool, Float32, Int64
 from rectifier_core.base.numerics import unit_rows
 from rectifier_core.base.records import Anchors, Copies
-from rectifier_core.copies.copies import CopiesConfig, find_copies
-from rectifier_core.copies.near_copies import Search, label_copies, sketch_rows
+from rectifier_core.copies.config import CopiesConfig
+from rectifier_core.copies.copies import find_copies
+from rectifier_core.copies.near_copies import label_copies, sketch_rows
 from tests.support.core_samples import anchors_of, normals, random_units
 
 SMALL = CopiesConfig(leaf_rows=8, block_rows=37)
@@ -249,7 +250,7 @@ def test_work_does_not_grow_with_the_size_of_groups() -> None:
     features[:30_000] = features[0] + np.float32(1e-4) * normals(rng, 30_000, 16)
     features[30_000:50_000] = normals(rng, 4, 16)[rng.integers(0, 4, 20_000)]
     read = Counted(features)
-    search = Search(threshold=0.999, num_trees=6, leaf_rows=64, block_rows=4096)
+    search = CopiesConfig()
     sketch = sketch_rows(read, np.ones(60_000, np.bool_), search, seed=0, name="image")  # type: ignore[arg-type]
     label = label_copies(read, sketch, search, seed=0, name="image")  # type: ignore[arg-type]
     assert sorted(np.bincount(label))[-5] > 4_000

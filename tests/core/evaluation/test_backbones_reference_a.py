@@ -17,15 +17,15 @@ from rectifier_core.base.arrays import Bool, Float32
 from rectifier_core.base.records import Interactions
 from rectifier_core.evaluation.backbones.freedom import (
     FREEDOM,
-    FREEDOMConfig,
     degree_sensitive_sample,
     distinct_edges,
     item_graph,
     modality_shares,
 )
-from rectifier_core.evaluation.backbones.lightgcn import LightGCN, LightGCNConfig, interaction_operator
+from rectifier_core.evaluation.backbones.lightgcn import LightGCN, interaction_operator
 from rectifier_core.evaluation.backbones.protocol import Backbone, Batch, TrainingSet
-from rectifier_core.evaluation.backbones.vbpr import VBPR, VBPRConfig, mapped_rows
+from rectifier_core.evaluation.backbones.vbpr import VBPR, mapped_rows
+from rectifier_core.evaluation.config import FREEDOMConfig, LightGCNConfig, VBPRConfig
 from tests.support.core_samples import log_of, normals
 
 Recorded = dict[str, np.ndarray[Any, np.dtype[Any]]]

@@ -19,11 +19,12 @@ from numpy.typing import NDArray
 from rectifier_core.base.seeding import torch_generator
 from rectifier_core.evaluation.backbones.batch_rows import BatchRows, layer_mean_at, product_at
 from rectifier_core.evaluation.backbones.contrast import BLOCK_ROWS, info_nce
-from rectifier_core.evaluation.backbones.lattice import LATTICE, LATTICEConfig
-from rectifier_core.evaluation.backbones.mgcn import MGCN, MGCNConfig
+from rectifier_core.evaluation.backbones.lattice import LATTICE
+from rectifier_core.evaluation.backbones.mgcn import MGCN
 from rectifier_core.evaluation.backbones.protocol import Backbone, Batch, TrainingSet, softplus_ranking
-from rectifier_core.evaluation.backbones.smore import SMORE, SMOREConfig, largest_of
+from rectifier_core.evaluation.backbones.smore import SMORE, largest_of
 from rectifier_core.evaluation.backbones.sparse_product import SparseOperator, mean_of_layers
+from rectifier_core.evaluation.config import LATTICEConfig, MGCNConfig, SMOREConfig
 from tests.support.core_samples import log_of, normals
 
 GOLDEN = Path(__file__).parent / "golden"

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from rectifier_core.base.arrays import Bool, Float32, Int64
 from rectifier_core.base.records import Catalog
-from rectifier_core.evaluation.corruption import DAMAGE_KINDS, DamageKind, add_noise, damage_catalog, swap_runs
+from rectifier_core.evaluation.config import DamageKind
+from rectifier_core.evaluation.corruption import DAMAGE_KINDS, add_noise, damage_catalog, swap_runs
 from tests.support.core_samples import normals
 
 

@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rectifier_core.base.records import Interactions
-from rectifier_core.evaluation.interaction_noise import CLICK_KINDS, ClickKind, inject_clicks
+from rectifier_core.evaluation.config import ClickKind
+from rectifier_core.evaluation.interaction_noise import CLICK_KINDS, inject_clicks
 from tests.support.core_samples import block_log, log_of
 
 

@@ -7,11 +7,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from rectifier_core.anchors.anchors import AnchorsConfig, train_anchors
+from rectifier_core.anchors.anchors import train_anchors
+from rectifier_core.anchors.config import AnchorsConfig
 from rectifier_core.base.records import Anchors
+from rectifier_core.config import PipelineConfig
 from rectifier_core.evaluation.variants import VARIANTS, Variant, make_features, shuffle_anchors
-from rectifier_core.pipeline import PipelineConfig
-from rectifier_core.rectify.rectify import RectifyConfig
+from rectifier_core.rectify.config import RectifyConfig
 from tests.support.core_samples import World, taste_world
 
 

@@ -7,22 +7,26 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pytest
 
-from rectifier_core.affinity.affinity import AffinityConfig, find_neighbours, index_features
+from rectifier_core.affinity.affinity import find_neighbours, index_features
+from rectifier_core.affinity.config import AffinityConfig
 from rectifier_core.affinity.inverted_lists import Lists
-from rectifier_core.anchors.anchors import AnchorsConfig, train_anchors
+from rectifier_core.anchors.anchors import train_anchors
+from rectifier_core.anchors.config import AnchorsConfig
 from rectifier_core.base.arrays import Float32
 from rectifier_core.base.numerics import unit_rows
 from rectifier_core.base.records import Anchors, Copies, Interactions
 from rectifier_core.base.row_digest import row_digests
-from rectifier_core.copies.copies import CopiesConfig, find_copies
+from rectifier_core.copies.config import CopiesConfig
+from rectifier_core.copies.copies import find_copies
 from rectifier_core.copies.near_copies import sketch_rows
 from rectifier_core.incremental.affinity import FEW, EarlierNeighbours, update_neighbours
 from rectifier_core.incremental.anchors import EarlierRows, refold_anchors
 from rectifier_core.incremental.carried import Carried, carried_folds, gathered
 from rectifier_core.incremental.copies import update_copies
 from rectifier_core.incremental.projection import update_projection
+from rectifier_core.projection.config import ProjectionConfig
 from rectifier_core.projection.crossfit import item_folds
-from rectifier_core.projection.projection import ProjectionConfig, fit_projection
+from rectifier_core.projection.projection import fit_projection
 from tests.support.core_samples import anchors_of, block_log, normals, planted_scene, projection_of, random_units
 
 EVERYTHING = 500
@@ -143,7 +147,7 @@ def test_groups_of_copies_are_those_of_a_cold_run(seed: int) -> None:
     features[0] = 0
     anchors, present = anchors_of(random_units(rng, 400, 8)), rng.random(400) > 0.05
     before = find_copies("image", features, present, anchors, config, seed=0)
-    sketch = sketch_rows(features, present, config.search, seed=0, name="image")
+    sketch = sketch_rows(features, present, config, seed=0, name="image")
     same, unchanged = update_copies(before, sketch, unmoved(400), features, present, anchors, config, seed=0)
     same_groups(same, before)
     np.testing.assert_array_equal(unchanged.points, sketch.points)

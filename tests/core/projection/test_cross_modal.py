@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from rectifier_core.base.arrays import Bool, Float32
 from rectifier_core.base.numerics import unit_rows
 from rectifier_core.base.records import Anchors
-from rectifier_core.projection.cross_modal import WitnessConfig, place_by_features, witness_pairs
+from rectifier_core.projection.config import WitnessConfig
+from rectifier_core.projection.cross_modal import place_by_features, witness_pairs
 from tests.support.core_samples import normals
 
 CONFIG = WitnessConfig(components=6)
@@ -108,9 +109,3 @@ def test_equal_features_place_nobody() -> None:
     """Rounding is not a place: what all items share says nothing of any."""
     found = place(np.ones((50, 4), np.float32), np.ones(50, np.bool_))
     assert np.isfinite(found.items).all()
-
-
-@pytest.mark.parametrize("field", ["components", "sample_rows", "block_rows"])
-def test_bad_settings_are_named(field: str) -> None:
-    with pytest.raises(ValueError, match=f"{field}: wanted at least 1, got 0"):
-        WitnessConfig(**{field: 0})  # type: ignore[arg-type]

@@ -13,7 +13,8 @@ from rectifier_core.base.arrays import Float32
 from rectifier_core.base.numerics import separation, unit_rows
 from rectifier_core.base.records import Projection
 from rectifier_core.base.seeding import torch_generator
-from rectifier_core.projection.projection import ProjectionConfig, fit_projection
+from rectifier_core.projection.config import ProjectionConfig
+from rectifier_core.projection.projection import fit_projection
 from tests.support.core_samples import Planted, anchors_of, normals, planted_features, random_units
 
 SELECTING = ProjectionConfig(keep_ratio=0.75, ridge_grid=(0.1, 1.0, 10.0))
@@ -318,24 +319,3 @@ def test_the_ramp_begins_with_every_pair(world: Planted) -> None:
     for epochs, same in ((1, True), (2, False)):
         some, every = (fit(world, replace(brief, epochs=epochs, keep_ratio=keep)).weight for keep in (0.3, 1.0))
         assert np.array_equal(some, every) == same
-
-
-@pytest.mark.parametrize(
-    ("field", "value", "words"),
-    [
-        ("keep_ratio", 0.0, r'keep_ratio: wanted a share in \(0, 1\] or "auto", got 0.0'),
-        ("keep_ratio", 1.1, r'keep_ratio: wanted a share in \(0, 1\] or "auto", got 1.1'),
-        ("keep_ratio", "automatic", r'keep_ratio: wanted a share in \(0, 1\] or "auto", got automatic'),
-        ("folds", 1, "folds: wanted at least 2, got 1"),
-        ("rounds", 0, "rounds: wanted at least 1, got 0"),
-        ("epochs", 0, "epochs: wanted at least 1, got 0"),
-        ("ramp", 0, "ramp: wanted at least 1, got 0"),
-        ("batch_size", 0, "batch_size: wanted at least 1, got 0"),
-        ("block_rows", 0, "block_rows: wanted at least 1, got 0"),
-        ("ridge_grid", (), r"ridge_grid: wanted positive strengths, got \(\)"),
-        ("ridge_grid", (0.0, 1.0), r"ridge_grid: wanted positive strengths, got \(0.0, 1.0\)"),
-    ],
-)
-def test_hyperparameters_out_of_range_are_refused_by_name(field: str, value: object, words: str) -> None:
-    with pytest.raises(ValueError, match=words):
-        ProjectionConfig(**{field: value})  # type: ignore[arg-type]

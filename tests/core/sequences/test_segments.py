@@ -14,10 +14,11 @@ from rectifier_core.base.arrays import Bool, Float32, Float64, Int64
 from rectifier_core.base.numerics import separation, unit_rows
 from rectifier_core.base.records import Anchors
 from rectifier_core.base.sequence_records import Segments
+from rectifier_core.sequences.config import SegmentsConfig
 from rectifier_core.sequences.consensus import Whitening, item_blocks, leave_one_out
 from rectifier_core.sequences.segment_evidence import Scores, fit_log_ratio, own_probability, wrong_share
 from rectifier_core.sequences.segment_pooling import mend_segments, pool_segments
-from rectifier_core.sequences.segments import SegmentsConfig, judge_segments
+from rectifier_core.sequences.segments import judge_segments
 from tests.support.core_samples import anchors_of, normals, random_units
 
 CONFIG = SegmentsConfig(ridge_grid=(0.1, 1.0), min_items=50)

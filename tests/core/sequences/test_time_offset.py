@@ -9,7 +9,8 @@ import pytest
 
 from rectifier_core.base.arrays import Float32, Int64
 from rectifier_core.base.sequence_records import NO_LAG, TimeOffset
-from rectifier_core.sequences.time_offset import TimeOffsetConfig, Track, recover_time_offset
+from rectifier_core.sequences.config import TimeOffsetConfig
+from rectifier_core.sequences.time_offset import Track, recover_time_offset
 from tests.support.core_samples import normals
 
 CONFIG = TimeOffsetConfig(max_lag=5, sample=4000, resamples=50)

@@ -9,10 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import linprog
 
-from rectifier_core.affinity.affinity import AffinityConfig, find_neighbours
+from rectifier_core.affinity.affinity import find_neighbours
+from rectifier_core.affinity.config import AffinityConfig
 from rectifier_core.base.numerics import unit_rows
 from rectifier_core.base.records import Affinity, BalanceOutcome, Plan
-from rectifier_core.sinkhorn.sinkhorn import SinkhornConfig, balance
+from rectifier_core.sinkhorn.config import SinkhornConfig
+from rectifier_core.sinkhorn.sinkhorn import balance
 from tests.support.core_samples import affinity_of, dense, projection_of, random_units
 
 

@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 
 from rectifier_core.base.records import Affinity
 from rectifier_core.sinkhorn.anderson import CHUNK, Anderson
+from rectifier_core.sinkhorn.config import SinkhornConfig
 from rectifier_core.sinkhorn.scaling import in_order, kernel_sums, lowest_of_rows, make_columns, make_rows, weigh_rows
-from rectifier_core.sinkhorn.sinkhorn import SinkhornConfig, balance
+from rectifier_core.sinkhorn.sinkhorn import balance
 from rectifier_core.sinkhorn.sparse_graph import Side, build_support
 from tests.support.core_samples import affinity_of, dense
 

@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Iterator
 from dataclasses import fields, is_dataclass
 from pathlib import Path
+from typing import get_type_hints
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -203,12 +204,13 @@ def config_keys() -> Iterator[str]:
     """Every key that a run config knows, ``section.key``, read off the config classes."""
     from flows.config.run_config import RunConfig
 
-    for section, told in RunConfig.model_fields.items():
-        kind = told.annotation
-        if kind is not None and is_dataclass(kind):
-            yield from (f"{section}.{x.name}" for x in fields(kind))
+    hints = get_type_hints(RunConfig)
+    for section in fields(RunConfig):
+        kind = hints[section.name]
+        if is_dataclass(kind):
+            yield from (f"{section.name}.{x.name}" for x in fields(kind))
         else:
-            yield section
+            yield section.name
 
 
 MODALITIES = (

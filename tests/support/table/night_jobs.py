@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from tasks.errors import RectifierError
-from tasks.runs.identity import RunSettings, save_summary, sweep_runs
+from tasks.runs.config import RunSettings
+from tasks.runs.identity import save_summary, sweep_runs
 from tasks.store.store import Ref
 from tasks.table import cleanup as table_sweep
 from tasks.table.history import roll_back

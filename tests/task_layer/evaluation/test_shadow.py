@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 
 from flows.config.run_config import RunConfig
-from rectifier_core.anchors.anchors import AnchorsConfig
+from rectifier_core.anchors.config import AnchorsConfig
 from rectifier_core.base.records import Catalog
+from rectifier_core.config import PipelineConfig
 from rectifier_core.evaluation.backbones import BACKBONES
-from rectifier_core.evaluation.backbones.protocol import TrainingConfig
-from rectifier_core.evaluation.shadow import ShadowConfig, evaluate_shadow
-from rectifier_core.pipeline import PipelineConfig
-from rectifier_core.trust.trust import TrustConfig
+from rectifier_core.evaluation.config import ShadowConfig, TrainingConfig
+from rectifier_core.evaluation.shadow import evaluate_shadow
+from rectifier_core.trust.config import TrustConfig
 from tasks.errors import InputError
 from tasks.evaluation.config import EvaluationConfig
 from tasks.evaluation.shadow import shadow_config, shadow_facts, shadow_measure, shadow_stage

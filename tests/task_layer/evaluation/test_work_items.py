@@ -12,17 +12,16 @@ import pyarrow.parquet as pq
 import pytest
 
 from flows.config.run_config import RunConfig
-from rectifier_core.anchors.anchors import AnchorsConfig
+from rectifier_core.anchors.config import AnchorsConfig
 from rectifier_core.base.records import Anchors
-from rectifier_core.evaluation.backbones.protocol import TrainingConfig, TrainingSet
-from rectifier_core.evaluation.backbones.vbpr import VBPRConfig
+from rectifier_core.config import PipelineConfig
+from rectifier_core.evaluation.backbones.protocol import TrainingSet
+from rectifier_core.evaluation.config import EditConfig, TrainingConfig, VBPRConfig
 from rectifier_core.evaluation.corruption import damage_catalog
-from rectifier_core.evaluation.edges import EditConfig
 from rectifier_core.evaluation.splits import split_users
 from rectifier_core.evaluation.trial import run_trial
 from rectifier_core.evaluation.variants import make_features
-from rectifier_core.pipeline import PipelineConfig
-from rectifier_core.trust.trust import TrustConfig
+from rectifier_core.trust.config import TrustConfig
 from tasks.evaluation import work_items as stages
 from tasks.evaluation.arrays import load_catalog, load_split
 from tasks.evaluation.config import CorruptionGrid, EvaluationConfig, NoiseGrid

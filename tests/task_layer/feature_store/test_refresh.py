@@ -480,7 +480,7 @@ def test_the_repo_in_deployments_is_what_a_refresh_writes() -> None:
 )
 def test_a_wrong_key_is_named(key: str, value: Any) -> None:
     given = {"folder": "/store"} | {key: value}
-    with pytest.raises(ValueError, match=f"^{key}: wanted") as caught:
+    with pytest.raises(ValueError, match=key) as caught:
         FeatureStoreConfig(**given)
     assert "secret" not in str(caught.value)
 

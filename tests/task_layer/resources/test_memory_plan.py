@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rectifier_core.anchors.anchors import AnchorsConfig
-from rectifier_core.pipeline import PipelineConfig
+from rectifier_core.anchors.config import AnchorsConfig
+from rectifier_core.config import PipelineConfig
 from tasks.errors import InputError
 from tasks.resources.config import ResourcesConfig
 from tasks.resources.memory_plan import MemoryPlan, Sizes, plan_memory, stage_needs

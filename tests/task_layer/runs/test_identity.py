@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rectifier_core.anchors.anchors import AnchorsConfig
-from rectifier_core.rectify.rectify import RectifyConfig
+from rectifier_core.anchors.config import AnchorsConfig
+from rectifier_core.rectify.config import RectifyConfig
 from tasks.errors import StorageError, TableHeldError
+from tasks.runs.config import RunSettings
 from tasks.runs.identity import (
-    RunSettings,
     copy_quarantine,
     identify,
     load_summary,

@@ -13,19 +13,19 @@ import polars as pl
 import pytest
 
 from flows.config.run_config import RunConfig
-from rectifier_core.affinity.affinity import AffinityConfig
-from rectifier_core.anchors.anchors import AnchorsConfig
+from rectifier_core.affinity.config import AffinityConfig
+from rectifier_core.anchors.config import AnchorsConfig
 from rectifier_core.base.published_records import QualityReport, Status
 from rectifier_core.base.records import Affinity, Anchors, BalanceOutcome, Catalog, Copies, Plan, Projection, Trust
-from rectifier_core.copies.copies import CopiesConfig
-from rectifier_core.pipeline import PipelineConfig, rectify_catalog
-from rectifier_core.projection.cross_modal import WitnessConfig, witness_pairs
-from rectifier_core.projection.projection import ProjectionConfig
-from rectifier_core.quality import QualityConfig
-from rectifier_core.rectify.rectify import RectifyConfig
-from rectifier_core.sequences.segments import SegmentsConfig
-from rectifier_core.sinkhorn.sinkhorn import SinkhornConfig
-from rectifier_core.trust.trust import TrustConfig
+from rectifier_core.config import PipelineConfig, QualityConfig
+from rectifier_core.copies.config import CopiesConfig
+from rectifier_core.pipeline import rectify_catalog
+from rectifier_core.projection.config import ProjectionConfig, WitnessConfig
+from rectifier_core.projection.cross_modal import witness_pairs
+from rectifier_core.rectify.config import RectifyConfig
+from rectifier_core.sequences.config import SegmentsConfig
+from rectifier_core.sinkhorn.config import SinkhornConfig
+from rectifier_core.trust.config import TrustConfig
 from tasks.source.read import read_source
 from tasks.stages.affinity import affinity_stage
 from tasks.stages.anchors import anchors_stage, load_interactions

@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from rectifier_core.base.records import Anchors, Copies
-from rectifier_core.copies.copies import CopiesConfig, find_copies
+from rectifier_core.copies.config import CopiesConfig
+from rectifier_core.copies.copies import find_copies
 from tasks.stages.copies import copies_stage
 from tasks.store.saved_records import load_record
 from tests.support.report_samples import Run

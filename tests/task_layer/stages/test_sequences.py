@@ -12,13 +12,12 @@ import polars as pl
 import pyarrow.parquet as pq
 import pytest
 
-from rectifier_core.anchors.anchors import AnchorsConfig
+from rectifier_core.anchors.config import AnchorsConfig
 from rectifier_core.base.arrays import Bool
 from rectifier_core.base.numerics import separation
 from rectifier_core.base.published_records import Status
 from rectifier_core.base.sequence_records import NO_LAG, Segments, TimeOffset
-from rectifier_core.sequences.segments import SegmentsConfig
-from rectifier_core.sequences.time_offset import TimeOffsetConfig
+from rectifier_core.sequences.config import SegmentsConfig, TimeOffsetConfig
 from tasks.demo.catalog import DemoConfig, write_demo
 from tasks.source.read import SourceConfig, read_source
 from tasks.stages.anchors import anchors_stage

@@ -10,7 +10,8 @@ import pytest
 from distributed import LocalCluster
 
 from rectifier_core.base.records import NO_NEIGHBOUR, Affinity, BalanceOutcome, Plan
-from rectifier_core.sinkhorn.sinkhorn import SinkhornConfig, balance
+from rectifier_core.sinkhorn.config import SinkhornConfig
+from rectifier_core.sinkhorn.sinkhorn import balance
 from rectifier_core.sinkhorn.sparse_graph import ENTRY
 from tasks.resources.config import ResourcesConfig
 from tasks.shards.dask_runner import connect

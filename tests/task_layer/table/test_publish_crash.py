@@ -13,7 +13,8 @@ import pytest
 from deltalake import DeltaTable
 
 from tasks.errors import StorageError, TableHeldError
-from tasks.runs.identity import RunSettings, save_summary
+from tasks.runs.config import RunSettings
+from tasks.runs.identity import save_summary
 from tasks.store.store import Ref
 from tasks.table.cleanup import sweep_table
 from tasks.table.history import list_versions
