@@ -84,10 +84,7 @@ def match_catalog(
         m: do.match(m, projections[m], config.affinity, seed, store, rooms[m], since[m], device=device)
         for m in modalities
     }
-    plans = {
-        m: do.balance(m, affinities[m], config.sinkhorn, store, memory.room(f"sinkhorn/{m}"), since[m])
-        for m in modalities
-    }
+    plans = {m: do.balance(m, affinities[m], config.sinkhorn, store, since[m]) for m in modalities}
     trusts = do.judge_trust(source, anchors, projections, cross_modal, config.trust, seed, store)
     return {
         m: ModalityRefs(

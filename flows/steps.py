@@ -297,12 +297,11 @@ def balance(
     affinity: Ref,
     config: SinkhornConfig,
     store: StageStore,
-    memory: int,
     previous: PreviousRun | None = None,
 ) -> Ref:
     """Balance the correspondence."""
     progress = logged_progress()
-    plan = sinkhorn_stage(modality, affinity, config, store, memory=memory, previous=previous, progress=progress)
+    plan = sinkhorn_stage(modality, affinity, config, store, previous=previous, progress=progress)
     meta = plan.meta
     said = "matching %s: %s after %s iterations, column error %.2g"
     run_logger().info(said, modality, meta["outcome"], meta["iterations"], meta["column_error"])

@@ -34,7 +34,7 @@ def points(kind: str, items: int) -> tuple[Float32, Float32]:
 def found(kind: str, items: int) -> Affinity:
     """The twenty best features of every anchor, cosine over a temperature of .1."""
     anchors, features = points(kind, items)
-    return find_neighbours(placed(anchors, features), AffinityConfig(num_neighbours=NEIGHBOURS, index="flat"), seed=0)
+    return find_neighbours(placed(features, anchors), AffinityConfig(num_neighbours=NEIGHBOURS, index="flat"), seed=0)
 
 
 def drawn(items: int, *, near: float = 0.9, shuffled: bool = True) -> Affinity:
@@ -49,14 +49,6 @@ def drawn(items: int, *, near: float = 0.9, shuffled: bool = True) -> Affinity:
         place = np.argsort(order)
         neighbours = place[neighbours[order]]
     return graph(neighbours)
-
-
-def scattered(items: int, *, within: int | None = None) -> Affinity:
-    """Twenty columns a row at random, of all, or of the 2 ``within`` around the row."""
-    rng = generator(0, "sinkhorn", "scattered")
-    if within is None:
-        return graph(rng.integers(items, size=(items, NEIGHBOURS)))
-    return graph((np.arange(items)[:, None] + rng.integers(-within, within + 1, (items, NEIGHBOURS))) % items)
 
 
 def graph(neighbours: np.ndarray) -> Affinity:

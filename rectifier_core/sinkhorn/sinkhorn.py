@@ -1,246 +1,139 @@
-"""Stage: plan, the sparse affinity balanced to about doubly stochastic, so that no feature serves as everyone's donor.
+"""Stage: sinkhorn. Balance the sparse affinity to an about doubly stochastic plan, so that no feature is everyone's donor.
 
 Source: Sinkhorn and Knopp, 1967; sparse and without gradients as in "Towards Trustworthy Multimodal Recommendation", arXiv 2602.00730.
-Anderson mixing (``anderson``) of the logarithm of the column scaling; stabilised scaling (``scaling``) over blocks (``support``).
+One iteration normalises the rows of ``exp(scores + potential)``, then lowers each column's potential by the logarithm of its sum.
 
 Differs from the paper:
-- ``method = "anderson"`` mixes the last iterates: clustered graphs stall plain scaling (``method = "knopp"``, the paper's) for hundreds
+- ``method = "anderson"`` mixes the last iterates. Clustered graphs stall the paper's plain iteration (``method = "knopp"``) for hundreds
   of iterations.
-- Rectangular problems: rows sum to 1, and the columns that any row reaches share the mass evenly; a column nobody reaches has no target.
-- It stops at a marginal tolerance and says why it stopped; the last half step is over rows, so rows sum to 1 and the error is the columns'.
-- A graph that no plan can balance is told by a set of columns that more rows depend on than its share can serve (Hall, J. London Math.
-  Soc. 10, 1935), found among those that scaling pushes down.
+- Rows sum to 1. The columns that some row reaches share the mass evenly; a column that no row reaches gets nothing.
+- The iteration stops at a tolerance of the column sums, and the outcome says why it stopped.
+- A lower bound on the error of any plan tells a graph without a balance (INFEASIBLE) from one that converges slowly.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-from rectifier_core.base.arrays import Float32, Float64, check_array
-from rectifier_core.base.numerics import Progress, row_blocks, silent
+from rectifier_core.base.arrays import Float64, check_array
+from rectifier_core.base.numerics import Progress, silent
 from rectifier_core.base.records import Affinity, BalanceOutcome, Plan
-from rectifier_core.base.threads import even_bounds, in_shards, num_shards
 from rectifier_core.sinkhorn.anderson import Anderson
 from rectifier_core.sinkhorn.config import SinkhornConfig
-from rectifier_core.sinkhorn.scaling import (
-    REACH,
-    Run,
-    in_order,
-    kernel_sums,
-    lowest_of_rows,
-    make_columns,
-    make_rows,
-    weigh_rows,
-)
-from rectifier_core.sinkhorn.sparse_graph import Allocate, Support, build_support, in_memory
+from rectifier_core.sinkhorn.sparse_graph import Scaling, SparseGraph, least_column_error
 
-PATIENCE, FALL = 30, 0.99
-"""Iterations within which the error must fall to this share of what it was."""
-HOPELESS, HARDLY, LOOK_EVERY = 5, 0.95, 5
-"""The same two, once no plan can be within tolerance; after how many iterations to look for a proof of that, which costs two or three."""
-CHUNK = 1 << 14
-FINE = 1e-5
-"""Down to this tolerance vectors are gathered, and sent, as float32: the columns' sums are then good to about 1e-7 of themselves."""
+STALLED = 30, 0.99
+"""The iteration is stalled if the best error of so many iterations is above this share of the best error before them."""
+INFEASIBLE_STALLED = 5, 0.95
+"""The same, once no plan can be within tolerance."""
+BOUND_EVERY = 5
+"""Iterations between two computations of the lower bound, which takes about as long as two or three iterations."""
 
 
 def balance(
-    affinity: Affinity,
-    config: SinkhornConfig,
-    *,
-    potential: Float64 | None = None,
-    memory: int | None = None,
-    allocate: Allocate = in_memory,
-    run: Run = in_order,
-    progress: Progress = silent,
+    affinity: Affinity, config: SinkhornConfig, *, potential: Float64 | None = None, progress: Progress = silent
 ) -> Plan:
-    """Balance exp(scores) on the affinity's support. Iterations stop at the tolerance, at the limit, when the error no longer
-    falls, or within tolerance of what any plan leaves.
+    """Return exp(scores) on the affinity's support, scaled so that rows sum to 1 and columns to about the same.
 
-    ``potential`` [I] float64 starts from an earlier plan's, NaN where an item had none. ``memory`` bounds, in bytes, what is held beside
-    vectors [I] and the graph's arrays, ``support.ENTRY`` bytes a neighbour, which lie where ``allocate`` says; the result's ``indices`` and
-    ``weights`` are the ones named ``rows-indices`` and ``rows-kernel``. ``run`` does the work on blocks. None of the three changes a bit.
+    ``potential`` [I] float64 starts from an earlier plan's potential, NaN for an item that had none. The iteration ends at the tolerance,
+    at ``max_iterations``, when the error no longer falls, or near the least error that any plan has: see ``BalanceOutcome``.
     """
-    support = build_support(affinity, memory=memory, allocate=allocate)
-    if not support.num_entries:
-        return _empty(affinity.modality, support)
-    scaling = Scaling(support, run, exact=config.tolerance < FINE)
-    here = best = scaling.start(potential)
+    graph = SparseGraph(affinity)
+    if not len(graph.indices):
+        return _empty_plan(affinity.modality, graph.num_items)
+    scaling, start = Scaling(graph), _start(graph, potential)
     if config.balance == "row":
-        scaling.column_step(here)
-        return _plan(affinity.modality, scaling, here, [], BalanceOutcome.ROW_ONLY)
-    mixing = Anderson(config.memory, support.num_items) if config.method == "anderson" else None
-    errors: list[float] = []
-    outcome, lowest, mark, marked, least = BalanceOutcome.MAX_ITERATIONS, np.inf, np.inf, 0, 0.0
-    for iteration in range(config.max_iterations + 1):
-        step, error = scaling.column_step(here)
-        errors.append(error)
-        progress(f"plan of {affinity.modality}: column error {error:.2e}", iteration, config.max_iterations)
-        if error < lowest:
-            lowest, best = error, here
-        if error < FALL * mark:
-            mark, marked = error, iteration
-        if error <= config.tolerance:
-            outcome = BalanceOutcome.CONVERGED
-            break
-        if iteration and iteration % LOOK_EVERY == 0:
-            least = max(least, scaling.least_error(best))
-        if iteration - marked >= PATIENCE or (least > config.tolerance and _as_near_as_matters(errors, least, config)):
-            outcome = BalanceOutcome.STALLED
-            break
-        if mixing is not None and error > 2 * lowest:
-            mixing.forget()
-        here = here + step if mixing is None else mixing.next(here, step)
-    if outcome is not BalanceOutcome.CONVERGED and max(least, scaling.least_error(best)) > config.tolerance:
-        outcome = BalanceOutcome.INFEASIBLE
+        return _plan(affinity.modality, scaling, start, [], BalanceOutcome.ROW_ONLY)
+    best, errors, outcome = _iterate(scaling, start, config, affinity.modality, progress)
     return _plan(affinity.modality, scaling, best, errors, outcome)
 
 
-def _as_near_as_matters(errors: list[float], least: float, config: SinkhornConfig) -> bool:
-    """Whether to leave a graph that no plan balances: its error is within tolerance of the ``least`` that any has, or hardly falls."""
-    before, lately = errors[:-HOPELESS], errors[-HOPELESS:]
-    return errors[-1] <= least + config.tolerance or (len(before) > 0 and min(lately) > HARDLY * min(before))
+def _iterate(
+    scaling: Scaling, start: Float64, config: SinkhornConfig, modality: str, progress: Progress
+) -> tuple[Float64, list[float], BalanceOutcome]:
+    """Return the best log column scaling [C], the error before each iteration, and why the iteration ended."""
+    mixing = Anderson(config.memory) if config.method == "anderson" else None
+    potential, best, best_sums, errors, least = start, start, start, list[float](), 0.0
+    outcome = BalanceOutcome.MAX_ITERATIONS
+    for iteration in range(config.max_iterations + 1):
+        column_sums = scaling.column_sums(potential)
+        errors.append(float(np.abs(column_sums - 1).mean()))
+        progress(f"matching {modality}: column error {errors[-1]:.2e}", iteration, config.max_iterations)
+        if errors[-1] == min(errors):
+            best, best_sums = potential, column_sums
+        if errors[-1] <= config.tolerance:
+            return best, errors, BalanceOutcome.CONVERGED
+        if iteration and iteration % BOUND_EVERY == 0:
+            least = max(least, least_column_error(scaling.graph, best, best_sums))
+        if _is_stalled(errors, least, config.tolerance):
+            outcome = BalanceOutcome.STALLED
+            break
+        step = -np.log(column_sums)  # the Sinkhorn-Knopp step, in logarithms
+        if mixing is None:
+            potential = potential + step
+        else:
+            if errors[-1] > 2 * min(errors):
+                mixing.restart()
+            potential = mixing.next_point(potential, step)
+    if max(least, least_column_error(scaling.graph, best, best_sums)) > config.tolerance:
+        outcome = BalanceOutcome.INFEASIBLE
+    return best, errors, outcome
 
 
-class Scaling:
-    """Sums of the scaled graph, and what follows from them for the columns; vectors are float64 [I].
+def _is_stalled(errors: list[float], least: float, tolerance: float) -> bool:
+    """Return whether more iterations are of no use; ``least`` is a lower bound on the error."""
+    if least <= tolerance:
+        return _is_flat(errors, *STALLED)
+    return errors[-1] <= least + tolerance or _is_flat(errors, *INFEASIBLE_STALLED)
 
-    ``exact`` gathers them as they are, else as float32, which is half of what a step waits for.
-    """
 
-    def __init__(self, support: Support, run: Run, *, exact: bool = False) -> None:
-        self.support, self._run, self._exact = support, run, exact
-        self.unreached = np.flatnonzero(~support.reached)
-        self.idle = np.flatnonzero(~support.asking)
-        self.num_reached, self.num_asking = support.num_items - len(self.unreached), support.num_items - len(self.idle)
-        self.share = self.num_asking / self.num_reached
-        self.scaled, self.inverse, self.ratio, self._relative = (np.empty(support.num_items) for _ in range(4))
-        self._chunks = list(row_blocks(support.num_items, CHUNK))
-        self._bounds = even_bounds(len(self._chunks), num_shards(64 * support.num_items))
-        self._reference: Float64 | None = None
-        self._last: Float64 | None = None
+def _is_flat(errors: list[float], iterations: int, share: float) -> bool:
+    earlier, recent = errors[:-iterations], errors[-iterations:]
+    return bool(earlier) and min(recent) > share * min(earlier)
 
-    def start(self, potential: Float64 | None) -> Float64:
-        """A potential to start from: 0 where the one given says nothing, and off the support."""
-        if potential is None:
-            return np.zeros(self.support.num_items)
-        check_array("potential", potential, (self.support.num_items,), np.float64)
-        start = np.where(np.isfinite(potential), potential, 0.0)
-        start[self.unreached] = 0
-        return start
 
-    def column_step(self, potential: Float64) -> tuple[Float64, float]:
-        """The Sinkhorn-Knopp step of the log column scaling (zero off the support), and the error before taking it.
-
-        ``scaled``, ``inverse`` and ``ratio`` are those of this potential until the next step.
-        """
-        self._last = potential
-        self._refer(potential)
-        self.inverse = self._run(kernel_sums, self.support.row_blocks, (self._sent(self.scaled),))
-        self.inverse[self.idle] = np.inf
-        np.divide(1.0, self.inverse, out=self.inverse)
-        sums = self._run(kernel_sums, self.support.column_blocks, (self._sent(self.inverse),))
-        sums[self.unreached] = 1
-        errors, steps = np.empty(len(self._chunks)), np.empty_like(sums)
-
-        def advance(first: int, last: int) -> None:
-            for at in range(first, last):
-                part = self._chunks[at]
-                ratio = np.multiply(sums[part], self._factor[part], out=self.ratio[part])
-                ratio *= self.scaled[part]
-                errors[at] = np.abs(ratio - 1).sum()
-                step = np.log(sums[part], out=steps[part])
-                np.subtract(self._offset[part], step, out=step)
-                step -= self._relative[part]
-
-        in_shards(advance, self._bounds)
-        return steps, float(errors.sum() / self.num_reached)
-
-    def settle(self, potential: Float64) -> None:
-        """Have ``scaled``, ``inverse`` and ``ratio`` be those of this potential."""
-        if self._last is not potential:
-            self.column_step(potential)
-
-    def weigh(self) -> Float64:
-        """Make the rows' kernel the weights of the last potential; what each row keeps of its own feature."""
-        return self._run(weigh_rows, self.support.row_blocks, (self.scaled, self.inverse))
-
-    def least_error(self, potential: Float64) -> float:
-        """A bound from below on the error of any plan on this support.
-
-        Rows that reach columns of a set S only, n of them, put n on S, whose fair share is less: the mean error is at least twice the
-        excess. Sets tried are those of the most wanted columns, by their sums and by how far scaling has pushed them down: where there is
-        no balance these are the ones that keep being pushed.
-        """
-        self.settle(potential)
-        return max(self._excess(wanted) for wanted in (self.ratio, -potential))
-
-    def _excess(self, wanted: Float64) -> float:
-        wanted = wanted.copy()
-        wanted[self.unreached] = np.inf
-        inside = np.sort(self._run(lowest_of_rows, self.support.row_blocks, (wanted,))[self.support.asking])
-        levels, held = np.unique(wanted[self.support.reached], return_counts=True)
-        columns = np.cumsum(held[::-1])[::-1]
-        rows = len(inside) - np.searchsorted(inside, levels, side="left")
-        return float(2 * np.max(rows / self.share - columns) / self.num_reached)
-
-    def _sent(self, vector: Float64) -> Float32 | Float64:
-        return vector if self._exact else vector.astype(np.float32)
-
-    def _refer(self, potential: Float64) -> None:
-        """How far the potential is from the reference, and the exponential of that; a new reference where it has moved too far."""
-        if self._reference is None or self._moved(potential) > REACH:
-            self._reference = potential
-            top = self._run(make_rows, self.support.row_blocks, (potential,))
-            scale = self._run(make_columns, self.support.column_blocks, (potential, top))
-            self._offset, self._factor = np.log(self.share) - scale, np.exp(scale) / self.share
-            self._offset[self.unreached], self._factor[self.unreached] = 0, 1
-            self._moved(potential)
-
-    def _moved(self, potential: Float64) -> float:
-        furthest, reference = np.empty(len(self._chunks)), self._reference
-
-        def move(first: int, last: int) -> None:
-            for at in range(first, last):
-                part = self._chunks[at]
-                relative = np.subtract(potential[part], reference[part], out=self._relative[part])  # type: ignore[index]
-                furthest[at] = np.abs(relative).max()
-                np.exp(np.minimum(relative, REACH), out=self.scaled[part])
-
-        in_shards(move, self._bounds)
-        return float(furthest.max())
+def _start(graph: SparseGraph, potential: Float64 | None) -> Float64:
+    """Return the potential [C] to start from, 0 where none is known."""
+    if potential is None:
+        return np.zeros(graph.shape[1])
+    check_array("potential", potential, (graph.num_items,), np.float64)
+    return np.nan_to_num(potential[graph.columns], nan=0.0, posinf=0.0, neginf=0.0)
 
 
 def _plan(modality: str, scaling: Scaling, potential: Float64, errors: list[float], outcome: BalanceOutcome) -> Plan:
-    scaling.settle(potential)
-    own, reached, rows = scaling.weigh(), scaling.support.reached, scaling.support.rows
-    own = own[~np.isnan(own)]
-    sums = np.where(reached, scaling.ratio, 0)
+    graph, column_sums = scaling.graph, scaling.column_sums(potential)
+    weights, counts = scaling.weights(), np.zeros(graph.num_items, np.int64)
+    counts[graph.rows] = np.diff(graph.indptr)
+    indices = graph.columns.astype(np.int32)[graph.indices]
+    own = weights[indices == np.repeat(np.arange(graph.num_items, dtype=np.int32), counts)]
+    item_potential, item_sums = np.zeros(graph.num_items), np.zeros(graph.num_items, np.float32)
+    item_potential[graph.columns] = potential - potential.mean()
+    item_sums[graph.columns] = column_sums
     return Plan(
         modality=modality,
-        indptr=rows.indptr,
-        indices=rows.indices,
-        weights=rows.kernel,
-        potential=np.where(reached, potential - potential[reached].mean(), 0),
+        indptr=np.concatenate([[0], np.cumsum(counts)]),
+        indices=indices,
+        weights=weights,
+        potential=item_potential,
         marginal_errors=np.asarray(errors, dtype=np.float64),
         iterations=max(0, len(errors) - 1),
-        column_sums=sums.astype(np.float32),
-        column_error=float(np.abs(sums[reached] - 1).mean()),
-        diagonal_mass=float(own.mean()) if len(own) else 0.0,
+        column_sums=item_sums,
+        column_error=float(np.abs(column_sums - 1).mean()),
+        diagonal_mass=float(own.mean(dtype=np.float64)) if len(own) else 0.0,
         outcome=outcome,
     )
 
 
-def _empty(modality: str, support: Support) -> Plan:
-    nothing = np.zeros(support.num_items)
+def _empty_plan(modality: str, num_items: int) -> Plan:
     return Plan(
         modality=modality,
-        indptr=support.rows.indptr,
-        indices=support.rows.indices,
-        weights=support.rows.kernel,
-        potential=nothing,
+        indptr=np.zeros(num_items + 1, np.int64),
+        indices=np.empty(0, np.int32),
+        weights=np.empty(0, np.float32),
+        potential=np.zeros(num_items),
         marginal_errors=np.empty(0),
         iterations=0,
-        column_sums=nothing.astype(np.float32),
+        column_sums=np.zeros(num_items, np.float32),
         column_error=0.0,
         diagonal_mass=0.0,
         outcome=BalanceOutcome.EMPTY,

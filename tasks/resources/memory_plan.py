@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from rectifier_core.affinity.affinity import SPARE
 from rectifier_core.config import PipelineConfig
 from rectifier_core.projection.cross_modal import witness_pairs
-from rectifier_core.sinkhorn.sparse_graph import ENTRY
 from tasks.errors import InputError
 from tasks.resources.config import MAPPED_SHARE, ResourcesConfig
 from tasks.store.peak_memory import resident_bytes
@@ -151,9 +150,10 @@ def _affinity(sizes: Sizes, config: PipelineConfig, width: int) -> Need:
 
 
 def _plan(sizes: Sizes, config: PipelineConfig, width: int) -> Need:
-    # Scalings, sums and pointers, and what Anderson mixing keeps; the graph itself is in memory or in maps, as there is room.
-    held = sizes.items * (20 * DOUBLE + 2 * REAL * config.sinkhorn.memory)
-    return Need(held=held, mapped=ENTRY * sizes.items * config.affinity.num_neighbours)
+    # The graph and its plan; vectors, and what Anderson mixing keeps.
+    entries = sizes.items * config.affinity.num_neighbours
+    held = 40 * entries + sizes.items * (12 * DOUBLE + 2 * DOUBLE * config.sinkhorn.memory)
+    return Need(held=held, mapped=2 * REAL * entries)
 
 
 def _trust(sizes: Sizes, config: PipelineConfig) -> Need:
