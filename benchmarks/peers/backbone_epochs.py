@@ -162,7 +162,7 @@ def main() -> None:
             np.save(folder / "x" / f"{modality}.npy", feature)
         for model in SETTINGS:
             theirs, costs = peer(model, data, folder), ([], [])
-            ours = build(model, data, seed=0, config=BACKBONES[model].config(**OURS.get(model, {})))
+            ours = build(model, data, seed=0, config=BACKBONES[model].config_type(**OURS.get(model, {})))
             ours.begin_epoch(generator(0, "epoch"))
             theirs.pre_epoch_processing()
             optimisers = (

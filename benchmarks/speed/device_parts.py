@@ -263,7 +263,7 @@ def backbones(bench: Bench) -> None:
 
 def backbone(bench: Bench, name: str, data: TrainingSet, validation: Interactions) -> None:
     """Two epochs of one recommender both ways."""
-    schedule = TrainingConfig(learning_rate=BACKBONES[name].training.learning_rate, batch_size=1024, epochs=2)
+    schedule = TrainingConfig(learning_rate=BACKBONES[name].training_config.learning_rate, batch_size=1024, epochs=2)
 
     def trained(device: str) -> tuple[History, float, str]:
         model = build(name, data, seed=0).to(device)

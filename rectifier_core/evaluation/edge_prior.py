@@ -28,7 +28,7 @@ from rectifier_core.base.seeding import derive_seed, generator
 from rectifier_core.evaluation.backbones.lightgcn import LightGCN
 from rectifier_core.evaluation.backbones.protocol import TrainingSet
 from rectifier_core.evaluation.config import PriorConfig
-from rectifier_core.evaluation.splits import subset
+from rectifier_core.evaluation.splits import pair_keys, subset
 from rectifier_core.evaluation.training import fit
 
 
@@ -105,7 +105,7 @@ def fold_numbers(pairs: Interactions, folds: int, rng: np.random.Generator) -> I
 
 def pair_numbers(pairs: Interactions) -> Int64:
     """Different pairs numbered from 0: [E]."""
-    numbers: Int64 = np.unique(pairs.users.astype(np.int64) * pairs.num_items + pairs.items, return_inverse=True)[1]
+    numbers: Int64 = np.unique(pair_keys(pairs), return_inverse=True)[1]
     return numbers
 
 

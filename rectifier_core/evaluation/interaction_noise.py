@@ -17,6 +17,7 @@ from rectifier_core.base.arrays import Bool, Float64, Int64
 from rectifier_core.base.records import Interactions
 from rectifier_core.base.seeding import generator
 from rectifier_core.evaluation.config import ClickKind
+from rectifier_core.evaluation.splits import pair_keys
 
 CLICK_KINDS: tuple[ClickKind, ...] = get_args(ClickKind)
 MAX_ROUNDS = 1000
@@ -55,7 +56,7 @@ def inject_clicks(training: Interactions, kind: ClickKind, share: float, *, seed
 
 def _fresh_keys(training: Interactions, kind: ClickKind, share: float, rng: np.random.Generator) -> Int64:
     """The injected pairs as ``user * num_items + item``, in the order they were drawn."""
-    taken = np.unique(training.users.astype(np.int64) * training.num_items + training.items)
+    taken = np.unique(pair_keys(training))
     count = round(share * len(taken))
     users, counts = np.unique(training.users), np.bincount(training.items, minlength=training.num_items)
     free = len(users) * np.count_nonzero(counts) - len(taken)

@@ -143,7 +143,7 @@ def evaluate_shadow(
 
 def shadow_training(backbone: str, pairs: int) -> TrainingConfig:
     """The training that the shadow runs on so many pairs: equally long for all, the learning rate falling a hundredfold on the way."""
-    own = BACKBONES[backbone].training
+    own = BACKBONES[backbone].training_config
     epochs = max(FEWEST_EPOCHS, math.ceil(FEWEST_STEPS / math.ceil(max(1, pairs) / own.batch_size)))
     every = max(1, epochs // FEWEST_EPOCHS)
     return replace(

@@ -52,6 +52,12 @@ def subset(pairs: Interactions, chosen: Bool) -> Interactions:
     )
 
 
+def pair_keys(pairs: Interactions) -> Int64:
+    """One number a pair, equal for repeats of a pair: [E]."""
+    keys: Int64 = pairs.users.astype(np.int64) * pairs.num_items + pairs.items
+    return keys
+
+
 def split_users(interactions: Interactions, *, seed: int, validation: float = 0.1, test: float = 0.1) -> Split:
     """Hold out pairs of every user at random: floor((validation + test) n) of a user's n pairs, the smaller half for validation.
 

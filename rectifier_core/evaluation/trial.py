@@ -55,7 +55,12 @@ def run_trial(
     """
     recommender = build(backbone, data, seed=seed, config=model)
     history = fit(
-        recommender, data, split.validation, training or BACKBONES[backbone].training, seed=seed, progress=progress
+        recommender,
+        data,
+        split.validation,
+        training or BACKBONES[backbone].training_config,
+        seed=seed,
+        progress=progress,
     )
     users = np.intersect1d(split.test.users, data.known.users).astype(np.int32)
     if not len(users):

@@ -127,11 +127,11 @@ def plan_grid(
         variants={name: _variant(name, table, pipeline) for name, table in config.variant_tables.items()},
         editing={name: _editing(name, table) for name, table in config.editing_tables.items()},
         models={
-            x: configured(BACKBONES[x].config(), config.models.get(x, {}), f"evaluation.models.{x}")
+            x: configured(BACKBONES[x].config_type(), config.models.get(x, {}), f"evaluation.models.{x}")
             for x in config.backbones
         },
         training={
-            x: configured(BACKBONES[x].training, config.training.get(x, {}), f"evaluation.training.{x}")
+            x: configured(BACKBONES[x].training_config, config.training.get(x, {}), f"evaluation.training.{x}")
             for x in config.backbones
         },
     )

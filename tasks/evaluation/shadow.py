@@ -44,10 +44,10 @@ def shadow_config(config: EvaluationConfig) -> ShadowConfig | None:
     training = config.training.get(name)
     return ShadowConfig(
         backbone=name,
-        model=configured(BACKBONES[name].config(), config.models.get(name, {}), f"evaluation.models.{name}"),
+        model=configured(BACKBONES[name].config_type(), config.models.get(name, {}), f"evaluation.models.{name}"),
         training=None
         if not training
-        else configured(BACKBONES[name].training, training, f"evaluation.training.{name}"),
+        else configured(BACKBONES[name].training_config, training, f"evaluation.training.{name}"),
         seeds=config.shadow_seeds,
         tolerance=config.shadow_tolerance,
         max_interactions=config.shadow_max_interactions,

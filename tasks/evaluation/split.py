@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from rectifier_core.base.arrays import Bool, Int64
 from rectifier_core.base.records import Interactions
-from rectifier_core.evaluation.splits import Split, split_time, split_users
+from rectifier_core.evaluation.splits import Split, pair_keys, split_time, split_users
 from tasks.errors import InputError
 from tasks.evaluation.config import EvaluationConfig
 from tasks.source.config import SourceConfig
@@ -36,7 +36,7 @@ def split_by_column(source: Ref, config: SourceConfig, as_of: date, column: str)
     order = np.lexsort((parts, keys))
     first = np.flatnonzero(np.concatenate([[True], keys[order][1:] != keys[order][:-1]]))
     found = order[first]
-    if not np.array_equal(keys[found], _keys(pairs)):
+    if not np.array_equal(keys[found], pair_keys(pairs)):
         raise InputError(f"{config.interactions}: changed since it was read; run again when nothing writes to it")
     part = parts[found]
     for name, code in (("train", 0), ("valid", 1), ("test", 2)):
@@ -97,13 +97,13 @@ def label_pairs(
     else:
         split = _divided(source, config, rule, seed)
     pairs = load_interactions(source)
-    keys, labels = _keys(pairs), np.full(len(pairs.users), -1, np.int8)
+    keys, labels = pair_keys(pairs), np.full(len(pairs.users), -1, np.int8)
     for code, part in enumerate((split.training, split.validation, split.test)):
         if not len(part.users):
             raise InputError(
                 f"--split {rule}: leaves no pair for {('training', 'validation', 'test')[code]}; the log is too small"
             )
-        labels[np.searchsorted(keys, _keys(part))] = code
+        labels[np.searchsorted(keys, pair_keys(part))] = code
     return labels
 
 
@@ -118,8 +118,3 @@ def _divided(source: Ref, config: EvaluationConfig, rule: SplitRule, seed: int) 
         return split_time(replace(pairs, times=np.ascontiguousarray(source.array("times"))), **shares)
     except ValueError as error:
         raise InputError(f"--split time: {error}") from error
-
-
-def _keys(pairs: Interactions) -> Int64:
-    """One number a pair; a source's own pairs are sorted by it."""
-    return pairs.users.astype(np.int64) * pairs.num_items + pairs.items

@@ -1,4 +1,4 @@
-"""What a batch needs and no more: its distinct rows, and sparse products at those rows alone."""
+"""The distinct rows of a batch, so that losses are computed at those rows alone."""
 
 from __future__ import annotations
 
@@ -7,14 +7,13 @@ from typing import NamedTuple
 import torch
 
 from rectifier_core.evaluation.backbones.protocol import Batch, softplus_ranking
-from rectifier_core.evaluation.backbones.sparse_product import SparseOperator
 
 
 class BatchRows(NamedTuple):
-    """The distinct rows of a batch of B triples, users first, then items, and where each triple finds its own.
+    """The distinct rows of a batch of B triples: users first, then items.
 
-    ``users`` [P] and ``items`` [Q] are sorted; ``user_at``, ``positive_at``, ``negative_at`` [B] count through both together (an item's
-    place is P plus its rank); ``user_counts`` [P], ``positive_counts`` and ``negative_counts`` [Q] float32 say how often a row occurs.
+    ``users`` [P] and ``items`` [Q] are sorted. ``user_at``, ``positive_at`` and ``negative_at`` [B] are each triple's rows in both together.
+    ``user_counts`` [P], ``positive_counts`` and ``negative_counts`` [Q] float32 are how often a row occurs.
     """
 
     users: torch.Tensor
@@ -57,26 +56,3 @@ class BatchRows(NamedTuple):
             counts = torch.cat([self.user_counts, self.positive_counts + self.negative_counts])
             loss = loss + weight_decay * 0.5 * (counts @ final.square().sum(dim=1)) / len(self.user_at)
         return loss
-
-
-def product_at(operator: SparseOperator, rows: torch.Tensor | None, dense: torch.Tensor) -> torch.Tensor:
-    """``(matrix @ dense)[rows]`` with the gradient to ``dense``; all rows where ``rows`` is None."""
-    if rows is None:
-        return operator(dense)
-    if dense.device.type != "cpu":
-        return operator(dense).index_select(0, rows)
-    return SparseOperator(operator.matrix[rows.numpy()])(dense)
-
-
-def layer_mean_at(
-    operator: SparseOperator, ego: torch.Tensor, num_layers: int, rows: torch.Tensor | None
-) -> torch.Tensor:
-    """Rows of LightGCN's readout, the mean of ``ego``, ``A ego``, ..., ``A^L ego``: [N, R] -> [len(rows), R].
-
-    By Horner's rule, E + A (E + A (E + ...)): only the last product, which the loss sees, can be cut down to ``rows``.
-    """
-    partial = ego
-    for _ in range(num_layers - 1):
-        partial = ego + operator(partial)
-    own = ego if rows is None else ego.index_select(0, rows)
-    return (own + product_at(operator, rows, partial)) / (num_layers + 1) if num_layers else own

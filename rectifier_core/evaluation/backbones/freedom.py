@@ -3,8 +3,7 @@
 Source: Zhou and Shen, "A Tale of Two Graphs", ACM MM 2023, equations 1-11. Checked against enoche/MMRec at commit e775373
 (``src/models/freedom.py``): loss, gradients and representations of one batch on fixed weights and a fixed pruned graph agree to 1e-5.
 
-Features speak twice: through whom the frozen graph makes neighbours (the order of cosines alone), and, where ``feature_loss`` is
-set, through a BPR term per modality.
+Features have two effects: they decide the neighbours in the frozen graph, and with ``feature_loss`` they add a BPR term per modality.
 
 Differs from the paper, as MMRec does: the item graph is normalised with the out-degree at both ends, so all edges of a modality weigh 1/k.
 
@@ -14,7 +13,7 @@ Differs from MMRec:
 - The maps have no bias: it cancels in BPR, which is the only place they are used.
 - An item without a feature is filled with the mean for the BPR term and has itself alone in that modality's graph.
 - The frozen graph is built from the features at hand every time, never read from a file named after k.
-- A graph edge is kept with the same odds (a race of exponential clocks, the smallest win), from the generator of the epoch.
+- A graph edge is kept with the same odds, drawn from the generator of the epoch.
 """
 
 from __future__ import annotations
@@ -33,6 +32,7 @@ from rectifier_core.evaluation.backbones.protocol import Backbone, Batch, Traini
 from rectifier_core.evaluation.backbones.sparse_product import SparseOperator
 from rectifier_core.evaluation.backbones.vbpr import mapped_rows
 from rectifier_core.evaluation.config import FREEDOMConfig, TrainingConfig
+from rectifier_core.evaluation.splits import pair_keys, subset
 
 TRAINING = TrainingConfig(learning_rate=5e-3, batch_size=4096, epochs=200, patience=4, evaluate_every=3)
 """Chosen on the validation pairs of a sparse log of 6,000 users and 66,000 pairs, for speed among what ranks alike."""
@@ -42,6 +42,8 @@ class FREEDOM(Backbone):
     """Users are LightGCN's; items are LightGCN's plus their embedding averaged over the item graph."""
 
     name: ClassVar[str] = "freedom"
+    config_type: ClassVar[type] = FREEDOMConfig
+    training_config: ClassVar[TrainingConfig] = TRAINING
 
     def __init__(self, data: TrainingSet, config: FREEDOMConfig, *, seed: int) -> None:
         super().__init__(seed)
@@ -112,25 +114,13 @@ def modality_shares(names: list[str], weights: Mapping[str, float] | None) -> di
 
 
 def distinct_edges(graph: Interactions) -> Interactions:
-    """The pairs of a graph, each once, by user and item."""
-    keys = np.unique(graph.users.astype(np.int64) * graph.num_items + graph.items)
-    return _edges_of(graph, keys // graph.num_items, keys % graph.num_items)
+    """The pairs of a graph, each once."""
+    first = np.unique(pair_keys(graph), return_index=True)[1]
+    return subset(graph, np.isin(np.arange(len(graph.users)), first))
 
 
 def degree_sensitive_sample(edges: Interactions, share: float, rng: np.random.Generator) -> Interactions:
     """``floor(share * E)`` of the E distinct ``edges`` without replacement, with odds 1 / sqrt(degree of user * degree of item)."""
     weights = 1 / np.sqrt(np.bincount(edges.users)[edges.users] * np.bincount(edges.items)[edges.items])
-    finish = rng.standard_exponential(len(weights)) / weights
-    # The k clocks that ring first are a draw of k without replacement, one after the other with odds proportional to the rates.
-    kept = np.sort(np.argpartition(finish, int(share * len(finish)))[: int(share * len(finish))])
-    return _edges_of(edges, edges.users[kept], edges.items[kept])
-
-
-def _edges_of(whole: Interactions, users: np.ndarray, items: np.ndarray) -> Interactions:
-    return Interactions(
-        users=users.astype(np.int32),
-        items=items.astype(np.int32),
-        times=None,
-        num_users=whole.num_users,
-        num_items=whole.num_items,
-    )
+    kept = rng.choice(len(weights), int(share * len(weights)), replace=False, p=weights / weights.sum())
+    return subset(edges, np.isin(np.arange(len(weights)), kept))

@@ -35,10 +35,10 @@ from torch.nn.functional import embedding_bag, normalize
 from rectifier_core.anchors.propagation import normalised_bipartite, symmetric_adjacency
 from rectifier_core.base.arrays import Bool
 from rectifier_core.base.records import Interactions
-from rectifier_core.evaluation.backbones.batch_rows import BatchRows, layer_mean_at, product_at
+from rectifier_core.evaluation.backbones.batch_rows import BatchRows
 from rectifier_core.evaluation.backbones.item_graph import nearest_items
 from rectifier_core.evaluation.backbones.protocol import Backbone, Batch, TrainingSet
-from rectifier_core.evaluation.backbones.sparse_product import SparseOperator
+from rectifier_core.evaluation.backbones.sparse_product import SparseOperator, layer_mean
 from rectifier_core.evaluation.config import LATTICEConfig, TrainingConfig
 
 TRAINING = TrainingConfig(learning_rate=3e-3, decay=0.96, epochs=200, patience=5, evaluate_every=2)
@@ -87,6 +87,8 @@ class LATTICE(Backbone):
     """LATTICE (module docstring). ``modalities`` are in sorted order."""
 
     name: ClassVar[str] = "lattice"
+    config_type: ClassVar[type] = LATTICEConfig
+    training_config: ClassVar[TrainingConfig] = TRAINING
 
     def __init__(self, data: TrainingSet, config: LATTICEConfig, *, seed: int) -> None:
         super().__init__(seed)
@@ -117,7 +119,7 @@ class LATTICE(Backbone):
         rows = BatchRows.of(batch)
         stacked = rows.stacked(self.num_users)
         ego = torch.cat([self.user_embedding, self.item_embedding])
-        readout = layer_mean_at(self._propagation, ego, self.config.num_layers, stacked)
+        readout = layer_mean(self._propagation, ego, self.config.num_layers, stacked)
         if not self.modalities:
             return rows.ranking_loss(readout, self.config.weight_decay)
         if self._fixed is None:
@@ -132,7 +134,7 @@ class LATTICE(Backbone):
     def represent(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Users [U, A] and items [I, A], over an item graph built from the weights as they are."""
         ego = torch.cat([self.user_embedding, self.item_embedding])
-        readout = layer_mean_at(self._propagation, ego, self.config.num_layers, None)
+        readout = layer_mean(self._propagation, ego, self.config.num_layers)
         users, items = readout[: self.num_users], readout[self.num_users :]
         if not self.modalities:
             return users, items
@@ -168,4 +170,4 @@ class LATTICE(Backbone):
         latent: torch.Tensor = self.item_embedding
         for _ in range(self.config.num_item_layers - 1):
             latent = operator(latent)
-        return product_at(operator, rows, latent)
+        return operator.at(rows, latent)

@@ -21,7 +21,7 @@ import torch
 from rectifier_core.anchors.propagation import normalised_bipartite, symmetric_adjacency
 from rectifier_core.base.records import Interactions
 from rectifier_core.evaluation.backbones.protocol import Backbone, Batch, TrainingSet, softplus_ranking
-from rectifier_core.evaluation.backbones.sparse_product import SparseOperator, mean_of_layers
+from rectifier_core.evaluation.backbones.sparse_product import SparseOperator, layer_mean
 from rectifier_core.evaluation.config import LightGCNConfig, TrainingConfig
 
 TRAINING = TrainingConfig(learning_rate=5e-3, batch_size=4096, epochs=200, patience=4, evaluate_every=3)
@@ -32,6 +32,8 @@ class LightGCN(Backbone):
     """Users and items are their mean over layers 0..L of the propagation over ``data.graph``."""
 
     name: ClassVar[str] = "lightgcn"
+    config_type: ClassVar[type] = LightGCNConfig
+    training_config: ClassVar[TrainingConfig] = TRAINING
 
     def __init__(self, data: TrainingSet, config: LightGCNConfig, *, seed: int) -> None:
         super().__init__(seed)
@@ -73,7 +75,7 @@ def propagate(
     adjacency: SparseOperator, users: torch.Tensor, items: torch.Tensor, num_layers: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """LightGCN's layer mean of users [U, A] and items [I, A] over an operator on users, then items."""
-    final = mean_of_layers(adjacency, torch.cat([users, items]), num_layers)
+    final = layer_mean(adjacency, torch.cat([users, items]), num_layers)
     return final[: len(users)], final[len(users) :]
 
 

@@ -34,6 +34,8 @@ class MGCN(SideViewBackbone):
     """MGCN (module docstring)."""
 
     name: ClassVar[str] = "mgcn"
+    config_type: ClassVar[type] = MGCNConfig
+    training_config: ClassVar[TrainingConfig] = TRAINING
 
     def __init__(self, data: TrainingSet, config: MGCNConfig, *, seed: int) -> None:
         super().__init__(data, config, seed=seed)

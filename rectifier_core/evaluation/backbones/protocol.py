@@ -1,10 +1,11 @@
-"""What every recommender is: the pairs and features it learns from, the loss of a batch, and the two representations it scores with."""
+"""The interface of a recommender: its training data, the loss of a batch, and the representations that it scores with."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import torch
@@ -12,16 +13,16 @@ import torch
 from rectifier_core.base.arrays import Bool, Features, Float32, check_array
 from rectifier_core.base.records import Interactions
 from rectifier_core.base.seeding import derive_seed
+from rectifier_core.evaluation.config import TrainingConfig
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainingSet:
-    """What a recommender learns from.
+    """The data that a recommender learns from.
 
-    ``positives`` are the pairs whose ranking is learned and ``graph`` those that are propagated over: the logged pairs, unless they
-    were edited. ``known`` are the logged pairs themselves: they are never drawn as negatives and are masked when items are ranked, so
-    that editing can never change what is a candidate. ``features[m]`` [I, D_m] may name any modalities, also none; rows where
-    ``present[m]`` is False hold nothing.
+    The model learns to rank ``positives`` and propagates over ``graph``. Both are the logged pairs unless they were edited. ``known`` are
+    the logged pairs: never drawn as negatives, and masked when items are ranked, so editing does not change the candidates.
+    ``features[m]`` [I, D_m] may have any modalities or none; rows where ``present[m]`` is False are ignored.
     """
 
     positives: Interactions
@@ -65,14 +66,17 @@ class Batch(NamedTuple):
     negatives: torch.Tensor
 
 
-class Backbone(torch.nn.Module):
+class Backbone(torch.nn.Module, ABC):
     """A recommender that scores by an inner product: score(u, i) = <user u, item i>.
 
-    A subclass is built as ``Model(data: TrainingSet, config: ModelConfig, seed=...)``, draws everything random from ``self.generator``
-    (CPU) and from the generators it is handed, and keeps no state outside its parameters that ``state_dict`` would not restore.
+    A subclass is built as ``Model(data: TrainingSet, config: ModelConfig, seed=...)``. It draws everything random from ``self.generator``
+    (CPU) and from the generators it is given. ``state_dict`` restores its whole state. ``config_type`` is the class of its hyperparameters
+    and ``training_config`` its default training.
     """
 
     name: ClassVar[str]
+    config_type: ClassVar[Any]
+    training_config: ClassVar[TrainingConfig]
 
     def __init__(self, seed: int) -> None:
         super().__init__()
@@ -81,13 +85,13 @@ class Backbone(torch.nn.Module):
     def begin_epoch(self, rng: np.random.Generator) -> None:
         """Called before the first batch of every epoch: draw a subgraph, rebuild a learned graph. The default does nothing."""
 
+    @abstractmethod
     def loss(self, batch: Batch) -> torch.Tensor:
         """The scalar loss of a batch."""
-        raise NotImplementedError
 
+    @abstractmethod
     def represent(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Users [U, R] and items [I, R] as they are scored, on the graph that evaluation uses, without dropout."""
-        raise NotImplementedError
 
     def embedding(self, rows: int, width: int) -> torch.nn.Parameter:
         """A free embedding [rows, width], Xavier-uniform."""

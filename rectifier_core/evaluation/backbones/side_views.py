@@ -1,24 +1,25 @@
-"""What MGCN and SMORE share: free embeddings gated by content, carried over item graphs, fused beside LightGCN, and a contrastive loss.
+"""The common part of MGCN and SMORE: gated embeddings propagated over item graphs, fused beside LightGCN, and a contrastive loss.
 
-For every view x (one a modality; SMORE adds one more) an item's free embedding is multiplied by a gate that reads its content and
-propagated over the view's item graph, Z_x[items] = S_x^n e_x; a user's side is the normalised mean of what the user took,
-Z_x[users] = R~ Z_x[items]. The views are fused row by row into ``side``; a row is scored as content + side, with content = LightGCN's
-readout of the free embeddings. Loss: BPR + weight_decay * half-L2 of the scored rows + contrast_weight * (InfoNCE(side, content) over the
-batch's positives + the same over its users).
+There is one view x a modality; SMORE adds one more. A gate that reads an item's content multiplies its free embedding. The result is
+propagated over the view's item graph: Z_x[items] = S_x^n e_x. For users, Z_x[users] = R~ Z_x[items]. The views are fused row by row into
+``side``. A row is scored as content + side, where content is LightGCN's readout of the free embeddings. Loss: BPR + weight_decay * half-L2
+of the scored rows + contrast_weight * (InfoNCE(side, content) over the batch's positives + the same over its users).
 
-Because the fusion is row by row, it is worked out at the distinct rows of a batch alone.
+The fusion works row by row, so it is computed at the distinct rows of a batch alone.
 """
 
 from __future__ import annotations
 
+from abc import abstractmethod
+
 import torch
+from torch.nn.functional import normalize
 
 from rectifier_core.anchors.propagation import normalised_bipartite, symmetric_adjacency
-from rectifier_core.evaluation.backbones.batch_rows import BatchRows, layer_mean_at, product_at
-from rectifier_core.evaluation.backbones.contrast import info_nce
+from rectifier_core.evaluation.backbones.batch_rows import BatchRows
 from rectifier_core.evaluation.backbones.item_graph import as_matrix, nearest_items, normalised_by_rows
 from rectifier_core.evaluation.backbones.protocol import Backbone, Batch, TrainingSet
-from rectifier_core.evaluation.backbones.sparse_product import SparseOperator
+from rectifier_core.evaluation.backbones.sparse_product import SparseOperator, layer_mean
 from rectifier_core.evaluation.config import SideViewConfig
 
 
@@ -45,22 +46,22 @@ class SideViewBackbone(Backbone):
             for m in self.modalities
         ]
 
+    @abstractmethod
     def item_views(self) -> list[torch.Tensor]:
         """The item side of every view, propagated: each [I, A]."""
-        raise NotImplementedError
 
+    @abstractmethod
     def fuse(self, content: torch.Tensor, views: torch.Tensor, *, training: bool) -> torch.Tensor:
         """Side [N, A] of rows whose content is [N, A] and whose views are [N, X, A]; dropout only where ``training``."""
-        raise NotImplementedError
 
     def propagated(self, operator: SparseOperator, items: torch.Tensor) -> torch.Tensor:
-        """``items`` [I, A] carried over an item graph, ``num_item_layers`` times."""
+        """``items`` [I, A] propagated over an item graph ``num_item_layers`` times."""
         for _ in range(self.config.num_item_layers):
             items = operator(items)
         return items
 
     def mapped(self) -> list[torch.Tensor]:
-        """The content of every modality, carried to [I, A]."""
+        """The content of every modality, mapped to [I, A]."""
         return [to_size(feature) for to_size, feature in zip(self.maps, self.features, strict=True)]
 
     def loss(self, batch: Batch) -> torch.Tensor:
@@ -90,10 +91,22 @@ class SideViewBackbone(Backbone):
     def _content_and_side(self, rows: BatchRows | None, *, training: bool) -> tuple[torch.Tensor, torch.Tensor | None]:
         ego = torch.cat([self.user_embedding, self.item_embedding])
         stacked = None if rows is None else rows.stacked(self.num_users)
-        content = layer_mean_at(self._adjacency, ego, self.config.num_layers, stacked)
+        content = layer_mean(self._adjacency, ego, self.config.num_layers, stacked)
         if not self.modalities:
             return content, None
         items = torch.cat(self.item_views(), dim=1)
-        users = product_at(self._users_from_items, None if rows is None else rows.users, items)
+        users = self._users_from_items.at(None if rows is None else rows.users, items)
         views = torch.cat([users, items if rows is None else items.index_select(0, rows.items)])
         return content, self.fuse(content, views.view(len(views), -1, self.config.embedding_size), training=training)
+
+
+def info_nce(first: torch.Tensor, second: torch.Tensor, counts: torch.Tensor, temperature: float) -> torch.Tensor:
+    """Mean of -log(exp(cos(a_r, b_r) / t) / sum_s exp(cos(a_r, b_s) / t)) over a batch whose row r occurs ``counts[r]`` times.
+
+    ``first`` and ``second`` [P, R] are the two views of the distinct rows, ``counts`` [P] float. Repeated rows are scored once and counted
+    as often as they occur, which gives the same sum. Source: van den Oord et al., arXiv 1807.03748, equation 4.
+    """
+    first, second = normalize(first), normalize(second)
+    agreement = (first * second).sum(dim=1) / temperature
+    totals = (first @ second.T / temperature + counts.log()).logsumexp(dim=1)
+    return ((totals - agreement) * counts).sum() / counts.sum()

@@ -22,6 +22,7 @@ Differs from the paper:
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import reduce
 from typing import ClassVar
 
 import numpy as np
@@ -37,24 +38,22 @@ TRAINING = TrainingConfig(learning_rate=3e-3, decay=0.96, epochs=200, patience=5
 
 
 def largest_of(graphs: Sequence[sp.csr_array]) -> sp.csr_array:
-    """The entrywise maximum over the union of the stored entries, an entry that a graph lacks being minus infinity: CSR float32."""
-    parts = [sp.coo_array(graph) for graph in graphs]
-    rows, columns, weights = (
-        np.concatenate([getattr(part, name) for part in parts]) for name in ("row", "col", "data")
-    )
-    order = np.lexsort((columns, rows))
-    rows, columns, weights = rows[order], columns[order], weights[order]
-    first = np.flatnonzero(np.concatenate([[True], (np.diff(rows) != 0) | (np.diff(columns) != 0)])[: len(rows)])
-    largest = np.maximum.reduceat(weights, first) if len(first) else weights
-    return sp.csr_array(
-        sp.coo_array((largest.astype(np.float32), (rows[first], columns[first])), shape=graphs[0].shape)
-    )
+    """The entrywise maximum over the stored entries of any graph, where an entry that a graph lacks does not count: CSR float32."""
+    # SciPy's maximum takes a missing entry as zero, so weights are raised above zero in between; float64 keeps them exact.
+    lift = 1 + max(float(np.abs(graph.data).max(initial=0)) for graph in graphs)
+    lifted = [
+        sp.csr_array((graph.data + np.float64(lift), graph.indices, graph.indptr), graph.shape) for graph in graphs
+    ]
+    largest = reduce(lambda first, second: first.maximum(second), lifted)
+    return sp.csr_array(((largest.data - lift).astype(np.float32), largest.indices, largest.indptr), largest.shape)
 
 
 class SMORE(SideViewBackbone):
     """SMORE (module docstring). The filters are stored as pairs (real, imaginary), modalities first, the fusion last."""
 
     name: ClassVar[str] = "smore"
+    config_type: ClassVar[type] = SMOREConfig
+    training_config: ClassVar[TrainingConfig] = TRAINING
 
     def __init__(self, data: TrainingSet, config: SMOREConfig, *, seed: int) -> None:
         super().__init__(data, config, seed=seed)

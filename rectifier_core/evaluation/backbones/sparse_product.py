@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import scipy.sparse as sp
 import torch
 
 from rectifier_core.anchors.row_products import multiply, product_matrix
-from rectifier_core.base.arrays import Float32
 from rectifier_core.base.devices import sparse_to_device
 
 
@@ -32,11 +32,19 @@ class SparseOperator:
         product: torch.Tensor = _Product.apply(rows, self)  # type: ignore[no-untyped-call]
         return product
 
+    def at(self, rows: torch.Tensor | None, dense: torch.Tensor) -> torch.Tensor:
+        """``(matrix @ dense)[rows]`` with the gradient to ``dense``; all rows where ``rows`` is None."""
+        if rows is None:
+            return self(dense)
+        if dense.device.type != "cpu":
+            return self(dense).index_select(0, rows)
+        return SparseOperator(self.matrix[rows.numpy()])(dense)
+
     def multiply(self, rows: torch.Tensor, *, transposed: bool) -> torch.Tensor:
         """The product, or the transposed one, without a gradient."""
         matrix = self.transposed if transposed else self.matrix
         if rows.device.type == "cpu":
-            return torch.from_numpy(multiply(matrix, _plain(rows)))
+            return torch.from_numpy(multiply(matrix, np.ascontiguousarray(rows.detach().numpy())))
         key = (str(rows.device), transposed)
         if key not in self._on_device:
             self._on_device[key] = sparse_to_device(matrix, key[0])
@@ -54,38 +62,15 @@ class _Product(torch.autograd.Function):
         return ctx.operator.multiply(gradients[0], transposed=True), None
 
 
-class _LayerMean(torch.autograd.Function):
-    """The mean of a square operator's powers on the CPU, by Horner's rule: nothing but the products touches the rows."""
+def layer_mean(
+    operator: SparseOperator, ego: torch.Tensor, num_layers: int, rows: torch.Tensor | None = None
+) -> torch.Tensor:
+    """LightGCN's readout, the mean of ``ego``, ``A ego``, ..., ``A^L ego``: [N, A] -> [len(rows), A] (He et al. 2020, equation 8).
 
-    @staticmethod
-    def forward(ctx: Any, ego: torch.Tensor, operator: SparseOperator, num_layers: int) -> torch.Tensor:
-        ctx.operator, ctx.num_layers = operator, num_layers
-        return _horner(operator.matrix, ego, num_layers)
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor, None, None]:
-        return _horner(ctx.operator.transposed, gradients[0], ctx.num_layers), None, None
-
-
-def _horner(matrix: sp.csr_array, rows: torch.Tensor, num_layers: int) -> torch.Tensor:
-    partial = base = _plain(rows)
-    for layer in range(num_layers):
-        partial = multiply(matrix, partial, base=base, scale=1 / (num_layers + 1) if layer == num_layers - 1 else 1.0)
-    return torch.from_numpy(partial)
-
-
-def _plain(rows: torch.Tensor) -> Float32:
-    plain: Float32 = rows.detach().contiguous().numpy()
-    return plain
-
-
-def mean_of_layers(operator: SparseOperator, ego: torch.Tensor, num_layers: int) -> torch.Tensor:
-    """LightGCN's readout, the mean of ``ego``, ``A ego``, ..., ``A^L ego``: [N, A] -> [N, A] (He et al. 2020, equation 8)."""
-    if num_layers and ego.device.type == "cpu":
-        mean: torch.Tensor = _LayerMean.apply(ego, operator, num_layers)  # type: ignore[no-untyped-call]
-        return mean
-    layer, total = ego, ego
-    for _ in range(num_layers):
-        layer = operator(layer)
-        total = total + layer
-    return total / (num_layers + 1)
+    Horner's rule, E + A (E + A (E + ...)), lets the last product be computed at ``rows`` alone.
+    """
+    partial = ego
+    for _ in range(num_layers - 1):
+        partial = ego + operator(partial)
+    own = ego if rows is None else ego.index_select(0, rows)
+    return (own + operator.at(rows, partial)) / (num_layers + 1) if num_layers else own

@@ -33,6 +33,8 @@ class VBPR(Backbone):
     """Items are (free embedding, linear map of the joined features), users one free vector of that width."""
 
     name: ClassVar[str] = "vbpr"
+    config_type: ClassVar[type] = VBPRConfig
+    training_config: ClassVar[TrainingConfig] = TRAINING
     features: torch.Tensor | None
 
     def __init__(self, data: TrainingSet, config: VBPRConfig, *, seed: int) -> None:

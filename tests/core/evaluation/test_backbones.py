@@ -51,7 +51,7 @@ def some_data(*names: str, log: Interactions | None = None, features: dict[str, 
 
 def small(name: str, **changes: Any) -> Any:
     """The default hyperparameters at the size of this world, every optional term on, with those of ``changes`` that the model has."""
-    config = BACKBONES[name].config()
+    config = BACKBONES[name].config_type()
     wanted = {"embedding_size": 8, "num_neighbours": 5, "feature_loss": 0.01, **changes}
     return replace(config, **{key: value for key, value in wanted.items() if key in {x.name for x in fields(config)}})
 

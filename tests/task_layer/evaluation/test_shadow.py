@@ -101,7 +101,7 @@ def test_the_gate_is_told_the_upper_end_of_the_interval_or_nothing(shadow: Ref, 
 def test_the_config_is_the_evaluations(tiny_demo: Path) -> None:
     assert shadow_config(EvaluationConfig()) is None
     plain = shadow_config(EvaluationConfig(shadow="vbpr"))
-    assert plain == ShadowConfig(model=BACKBONES["vbpr"].config())
+    assert plain == ShadowConfig(model=BACKBONES["vbpr"].config_type())
     sets = [
         "shadow=vbpr",
         "shadow_seeds=2",
@@ -120,7 +120,7 @@ def test_the_config_is_the_evaluations(tiny_demo: Path) -> None:
         0.5,
         4,
     )
-    assert found.training.learning_rate == BACKBONES["vbpr"].training.learning_rate
+    assert found.training.learning_rate == BACKBONES["vbpr"].training_config.learning_rate
     assert config.pipeline.anchors == config.anchors and config.pipeline.rectify == config.rectify
     with pytest.raises(InputError, match=r"evaluation\.models\.vbpr: 'width' is not one of"):
         shadow_config(EvaluationConfig(shadow="vbpr", models={"vbpr": {"width": 3}}))

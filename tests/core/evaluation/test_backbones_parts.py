@@ -1,0 +1,237 @@
+"""The parts of the recommenders: sparse products, batch rows, the contrastive loss, item graphs, pruning, and what each model adds."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import scipy.sparse as sp
+import torch
+
+from rectifier_core.base.seeding import torch_generator
+from rectifier_core.evaluation.backbones.batch_rows import BatchRows
+from rectifier_core.evaluation.backbones.freedom import (
+    FREEDOM,
+    degree_sensitive_sample,
+    distinct_edges,
+    item_graph,
+    modality_shares,
+)
+from rectifier_core.evaluation.backbones.lattice import LATTICE
+from rectifier_core.evaluation.backbones.lightgcn import LightGCN
+from rectifier_core.evaluation.backbones.mgcn import MGCN
+from rectifier_core.evaluation.backbones.protocol import Batch, TrainingSet, softplus_ranking
+from rectifier_core.evaluation.backbones.side_views import info_nce
+from rectifier_core.evaluation.backbones.smore import SMORE, largest_of
+from rectifier_core.evaluation.backbones.sparse_product import SparseOperator, layer_mean
+from rectifier_core.evaluation.backbones.vbpr import VBPR
+from rectifier_core.evaluation.config import (
+    FREEDOMConfig,
+    LATTICEConfig,
+    LightGCNConfig,
+    MGCNConfig,
+    SMOREConfig,
+    VBPRConfig,
+)
+from tests.support.core_samples import log_of, normals
+
+USERS, ITEMS = 30, 40
+
+
+def sparse(rows: int, columns: int) -> sp.csr_array:
+    return sp.csr_array(sp.random_array((rows, columns), density=0.3, rng=np.random.default_rng(2), dtype=np.float32))
+
+
+def test_a_product_and_its_gradient_are_the_dense_ones() -> None:
+    matrix = sparse(7, 5)
+    dense, operator = torch.from_numpy(matrix.toarray()), SparseOperator(matrix)
+    rows = torch.linspace(-1, 1, 15).reshape(5, 3).requires_grad_()
+    some = torch.tensor([1, 4])
+    for ours, theirs in ((operator(rows), dense @ rows), (operator.at(some, rows), (dense @ rows)[some])):
+        torch.testing.assert_close(ours, theirs)
+        gradients = (torch.autograd.grad(x.sin().sum(), rows)[0] for x in (ours, theirs))
+        torch.testing.assert_close(*gradients)
+
+
+@pytest.mark.parametrize("num_layers", [0, 1, 2, 4])
+def test_the_mean_of_layers_is_that_of_the_powers(num_layers: int) -> None:
+    matrix = sparse(20, 20)
+    operator, dense = SparseOperator(matrix), torch.from_numpy(matrix.toarray())
+    ego = torch.randn(20, 3, generator=torch_generator(3, "ego")).requires_grad_()
+    rows = torch.tensor([2, 3, 11, 19])
+    wanted = sum(torch.linalg.matrix_power(dense, layer) @ ego for layer in range(num_layers + 1)) / (num_layers + 1)
+    assert isinstance(wanted, torch.Tensor)
+    torch.testing.assert_close(layer_mean(operator, ego, num_layers), wanted)
+    part = layer_mean(operator, ego, num_layers, rows)
+    torch.testing.assert_close(part, wanted[rows])
+    gradients = (torch.autograd.grad(x.square().sum(), ego)[0] for x in (part, wanted[rows]))
+    torch.testing.assert_close(*gradients)
+
+
+@pytest.mark.parametrize("count", [3, 130])
+def test_info_nce_counts_repetitions_as_the_plain_sum_does(count: int) -> None:
+    source = torch_generator(3, "contrast")
+    one, other = (torch.randn(count, 6, generator=source, dtype=torch.float64).requires_grad_() for _ in range(2))
+    counts = torch.randint(1, 5, (count,), generator=source)
+    at = torch.arange(count).repeat_interleave(counts)
+    first, second = (torch.nn.functional.normalize(view)[at] for view in (one, other))
+    scores = first @ second.T / 0.2
+    plain = -(scores.diag() - scores.logsumexp(dim=1)).mean()
+    found = info_nce(one, other, counts.double(), 0.2)
+    assert found.item() == pytest.approx(plain.item(), rel=1e-9)
+    gradients = (torch.autograd.grad(x, (one, other)) for x in (found, plain))
+    torch.testing.assert_close(*gradients)
+
+
+def sample(modalities: int, *, missing: int = 0, items: int = ITEMS) -> tuple[TrainingSet, Batch]:
+    rng = np.random.default_rng(7)
+    pairs = np.argwhere(rng.random((USERS, items)) < 0.2)
+    log = log_of(pairs[:, 0], pairs[:, 1], USERS, items)
+    features = {f"m.{m}": normals(rng, items, 5 + m).astype(np.float32) for m in range(modalities)}
+    present = {name: np.arange(items) >= missing for name in features}
+    for name, there in present.items():
+        features[name][~there] = 0
+    picked = rng.integers(len(pairs), size=64)
+    drawn = (pairs[picked, 0], pairs[picked, 1], rng.integers(items, size=64))
+    return TrainingSet.plain(log, features, present), Batch(*(torch.from_numpy(x.astype(np.int64)) for x in drawn))
+
+
+def test_distinct_rows_give_the_loss_of_the_batch() -> None:
+    _, batch = sample(0)
+    table = torch.randn(USERS + ITEMS, 4, generator=torch_generator(3, "rows"))
+    rows = BatchRows.of(batch)
+    user, positive, negative = table[batch.users], table[batch.positives + USERS], table[batch.negatives + USERS]
+    squares = sum(x.square().sum() for x in (user, positive, negative))
+    plain = softplus_ranking(user, positive, negative) + 0.3 * 0.5 * squares / len(batch.users)
+    assert rows.ranking_loss(table[rows.stacked(USERS)], 0.3).item() == pytest.approx(plain.item(), rel=1e-5)
+
+
+@pytest.mark.parametrize("modalities", [0, 1, 2, 3])
+def test_every_parameter_of_lattice_mgcn_and_smore_learns(modalities: int) -> None:
+    data, batch = sample(modalities, missing=3)
+    for model in (
+        LATTICE(data, LATTICEConfig(embedding_size=8, num_neighbours=5), seed=1),
+        MGCN(data, MGCNConfig(embedding_size=8, num_neighbours=5), seed=1),
+        SMORE(data, SMOREConfig(embedding_size=8, num_neighbours=5), seed=1),
+    ):
+        torch.autograd.backward(model.loss(batch))
+        for name, parameter in model.named_parameters():
+            assert parameter.grad is not None and parameter.grad.abs().max() > 0, f"{model.name}: {name}"
+        if not modalities:
+            assert {name for name, _ in model.named_parameters()} == {"user_embedding", "item_embedding"}
+
+
+def test_lattice_learns_its_graph_in_the_first_batch_of_an_epoch_alone() -> None:
+    data, batch = sample(2)
+    model = LATTICE(data, LATTICEConfig(embedding_size=8, num_neighbours=5), seed=1)
+    for epoch in range(2):
+        model.begin_epoch(np.random.default_rng(epoch))
+        losses = []
+        for step in range(2):
+            model.zero_grad(set_to_none=True)
+            losses.append(model.loss(batch))
+            torch.autograd.backward(losses[-1])
+            reached = {name for name, parameter in model.named_parameters() if parameter.grad is not None}
+            assert ("modal_weight" in reached, "features.0" in reached, "maps.1.weight" in reached) == (step == 0,) * 3
+        assert losses[0].item() == pytest.approx(losses[1].item(), rel=1e-5)
+
+
+def test_lattice_needs_no_array_of_items_by_items() -> None:
+    items = 400
+    data, batch = sample(2, items=items)
+    sizes: list[int] = []
+
+    def note(tensor: torch.Tensor) -> torch.Tensor:
+        sizes.append(tensor.numel())
+        return tensor
+
+    model = LATTICE(data, LATTICEConfig(embedding_size=8, num_neighbours=5), seed=1)
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        torch.autograd.backward(model.loss(batch))
+    assert max(sizes) <= items * 5 * 8
+
+
+def test_dropout_is_drawn_from_the_seed_and_left_out_of_the_scores() -> None:
+    data, batch = sample(2)
+    config = SMOREConfig(embedding_size=8, num_neighbours=5, dropout=0.5)
+    first, again = (SMORE(data, config, seed=1) for _ in range(2))
+    one, two = first.loss(batch).item(), first.loss(batch).item()
+    assert one != two and (one, two) == (again.loss(batch).item(), again.loss(batch).item())
+    scored = first.represent()[0]
+    first.eval()
+    assert torch.equal(scored, first.represent()[0])
+    assert first.loss(batch).item() == first.loss(batch).item()
+
+
+def test_the_fusion_graph_takes_the_largest_weight_there_is() -> None:
+    rng = np.random.default_rng(4)
+    dense = [np.where(rng.random((9, 9)) < 0.4, normals(rng, 9, 9), 0).astype(np.float32) for _ in range(3)]
+    wanted = np.maximum.reduce([np.where(x == 0, -np.inf, x) for x in dense])
+    found = largest_of([sp.csr_array(x) for x in dense])
+    assert found.nnz == np.isfinite(wanted).sum() and (found.data < 0).any()
+    np.testing.assert_array_equal(found.toarray(), np.where(np.isfinite(wanted), wanted, 0))
+
+
+def test_vbpr_reads_the_mean_where_a_feature_is_missing() -> None:
+    data, _ = sample(1, missing=3)
+    model = VBPR(data, VBPRConfig(embedding_size=4), seed=0)
+    _, items = model.represent()
+    torch.testing.assert_close(items[0, 4:], items[3:, 4:].mean(dim=0))
+
+
+def test_penalties_of_zero_leave_bpr_alone() -> None:
+    data, batch = sample(1)
+    for model in (
+        LightGCN(data, LightGCNConfig(weight_decay=0), seed=0),
+        VBPR(data, VBPRConfig(weight_decay=0), seed=0),
+        FREEDOM(data, FREEDOMConfig(feature_loss=0), seed=0),
+    ):
+        users, items = model.represent()
+        difference = (users[batch.users] * (items[batch.positives] - items[batch.negatives])).sum(dim=1)
+        torch.testing.assert_close(model.loss(batch), -torch.nn.functional.logsigmoid(difference).mean())
+
+
+def test_freedom_trains_on_the_pruned_graph_and_ranks_on_the_whole_one() -> None:
+    data, batch = sample(1)
+    model = FREEDOM(data, FREEDOMConfig(dropout=0.7, num_neighbours=4), seed=0)
+    before, whole = model.represent()[1], model.loss(batch).item()
+    losses = []
+    for epoch in (1, 2, 1):
+        model.begin_epoch(np.random.default_rng(epoch))
+        losses.append(model.loss(batch).item())
+        assert torch.equal(model.represent()[1], before)
+    assert losses[0] == losses[2] and len({whole, *losses}) == 3
+
+
+def test_modalities_have_the_original_weights_or_equal_ones_or_those_given() -> None:
+    assert modality_shares(["image", "text"], None) == {"image": 0.1, "text": 0.9}
+    assert modality_shares(["image"], None) == {"image": 1.0}
+    assert modality_shares(["audio", "text"], {"audio": 1, "text": 3, "image": 9}) == {"audio": 0.25, "text": 0.75}
+    assert modality_shares([], None) == {}
+    for weights in ({"audio": 1.0}, {"audio": 0.0, "text": 0.0}):
+        with pytest.raises(ValueError, match="modality_weights"):
+            modality_shares(["audio", "text"], weights)
+
+
+def test_freedoms_item_graph_sums_to_one_and_leaves_items_without_a_feature_alone() -> None:
+    data, _ = sample(1, missing=1)
+    graph = item_graph(data, FREEDOMConfig(num_neighbours=3)).toarray()
+    np.testing.assert_array_equal(graph[0], np.eye(ITEMS)[0])
+    assert not graph[1:, 0].any()
+    np.testing.assert_allclose(graph.sum(axis=1), 1, atol=1e-6)
+    assert not item_graph(sample(0)[0], FREEDOMConfig()).nnz
+
+
+def test_pruning_draws_without_replacement_and_prefers_rare_nodes() -> None:
+    users = np.array([0, 0, 0, 0, 0, 0, 0, 0, 1, 1])
+    items = np.array([0, 1, 2, 3, 4, 5, 6, 7, 0, 8])
+    edges = distinct_edges(log_of(np.concatenate([users, users]), np.concatenate([items, items]), 3, 9))
+    assert len(edges.users) == 10
+    rng, kept = np.random.default_rng(6), np.zeros((2, 9))
+    for _ in range(4000):
+        drawn = degree_sensitive_sample(edges, 0.1, rng)
+        np.add.at(kept, (drawn.users, drawn.items), 1)
+    odds = np.zeros((2, 9))
+    odds[users, items] = 1 / np.sqrt(np.bincount(users)[users] * np.bincount(items)[items])
+    np.testing.assert_allclose(kept / 4000, odds / odds.sum(), atol=0.03)
+    half = degree_sensitive_sample(edges, 0.55, rng)
+    assert len(set(zip(half.users.tolist(), half.items.tolist(), strict=True))) == 5
