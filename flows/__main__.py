@@ -211,9 +211,9 @@ def compare(
         return compare_nights(settings, day, None if out is None else out.absolute())
 
     def told(found: dict[str, Any]) -> str:
-        from tasks.compare.page import told_comparison
+        from tasks.compare.compare_runs import comparison_page
 
-        return "\n".join([*told_comparison(found), "", f"written to {found['page']}"])
+        return "\n".join([*comparison_page(found), "", f"written to {found['page']}"])
 
     run_command(work, as_json, debug, told)
 

@@ -1,4 +1,4 @@
-"""Holding an incremental night against a cold run of the same day, and two cold runs of different seeds against one another."""
+"""Compare an incremental night with a cold run of the same day, and two cold runs of different seeds with each other."""
 
 from __future__ import annotations
 
@@ -14,8 +14,7 @@ from flows.anchors import begin_again, begin_cold
 from flows.config.run_config import RunConfig
 from flows.matching import match_catalog
 from flows.monitoring import logged
-from tasks.compare.compare_runs import DayOutputs, compare_runs, within
-from tasks.compare.page import write_comparison
+from tasks.compare.compare_runs import DayOutputs, compare_runs, within_tolerance, write_comparison
 from tasks.resources.memory_plan import plan_memory
 from tasks.resources.process import use_resources
 from tasks.stages.previous_run import PreviousRun
@@ -25,11 +24,10 @@ from tasks.store.store import Ref, StageStore
 @flow(name="compare-nights", flow_run_name="compare {as_of}", validate_parameters=False, persist_result=False)
 @logged
 def compare_nights(config: RunConfig, as_of: date, out: Path | None = None) -> dict[str, Any]:
-    """Compare the day as an incremental run has it with a cold run, into ``out`` (by default beside the day's report); publish nothing.
+    """Compare the day's incremental run with a cold run and write the result into ``out``, by default beside the day's report.
 
-    The stated tolerance is in units of how far apart two cold runs of different seeds are: ``tasks.compare.compare_runs.TOLERANCE``. It shares
-    stage outputs with the night that ran before it, and costs two cold runs. Raises InputError or StorageError, each with one line for
-    the user.
+    Nothing is published. The tolerance is ``tasks.compare.compare_runs.TOLERANCE`` times the difference of two cold runs with different
+    seeds. It reuses the night's stage outputs and costs two cold runs. Raises InputError or StorageError with one line for the user.
     """
     use_resources(config.resources)
     with config.run.store.in_use():
@@ -39,15 +37,15 @@ def compare_nights(config: RunConfig, as_of: date, out: Path | None = None) -> d
         night = _outputs(config, source, beginning.anchors, beginning.previous, store)
         cold = _cold(config, as_of, source, store)
         other = _cold(replace(config, seed=config.seed + 1), as_of, source, store)
-        found, yardstick = compare_runs(night, cold), compare_runs(other, cold)
+        difference, yardstick = compare_runs(night, cold), compare_runs(other, cold)
         result: dict[str, Any] = {
             "run_id": beginning.identity.run_id,
             "as_of": as_of.isoformat(),
             "base": None if beginning.previous is None else beginning.previous.run_id,
             "reason": beginning.reason,
-            "modalities": found,
+            "modalities": difference,
             "yardstick": yardstick,
-            "within": within(found, yardstick),
+            "within": within_tolerance(difference, yardstick),
         }
         folder = out or config.run.run_folder(beginning.identity.run_id) / "comparison"
         return result | {"page": write_comparison(folder, result)}

@@ -1,4 +1,4 @@
-"""The downstream proof: recommenders trained on raw and on rectified features, cell by cell of a grid, and what they found."""
+"""Evaluate recommenders on raw and rectified features, cell by cell of a grid, and report the differences."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ FOLDER = "evaluation"
 
 
 def evaluate(config: RunConfig, as_of: date) -> dict[str, Any]:
-    """Evaluate the grid of ``config.evaluation`` and return what was done.
+    """Evaluate the grid of ``config.evaluation`` and return the counts and paths.
 
-    What is there from an earlier run is used again, wherever that run was stopped. A cell that fails stops no other: it counts in
-    ``failed``. Raises InputError or StorageError, each with one line for the user.
+    Outputs of an earlier run are reused, also of one that was stopped. A cell that fails stops no other and counts in ``failed``. Raises
+    InputError or StorageError with one line for the user.
     """
     workers = config.evaluation.workers or len(os.sched_getaffinity(0))
-    # A task here only waits for its worker process, so there are as many threads.
+    # Each thread waits for one worker process.
     runner: Any = ThreadPoolTaskRunner(max_workers=workers)
     found: dict[str, Any] = evaluate_rectification.with_options(task_runner=runner)(config, as_of, workers)
     return found

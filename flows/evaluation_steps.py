@@ -1,4 +1,4 @@
-"""The evaluation's work as Prefect tasks: what is there is found, the rest is made side by side, a failure stops nothing but itself."""
+"""The evaluation's work as Prefect tasks. Existing outputs are reused, the rest is built in parallel, and a failure stops only what needs it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from prefect.futures import PrefectFuture
 from prefect.states import Cancelled, Failed
 
 from flows.steps import PLAIN
-from tasks.evaluation.dependencies import Had, Need
+from tasks.evaluation.dependencies import Dependency, Results
 from tasks.evaluation.grid import Grid
 from tasks.evaluation.report import write_evaluation_report, write_evidence
 from tasks.evaluation.results import write_results, write_summary
@@ -29,7 +29,7 @@ TICK = 0.5
 
 @dataclass(slots=True, kw_only=True)
 class Tally:
-    """How much of one kind of work is done, and how long the rest will take at the pace so far."""
+    """How much work of one kind is done, and how long the rest will take at the speed so far."""
 
     what: str
     total: int
@@ -37,25 +37,19 @@ class Tally:
     started: float = field(default_factory=time.monotonic)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def told(self, name: str) -> str:
-        """Count one more, and say so."""
+    def count(self, name: str) -> str:
+        """Count one more and return a line about the progress."""
         with self.lock:
             self.done += 1
             left = (time.monotonic() - self.started) / self.done * (self.total - self.done)
             done = self.done
-        still = (
-            ""
-            if done == self.total
-            else f", about {left / 60:.0f} min left"
-            if left >= 60
-            else ", less than a minute left"
-        )
-        return f"{self.what} {done:,} of {self.total:,}: {name}{still}"
+        rest = f"about {left / 60:.0f} min left" if left >= 60 else "less than a minute left"
+        return f"{self.what} {done:,} of {self.total:,}: {name}" + (f", {rest}" if done < self.total else "")
 
 
 @task(name="evaluation", task_run_name="{what}: {name}", **PLAIN)
-def carry_out(what: str, name: str, work: Work, store: StageStore, workers: Workers, tally: Tally) -> Any:
-    """Have one piece of work done by a worker process."""
+def run_work(what: str, name: str, work: Work, store: StageStore, workers: Workers, tally: Tally) -> Any:
+    """Run one piece of work in a worker process."""
     logger = run_logger()
     try:
         ref = workers(Work.run, work, store)
@@ -63,43 +57,43 @@ def carry_out(what: str, name: str, work: Work, store: StageStore, workers: Work
         return Cancelled(message="the evaluation was stopped")
     except WorkFailedError as error:
         logger.debug("%s", error.details)
-        tally.told(name)
+        tally.count(name)
         return Failed(message=f"{what}: {name}: {error}")
-    logger.info("%s", tally.told(name))
+    logger.info("%s", tally.count(name))
     return ref
 
 
-def perform(what: str, needs: Mapping[Key, Need], store: StageStore, workers: Workers) -> dict[Key, Ref | str | None]:
-    """What comes of ``needs`` by key: the output (``reused`` if it was there), or in one line why there is none.
+def perform(what: str, dependencies: Mapping[Key, Dependency], store: StageStore, workers: Workers) -> dict[Key, Ref | str | None]:
+    """The output of every dependency by key, ``reused`` if the store had it, or one line that says why there is none.
 
     The same work under several keys is done once. Must be called inside a flow.
     """
-    had: dict[Key, Ref | str | None] = {}
+    results: dict[Key, Ref | str | None] = {}
     missing: dict[tuple[str, str], tuple[Work, list[Key]]] = {}
-    there = 0
-    for key, need in needs.items():
-        if not isinstance(need, Work):
-            had[key] = need
-        elif (found := need.find(store)) is not None:
-            had[key] = replace(found, reused=True)
-            there += 1
+    reused = 0
+    for key, dependency in dependencies.items():
+        if not isinstance(dependency, Work):
+            results[key] = dependency
+        elif (ref := dependency.find(store)) is not None:
+            results[key] = replace(ref, reused=True)
+            reused += 1
         else:
-            missing.setdefault((need.kind, need.key), (need, []))[1].append(key)
-    if there and missing:
-        run_logger().info("%s: %s of %s were there already", what, f"{there:,}", f"{len(needs):,}")
-    outcomes = _carried_out(what, [work for work, _ in missing.values()], store, workers)
+            missing.setdefault((dependency.kind, dependency.key), (dependency, []))[1].append(key)
+    if reused and missing:
+        run_logger().info("%s: %s of %s outputs are reused", what, f"{reused:,}", f"{len(dependencies):,}")
+    outcomes = _run_all(what, [work for work, _ in missing.values()], store, workers)
     for (_, keys), outcome in zip(missing.values(), outcomes, strict=True):
-        had |= dict.fromkeys(keys, outcome)
-    return had
+        results |= dict.fromkeys(keys, outcome)
+    return results
 
 
-def _carried_out(what: str, works: Sequence[Work], store: StageStore, workers: Workers) -> list[Ref | str]:
-    """Each work's output or why it failed; no more tasks wait at any time than keep the workers busy."""
+def _run_all(what: str, works: Sequence[Work], store: StageStore, workers: Workers) -> list[Ref | str]:
+    """The output of each work, or why it failed. At any time only as many tasks wait as keep the workers busy."""
     tally, places, futures = Tally(what=what, total=len(works)), 2 * workers.count, []
     free = threading.Semaphore(places)
     for work in works:
         _take(free)
-        future = carry_out.submit(what, work.name, work, store, workers, tally)
+        future = run_work.submit(what, work.name, work, store, workers, tally)
         future.add_done_callback(lambda _: free.release())
         futures.append(future)
     for _ in range(places):
@@ -108,7 +102,7 @@ def _carried_out(what: str, works: Sequence[Work], store: StageStore, workers: W
 
 
 def _take(free: threading.Semaphore) -> None:
-    # Polars' own handler of Ctrl-C leaves the system call going that an unlimited wait sits in.
+    # Polars' handler of Ctrl-C does not interrupt an unlimited wait.
     while not free.acquire(timeout=TICK):
         pass
 
@@ -124,11 +118,11 @@ def _outcome(what: str, future: PrefectFuture[Any]) -> Ref | str:
 
 @task(**PLAIN)
 def write_report(
-    out: Path, evidence: Path | None, grid: Grid, cells: Had, made: Sequence[Had], about: Mapping[str, Any]
+    out: Path, evidence: Path | None, grid: Grid, cells: Results, made: Sequence[Results], about: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Write the tables, the summary and the report, and the evidence where it is asked for; return what ``--json`` gives."""
+    """Write the tables, the summary, the report and, with ``evidence``, the documents; return the result for ``--json``."""
     done = {cell: ref for cell, ref in cells.items() if isinstance(ref, Ref)}
-    failures = [{"cell": cell.name, "reason": told} for cell, told in cells.items() if isinstance(told, str)]
+    failures = [{"cell": cell.name, "reason": reason} for cell, reason in cells.items() if isinstance(reason, str)]
     counts = {"cells": len(cells), "reused": sum(ref.reused for ref in done.values()), "failed": len(failures)}
     parts = {cell: [ref for stage in made if isinstance(ref := stage[cell], Ref)] for cell in done}
     results = write_results(out, grid, done, parts)

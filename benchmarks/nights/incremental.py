@@ -88,7 +88,7 @@ def main() -> None:
 
 
 def _print(found: dict[str, Any], options: argparse.Namespace) -> None:
-    from tasks.compare.page import told_comparison
+    from tasks.compare.compare_runs import comparison_page
 
     night, cold = found["night"], found["cold"]
     given = f"--items {options.items} --image {options.image} --text {options.text} --nights {options.nights} --changed {options.changed:g}"
@@ -110,7 +110,7 @@ def _print(found: dict[str, Any], options: argparse.Namespace) -> None:
     )
     for name, score in found["scores"].items():
         print(f"| {name} | " + " | ".join(f"{x['auc']:.4f}" for x in score["modalities"].values()) + " |")
-    print("\n" + "\n".join(told_comparison(found["comparison"])[2:]))
+    print("\n" + "\n".join(comparison_page(found["comparison"])[2:]))
 
 
 if __name__ == "__main__":

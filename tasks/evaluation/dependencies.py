@@ -1,7 +1,7 @@
-"""What every cell of a grid needs, stage by stage: the work that makes it, an output that serves already, or why there can be none.
+"""The work that every cell of a grid needs, stage by stage.
 
-Each method takes what the stages before it came to, by cell, and is asked about all cells at once; cells that need the same name the same
-work, which is then done once.
+Each method of ``Chain`` takes the outputs of the stages before it, by cell, and returns a dependency for every cell. Cells that need the same
+work share it, because its key is the same.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ from tasks.evaluation.work_items import (
 from tasks.source.config import SourceConfig
 from tasks.store.store import Ref
 
-Need: TypeAlias = Work | Ref | str | None
-"""Work to do; an output that is there; a line that says why it cannot be; or nothing, where a cell has no use for it."""
-Had: TypeAlias = Mapping[Cell, Ref | str | None]
-Needs: TypeAlias = dict[Cell, Need]
+Dependency: TypeAlias = Work | Ref | str | None
+"""Work to do, an output that exists, the reason why there can be none, or None where a cell does not use it."""
+Results: TypeAlias = Mapping[Cell, Ref | str | None]
+Dependencies: TypeAlias = dict[Cell, Dependency]
 
 
 class _MissingError(Exception):
-    """An output that a cell needs could not be made; the message says why."""
+    """An output that a cell needs could not be made; the message is the reason."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,145 +50,131 @@ class Chain:
     reading: SourceConfig
     config: EvaluationConfig
 
-    def splits(self) -> Needs:
-        """The interactions divided."""
+    def splits(self) -> Dependencies:
+        """The interactions divided into training, validation and test."""
 
-        def need(cell: Cell) -> Need:
+        def dependency(cell: Cell) -> Dependency:
             if self.config.split_column is not None:
                 return column_split_work(self.source, self.reading, self.as_of, self.config.split_column)
-            return split_work(self.source, seed=cell.seed, validation=self.config.validation, test=self.config.test)
+            return split_work(self.source, cell.seed, self.config.validation, self.config.test)
 
-        return self._asked(need)
+        return self._for_cells(dependency)
 
-    def pairs(self, splits: Had) -> Needs:
+    def pairs(self, splits: Results) -> Dependencies:
         """The same with clicks added to training."""
 
-        def need(cell: Cell) -> Need:
-            return noise_work(_there(splits[cell]), cell.noise, seed=cell.seed) if cell.noise.share else splits[cell]
+        def dependency(cell: Cell) -> Dependency:
+            return noise_work(required(splits[cell]), cell.noise, cell.seed) if cell.noise.share else splits[cell]
 
-        return self._asked(need)
+        return self._for_cells(dependency)
 
-    def priors(self, pairs: Had) -> Needs:
-        """What behaviour says of a pair; nothing where none is edited."""
-        return self._asked(
-            lambda cell: prior_work(_there(pairs[cell]), seed=cell.seed) if self._editing(cell) else None
-        )
+    def priors(self, pairs: Results) -> Dependencies:
+        """The prior that edges are edited by; None for a cell without editing."""
+        return self._for_cells(lambda cell: prior_work(required(pairs[cell]), cell.seed) if self._edit(cell) else None)
 
-    def alignments(self, pairs: Had) -> Needs:
-        """How far that can be trusted; nothing where the strength is given."""
+    def alignments(self, pairs: Results) -> Dependencies:
+        """How far the prior can be trusted; None where the strength is fixed."""
 
-        def need(cell: Cell) -> Need:
-            spec = self._editing(cell)
-            return (
-                None
-                if spec is None or spec.alignment is None
-                else alignment_work(_there(pairs[cell]), spec.alignment, seed=cell.seed)
-            )
-
-        return self._asked(need)
-
-    def edited(self, pairs: Had, priors: Had, alignments: Had) -> Needs:
-        """The training pairs edited; nothing where they are not."""
-
-        def need(cell: Cell) -> Need:
-            spec, given = self._editing(cell), _there(pairs[cell])
-            if spec is None:
+        def dependency(cell: Cell) -> Dependency:
+            edit = self._edit(cell)
+            if edit is None or edit.alignment is None:
                 return None
-            return edit_work(
-                cell.editing, given, _there(priors[cell]), _perhaps(alignments[cell]), spec.config, seed=cell.seed
-            )
+            return alignment_work(required(pairs[cell]), edit.alignment, cell.seed)
 
-        return self._asked(need)
+        return self._for_cells(dependency)
 
-    def damaged(self) -> Needs:
-        """The features damaged; nothing where they are not."""
+    def edited(self, pairs: Results, priors: Results, alignments: Results) -> Dependencies:
+        """The edited training pairs; None for a cell without editing."""
 
-        def need(cell: Cell) -> Need:
-            return (
-                damage_work(self.source, cell.damage, self.grid.damaged(cell.damage), seed=cell.seed)
-                if cell.damage.share
-                else None
-            )
-
-        return self._asked(need)
-
-    def anchors(self, pairs: Had, edited: Had) -> Needs:
-        """Anchors of the training pairs, as the cell's variant wants them; nothing where no feature is made with them."""
-
-        def need(cell: Cell) -> Need:
-            if self._as_they_are(cell):
+        def dependency(cell: Cell) -> Dependency:
+            edit, logged = self._edit(cell), required(pairs[cell])
+            if edit is None:
                 return None
-            spec = self._editing(cell)
-            given = edited if spec is not None and spec.where in ("anchors", "both") else pairs
-            return anchors_work(_there(given[cell]), self.grid.variants[cell.variant].config.anchors, seed=cell.seed)
+            name = f"{cell.editing}, seed {cell.seed}"
+            return edit_work(name, logged, required(priors[cell]), optional(alignments[cell]), edit.config)
 
-        return self._asked(need)
+        return self._for_cells(dependency)
 
-    def features(self, pairs: Had, damaged: Had, anchors: Had) -> Needs:
-        """The features that the backbone reads; nothing for one that reads none."""
+    def damaged(self) -> Dependencies:
+        """The damaged features; None for a cell without damage."""
 
-        def need(cell: Cell) -> Need:
-            given = _perhaps(damaged[cell]) or self.source
-            if self._as_they_are(cell):
-                return None if cell.backbone in WITHOUT_FEATURES else given
-            learned = {"pairs": _there(pairs[cell]), "anchors": _there(anchors[cell])}
-            return features_work(
-                cell.features_name, self.grid.variants[cell.variant], given, self.source, **learned, seed=cell.seed
-            )
+        def dependency(cell: Cell) -> Dependency:
+            if not cell.damage.share:
+                return None
+            return damage_work(self.source, cell.damage, self.grid.damaged(cell.damage), cell.seed)
 
-        return self._asked(need)
+        return self._for_cells(dependency)
 
-    def trials(self, pairs: Had, edited: Had, damaged: Had, features: Had) -> Needs:
+    def anchors(self, pairs: Results, edited: Results) -> Dependencies:
+        """The anchors of the training pairs; None where the cell's features are not made with any."""
+
+        def dependency(cell: Cell) -> Dependency:
+            if self._reads_source_features(cell):
+                return None
+            edit = self._edit(cell)
+            learned = edited if edit is not None and edit.where in ("anchors", "both") else pairs
+            return anchors_work(required(learned[cell]), self.grid.variants[cell.variant].config.anchors, cell.seed)
+
+        return self._for_cells(dependency)
+
+    def features(self, pairs: Results, damaged: Results, anchors: Results) -> Dependencies:
+        """The features that the backbone reads; None for a backbone that reads none."""
+
+        def dependency(cell: Cell) -> Dependency:
+            features = optional(damaged[cell]) or self.source
+            if self._reads_source_features(cell):
+                return None if cell.backbone in WITHOUT_FEATURES else features
+            refs = (features, self.source, required(pairs[cell]), required(anchors[cell]))
+            return features_work(cell.features_name, self.grid.variants[cell.variant], *refs, cell.seed)
+
+        return self._for_cells(dependency)
+
+    def trials(self, pairs: Results, edited: Results, damaged: Results, features: Results) -> Dependencies:
         """The cells themselves."""
 
-        def need(cell: Cell) -> Need:
-            spec = self._editing(cell)
-            learned = (
-                (_there(edited[cell]), spec.config.target)
-                if spec is not None and spec.where in ("training", "both")
-                else None
-            )
+        def dependency(cell: Cell) -> Dependency:
+            edit = self._edit(cell)
+            trains_edited = edit is not None and edit.where in ("training", "both")
             trial = Trial(
                 backbone=cell.backbone,
-                features=_perhaps(features[cell]),
-                pairs=_there(pairs[cell]),
-                damaged=_perhaps(damaged[cell]),
-                edited=learned,
+                features=optional(features[cell]),
+                pairs=required(pairs[cell]),
+                damaged=optional(damaged[cell]),
+                edited=(required(edited[cell]), edit.config.target) if edit is not None and trains_edited else None,
                 model=self.grid.models[cell.backbone],
                 training=self.grid.training[cell.backbone],
                 seed=cell.seed,
             )
             return cell_work(cell.name, trial)
 
-        return self._asked(need)
+        return self._for_cells(dependency)
 
-    def _editing(self, cell: Cell) -> EditSpec | None:
+    def _edit(self, cell: Cell) -> EditSpec | None:
         return self.grid.editing[cell.editing]
 
-    def _as_they_are(self, cell: Cell) -> bool:
-        """Whether the cell's features, if it reads any, are not made from anything."""
+    def _reads_source_features(self, cell: Cell) -> bool:
+        """Whether the cell's features, if it reads any, are those of the source or of the damage."""
         return cell.backbone in WITHOUT_FEATURES or self.grid.variants[cell.variant].base == RAW
 
-    def _asked(self, need: Callable[[Cell], Need]) -> Needs:
-        needs: Needs = {}
+    def _for_cells(self, dependency: Callable[[Cell], Dependency]) -> Dependencies:
+        dependencies: Dependencies = {}
         for cell in self.grid.cells:
             try:
-                needs[cell] = need(cell)
+                dependencies[cell] = dependency(cell)
             except _MissingError as error:
-                needs[cell] = str(error)
-        return needs
+                dependencies[cell] = str(error)
+        return dependencies
 
 
-def _perhaps(outcome: Ref | str | None) -> Ref | None:
-    """An output that there may be none of."""
-    if isinstance(outcome, str):
-        raise _MissingError(outcome)
-    return outcome
+def optional(result: Ref | str | None) -> Ref | None:
+    """The output, None if the cell does not use it."""
+    if isinstance(result, str):
+        raise _MissingError(result)
+    return result
 
 
-def _there(outcome: Ref | str | None) -> Ref:
-    """An output that there must be."""
-    found = _perhaps(outcome)
-    if found is None:
-        raise TypeError("a stage was asked for what the stage before it was never asked for")
-    return found
+def required(result: Ref | str | None) -> Ref:
+    """The output that the cell cannot do without."""
+    ref = optional(result)
+    assert ref is not None, "the stage before returned None for a cell that needs it"
+    return ref

@@ -1,10 +1,7 @@
-"""The evaluation's stages: what each depends on, and how a worker builds it from references.
+"""The evaluation's stages: the inputs of each output, and the function that builds it in a worker process.
 
-Nothing here is Prefect's, and nothing is built when a function here is called: it returns the ``Work``, which can be looked for in the
-store, or sent to another process and run there.
-
-How pairs (``evaluation-split``, ``-noise``) and features (``-damage``, ``-features``) lie in them ``tasks.evaluation.arrays`` says;
-``truth-<m>.npy`` [I] beside features marks those that were damaged.
+The functions named ``*_work`` build nothing. They return a ``Work``, which can be looked up in the store or sent to another process.
+``tasks.evaluation.arrays`` describes the files of pairs and features. ``truth-<m>.npy`` [I] beside damaged features marks the damaged rows.
 """
 
 from __future__ import annotations
@@ -58,10 +55,10 @@ TIMING = "timing.json"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Work:
-    """An output that a grid needs: its name for people, its kind, what it depends on, and what builds it.
+    """An output that a grid needs.
 
-    ``build`` travels to another process, so it is a module's function with small arguments bound to it. ``code`` is the module of
-    ``rectifier_core.evaluation`` that it calls, None for one that calls none.
+    ``name`` is for people, ``kind`` the stage, ``inputs`` what the output depends on. ``build`` travels to another process, so it is a
+    function of a module with small arguments. ``code`` is the module of ``rectifier_core.evaluation`` that it calls, if any.
     """
 
     name: str
@@ -72,33 +69,31 @@ class Work:
 
     @property
     def depends(self) -> tuple[Any, ...]:
-        """The inputs, and the version of the code."""
+        """The inputs, and the digest of the code."""
         return self.inputs if self.code is None else (*self.inputs, evaluation_digest(self.code))
 
     @property
     def key(self) -> str:
-        """What its output is stored under."""
+        """The key of the output in the store."""
         return stage_key(self.kind, self.depends)
 
     def find(self, store: StageStore) -> Ref | None:
-        """The output, if it is there whole."""
+        """The output if the store has it."""
         return store.find(self.kind, self.key)
 
     def run(self, store: StageStore) -> Ref:
-        """The output, built if it is not there."""
+        """The output, built if the store does not have it."""
         return store.once(self.kind, self.depends, self.build)
 
 
-def split_work(source: Ref, *, seed: int, validation: float, test: float) -> Work:
+def _work(name: str, kind: str, build: Callable[..., None], *inputs: Any, code: str | None = None) -> Work:
+    """Work whose ``build`` takes the inputs and a writer."""
+    return Work(name=name, kind=f"evaluation-{kind}", inputs=inputs, build=partial(build, *inputs), code=code)
+
+
+def split_work(source: Ref, seed: int, validation: float, test: float) -> Work:
     """The pairs of every user divided at random."""
-    inputs = (source, seed, validation, test)
-    return Work(
-        name=f"at random, seed {seed}",
-        kind="evaluation-split",
-        inputs=inputs,
-        build=partial(_split_at_random, *inputs),
-        code="splits",
-    )
+    return _work(f"at random, seed {seed}", "split", _split_at_random, source, seed, validation, test, code="splits")
 
 
 def _split_at_random(source: Ref, seed: int, validation: float, test: float, writer: StageWriter) -> None:
@@ -106,7 +101,7 @@ def _split_at_random(source: Ref, seed: int, validation: float, test: float, wri
 
 
 def column_split_work(source: Ref, config: SourceConfig, as_of: date, column: str) -> Work:
-    """The pairs divided as a column of the log says."""
+    """The pairs divided by a column of the log."""
     inputs = (source, log_files(config, as_of).fingerprint, column)
     build = partial(_split_by_column, source, config, as_of, column)
     return Work(name=f"by {column}", kind="evaluation-split", inputs=inputs, build=build, code="splits")
@@ -116,109 +111,84 @@ def _split_by_column(source: Ref, config: SourceConfig, as_of: date, column: str
     save_split(writer, split_by_column(source, config, as_of, column))
 
 
-def noise_work(split: Ref, noise: Noise, *, seed: int) -> Work:
-    """The same division with clicks added to training that nobody made; ``injected.npy`` says which they are."""
-    inputs = (split, noise, seed)
+def noise_work(split: Ref, noise: Noise, seed: int) -> Work:
+    """The split with clicks that nobody made added to its training pairs."""
     name = f"{noise.share:g} {noise.kind}, seed {seed}"
-    return Work(
-        name=name, kind="evaluation-noise", inputs=inputs, build=partial(_add_noise, *inputs), code="interaction_noise"
-    )
+    return _work(name, "noise", _add_noise, split, noise, seed, code="interaction_noise")
 
 
 def _add_noise(split: Ref, noise: Noise, seed: int, writer: StageWriter) -> None:
-    given = load_split(split)
-    noisy = inject_clicks(given.training, cast(ClickKind, noise.kind), noise.share, seed=seed)
-    save_split(writer, replace(given, training=noisy.interactions))
+    logged = load_split(split)
+    noisy = inject_clicks(logged.training, cast(ClickKind, noise.kind), noise.share, seed=seed)
+    save_split(writer, replace(logged, training=noisy.interactions))
     writer.array("injected", noisy.injected)
 
 
-def prior_work(pairs: Ref, *, seed: int) -> Work:
-    """What behaviour says about every pair, of the training pairs alone."""
-    inputs = (pairs, PriorConfig(), seed)
-    return Work(
-        name=f"seed {seed}",
-        kind="evaluation-prior",
-        inputs=inputs,
-        build=partial(_fit_prior, *inputs),
-        code="edge_prior",
-    )
+def prior_work(pairs: Ref, seed: int) -> Work:
+    """The edge prior, fitted on the training pairs alone."""
+    return _work(f"seed {seed}", "prior", _fit_prior, pairs, PriorConfig(), seed, code="edge_prior")
 
 
 def _fit_prior(pairs: Ref, config: PriorConfig, seed: int, writer: StageWriter) -> None:
     save_record(writer, fit_prior(load_interactions(pairs), config, seed=seed))
 
 
-def alignment_work(pairs: Ref, config: AlignmentConfig, *, seed: int) -> Work:
-    """How far the prior can be trusted: the strengths that follow, and the scores that pruning goes by."""
-    inputs = (pairs, config, seed)
-    return Work(
-        name=f"seed {seed}",
-        kind="evaluation-alignment",
-        inputs=inputs,
-        build=partial(_align, *inputs),
-        code="edge_alignment",
-    )
+def alignment_work(pairs: Ref, config: AlignmentConfig, seed: int) -> Work:
+    """How far the prior can be trusted: the strengths of editing, and the scores that pruning uses."""
+    return _work(f"seed {seed}", "alignment", _align, pairs, config, seed, code="edge_alignment")
 
 
 def _align(pairs: Ref, config: AlignmentConfig, seed: int, writer: StageWriter) -> None:
-    found = assess_alignment(load_interactions(pairs), config, seed=seed)
-    writer.array("scores", found.scores)
-    writer.meta(
-        {
-            name: plain(getattr(found, name))
-            for name in (*STRENGTHS, "separation", "stability", "trust", "gains", "reason")
-        }
-    )
+    alignment = assess_alignment(load_interactions(pairs), config, seed=seed)
+    writer.array("scores", alignment.scores)
+    names = (*STRENGTHS, "separation", "stability", "trust", "gains", "reason")
+    writer.meta({name: plain(getattr(alignment, name)) for name in names})
 
 
-def edit_work(name: str, pairs: Ref, prior: Ref, alignment: Ref | None, config: EditConfig, *, seed: int) -> Work:
-    """The training pairs with likely ones added and unlikely ones dropped, at the strengths of ``alignment`` if there is one.
+def edit_work(name: str, pairs: Ref, prior: Ref, alignment: Ref | None, config: EditConfig) -> Work:
+    """The edited training pairs, at the strengths of ``alignment`` if there is one.
 
-    What the editing is for (``config.target``) is no part of it.
+    ``config.target`` is no input: one output serves all targets.
     """
     strengths = None if alignment is not None else (config.completion, config.pruning)
-    inputs = (pairs, prior, alignment, strengths)
-    return Work(
-        name=f"{name}, seed {seed}", kind="evaluation-edit", inputs=inputs, build=partial(_edit, *inputs), code="edges"
-    )
+    return _work(name, "edit", _edit, pairs, prior, alignment, strengths, code="edges")
 
 
 def _edit(
     pairs: Ref, prior: Ref, alignment: Ref | None, strengths: tuple[float, float] | None, writer: StageWriter
 ) -> None:
-    found = {} if alignment is None else alignment.meta
-    completion, pruning = (found[x] for x in STRENGTHS) if strengths is None else strengths
+    meta = {} if alignment is None else alignment.meta
+    completion, pruning = (meta[x] for x in STRENGTHS) if strengths is None else strengths
     scores = None if alignment is None else np.array(alignment.array("scores"))
     config = EditConfig(completion=completion, pruning=pruning)
     edited = edit_edges(load_interactions(pairs), config, load_record(prior, Prior), scores=scores)
     writer.array("users", edited.positives.users)
     writer.array("items", edited.positives.items)
     writer.array("dropped", edited.dropped)
-    told = {
+    facts = {
         "edit_completion": completion,
         "edit_pruning": pruning,
         "edit_added": len(edited.added.users),
         "edit_dropped": int(edited.dropped.sum()),
+        **{f"edit_{name}": meta[name] for name in ("trust", "separation", "stability") if name in meta},
     }
-    told |= {f"edit_{name}": found[name] for name in ("trust", "separation", "stability") if name in found}
-    writer.meta({"num_users": edited.positives.num_users, "num_items": edited.positives.num_items, "facts": told})
+    writer.meta({"num_users": edited.positives.num_users, "num_items": edited.positives.num_items, "facts": facts})
 
 
-def anchors_work(pairs: Ref, config: AnchorsConfig, *, seed: int) -> Work:
+def anchors_work(pairs: Ref, config: AnchorsConfig, seed: int) -> Work:
     """Anchors of the training pairs alone."""
-    inputs = (pairs, config, seed)
-    return Work(name=f"seed {seed}", kind="evaluation-anchors", inputs=inputs, build=partial(_train_anchors, *inputs))
+    return _work(f"seed {seed}", "anchors", _train_anchors, pairs, config, seed)
 
 
 def _train_anchors(pairs: Ref, config: AnchorsConfig, seed: int, writer: StageWriter) -> None:
     save_record(writer, train_anchors(load_interactions(pairs), config, seed=seed))
 
 
-def damage_work(source: Ref, damage: Damage, modalities: tuple[str, ...], *, seed: int) -> Work:
-    """The catalog's features with a share of those of ``modalities`` damaged, and which ones were."""
-    inputs = (source, cast(DamageKind, damage.kind), damage.share, modalities, seed)
+def damage_work(source: Ref, damage: Damage, modalities: tuple[str, ...], seed: int) -> Work:
+    """The catalog's features with a share of those of ``modalities`` damaged, and which rows were damaged."""
     name = f"{damage.kind} {damage.share:g} of {damage.damaged}, seed {seed}"
-    return Work(name=name, kind="evaluation-damage", inputs=inputs, build=partial(_damage, *inputs), code="corruption")
+    inputs = (source, cast(DamageKind, damage.kind), damage.share, modalities, seed)
+    return _work(name, "damage", _damage, *inputs, code="corruption")
 
 
 def _damage(
@@ -237,18 +207,16 @@ def _damage(
 
 
 def features_work(
-    name: str, variant: VariantSpec, damaged: Ref, source: Ref, *, pairs: Ref, anchors: Ref, seed: int
+    name: str, variant: VariantSpec, features: Ref, source: Ref, pairs: Ref, anchors: Ref, seed: int
 ) -> Work:
-    """The features of one variant; ``damaged`` is the source itself where nothing was."""
-    inputs = (variant.base, damaged, source, pairs, anchors, variant.config, seed)
-    return Work(
-        name=name, kind="evaluation-features", inputs=inputs, build=partial(_make_features, *inputs), code="variants"
-    )
+    """The features of one variant, made from ``features``: the source itself or its damaged copy."""
+    inputs = (variant.base, features, source, pairs, anchors, variant.config, seed)
+    return _work(name, "features", _make_features, *inputs, code="variants")
 
 
 def _make_features(
     base: str,
-    damaged: Ref,
+    features: Ref,
     source: Ref,
     pairs: Ref,
     anchors: Ref,
@@ -256,7 +224,7 @@ def _make_features(
     seed: int,
     writer: StageWriter,
 ) -> None:
-    catalog, training, anchor = load_catalog(source, damaged), load_interactions(pairs), load_record(anchors, Anchors)
+    catalog, training, anchor = load_catalog(source, features), load_interactions(pairs), load_record(anchors, Anchors)
     made = make_features(base, catalog, training, anchor, config, seed=seed, category=category_numbers(source))
     for m, values in made.features.items():
         writer.array(f"features-{m}", values)
@@ -266,8 +234,11 @@ def _make_features(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trial:
-    """What a cell is made of: ``features`` None for a backbone that reads none, ``damaged`` where the truth about damage lies, if any was
-    done, and ``edited`` pairs with what they are for, if the recommender is trained on any."""
+    """The inputs of a cell.
+
+    ``features`` is None for a backbone that reads none. ``damaged`` has the truth about damage, if there is any. ``edited`` are the pairs to
+    train on instead, with their target.
+    """
 
     backbone: str
     features: Ref | None
@@ -280,37 +251,26 @@ class Trial:
 
 
 def cell_work(name: str, trial: Trial) -> Work:
-    """One trial."""
-    inputs = (trial,)
-    return Work(name=name, kind="evaluation-cell", inputs=inputs, build=partial(_run_cell, *inputs), code="trial")
+    """One trained and tested recommender."""
+    return _work(name, "cell", _run_cell, trial, code="trial")
 
 
-def _run_cell(given: Trial, writer: StageWriter) -> None:
-    start, split = time.monotonic(), load_split(given.pairs)
-    features, present = load_features(given.features) if given.features is not None else ({}, {})
+def _run_cell(cell: Trial, writer: StageWriter) -> None:
+    start, split = time.monotonic(), load_split(cell.pairs)
+    features, present = load_features(cell.features) if cell.features is not None else ({}, {})
     known = split.training
-    edited, target = (known, None) if given.edited is None else (load_interactions(given.edited[0]), given.edited[1])
+    edited, target = (known, None) if cell.edited is None else (load_interactions(cell.edited[0]), cell.edited[1])
     positives, graph = (edited if target in (part, "both") else known for part in ("train", "graph"))
     data = TrainingSet(positives=positives, graph=graph, known=known, features=features, present=present)
-    truth = (
-        None
-        if given.damaged is None
-        else {x.stem: np.load(x, allow_pickle=False) for x in sorted(given.damaged.file("").glob("truth-*.npy"))}
-    )
-    trial = run_trial(
-        given.backbone, data, split, seed=given.seed, model=given.model, training=given.training, truth=truth
-    )
+    files = [] if cell.damaged is None else sorted(cell.damaged.file("").glob("truth-*.npy"))
+    truth = {x.stem: np.load(x, allow_pickle=False) for x in files}
+    settings: dict[str, Any] = {"seed": cell.seed, "model": cell.model, "training": cell.training}
+    trial = run_trial(cell.backbone, data, split, **settings, truth=truth)
     writer.array("users", trial.users)
     for name, scores in trial.per_user.items():
         writer.array(name, scores)
     writer.array("losses", np.asarray(trial.history.losses))
-    writer.meta(
-        {
-            "metrics": plain(trial.metrics),
-            "per_user": list(trial.per_user),
-            "epochs": len(trial.history.losses),
-            "best_epoch": trial.history.best_epoch,
-        }
-    )
-    # Apart from the rest, which two runs have in common to the last bit.
+    epochs = {"epochs": len(trial.history.losses), "best_epoch": trial.history.best_epoch}
+    writer.meta({"metrics": plain(trial.metrics), "per_user": list(trial.per_user), **epochs})
+    # In a file of its own, because it differs between two runs and the rest does not.
     (writer.folder / TIMING).write_text(json.dumps({"seconds": round(time.monotonic() - start, 3)}))
