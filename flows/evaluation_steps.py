@@ -63,7 +63,9 @@ def run_work(what: str, name: str, work: Work, store: StageStore, workers: Worke
     return ref
 
 
-def perform(what: str, dependencies: Mapping[Key, Dependency], store: StageStore, workers: Workers) -> dict[Key, Ref | str | None]:
+def perform(
+    what: str, dependencies: Mapping[Key, Dependency], store: StageStore, workers: Workers
+) -> dict[Key, Ref | str | None]:
     """The output of every dependency by key, ``reused`` if the store had it, or one line that says why there is none.
 
     The same work under several keys is done once. Must be called inside a flow.

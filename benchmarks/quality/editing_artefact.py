@@ -20,9 +20,10 @@ from benchmarks.shared.movielens import load_split, options_parser
 from rectifier_core.base.records import Interactions
 from rectifier_core.evaluation.config import EditConfig, PriorConfig
 from rectifier_core.evaluation.edge_prior import Prior, fit_prior
-from rectifier_core.evaluation.edges import edit_edges, inconsistent_held_out, inconsistent_known
+from rectifier_core.evaluation.edges import EditedPairs, edit_edges
 from rectifier_core.evaluation.metrics import per_user_ranking
 from rectifier_core.evaluation.ranking import rank_items
+from rectifier_core.evaluation.splits import subset
 
 EDITS = [("pruning", x) for x in (0.0, 0.1, 0.2, 0.3, 0.4)] + [("completion", x) for x in (0.0, 0.05, 0.1, 0.2, 0.3)]
 FILTERS = ("consistent", "edited pairs masked", "survivors judged")
@@ -35,6 +36,20 @@ def recall(prior: Prior, known: Interactions, held_out: Interactions) -> float:
     return float(per_user_ranking(ranked, users, held_out).recall[20].mean())
 
 
+def survivors(held_out: Interactions, edited: EditedPairs) -> Interactions:
+    """Held-out pairs whose user and item still have as many edited pairs as the log's sparsest."""
+    known, passing = edited.known, []
+    for logged, left, wanted in (
+        (known.users, edited.positives.users, held_out.users),
+        (known.items, edited.positives.items, held_out.items),
+    ):
+        size = 1 + max(int(x.max(initial=0)) for x in (logged, left, wanted))
+        before, after = (np.bincount(x, minlength=size) for x in (logged, left))
+        least = int(before[before > 0].min(initial=len(known.users)))
+        passing.append((after >= least)[wanted])
+    return subset(held_out, passing[0] & passing[1])
+
+
 def measured(data: Path, seeds: int) -> np.ndarray:
     """Recall@20 [seeds, edits, filters]."""
     split = load_split(data)
@@ -45,8 +60,8 @@ def measured(data: Path, seeds: int) -> np.ndarray:
             edited = edit_edges(split.training, EditConfig(**{name: ratio}), prior)
             found[seed, at] = [
                 recall(prior, edited.known, split.test),
-                recall(prior, inconsistent_known(edited), split.test),
-                recall(prior, edited.known, inconsistent_held_out(split.test, edited)),
+                recall(prior, edited.positives, split.test),
+                recall(prior, edited.known, survivors(split.test, edited)),
             ]
     return found
 

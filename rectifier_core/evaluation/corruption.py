@@ -1,11 +1,10 @@
-"""Known damage to features: always from the pristine array, seeded, the damaged set returned as truth.
+"""Known damage to features: seeded, always from the undamaged array, with the damaged rows as truth.
 
-``damage_catalog`` is the one entry point; the functions below it damage one modality each. The random stream is named by kind and modality,
-so modalities are damaged independently under one seed. Every share starts from the arrays as given, so shares never accumulate.
+``damage_catalog`` is the entry point; each function below it damages one modality in one way. The random stream is named by kind and
+modality, so modalities are damaged independently under one seed.
 
-Segments: where an item is one vector there is no sequence to swap a part of, so "segments" swaps a contiguous slice of the columns, as when
-an embedding is glued together from parts (fields, crops, windows) and one part comes from another item. Sequences themselves, in the layout
-that ``tasks.source.sequences`` describes, are damaged by ``swap_runs``; their pooled features follow as the means.
+"segments" swaps a contiguous slice of the columns where an item is one vector, as when an embedding is joined from parts and one part comes
+from another item. ``swap_runs`` damages sequences in the layout of ``tasks.source.sequences``; their pooled features follow as the means.
 """
 
 from __future__ import annotations
@@ -32,32 +31,21 @@ PORTION = 0.5
 def damage_catalog(
     catalog: Catalog, kind: DamageKind, shares: Mapping[str, float], *, seed: int, category: Int32 | None = None
 ) -> tuple[Catalog, dict[str, Bool]]:
-    """``catalog`` with ``shares[m]`` of the present rows of modality m damaged, and which rows {m: [I]} were; the others are left alone.
+    """``catalog`` with ``shares[m]`` of the present rows of modality m damaged, and which rows {m: [I]} were.
 
-    ``category`` [I] is what "within" keeps swaps inside; the other kinds do not read it.
+    "within" keeps swaps inside the groups of ``category`` [I]; the other kinds do not read it.
     """
-    if kind not in DAMAGE_KINDS:
-        raise ValueError(f"kind: wanted one of {', '.join(DAMAGE_KINDS)}, got {kind!r}")
-    unknown = sorted(set(shares) - set(catalog.features))
-    if unknown:
-        raise ValueError(f"shares: wanted modalities among {sorted(catalog.features)}, got {unknown}")
-    for name, share in shares.items():
-        if not 0 <= share <= 1:
-            raise ValueError(f"shares[{name}]: wanted a share in [0, 1], got {share}")
-    if kind == "within" and (category is None or category.shape != catalog.item_ids.shape):
-        raise ValueError(
-            f"category: wanted one number an item ({len(catalog.item_ids)}), got {None if category is None else category.shape}"
-        )
     features, present = dict(catalog.features), dict(catalog.present)
     truth = {name: np.zeros(len(catalog.item_ids), np.bool_) for name in features}
     for name, share in shares.items():
-        given, there = features[name], present[name]
-        if kind == "drop":
-            features[name], present[name], truth[name] = drop_features(given, there, share, seed=seed, name=name)
-        elif kind == "within" and category is not None:
-            features[name], truth[name] = swap_within(given, there, category, share, seed=seed, name=name)
-        elif kind != "within":
-            features[name], truth[name] = _ONE_MODALITY[kind](given, there, share, seed=seed, name=name)
+        before, there = features[name], present[name]
+        if kind == "within":
+            assert category is not None, "damage within categories needs the categories"
+            features[name], truth[name] = swap_within(before, there, category, share, seed=seed, name=name)
+        elif kind == "drop":
+            features[name], present[name], truth[name] = drop_features(before, there, share, seed=seed, name=name)
+        else:
+            features[name], truth[name] = _ONE_MODALITY[kind](before, there, share, seed=seed, name=name)
     return Catalog(item_ids=catalog.item_ids, features=features, present=present), truth
 
 
@@ -76,13 +64,9 @@ def swap_features(features: Float32, present: Bool, share: float, *, seed: int, 
     ``name`` (the modality) separates the random streams, so that two modalities are damaged independently under one seed.
     """
     rng = generator(seed, "corruption", "swap", name)
-    candidates = np.flatnonzero(present)
-    count = round(share * len(candidates))
-    swapped, truth = features.copy(), np.zeros(len(features), np.bool_)
-    if count >= 2:
-        chosen = rng.choice(candidates, count, replace=False)
-        swapped[chosen] = features[chosen[derangement(count, rng)]]
-        truth[chosen] = True
+    swapped, chosen, truth = _chosen(features, present, share, rng, at_least=2)
+    if len(chosen):
+        swapped[chosen] = features[chosen[derangement(len(chosen), rng)]]
     return swapped, truth
 
 
@@ -179,8 +163,8 @@ def swap_runs(
 ) -> tuple[Float32, Bool]:
     """Sequences [S, D] with a contiguous ``portion`` of the segments of ``share`` of the items taken from another item's, and which were.
 
-    Item i owns the rows ``offsets[i]`` up to ``offsets[i + 1]``; only items of at least two segments are damaged. A donor shorter than the
-    run is played again from its start. The truth is per segment: [S].
+    Item i has the rows ``offsets[i]`` up to ``offsets[i + 1]``; only items with at least two segments are damaged. A donor that is shorter
+    than the run is repeated. The truth is by segment: [S].
     """
     rng = generator(seed, "corruption", "runs", name)
     counts = np.diff(offsets)
@@ -211,7 +195,7 @@ def _chosen(
 
 
 def _part(whole: int, portion: float) -> int:
-    """How much of ``whole`` a portion is: never nothing and never everything, where that can be."""
+    """``portion`` of ``whole``, at least 1 and less than the whole where possible."""
     return min(max(1, round(portion * whole)), whole - 1)
 
 

@@ -1,18 +1,17 @@
-"""Alignment-aware editing: how far the prior of a log can be trusted, and the strengths of pruning and completion that this allows.
+"""Alignment-aware editing: how far the prior of a log can be trusted, and the strengths of pruning and completion that follow.
 
 Sources: the second open question of arXiv 2602.00730 (editing whose strength follows the prior); split-half reliability (Spearman, 1910);
-the one-standard-error rule (Breiman et al., "Classification and Regression Trees", 1984). Nothing but the training pairs is read.
+the one-standard-error rule (Breiman et al., "Classification and Regression Trees", 1984). Only the training pairs are read.
 
-1. Likelihood: the chance that a prior scores a pair it never saw above an absent pair of the same degrees (``separation``).
-2. Stability: how well two half-data fits agree where items lie, beyond what degrees alone bring about (``stability``).
-3. ``trust`` = sqrt((2 separation - 1) * stability), 0 where either is at chance. No strength exceeds it: noise lowers both, and an editor
-   that trusts a prior fitted on noise repeats the noise.
-4. Of the strengths left, each is tried on slices of the training pairs: edit the rest, fit the prior on what results, rank the slice.
-   The smallest within one standard error of the best gain is taken if the best gain is more than ``errors`` standard errors above zero;
-   otherwise nothing is edited. Pruning and completion are judged apart.
+1. ``separation``: the chance that the prior scores a held-out pair above an absent pair with the same degrees.
+2. ``stability``: how well the item positions of two half-data fits agree, beyond what degrees alone give.
+3. ``trust`` = sqrt((2 separation - 1) * stability), 0 where either is at chance. No strength exceeds it, because noise lowers both.
+4. Each remaining strength is tried on slices of the training pairs: edit the rest, fit the prior on the result, rank the slice. The smallest
+   strength within one standard error of the best gain is taken if that gain is more than ``errors`` standard errors above zero. Otherwise
+   nothing is edited. Pruning and completion are judged separately.
 
-Pruning goes by out-of-fold scores on centred unit rows: a prior that saw a pair finds it likely, and an uncentred score finds unpopular
-items unlikely, so that dropping by it takes the long tail instead of the noise.
+Pruning uses out-of-fold scores on centred unit rows. A prior scores pairs that it saw too high, and uncentred scores are low for unpopular
+items, so pruning by them would remove the long tail instead of the noise.
 """
 
 from __future__ import annotations
@@ -48,7 +47,7 @@ OPERATIONS: tuple[Operation, ...] = get_args(Operation)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Gain:
-    """What a strength did to the held-out Recall@20 of training slices: the mean over users, and its standard error."""
+    """The change of held-out Recall@20 on training slices at one strength: the mean over users, and its standard error."""
 
     mean: float
     error: float
@@ -58,8 +57,7 @@ class Gain:
 class Alignment:
     """How far a log's prior can be trusted, and the strengths that follow.
 
-    ``scores`` [E] are the out-of-fold scores that pruning goes by. ``gains[operation][ratio]`` is what was measured; ratios beyond
-    ``trust`` were not tried.
+    ``scores`` [E] are the out-of-fold scores for pruning. ``gains[operation][ratio]`` has the ratios that were tried, up to ``trust``.
     """
 
     separation: float
@@ -78,9 +76,9 @@ class Alignment:
 def assess_alignment(training: Interactions, config: AlignmentConfig, *, seed: int) -> Alignment:
     """Judge the prior of these pairs and set both strengths; deterministic in ``seed``."""
     judged = out_of_fold_scores(training, config.prior, config.folds, seed=seed)
-    told = separation(*(x[~np.isnan(x)] for x in (judged.scores, judged.null)))
+    separated = separation(*(x[~np.isnan(x)] for x in (judged.scores, judged.null)))
     stability = stability_of_halves(training, config.prior.model, seed=seed)
-    trust = trust_in_prior(told, stability)
+    trust = trust_in_prior(separated, stability)
     tried = tuple(x for x in config.ratios if x <= trust)
     gains = _gains(training, config, tried, seed)
     pruning, completion = (choose_strength(gains[x], config.errors) for x in OPERATIONS)
@@ -94,7 +92,7 @@ def assess_alignment(training: Interactions, config: AlignmentConfig, *, seed: i
             for name, ratio in zip(OPERATIONS, (pruning, completion), strict=True)
         )
     return Alignment(
-        separation=told,
+        separation=separated,
         stability=stability,
         trust=trust,
         pruning=pruning,
@@ -108,25 +106,25 @@ def assess_alignment(training: Interactions, config: AlignmentConfig, *, seed: i
 def edit_by_alignment(
     training: Interactions, prior: Prior, alignment: Alignment, target: EditTarget = "train"
 ) -> EditedPairs:
-    """Edit at the strengths that the alignment allows; at none, the training pairs themselves.
+    """Edit at the strengths of ``alignment``; without strength the training pairs stay.
 
-    ``target`` is "train" unless said otherwise: a pair that is not learned is still propagated over, so a wrong guess costs less.
+    The default target is "train": a dropped pair is still propagated over, so a wrong guess costs less.
     """
     config = EditConfig(completion=alignment.completion, pruning=alignment.pruning, target=target)
     return edit_edges(training, config, prior, scores=alignment.scores)
 
 
-def trust_in_prior(told: float, stability: float) -> float:
-    """The geometric mean of 2 ``told`` - 1 and ``stability``, in [0, 1]; 0 where either is at chance or cannot be told."""
-    above = max(0.0, np.nan_to_num(2 * told - 1)) * max(0.0, np.nan_to_num(stability))
+def trust_in_prior(separated: float, stability: float) -> float:
+    """The geometric mean of 2 ``separated`` - 1 and ``stability``, in [0, 1]; 0 where either is at chance or NaN."""
+    above = max(0.0, np.nan_to_num(2 * separated - 1)) * max(0.0, np.nan_to_num(stability))
     return float(np.sqrt(min(1.0, above)))
 
 
 def stability_of_halves(training: Interactions, model: LightGCNConfig, *, seed: int) -> float:
-    """How well two halves of the pairs agree where the items of the pairs lie, beyond what their degrees alone bring about: at most 1.
+    """How well the item positions of two halves of the pairs agree, beyond what their degrees alone give: at most 1.
 
-    (r - r0) / (1 - r0) for the mean split-half reliability r of the log and r0 of degree-matched pairs in its place. Whether halves agree
-    on single pairs cannot be asked of a sparse log: a pair that one half has the other lacks, and their scores go apart.
+    (r - r0) / (1 - r0) for the mean split-half reliability r of the log and r0 of degree-matched pairs. Single pairs cannot be compared in a
+    sparse log, because a pair of one half is missing in the other.
     """
     users, items = degree_matched_pairs(training, generator(seed, "alignment", "null"))
     null = Interactions(

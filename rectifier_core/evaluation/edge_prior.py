@@ -1,14 +1,12 @@
-"""What behaviour alone says about a user-item pair: the LightGCN prior that edges are edited by, and its scores of pairs it never saw.
+"""The LightGCN prior that edges are edited by, and its scores of pairs that it did not see.
 
 Sources: "Towards Trustworthy Multimodal Recommendation", arXiv 2602.00730, on edge editing (the prior is a LightGCN on the training pairs);
-the configuration model (Newman, SIAM Review 2003) for pairs that match the log in both degrees and nothing else.
+the configuration model (Newman, SIAM Review 2003) for random pairs with the degrees of the log.
 
 Differs from the paper:
-- The fit starts at the leading singular vectors of the normalised adjacency, as the anchors do, and stops early on a slice of the training
-  pairs; validation and test pairs are never asked for.
-- ``training = None`` stays at that start: a spectral embedding, layer-averaged. It tells injected pairs apart nearly as well as the
-  trained one on the sparse MovieLens-1M split (AUC .63 to .64 against .65) at a thirtieth of the cost, so what needs many fits (folds,
-  slices) uses it, as ``split_half`` does.
+- The fit starts at the leading singular vectors of the normalised adjacency and stops early on a slice of the training pairs.
+- ``training = None`` keeps that start: a layer-averaged spectral embedding. On the sparse MovieLens-1M split it finds injected pairs nearly
+  as well as the trained one (AUC .63 to .64 against .65) at a thirtieth of the cost. Folds and slices need many fits, so they use it.
 """
 
 from __future__ import annotations
@@ -44,18 +42,18 @@ class Prior:
         check_array("items", self.items, (None, self.users.shape[1]), np.float32)
 
     def scores(self, users: Int32, items: Int32) -> Float32:
-        """Inner products of pairs [N]: how a recommender ranks them, popular items first."""
+        """Inner products of pairs [N], as a recommender ranks them."""
         product: Float32 = np.einsum("ij,ij->i", self.users[users], self.items[items])
         return product
 
     def matched(self) -> Prior:
-        """Centred unit rows, so that ``scores`` are cosines that neither a user's activity nor an item's popularity raises by itself."""
+        """Centred unit rows, so that ``scores`` are cosines that do not depend on a user's activity or an item's popularity."""
         users, items = (unit_rows(x - x.mean(axis=0)) for x in (self.users, self.items))
         return Prior(users=users, items=items)
 
 
 def fit_prior(training: Interactions, config: PriorConfig, *, seed: int) -> Prior:
-    """The prior of these pairs: its gradient never saw the held-out slice, its final propagation runs over all of them."""
+    """The prior of these pairs. Training leaves out the held-out slice; the final propagation uses all pairs."""
     layers = config.model.num_layers
     if config.training is None:
         ego = _spectral_start(training, config, seed)
@@ -75,8 +73,11 @@ def fit_prior(training: Interactions, config: PriorConfig, *, seed: int) -> Prio
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OutOfFold:
-    """Matched scores by a prior that was fitted without the pair: of every pair [E], NaN where its user or item has no other pair to judge
-    by, and of as many absent pairs that match them in both degrees, ``null`` [E], by the same priors."""
+    """Scores by priors that were fitted without the pair.
+
+    ``scores`` [E] are those of every pair, NaN where its user or item has no other pair. ``null`` [E] are those of absent pairs with the same
+    degrees.
+    """
 
     scores: Float32
     null: Float32
@@ -112,7 +113,7 @@ def pair_numbers(pairs: Interactions) -> Int64:
 def degree_matched_pairs(training: Interactions, rng: np.random.Generator) -> tuple[Int32, Int32]:
     """One absent pair per pair of ``training``: the same user, the item of a random other pair, so both degrees are matched.
 
-    Who took nearly everything keeps a pair of the log after 20 tries.
+    A user with nearly every item keeps a pair of the log after 20 tries.
     """
     known = PairSet(training)
     users, items = training.users, training.items[rng.integers(len(training.items), size=len(training.items))]

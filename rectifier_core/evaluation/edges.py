@@ -1,15 +1,10 @@
-"""Edge editing: likely absent pairs added, unlikely logged ones dropped, in what is learned, in what is propagated over, or in both.
+"""Edge editing: add likely absent pairs and drop unlikely logged ones, in the training pairs, in the graph, or in both.
 
 Source: "Towards Trustworthy Multimodal Recommendation", arXiv 2602.00730, on pseudo interactions in the training set and pseudo edges in
 the propagation graph. Strengths are ratios of the number of different training pairs.
 
-Candidates are filtered by the log as it is, whatever was edited (``EditedPairs.known``). The two inconsistent filters are here only to show
-what they do to a score when nothing else changes:
-- ``inconsistent_known`` masks the edited pairs. Under pruning a user's dropped items become candidates again, so every held-out item keeps
-  its rank or falls: Recall can only fall. Under completion the added items are masked: held-out ones among them are lost, the others make
-  room.
-- ``inconsistent_held_out`` judges only users and items that still have as many edited pairs as the log's sparsest had. Pruning takes the
-  hard users out of the mean, and Recall rises for no reason.
+Candidates are always filtered by the unedited log (``EditedPairs.known``). A filter that follows the edit changes Recall although no model
+changes: see ``benchmarks/quality/editing_artefact.py``.
 
 Differs from the paper: a user's or an item's last pair is never dropped.
 """
@@ -35,9 +30,9 @@ EDIT_TARGETS: tuple[EditTarget, ...] = get_args(EditTarget)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EditedPairs:
-    """What to learn and what to propagate over after editing; ``known`` is the log as it was, which candidates are filtered by.
+    """The pairs to learn and the graph to propagate over after editing.
 
-    ``added`` are the pairs that completion put in, ``dropped`` [E] marks the logged ones that pruning took out.
+    ``known`` is the unedited log. ``added`` are the pairs of completion. ``dropped`` [E] marks the logged pairs that pruning removed.
     """
 
     positives: Interactions
@@ -114,26 +109,6 @@ def likely_absent_pairs(pairs: Interactions, prior: Prior, ratio: float, *, bloc
         best, keys = best[kept], keys[kept]
     keys = keys[best > -np.inf]
     return (keys // pairs.num_items).astype(np.int32), (keys % pairs.num_items).astype(np.int32)
-
-
-def inconsistent_known(edited: EditedPairs) -> Interactions:
-    """The wrong candidate filter: what was learned instead of what is known. Only for showing the artefact."""
-    return edited.positives
-
-
-def inconsistent_held_out(held_out: Interactions, edited: EditedPairs) -> Interactions:
-    """The wrong choice of whom to judge: held-out pairs whose user and item still pass the log's own minimum. Only for the artefact."""
-    known = edited.known
-    passing = []
-    for logged, left, asked in (
-        (known.users, edited.positives.users, held_out.users),
-        (known.items, edited.positives.items, held_out.items),
-    ):
-        size = 1 + max(int(x.max(initial=0)) for x in (logged, left, asked))
-        before, after = (np.bincount(x, minlength=size) for x in (logged, left))
-        least = int(before[before > 0].min(initial=len(known.users)))
-        passing.append((after >= least)[asked])
-    return subset(held_out, passing[0] & passing[1])
 
 
 def _together(first: Interactions, second: Interactions) -> Interactions:

@@ -1,9 +1,8 @@
-"""Known damage to the log: clicks that mean nothing added to the training pairs, seeded, the injected pairs returned as truth.
+"""Known damage to the log: false clicks added to the training pairs, with the injected pairs as truth.
 
-Users are drawn evenly among those with a training pair. Items are drawn evenly among those with one ("random": misclicks, crawlers) or in
-proportion to their training pairs ("popular": clicks on what is shown most). Only training pairs are looked at: an injected pair is never
-one of them, but may happen to be a validation or test pair, as a real misclick may. Such a pair is then masked when items are ranked, for
-every model alike.
+Users are drawn evenly among those with a training pair. Items are drawn evenly ("random": misclicks, crawlers) or in proportion to their
+training pairs ("popular": clicks on what is shown most). An injected pair is never a training pair. It may be a validation or test pair, as
+a real misclick may, and is then masked when items are ranked, for every model.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ MAX_ROUNDS = 1000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NoisyLog:
-    """The training pairs as given, then the injected ones; ``injected`` [E] marks the latter."""
+    """The training pairs, then the injected ones; ``injected`` [E] marks the latter."""
 
     interactions: Interactions
     injected: Bool

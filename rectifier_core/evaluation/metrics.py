@@ -1,4 +1,4 @@
-"""Measures that need held-out truth."""
+"""Measures against held-out truth: closeness, calibration, Recall, NDCG and coverage."""
 
 from __future__ import annotations
 
@@ -43,10 +43,10 @@ def calibration_error(probability: Float32, truth: Bool, *, bins: int = 10) -> f
     if not len(probability):
         return float("nan")
     at = np.clip((probability * bins).astype(np.int64), 0, bins - 1)
-    said, true = (
+    mean, true = (
         np.bincount(at, weights=x, minlength=bins) for x in (probability.astype(np.float64), truth.astype(np.float64))
     )
-    return float(np.abs(said - true).sum() / len(probability))
+    return float(np.abs(mean - true).sum() / len(probability))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

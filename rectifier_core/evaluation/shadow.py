@@ -1,19 +1,16 @@
-"""The shadow evaluation: does a recommender do worse with rectified features than with raw ones, beyond noise?
+"""The shadow evaluation: does a recommender rank worse with rectified features than with raw ones, beyond noise?
 
-The log is divided in time, as a model in use meets it: the last part is tested on, the part before it stops the training. One backbone is
-trained on each kind of feature with the same starts, batches and negatives, and Recall@20 is compared user by user.
+The log is divided in time. Its last part is tested, and the part before that stops the training. One backbone is trained on each kind of
+feature with the same starts, batches and negatives. Recall@20 is compared user by user.
 
-- What is rectified here is not what is published. Anchors that saw the test pairs would flatter the rectified side, so anchors, matching
-  and mixing are run again on the training part alone. The verdict is on the method with this config on this catalog and log; that the
-  published rows are what the method made is for the gate's other checks.
-- It is not worse as long as the upper end of the interval of the relative change stays above ``-tolerance``. Users and trainings both
-  differ by chance, and both are resampled: with few trainings nearly all of them must agree that there is harm.
-- A log without times, or that leaves too few users to test after a cut in time, is divided per user at random instead.
-- A log beyond ``max_interactions`` is judged on whole users drawn at random, and on the items that they touched: sparser than the log, so
-  that less is rectified there than will be published.
+- Anchors, matching and mixing run again on the training part alone, because anchors that saw the test pairs would favour the rectified side.
+  The verdict is therefore about the method with this config on this catalog and log, not about the published rows.
+- Rectified features are not worse as long as the upper end of the interval of the relative change is above ``-tolerance``.
+- A log without times, or with too few users to test after a cut in time, is divided per user at random.
+- A log above ``max_interactions`` is judged on random whole users and their items. That sample is sparser than the log, so less is rectified.
 - Items that are new in the test part have no anchor and pass through.
-- Trainings that stop early stop at different places by chance, which is most of what two trainings differ by. Here all run equally long at
-  a learning rate that falls to almost nothing, and the epoch that is best in validation is kept: half the noise at the same price.
+- All trainings run equally long with a falling learning rate, and the best validation epoch is kept. Early stopping would end them at
+  different epochs by chance and double the noise.
 """
 
 from __future__ import annotations
@@ -42,19 +39,19 @@ from rectifier_core.evaluation.variants import make_features
 MEASURE = "recall@20"
 METRICS = ("recall@10", "recall@20", "ndcg@10", "ndcg@20", "coverage@20")
 FEWEST_USERS = 100
-"""With fewer users to test nothing is judged: an interval over so few says little, and is too narrow."""
+"""With fewer test users nothing is judged, because the interval would be too narrow."""
 FEWEST_STEPS, FEWEST_EPOCHS = 1000, 20
-"""How long a training runs at least; a model comes to rest within it on small logs and on large ones."""
+"""The shortest training; models converge within it on small and on large logs."""
 LEARNING_RATE = 4e-3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ShadowResult:
-    """What the shadow evaluation found.
+    """The result of the shadow evaluation.
 
-    ``split`` is "time" or "users", ``split_reason`` why not time. ``raw`` and ``rectified`` are means over the trainings. ``change`` is
-    that of Recall@20, relative to raw, with its 95 % interval; None where nothing could be judged, for which ``reason`` says why.
-    ``interactions`` and ``items`` were used, of ``interactions_of`` in the log. ``epochs`` were trained in all.
+    ``split`` is "time" or "users", and ``split_reason`` why not time. ``raw`` and ``rectified`` are metrics averaged over the trainings.
+    ``change`` is the relative change of Recall@20 with its 95 % interval. It is None where nothing could be judged; ``reason`` says why.
+    ``interactions`` of the ``interactions_of`` in the log were used. ``epochs`` is the sum over all trainings.
     """
 
     backbone: str
@@ -76,7 +73,7 @@ class ShadowResult:
 
     @property
     def not_worse(self) -> bool | None:
-        """The verdict; None where nothing could be judged."""
+        """Whether rectified features are not worse; None where nothing could be judged."""
         return None if self.high is None else self.high >= -self.tolerance
 
 
@@ -104,23 +101,23 @@ def evaluate_shadow(
     category: Int32 | None = None,
     progress: Progress = silent,
 ) -> ShadowResult:
-    """Judge rectification with the ``pipeline`` config on this catalog and log.
+    """Compare rectified with raw features, rectified with the ``pipeline`` config on this catalog and log.
 
-    ``catalog`` may hold memory maps: only the rows that are judged are copied. ``category`` [I] as in ``pipeline.rectify_catalog``.
+    ``catalog`` may hold memory maps; only the judged rows are copied. ``category`` [I] is as in ``pipeline.rectify_catalog``.
     """
     world = bounded(catalog, interactions, category, config.max_interactions, seed=seed)
     divided = _divide(world.interactions, seed)
     users = _tested(divided.split)
     raws: list[Trial] = []
-    mended: list[Trial] = []
+    rectified_trials: list[Trial] = []
     change, reason = None, f"only {users} users can be tested, and at least {FEWEST_USERS} are needed"
     if users >= FEWEST_USERS:
-        raws, mended = _trials(world, divided.split, config, pipeline, seed, progress)
-        values = (np.stack([trial.per_user[MEASURE] for trial in trials]) for trials in (mended, raws))
+        raws, rectified_trials = _trials(world, divided.split, config, pipeline, seed, progress)
+        values = (np.stack([trial.per_user[MEASURE] for trial in trials]) for trials in (rectified_trials, raws))
         # On two or three trainings Student's interval would let nearly any loss pass. A false alarm costs less than a night of harm.
         change, reason = relative_change(*values, student=False), ""
         if not math.isfinite(change.high):
-            change, reason = None, f"nothing was recommended rightly with the raw features ({MEASURE} is 0)"
+            change, reason = None, f"raw features give no correct recommendation ({MEASURE} is 0)"
     return ShadowResult(
         backbone=config.backbone,
         seeds=config.seeds,
@@ -131,9 +128,11 @@ def evaluate_shadow(
         interactions_of=len(interactions.users),
         items=world.interactions.num_items,
         users=users,
-        epochs=sum(len(trial.history.losses) for trial in (raws if mended is raws else raws + mended)),
+        epochs=sum(
+            len(trial.history.losses) for trial in (raws if rectified_trials is raws else raws + rectified_trials)
+        ),
         raw=_means(raws),
-        rectified=_means(mended),
+        rectified=_means(rectified_trials),
         change=None if change is None else change.mean,
         low=None if change is None else change.low,
         high=None if change is None else change.high,
@@ -142,8 +141,8 @@ def evaluate_shadow(
 
 
 def shadow_training(backbone: str, pairs: int) -> TrainingConfig:
-    """The training that the shadow runs on so many pairs: equally long for all, the learning rate falling a hundredfold on the way."""
-    own = BACKBONES[backbone].training_config
+    """The shadow's training for so many ``pairs``: a fixed number of epochs, with a learning rate that falls a hundredfold."""
+    own: TrainingConfig = BACKBONES[backbone].training_config
     epochs = max(FEWEST_EPOCHS, math.ceil(FEWEST_STEPS / math.ceil(max(1, pairs) / own.batch_size)))
     every = max(1, epochs // FEWEST_EPOCHS)
     return replace(
@@ -158,9 +157,9 @@ def shadow_training(backbone: str, pairs: int) -> TrainingConfig:
 
 
 def bounded(catalog: Catalog, interactions: Interactions, category: Int32 | None, most: int, *, seed: int) -> World:
-    """The whole, or whole users drawn at random with at most ``most`` pairs between them and the items they touched, numbered anew.
+    """The catalog and log, or random whole users with at most ``most`` pairs in all and the items of these pairs, renumbered.
 
-    A catalog of more than ``most`` items is cut to the touched ones as well. The features are copies either way.
+    A catalog of more than ``most`` items is also cut to the items with pairs. The features are copies in any case.
     """
     count = np.bincount(interactions.users, minlength=interactions.num_users)
     order = generator(seed, "shadow", "sample").permutation(interactions.num_users)
@@ -209,7 +208,7 @@ def _divide(interactions: Interactions, seed: int) -> _Divided:
 
 
 def _tested(split: Split) -> int:
-    """How many users can be tested; none if none can say when to stop."""
+    """The number of test users; 0 without validation pairs, which early stopping needs."""
     return len(np.unique(split.test.users)) if len(split.validation.users) else 0
 
 
@@ -221,7 +220,7 @@ def _trials(
     seed: int,
     progress: Progress,
 ) -> tuple[list[Trial], list[Trial]]:
-    """A trial a seed with raw and one with rectified features; the same one where rectification changed nothing."""
+    """The trials with raw and with rectified features, one a seed; the same trials if rectification changed nothing."""
     anchors = train_anchors(split.training, pipeline.anchors, seed=seed, progress=progress)
     made = make_features(
         "rectified", world.catalog, split.training, anchors, pipeline, seed=seed, category=world.category
@@ -230,12 +229,12 @@ def _trials(
     same = all(np.array_equal(made.features[m], x) for m, x in world.catalog.features.items())
 
     def trial(features: Features, present: Mapping[str, Bool], number: int, name: str) -> Trial:
-        def told(what: str, done: int, total: int) -> None:
+        def report(what: str, done: int, total: int) -> None:
             progress(f"shadow, {name} features, training {number + 1} of {config.seeds}: {what}", done, total)
 
         data = TrainingSet.plain(split.training, features, present)
         own = derive_seed(seed, "shadow", number)
-        return run_trial(config.backbone, data, split, seed=own, model=config.model, training=schedule, progress=told)
+        return run_trial(config.backbone, data, split, seed=own, model=config.model, training=schedule, progress=report)
 
     raws = [trial(world.catalog.features, world.catalog.present, number, "raw") for number in range(config.seeds)]
     return raws, raws if same else [

@@ -1,8 +1,7 @@
-"""One fit loop for every recommender: Adam on sampled triples, early stopping on validation Recall@20, the best epoch's weights kept.
+"""The fit loop of every recommender: Adam on sampled triples, early stopping on validation Recall@20, the best epoch's weights kept.
 
-Protocol: one uniform negative a positive, drawn from the items of the log and never one of the user's logged pairs; an epoch is all
-positives once, shuffled; ``patience`` counts evaluations without a better score, as in MMRec, whose scores are rounded to four
-decimals; here they are not.
+Each positive gets one uniform negative from the items of the log, never one of the user's logged pairs. An epoch is all positives once,
+shuffled. ``patience`` counts evaluations without a better score. MMRec rounds scores to four decimals; here they are not rounded.
 """
 
 from __future__ import annotations
@@ -25,8 +24,7 @@ from rectifier_core.evaluation.ranking import rank_items
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class History:
-    """``losses[e]`` is the mean loss of epoch e, ``scores[n]`` the validation Recall@20 after epoch ``evaluated[n]``; ``best_epoch`` was
-    kept."""
+    """``losses[e]`` is the mean loss of epoch e, ``scores[n]`` the validation Recall@20 after epoch ``evaluated[n]``."""
 
     losses: tuple[float, ...]
     evaluated: tuple[int, ...]

@@ -27,7 +27,7 @@ ITEM_BANDS = ("tail", "middle", "head")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trial:
-    """What a trial gave: ``metrics`` by name, and for ``users`` [N] the ``per_user`` values [N] that paired tests need."""
+    """The ``metrics`` of a trial by name, and the ``per_user`` values [N] of ``users`` [N]."""
 
     metrics: Mapping[str, float]
     users: Int32

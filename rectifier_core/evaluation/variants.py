@@ -1,11 +1,10 @@
-"""What a recommender may be handed in place of the raw features: the rectified ones, and the controls that they must beat.
+"""The features that a recommender may read instead of the raw ones: the rectified ones, and the controls that they must beat.
 
 - ``rectified``: the pipeline as configured.
-- ``shuffled_anchors``: the same matching with anchors dealt to other items, acting on everybody at the rectification's mean strength. What
-  it gains is smoothing, not correspondence.
+- ``shuffled_anchors``: the same matching with anchors of other items, at the rectification's mean strength. Its gain is smoothing alone.
 - ``smoothed``: every feature mixed at that strength with the mean of its nearest features of the same modality.
-- ``smoothed_by_anchors``: the same, the neighbours taken by anchor, so that behaviour smooths and nothing is judged or matched.
-- ``anchors_appended``: the raw feature with the item's anchor behind it, at equal length: behaviour handed over without any mending.
+- ``smoothed_by_anchors``: the same with the items that are nearest by anchor. Behaviour smooths and nothing is matched.
+- ``anchors_appended``: the raw feature with the item's anchor behind it, at equal length. Nothing is corrected.
 """
 
 from __future__ import annotations
@@ -37,7 +36,7 @@ HUB_SHARE = 0.01
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Variant:
-    """Features to train on, and what is known of how they were made: by name, such as ``strength_image`` or ``mismatch_rate_text``."""
+    """Features to train on, and ``facts`` about them by name, such as ``strength_image`` or ``mismatch_rate_text``."""
 
     features: Features
     present: Mapping[str, Bool]
@@ -82,17 +81,17 @@ def _facts(outcome: Outcome, config: RectifyConfig) -> dict[str, float]:
     facts: dict[str, float] = {}
     for m, plan in outcome.plans.items():
         trust = outcome.judged.trusts[m]
-        mended = outcome.rectified.status[m] == Status.RECTIFIED.code
-        kept = kept_share(trust.probability[mended], config)
-        facts[f"strength_{m}"] = float(1 - np.nan_to_num(kept, nan=1.0).mean()) if mended.any() else 0.0
-        facts[f"rectified_share_{m}"] = float(mended.mean())
+        rectified = outcome.rectified.status[m] == Status.RECTIFIED.code
+        kept = kept_share(trust.probability[rectified], config)
+        facts[f"strength_{m}"] = float(1 - np.nan_to_num(kept, nan=1.0).mean()) if rectified.any() else 0.0
+        facts[f"rectified_share_{m}"] = float(rectified.mean())
         facts[f"mismatch_rate_{m}"] = float("nan") if trust.mismatch_rate is None else float(trust.mismatch_rate)
         facts |= {f"{name}_{m}": value for name, value in hub_statistics(plan).items()}
     return facts
 
 
 def hub_statistics(plan: Plan) -> dict[str, float]:
-    """How unevenly donors are used: the most used one's share relative to an even one, and the mass of the most used 1 %."""
+    """How unevenly donors are used: the largest share relative to the mean, and the mass of the most used 1 %."""
     used = np.sort(plan.column_sums[np.unique(plan.indices)].astype(np.float64))[::-1]
     if not len(used) or used.sum() == 0:
         return {"hub_largest": float("nan"), "hub_mass": float("nan")}
@@ -108,7 +107,7 @@ def _append(features: Float32, present: Bool, anchors: Anchors) -> Float32:
 
 
 def shuffle_anchors(anchors: Anchors, seed: int) -> Anchors:
-    """Anchors dealt to other items, so that nothing about behaviour is left."""
+    """The anchors of trained items, permuted among them."""
     order = np.flatnonzero(anchors.trained)
     items = anchors.items.copy()
     items[order] = items[generator(seed, "control").permutation(order)]
@@ -123,7 +122,7 @@ def _by_shuffled_anchors(
     strength: Mapping[str, float],
     seed: int,
 ) -> dict[str, Float32]:
-    """Matching as configured, on shuffled anchors; the gate that would stop it is held open."""
+    """Features matched on shuffled anchors. The modality counts as identifiable, or nothing would be mixed."""
     control, made = shuffle_anchors(anchors, seed), {}
     for m, features in catalog.features.items():
         copies, trust = outcome.judged.copies[m], replace(outcome.judged.trusts[m], identifiable=True)
@@ -140,7 +139,7 @@ def _by_shuffled_anchors(
 def _smoothed(
     name: str, modality: str, catalog: Catalog, anchors: Anchors, config: PipelineConfig, strength: float
 ) -> Float32:
-    """Features mixed with the mean of their neighbours' and scaled back to their length, so that only direction is smoothed."""
+    """Features mixed with the mean of their neighbours and scaled back to their length, so only the direction is smoothed."""
     features, present = catalog.features[modality], catalog.present[modality]
     places = anchors.items if name == "smoothed_by_anchors" else _centred(features, present)
     neighbours, _ = nearest_items(places, present, config.affinity.num_neighbours + 1)

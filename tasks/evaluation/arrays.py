@@ -1,7 +1,7 @@
-"""Pairs and features as they lie in the evaluation's outputs.
+"""Read and write the pairs and features of the evaluation's outputs.
 
-Pairs are ``users.npy``, ``items.npy`` [E] of training, as the source has them, with ``validation-*`` and ``test-*`` beside; features are
-``features-<m>.npy`` and ``present-<m>.npy`` as in the source.
+Pairs are ``users.npy`` and ``items.npy`` [E] of training as in the source, and the same with ``validation-`` and ``test-`` before the name.
+Features are ``features-<m>.npy`` and ``present-<m>.npy`` as in the source.
 """
 
 from __future__ import annotations
@@ -49,9 +49,9 @@ def load_split(pairs: Ref) -> Split:
 
 
 def load_features(ref: Ref) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Features and presence by modality, of a source or of a stage of this file.
+    """Features and presence by modality, of a source or an output of the evaluation.
 
-    They are mapped copy-on-write: workers share the pages, and what borrows an array may assume that it can be written to.
+    They are mapped copy-on-write: workers share the pages, and torch may treat the arrays as writable.
     """
 
     def mapped(name: str) -> Any:
@@ -68,13 +68,13 @@ def load_catalog(source: Ref, features: Ref) -> Catalog:
 
 
 def facts_of(made: Ref) -> Mapping[str, Any]:
-    """What a variant's features, or edited pairs, say about how they were made."""
-    found: Mapping[str, Any] = made.meta.get("facts", {})
-    return found
+    """The facts that an output of features or edited pairs records."""
+    facts: Mapping[str, Any] = made.meta.get("facts", {})
+    return facts
 
 
 def adopt(writer: StageWriter, ref: Ref, name: str) -> None:
-    """Take over a file of another output, without a copy where the disk allows it: outputs are never changed."""
+    """Link a file of another output, or copy it where the disk has no links. Outputs are never changed, so a link is safe."""
     try:
         os.link(ref.file(name), writer.folder / name)
     except OSError:

@@ -1,4 +1,4 @@
-"""Damage to a catalog as it lies on disk."""
+"""Damage to the features of a source."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from tasks.store.store import Ref
 def damage_source(
     source: Ref, catalog: Catalog, kind: DamageKind, share: float, modalities: Sequence[str], *, seed: int
 ) -> tuple[Catalog, dict[str, Bool]]:
-    """``catalog``, which is ``source``'s, with a share of ``modalities`` damaged, and which rows {m: [I]} were.
+    """The ``catalog`` of ``source`` with a share of ``modalities`` damaged, and which rows {m: [I]} were.
 
-    Where a modality is a sequence, segment damage swaps runs of its segments, and the feature is the mean of what it then holds.
+    In a sequence modality, segment damage swaps runs of segments, and the feature is the mean of the new segments.
     """
     sequences = [m for m in modalities if kind == "segments" and m in sequence_modalities(source)]
     shares = {m: share for m in modalities if m not in sequences}
@@ -47,7 +47,7 @@ def _swap_segments(source: Ref, modality: str, features: Float32, share: float, 
 
 
 def _groups(source: Ref) -> Int32 | None:
-    """The items' categories as numbers [I], an item without one in a group of its own; None where the catalog names no category."""
+    """The items' categories as numbers [I], each item without one in its own group; None where the catalog has no categories."""
     category = category_numbers(source)
     if category is None:
         return None

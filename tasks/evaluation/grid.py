@@ -1,4 +1,4 @@
-"""The cells of a grid in the order in which they run, and what each is told; what is wrong with any is found before the first runs."""
+"""The cells of a grid in the order in which they run, with their configs. All errors in the config are found before the first cell runs."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from tasks.evaluation.config import ALL, NONE, EvaluationConfig
 Config = TypeVar("Config")
 RAW, RECTIFIED, ALIGNED = "raw", "rectified", "aligned"
 EDITING = re.compile(r"aligned|(?P<operation>completion|pruning)_(?P<target>train|graph|both)_(?P<ratio>\d*\.?\d+)")
-"""Editings that a name alone tells: ``aligned``, or an operation, what is edited, and the strength, as in ``pruning_graph_0.1``."""
+"""Names that describe an editing: ``aligned``, or operation, target and strength as in ``pruning_graph_0.1``."""
 WITHOUT_FEATURES = frozenset({"lightgcn"})
-"""Backbones that read no feature: they run once for all damage and all variants."""
+"""Backbones that read no features. They run once for all damage and variants."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,7 +36,7 @@ class Damage:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Noise:
-    """A share of clicks added that nobody made; share 0 is kind ``"none"``."""
+    """A share of false clicks added; share 0 is kind ``"none"``."""
 
     kind: str = NONE
     share: float = 0.0
@@ -55,17 +55,17 @@ class Cell:
 
     @property
     def name(self) -> str:
-        """The cell in words; no two of a grid have the same."""
+        """The name of the cell, unique in its grid."""
         edited = [] if self.editing == NONE else [f"edited {self.editing}"]
-        return ", ".join([self.backbone, *self._made_of, *edited, f"seed {self.seed}"])
+        return ", ".join([self.backbone, *self._setting, *edited, f"seed {self.seed}"])
 
     @property
     def features_name(self) -> str:
-        """The features that the cell reads, in words."""
-        return ", ".join([*self._made_of, f"seed {self.seed}"])
+        """The name of the features that the cell reads."""
+        return ", ".join([*self._setting, f"seed {self.seed}"])
 
     @property
-    def _made_of(self) -> list[str]:
+    def _setting(self) -> list[str]:
         damage = [f"{self.damage.kind} {self.damage.share:g} of {self.damage.damaged}"] if self.damage.share else []
         clicks = [f"{self.noise.share:g} {self.noise.kind} clicks"] if self.noise.share else []
         return [*damage, *clicks, self.variant]
@@ -73,7 +73,7 @@ class Cell:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VariantSpec:
-    """A variant by what makes its features (``base``) and the config it makes them with."""
+    """The variant that makes the features (``base``), and the config it uses."""
 
     base: str
     config: PipelineConfig
@@ -81,9 +81,9 @@ class VariantSpec:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EditSpec:
-    """How edges are edited, and where: in what the recommender is trained on, in what the anchors are learned from, or in both.
+    """How edges are edited, and for which training: that of the recommender, that of the anchors, or both.
 
-    With ``alignment`` the strengths are judged from the pairs, and only ``config.target`` counts.
+    With ``alignment`` the strengths are estimated from the pairs, and only ``config.target`` is used.
     """
 
     config: EditConfig = field(default_factory=EditConfig)
@@ -103,7 +103,7 @@ class Grid:
     training: Mapping[str, TrainingConfig]
 
     def damaged(self, damage: Damage) -> tuple[str, ...]:
-        """The modalities that a damage is done to."""
+        """The modalities that ``damage`` damages."""
         return self.modalities if damage.damaged == ALL else (damage.damaged,)
 
 
@@ -112,8 +112,8 @@ def plan_grid(
 ) -> Grid:
     """The grid over a source with these modalities; seeds count up from ``seed``.
 
-    Raises InputError, naming the key, for a backbone, variant, editing or modality that does not exist, a setting that a config does not
-    have or refuses, and damage within categories where the source has none.
+    Raises InputError with the key for an unknown backbone, variant, editing or modality, an unknown or wrong setting, and damage within
+    categories where the source has none.
     """
     _among("evaluation.backbones", config.backbones, tuple(BACKBONES))
     _among("evaluation.corruption.modalities", config.corruption.modalities, (ALL, *modalities))
@@ -138,7 +138,7 @@ def plan_grid(
 
 
 def _cells(config: EvaluationConfig, seed: int) -> tuple[Cell, ...]:
-    """Seed by seed, so that a grid that is stopped has whole comparisons; backbones innermost, so that the time left can be told early."""
+    """Seed by seed, so that a stopped grid has complete comparisons. Backbones vary fastest, so that the time left is known early."""
     corruption, noise = config.corruption, config.interaction_noise
     damages = [Damage()] if 0 in corruption.shares else []
     damages += [
@@ -169,7 +169,7 @@ def _variant(name: str, table: Mapping[str, Any], pipeline: PipelineConfig) -> V
     base = overrides.pop("base", name if name in VARIANTS else RECTIFIED)
     _among(f"{key}.base" if "base" in table else "evaluation.variants", (base,), VARIANTS)
     if name not in VARIANTS and not table:
-        raise InputError(f"{key}: says nothing; wanted one of {', '.join(VARIANTS)}, or a table with what it overrides")
+        raise InputError(f"{key}: is empty; wanted one of {', '.join(VARIANTS)}, or a table with what it overrides")
     changed: dict[str, dict[str, Any]] = {}
     for path, value in _flat(overrides):
         section, _, setting = path.partition(".")
@@ -181,20 +181,20 @@ def _variant(name: str, table: Mapping[str, Any], pipeline: PipelineConfig) -> V
 
 
 def _editing(name: str, table: Mapping[str, Any]) -> EditSpec | None:
-    """What an editing's name says (``EDITING``), and its table on top of that."""
-    key, told = f"evaluation.editing.{name}", dict(table)
-    if name == NONE and not told:
+    """The editing that ``name`` describes, with the settings of ``table``."""
+    key, settings = f"evaluation.editing.{name}", dict(table)
+    if name == NONE and not settings:
         return None
     named = EDITING.fullmatch(name)
-    if named is None and not told:
+    if named is None and not settings:
         raise InputError(
             f"{key}: wanted none, {ALIGNED}, a name such as pruning_graph_0.1, or a table with what it does"
         )
     if named is not None and named["operation"]:
-        told = {named["operation"]: float(named["ratio"]), "target": named["target"]} | told
-    alignment = told.pop("alignment", {} if name == ALIGNED else None)
-    spec = configured(EditSpec(), {"where": told.pop("where")} if "where" in told else {}, key)
-    config = configured(EditConfig(), told, key)
+        settings = {named["operation"]: float(named["ratio"]), "target": named["target"]} | settings
+    alignment = settings.pop("alignment", {} if name == ALIGNED else None)
+    spec = configured(EditSpec(), {"where": settings.pop("where")} if "where" in settings else {}, key)
+    config = configured(EditConfig(), settings, key)
     if alignment is None:
         return replace(spec, config=config)
     return replace(spec, config=config, alignment=configured(AlignmentConfig(), alignment, f"{key}.alignment"))

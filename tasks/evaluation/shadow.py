@@ -1,7 +1,6 @@
-"""The shadow evaluation as a stage: from the source to one small output, and what the gate and the report take from it.
+"""The shadow evaluation as a stage, and its facts for the gate and the report.
 
-Nothing here is Prefect's: ``flows.steps`` wraps it, and tests call it as it is. A sequence modality takes part with the plain mean
-of its segments, raw and rectified: which segments are doubtful was judged with the whole log.
+A sequence modality takes part with the plain mean of its segments, because the doubtful segments were judged with the whole log.
 """
 
 from __future__ import annotations
@@ -30,16 +29,16 @@ __all__ = ["ShadowConfig", "shadow_config", "shadow_facts", "shadow_measure", "s
 
 
 def shadow_config(config: EvaluationConfig) -> ShadowConfig | None:
-    """How the shadow is run, None where it is off. Raises InputError naming the key.
+    """The config of the shadow, None where it is off. Raises InputError with the key.
 
-    Its model is the evaluation's; its training is its own schedule unless the evaluation's is changed for this backbone.
+    The model is that of the evaluation. The training is the shadow's own unless ``evaluation.training`` changes it for this backbone.
     """
     name = config.shadow
     if name is None:
         return None
     if name in WITHOUT_FEATURES:
         raise InputError(
-            f"evaluation.shadow: {name} reads no features, so it would never see harm; vbpr is the cheapest that does"
+            f"evaluation.shadow: {name} reads no features, so it cannot detect harm; vbpr is the cheapest that can"
         )
     training = config.training.get(name)
     return ShadowConfig(
@@ -63,7 +62,7 @@ def shadow_stage(
     *,
     progress: Progress = silent,
 ) -> Ref:
-    """What a recommender makes of the rectified features, as ``meta.json``: a ``ShadowResult``'s fields and ``not_worse``."""
+    """The shadow evaluation as ``meta.json``: the fields of a ``ShadowResult`` and ``not_worse``."""
 
     def build(writer: StageWriter) -> None:
         modalities = source.meta["modalities"]
@@ -87,7 +86,7 @@ def shadow_stage(
 
 
 def shadow_measure(shadow: Ref | None) -> ShadowMeasure | None:
-    """What the gate checks; nothing without a shadow, or where it could not judge."""
+    """The measure that the gate checks; None without a shadow or a verdict."""
     found = None if shadow is None else shadow.meta
     if found is None or found["high"] is None:
         return None
@@ -95,7 +94,7 @@ def shadow_measure(shadow: Ref | None) -> ShadowMeasure | None:
 
 
 def shadow_facts(shadow: Ref, peak_memory: tuple[int, int]) -> dict[str, Any]:
-    """What was found and what it cost, as JSON; ``peak_memory`` are the run's peaks in bytes before and after it."""
+    """The result and its cost, JSON-able; ``peak_memory`` are the run's peaks in bytes before and after it."""
     before, after = peak_memory
     return shadow.meta | {
         "seconds": shadow.seconds,
@@ -106,7 +105,7 @@ def shadow_facts(shadow: Ref, peak_memory: tuple[int, int]) -> dict[str, Any]:
 
 
 def _timed_interactions(source: Ref) -> Interactions:
-    """The positive pairs of a source output with the times of their latest events, where the log tells them."""
+    """The positive pairs of a source output with the times of their latest events, if the log has times."""
     pairs = load_interactions(source)
     if not source.file("times.npy").exists():
         return pairs

@@ -1,4 +1,4 @@
-"""How a log is divided for those who train on it: by a column that it brings along, in time, or at random."""
+"""Divide a log into training, validation and test: by a column of the log, by time, or at random."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ SplitRule = Literal["column", "time", "random"]
 
 
 def split_by_column(source: Ref, config: SourceConfig, as_of: date, column: str) -> Split:
-    """The pairs of ``source`` divided as ``column`` says; of a pair that is there more than once the part nearest to training counts.
+    """The pairs of ``source`` divided by ``column``. A repeated pair belongs to the part nearest to training.
 
-    Raises InputError for a missing column, for a value that names no part, and where a part is left without any pair.
+    Raises InputError for a missing column, a value that is no part, and a part without pairs.
     """
     pairs = load_interactions(source)
     keys, parts = _labelled(source, config, as_of, column)
@@ -60,10 +60,10 @@ def _labelled(source: Ref, config: SourceConfig, as_of: date, column: str) -> tu
     """Every usable row as the key of its pair, user rank times items plus item, and its part's number."""
     ids = catalog_ids(source)
     users, items, parts = [], [], []
-    for user, item, told, file in used_rows(config, as_of, ids, column, KEY):
+    for user, item, labels, file in used_rows(config, as_of, ids, column, KEY):
         users.append(user.dictionary_encode())
         items.append(item)
-        parts.append(_numbers(told, column, file))
+        parts.append(_numbers(labels, column, file))
     unified = pa.chunked_array(users).unify_dictionaries()
     dictionary = unified.chunk(0).dictionary
     # A user's number is the rank of the id, as in the source output.
@@ -74,21 +74,21 @@ def _labelled(source: Ref, config: SourceConfig, as_of: date, column: str) -> tu
     ), np.concatenate(parts)
 
 
-def _numbers(told: pa.Array, column: str, file: str) -> Int64:
-    """Each row's part as its number."""
-    strange = next((x for x in told.unique().to_pylist() if str(x).lower() not in PARTS), PARTS)
+def _numbers(labels: pa.Array, column: str, file: str) -> Int64:
+    """The part of each row as a number."""
+    strange = next((x for x in labels.unique().to_pylist() if str(x).lower() not in PARTS), PARTS)
     if strange is not PARTS:
         raise InputError(f"{file}: {KEY} {column!r} holds {strange!r}; wanted train, valid or test")
-    return np.array([PARTS[x.lower()] for x in told.to_pylist()], np.int64)
+    return np.array([PARTS[x.lower()] for x in labels.to_pylist()], np.int64)
 
 
 def label_pairs(
     source: Ref, reading: SourceConfig, as_of: date, config: EvaluationConfig, rule: SplitRule, seed: int
 ) -> NDArray[np.int8]:
-    """The part of every pair of ``source``, in its order [E] int8: 0 training, 1 validation, 2 test, -1 none of them.
+    """The part of every pair of ``source`` [E] int8: 0 training, 1 validation, 2 test, -1 none.
 
-    ``column`` is the division that the log brings along, ``random`` the evaluation's own of that seed, ``time`` cuts the log in time.
-    Raises InputError where the log cannot be divided so.
+    ``column`` uses ``evaluation.split_column``, ``random`` the evaluation's split of that seed, ``time`` the times. Raises InputError where the
+    log cannot be divided this way.
     """
     if rule == "column":
         if config.split_column is None:

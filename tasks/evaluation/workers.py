@@ -1,9 +1,9 @@
-"""Worker processes with one thread each: what keeps a grid's cells from fighting over the interpreter's lock and over the cores.
+"""Worker processes with one thread each, so that the cells of a grid do not compete for the interpreter lock and the cores.
 
-A worker is a fresh interpreter that has its environment before any numeric library is loaded; it is handed functions and small arguments
-(references, configs), never arrays. Only its own work is lost when it dies, and it goes when its parent goes, however that ends.
+A worker is a new interpreter whose environment is set before any numeric library is loaded. It receives functions and small arguments
+(references, configs), no arrays. If it dies, only its own work is lost. It ends when its parent ends, also after a kill.
 
-This module and what it imports know the standard library alone: a worker imports it before its environment is set.
+This module imports only the standard library, because a worker imports it before its environment is set.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from typing import Any, TypeVar
 
 from tasks.resources.exit_with_parent import leave_with_parent
 
-Found = TypeVar("Found")
+Result = TypeVar("Result")
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "POLARS_MAX_THREADS"), "1")
 
 
 class WorkFailedError(Exception):
-    """Work that failed: the message is one line, ``details`` the worker's traceback."""
+    """Work failed. The message is one line, ``details`` the worker's traceback."""
 
     def __init__(self, message: str, details: str = "") -> None:
         super().__init__(message)
@@ -34,11 +34,11 @@ class WorkFailedError(Exception):
 
 
 class StoppedError(Exception):
-    """Nothing is wrong with the work: the workers were stopped."""
+    """The workers were stopped before the work was done."""
 
 
 class Workers:
-    """Up to ``count`` processes, started when they are first needed; call it from as many threads."""
+    """Up to ``count`` processes, started on first use; call it from as many threads."""
 
     def __init__(self, count: int) -> None:
         self.count = count
@@ -47,14 +47,14 @@ class Workers:
         for _ in range(count):
             self._idle.put(None)
 
-    def __call__(self, function: Callable[..., Found], *given: Any) -> Found:
-        """``function(*given)`` in a worker; waits for one, then for the result. Raises WorkFailedError or StoppedError."""
+    def __call__(self, function: Callable[..., Result], *arguments: Any) -> Result:
+        """The result of ``function(*arguments)`` in a free worker. Raises WorkFailedError or StoppedError."""
         worker = self._idle.get()
         try:
             if worker is None or not worker.alive:
                 worker = self._start()
-            found: Found = worker(function, given)
-            return found
+            result: Result = worker(function, arguments)
+            return result
         except WorkFailedError as error:
             if self._stopped:
                 raise StoppedError from error
@@ -71,7 +71,7 @@ class Workers:
             return worker
 
     def stop(self) -> None:
-        """End every worker at once, and with it what it is doing; nothing can be asked for afterwards."""
+        """Kill every worker; later calls raise StoppedError."""
         with self._lock:
             self._stopped = True
             for worker in self._all:
@@ -100,45 +100,45 @@ class _Worker:
     def alive(self) -> bool:
         return self._process.is_alive()
 
-    def __call__(self, function: Callable[..., Any], given: tuple[Any, ...]) -> Any:
+    def __call__(self, function: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
         try:
-            self._pipe.send((function, given))
-            done, found = self._pipe.recv()
+            self._pipe.send((function, arguments))
+            done, result = self._pipe.recv()
         except (EOFError, OSError) as error:
             self._process.join()
             code = self._process.exitcode
             ended = f"by {signal.Signals(-code).name}" if code is not None and code < 0 else f"with status {code}"
             raise WorkFailedError(
-                f"its process was ended {ended}; out of memory, perhaps: fewer evaluation.workers need less"
+                f"its process ended {ended}; if memory ran out, set evaluation.workers to fewer"
             ) from error
         if not done:
-            raise WorkFailedError(*found)
-        return found
+            raise WorkFailedError(*result)
+        return result
 
     def stop(self) -> None:
         self._process.kill()
 
 
 def serve(pipe: Connection) -> None:
-    """What a worker does: calls what it is sent, one after the other, until nobody sends any more."""
+    """The main loop of a worker: call each function that arrives, until the pipe closes."""
     os.environ.update(ONE_THREAD)
-    # Ctrl-C reaches the whole group of processes; the parent decides what it means.
+    # Ctrl-C reaches the whole process group; only the parent reacts to it.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     leave_with_parent(lambda: os._exit(1))
     while True:
         try:
-            function, given = pipe.recv()
+            function, arguments = pipe.recv()
         except EOFError:
             return
         try:
-            answer: tuple[bool, Any] = (True, function(*given))
+            answer: tuple[bool, Any] = (True, function(*arguments))
         except Exception as error:
             answer = (False, (_one_line(error), traceback.format_exc()))
         pipe.send(answer)
 
 
 def _one_line(error: Exception) -> str:
-    said = " ".join(str(error).split())
-    # Its own errors and the core's complaints about values are written for people; others need their kind.
-    plain = isinstance(error, ValueError) or hasattr(error, "exit_code")
-    return said if plain and said else f"{type(error).__name__}: {said}"
+    message = " ".join(str(error).split())
+    # ValueErrors and the project's own errors are written for users; others need their type.
+    readable = isinstance(error, ValueError) or hasattr(error, "exit_code")
+    return message if readable and message else f"{type(error).__name__}: {message}"

@@ -9,13 +9,13 @@ A_item = (1 - initial_weight) * normalised(sum_m alpha_m S_m) + initial_weight *
 Users are scored as the mean of layers over the row-normalised graph D^-1 (A + I), items as that plus h scaled to length 1.
 Loss: BPR + weight_decay * half-L2 of the scored rows.
 
-Everything is held as lists of neighbours [I, K]: the top-k step of the dense form passes a gradient to the kept cosines alone, so
-the lists lose nothing. The item graph is built anew at the first batch of an epoch, which alone carries a gradient into it; the epoch's
-other batches use it as a fixed sparse matrix. ``represent`` builds it once from the weights as they are.
+Item graphs are lists of neighbours [I, K]. The top-k step of the dense form passes a gradient to the kept cosines alone, so the lists are
+equivalent. The first batch of an epoch rebuilds the item graph and passes a gradient into it; the other batches use it as a fixed sparse
+matrix. ``represent`` builds it once from the current weights.
 
 Differs from the paper:
-- Features, maps and modal weights get a gradient in the first batch of an epoch only, as in the public code. Under the torch that it pins,
-  the other batches leave gradients of zero, on which Adam coasts; here, as under any current torch, those parameters rest.
+- Features, maps and modal weights get a gradient in the first batch of an epoch only, as in the public code. Its old torch gives zero
+  gradients in the other batches, so Adam moves on by momentum; with a current torch these parameters do not move.
 - The weight decay is a mean over the batch's actual triples; the public code divides by the configured batch size, also in a last, shorter
   batch.
 - Any number of modalities; with one there is nothing to weigh and ``modal_weight`` is not made, with none items have no h.
@@ -45,7 +45,7 @@ TRAINING = TrainingConfig(learning_rate=3e-3, decay=0.96, epochs=200, patience=5
 
 
 class NeighbourLists(NamedTuple):
-    """A sparse item graph [I, I] by rows: ``items`` [I, K] int64 and ``weights`` [I, K]; places left over name item 0 at weight 0."""
+    """A sparse item graph [I, I] by rows: ``items`` [I, K] int64 and ``weights`` [I, K]; unused places hold item 0 at weight 0."""
 
     items: torch.Tensor
     weights: torch.Tensor
@@ -111,7 +111,7 @@ class LATTICE(Backbone):
         self._fixed: SparseOperator | None = None
 
     def begin_epoch(self, rng: np.random.Generator) -> None:
-        """Forget the item graph: the next batch builds it anew, with a gradient."""
+        """Drop the item graph; the next batch rebuilds it with a gradient."""
         self._fixed = None
 
     def loss(self, batch: Batch) -> torch.Tensor:

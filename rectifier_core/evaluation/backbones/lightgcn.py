@@ -1,4 +1,4 @@
-"""LightGCN: free embeddings, smoothed over the interaction graph. It reads no feature, so it is the same under any.
+"""LightGCN: free embeddings, smoothed over the interaction graph. It reads no features.
 
 Source: He et al., "LightGCN", SIGIR 2020, equations 3-8. Checked against enoche/MMRec at commit e775373 (``src/models/lightgcn.py``): loss,
 gradients and representations of one batch on fixed weights agree to 1e-5.

@@ -8,7 +8,7 @@ w = softmax over m of q(Z_m) with q = Linear-tanh-Linear shared; Z_c = sum_m w_m
 Z_c) / (M + 1). The rest is in ``side_views``.
 
 Differs from the paper:
-- Any number M of modalities: the published fuser is M = 2. With one, Z_c = Z_m and nothing is left to weigh or to prefer, so those layers
+- Any number M of modalities: the published fuser is M = 2. With one, Z_c = Z_m, so those layers
   are not made and side = Z_m / 2; with none, the model is LightGCN.
 - The weight decay is a mean over the batch's actual triples; the public code divides by the configured batch size, also in a last, shorter
   batch.
@@ -54,10 +54,10 @@ class MGCN(SideViewBackbone):
         ]
 
     def fuse(self, content: torch.Tensor, views: torch.Tensor, *, training: bool) -> torch.Tensor:
-        """What the views share plus what each adds, as far as the content asks for it."""
+        """The common part of the views plus what each adds, weighted by the content."""
         if len(self.modalities) == 1:
             return views[:, 0] / 2
         common: torch.Tensor = (self.query(views).softmax(dim=1) * views).sum(dim=1)
-        asked = self.preference(content).sigmoid().view_as(views)
-        added: torch.Tensor = ((views - common[:, None]) * asked).sum(dim=1)
+        preference = self.preference(content).sigmoid().view_as(views)
+        added: torch.Tensor = ((views - common[:, None]) * preference).sum(dim=1)
         return (added + common) / (len(self.modalities) + 1)

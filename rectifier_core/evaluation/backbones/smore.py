@@ -81,7 +81,7 @@ class SMORE(SideViewBackbone):
         ]
 
     def fuse(self, content: torch.Tensor, views: torch.Tensor, *, training: bool) -> torch.Tensor:
-        """The mean of the modalities, weighed dimension by dimension by what the fusion attends to, and the fusion, all as preferred."""
+        """The mean of the modalities, each weighted by the fusion's attention, and of the fusion, all weighted by the content."""
         hidden = self.query_hidden(views[:, -1]).tanh().chunk(len(self.modalities), dim=1)
         attended = [query(part).softmax(dim=1) for query, part in zip(self.query, hidden, strict=True)]
         preferred = self.preference(content).sigmoid()
@@ -89,7 +89,7 @@ class SMORE(SideViewBackbone):
             kept = torch.empty(preferred.shape).bernoulli_(1 - self.dropout, generator=self.generator)
             preferred = preferred * (kept / (1 - self.dropout)).to(preferred.device)
         parts = preferred.view_as(views).unbind(dim=1)
-        asked = torch.stack(
+        weights = torch.stack(
             [*(attention * part for attention, part in zip(attended, parts, strict=False)), parts[-1]], dim=1
         )
-        return (asked * views).mean(dim=1)
+        return (weights * views).mean(dim=1)

@@ -1,4 +1,4 @@
-"""VBPR: matrix factorisation whose items also carry a linear map of their raw features, read as they are, scale and all.
+"""VBPR: matrix factorisation whose items also have a linear map of their raw features. The scale of the features matters.
 
 Source: He and McAuley, "VBPR", AAAI 2016, in the form the field compares with: enoche/MMRec at commit e775373 (``src/models/vbpr.py``,
 "recommended version"), against which loss, gradients and representations of one batch on fixed weights agree to 1e-5.

@@ -27,7 +27,6 @@ GRAPHLESS = {"vbpr"}
 """Propagate over no interactions."""
 
 every_backbone = pytest.mark.parametrize("name", list(BACKBONES))
-every_content_backbone = pytest.mark.parametrize("name", [name for name in BACKBONES if name not in BLIND])
 
 
 def some_log(seed: int = 0) -> Interactions:
@@ -246,17 +245,6 @@ def test_what_stands_in_the_row_of_a_missing_feature_is_never_read(name: str) ->
 
 
 @every_backbone
-def test_a_modality_that_every_item_lacks_is_borne(name: str) -> None:
-    features = some_features("image", "text")
-    features["image"][:] = 0
-    present = {"image": np.zeros(ITEMS, np.bool_), "text": np.ones(ITEMS, np.bool_)}
-    data = TrainingSet.plain(some_log(), features, present)
-    model = made(name, data)
-    train(model, data, 3)
-    assert np.isfinite(scores(model)).all()
-
-
-@every_backbone
 def test_items_and_users_without_interactions_get_finite_scores(name: str) -> None:
     log = some_log()
     at = (log.users > 1) & (log.items > 2)
@@ -264,16 +252,6 @@ def test_items_and_users_without_interactions_get_finite_scores(name: str) -> No
     model = made(name, data)
     train(model, data, 3)
     assert np.isfinite(scores(model)).all()
-
-
-@every_backbone
-def test_new_features_are_read_anew_even_under_the_same_weights(name: str) -> None:
-    data = some_data()
-    model = made(name, data)
-    train(model, data, 2)
-    swapped = {m: np.roll(feature, 1, axis=0) for m, feature in data.features.items()}
-    other = load(made(name, some_data(features=swapped)), saved(model))
-    assert (scores(other) != scores(model)).any() == (name not in BLIND)
 
 
 @every_backbone
@@ -291,16 +269,6 @@ def test_propagation_follows_the_edited_graph_and_nothing_else_does(name: str) -
     assert taught.loss(batch).item() == plain.loss(batch).item()
 
 
-@every_content_backbone
-def test_permuted_features_train_to_another_ranking(name: str) -> None:
-    data = some_data()
-    other = some_data(features={m: np.ascontiguousarray(feature[::-1]) for m, feature in data.features.items()})
-    models = [made(name, d) for d in (data, other)]
-    for model, d in zip(models, (data, other), strict=True):
-        train(model, d, 20)
-    assert (np.argsort(scores(models[0]), axis=1) != np.argsort(scores(models[1]), axis=1)).any()
-
-
 @every_backbone
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
 def test_cuda_gives_the_same_loss_and_scores(name: str) -> None:
@@ -314,8 +282,3 @@ def test_cuda_gives_the_same_loss_and_scores(name: str) -> None:
         users, items = there.represent()
         found = (users @ items.T).cpu().numpy()
     np.testing.assert_allclose(found, scores(here), atol=1e-4)
-
-
-def test_a_name_that_is_not_there_is_refused() -> None:
-    with pytest.raises(ValueError, match="backbone: wanted one of"):
-        build("bprmf", some_data(), seed=0)

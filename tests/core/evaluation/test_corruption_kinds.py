@@ -98,10 +98,6 @@ def test_the_wrong_scale_keeps_directions_and_uses_both_factors() -> None:
     np.testing.assert_allclose(after, before * factors[:, None], rtol=1e-5)
 
 
-def test_dropped_rows_are_zeros() -> None:
-    assert not damaged_rows("drop")[1].any()
-
-
 def test_segment_damage_takes_one_contiguous_half_of_the_columns_from_one_other_row() -> None:
     catalog = catalog_of(3)
     before, after = damaged_rows("segments")
@@ -110,16 +106,6 @@ def test_segment_damage_takes_one_contiguous_half_of_the_columns_from_one_other_
         assert len(at) == 3 and at[-1] - at[0] == 2
         sources = np.flatnonzero((catalog.features["image"][:, at] == new[at]).all(axis=1))
         assert len(sources) == 1 and not (catalog.features["image"][sources[0]] == old).all()
-
-
-def test_a_single_column_has_no_slice_to_swap() -> None:
-    catalog = Catalog(
-        item_ids=np.arange(9),
-        features={"size": normals(np.random.default_rng(0), 9, 1)},
-        present={"size": np.ones(9, np.bool_)},
-    )
-    damaged, truth = damage_catalog(catalog, "segments", {"size": 1.0}, seed=0)
-    assert not truth["size"].any() and not changed(catalog, damaged, "size").any()
 
 
 def sequences(lengths: list[int]) -> tuple[Float32, Int64]:
@@ -144,15 +130,3 @@ def test_runs_of_segments_come_from_one_other_sequence_and_leave_part_of_the_own
         assert 0 < len(at) < lengths[item] and at[-1] - at[0] == len(at) - 1
         donors = np.unique(owner[swapped[own, 0][at].astype(np.int64)])
         assert len(donors) == 1 and donors[0] != item and lengths[donors[0]] >= 2
-
-
-def test_wrong_wishes_are_named() -> None:
-    catalog = catalog_of(0)
-    with pytest.raises(ValueError, match="kind: wanted one of swap"):
-        damage_catalog(catalog, "melt", {"image": 0.1}, seed=0)  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match=r"shares: .*\['audio'\]"):
-        damage_catalog(catalog, "swap", {"audio": 0.1}, seed=0)
-    with pytest.raises(ValueError, match=r"shares\[image\]"):
-        damage_catalog(catalog, "swap", {"image": 1.5}, seed=0)
-    with pytest.raises(ValueError, match="category"):
-        damage_catalog(catalog, "within", {"image": 0.5}, seed=0)

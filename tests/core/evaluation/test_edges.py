@@ -6,11 +6,9 @@ import itertools
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rectifier_core.base.arrays import Float64
 from rectifier_core.base.numerics import separation
 from rectifier_core.base.records import Interactions
 from rectifier_core.evaluation.config import AlignmentConfig, EditConfig, EditTarget, LightGCNConfig, PriorConfig
@@ -19,27 +17,21 @@ from rectifier_core.evaluation.edge_alignment import (
     assess_alignment,
     choose_strength,
     edit_by_alignment,
-    stability_of_halves,
     trust_in_prior,
 )
 from rectifier_core.evaluation.edge_prior import (
     Prior,
     degree_matched_pairs,
     fit_prior,
-    fold_numbers,
     out_of_fold_scores,
 )
 from rectifier_core.evaluation.edges import (
     EDIT_TARGETS,
     edit_edges,
-    inconsistent_held_out,
-    inconsistent_known,
     likely_absent_pairs,
     unlikely_pairs,
 )
 from rectifier_core.evaluation.interaction_noise import inject_clicks
-from rectifier_core.evaluation.metrics import per_user_ranking
-from rectifier_core.evaluation.ranking import rank_items
 from rectifier_core.evaluation.splits import subset
 from tests.support.core_samples import block_log, log_of, normals
 
@@ -56,12 +48,6 @@ def random_prior(rng: np.random.Generator, users: int, items: int) -> Prior:
 
 def pairs(log: Interactions) -> set[tuple[int, int]]:
     return set(zip(log.users.tolist(), log.items.tolist(), strict=True))
-
-
-def recall(prior: Prior, known: Interactions, held_out: Interactions, *, depth: int = 10) -> Float64:
-    users = np.unique(held_out.users).astype(np.int32)
-    ranked = rank_items(torch.from_numpy(prior.users), torch.from_numpy(prior.items), users, known, depth=depth)
-    return per_user_ranking(ranked, users, held_out, depths=(depth,)).recall[depth]
 
 
 @given(seed=st.integers(0, 300), ratio=st.floats(0, 0.9), repeat=st.booleans())
@@ -85,14 +71,6 @@ def test_pruning_takes_the_lowest_scores_and_nobodys_last_pair(seed: int, ratio:
     several = 2 if repeat else 1
     passed_over = ~dropped & (scores < scores[dropped].max(initial=-np.inf))
     assert ((users[log.users] == several) | (items[log.items] == several))[passed_over].all()
-
-
-def test_pruning_drops_as_many_as_asked_where_it_may() -> None:
-    log = random_log(np.random.default_rng(0), users=60, items=40, share=0.3)
-    scores = normals(np.random.default_rng(1), len(log.users))
-    dropped = unlikely_pairs(log, scores, 0.1)
-    assert dropped.sum() == round(0.1 * len(log.users))
-    assert scores[dropped].max() <= scores[~dropped].min()
 
 
 @given(seed=st.integers(0, 300), ratio=st.floats(0, 3), block=st.integers(1, 20))
@@ -125,56 +103,6 @@ def test_an_edit_reaches_its_target_only_and_never_the_candidates(target: EditTa
         0.2 * len(log.users)
     )
     assert not pairs(edited.added) & pairs(log)
-
-
-def test_no_strength_is_no_edit() -> None:
-    rng = np.random.default_rng(0)
-    log = random_log(rng, users=30, items=20, share=0.3)
-    edited = edit_edges(log, EditConfig(), random_prior(rng, 30, 20))
-    assert edited.positives is log and edited.graph is log
-
-
-@given(seed=st.integers(0, 200), ratio=st.floats(0.05, 0.6))
-@settings(max_examples=30, deadline=None)
-def test_masking_what_was_learned_instead_of_what_is_known_can_only_lower_recall_under_pruning(
-    seed: int, ratio: float
-) -> None:
-    rng = np.random.default_rng(seed)
-    log, prior = random_log(rng, users=20, items=40, share=0.4), random_prior(rng, 20, 40)
-    fold = fold_numbers(log, 4, rng)
-    training, held_out = subset(log, fold > 0), subset(log, fold == 0)
-    edited = edit_edges(training, EditConfig(pruning=ratio), prior)
-    right, wrong = (recall(prior, x, held_out) for x in (edited.known, inconsistent_known(edited)))
-    assert (wrong <= right).all()
-
-
-def test_masking_what_was_completed_loses_the_held_out_pairs_among_it() -> None:
-    log = log_of([0, 0, 1, 1], [0, 1, 0, 2], 2, 4)
-    prior = Prior(users=np.float32([[1, 0], [0, 1]]), items=np.float32([[5, 5], [4, 4], [3, 3], [2, 2]]))
-    edited = edit_edges(log, EditConfig(completion=0.25), prior)
-    assert pairs(edited.added) == {(1, 1)}
-    held_out = log_of([0, 1], [2, 1], 2, 4)
-    np.testing.assert_array_equal(recall(prior, edited.known, held_out, depth=2), [1, 1])
-    np.testing.assert_array_equal(recall(prior, inconsistent_known(edited), held_out, depth=2), [1, 0])
-
-
-def test_judging_only_who_still_has_enough_pairs_raises_recall_for_no_reason() -> None:
-    """The scores are the same and so are the candidates; only the users that the prior understands least are no longer asked."""
-    rng = np.random.default_rng(0)
-    log = block_log(blocks=4, users=160, items=240, seed=0)
-    # Half of the users click at random: their pairs are unlikely, go first, and take their users below the log's minimum.
-    odd = log.users % 8 < 4
-    mixed = log_of(log.users, np.where(odd, rng.integers(0, 240, len(log.users)), log.items), 160, 240)
-    fold = fold_numbers(mixed, 5, rng)
-    training, held_out = subset(mixed, fold > 0), subset(mixed, fold == 0)
-    prior = fit_prior(training, SMALL, seed=0)
-    edited = edit_edges(training, EditConfig(pruning=0.3), prior.matched())
-    still = inconsistent_held_out(held_out, edited)
-    assert pairs(still) < pairs(held_out)
-    right, wrong = (recall(prior, edited.known, x, depth=20).mean() for x in (held_out, still))
-    assert wrong > 1.1 * right
-    unedited = edit_edges(training, EditConfig(), prior)
-    assert pairs(inconsistent_held_out(held_out, unedited)) == pairs(held_out)
 
 
 QUICK_FIT = PriorConfig(model=LightGCNConfig(embedding_size=8))
@@ -229,14 +157,6 @@ def test_scores_out_of_fold_tell_injected_clicks_and_say_nothing_of_an_only_pair
     assert separation(*(judged[x] for x in told)) > 0.85
 
 
-def test_folds_are_even_and_repeats_share_theirs() -> None:
-    log = random_log(np.random.default_rng(0), users=40, items=30, share=0.3)
-    twice = log_of(np.tile(log.users, 2), np.tile(log.items, 2), 40, 30)
-    fold = fold_numbers(twice, 5, np.random.default_rng(1))
-    np.testing.assert_array_equal(fold[: len(log.users)], fold[len(log.users) :])
-    assert np.ptp(np.bincount(fold)) <= 2
-
-
 @pytest.fixture(scope="module")
 def world() -> Interactions:
     """Six tastes, each user with a seventh of the 50 items of one."""
@@ -269,17 +189,6 @@ def test_a_log_without_taste_is_left_alone(world: Interactions, seed: int) -> No
     assert alignment.pruning == alignment.completion == 0
     edited = edit_by_alignment(shuffled, fit_prior(shuffled, SMALL, seed=0), alignment)
     assert edited.positives is shuffled and edited.graph is shuffled
-
-
-def test_noise_lowers_trust(world: Interactions) -> None:
-    def trust(log: Interactions) -> float:
-        judged = out_of_fold_scores(log, SMALL, 5, seed=0)
-        return trust_in_prior(separation(judged.scores, judged.null), stability_of_halves(log, SMALL.model, seed=0))
-
-    clean, noisy, noisier = (
-        trust(inject_clicks(world, "random", share, seed=0).interactions) for share in (0.0, 0.5, 2.0)
-    )
-    assert clean > noisy > noisier
 
 
 @pytest.mark.parametrize(

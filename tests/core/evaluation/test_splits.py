@@ -119,26 +119,6 @@ def test_a_cut_in_time_never_trains_on_what_comes_later(
         assert training.times.max() < checked.times.min() and checked.times.max() < tested.times.min()
 
 
-def test_the_shares_in_time_are_what_was_asked_for() -> None:
-    log = random_log(1, users=20, items=400, density=0.5, moments=1_000_000)
-    training, checked, tested = parts(split_time(log, validation=0.15, test=0.25))
-    size = len(log.users)
-    assert [len(x.users) for x in (training, checked, tested)] == pytest.approx(
-        [0.6 * size, 0.15 * size, 0.25 * size], abs=2
-    )
-
-
-def test_one_moment_is_never_cut_in_two() -> None:
-    times = np.array([0] * 6 + [1] * 3 + [2] * 1 + [3] * 5, np.int64)
-    log = Interactions(
-        users=np.zeros(15, np.int32), items=np.arange(15, dtype=np.int32), times=times, num_users=1, num_items=15
-    )
-    training, checked, tested = (sorted(set(x.times.tolist())) for x in parts(split_time(log)) if x.times is not None)
-    assert (training, checked, tested) == ([0, 1], [2], [3]), (
-        "a tenth of 15 pairs lies within the last moment, which goes as a whole"
-    )
-
-
 def test_users_that_training_does_not_know_are_dropped_and_new_items_are_not() -> None:
     times = np.arange(10, dtype=np.int64)
     users = np.array([0, 0, 0, 1, 1, 1, 0, 2, 0, 2], np.int32)

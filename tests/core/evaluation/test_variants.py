@@ -11,7 +11,7 @@ from rectifier_core.anchors.anchors import train_anchors
 from rectifier_core.anchors.config import AnchorsConfig
 from rectifier_core.base.records import Anchors
 from rectifier_core.config import PipelineConfig
-from rectifier_core.evaluation.variants import VARIANTS, Variant, make_features, shuffle_anchors
+from rectifier_core.evaluation.variants import VARIANTS, Variant, make_features
 from rectifier_core.rectify.config import RectifyConfig
 from tests.support.core_samples import World, taste_world
 
@@ -29,15 +29,6 @@ def anchors(world: World) -> Anchors:
 @pytest.fixture(scope="module")
 def variants(world: World, anchors: Anchors) -> dict[str, Variant]:
     return {name: make_features(name, world.catalog, world.log, anchors, PipelineConfig(), seed=0) for name in VARIANTS}
-
-
-def test_raw_is_the_catalog_itself(world: World, variants: dict[str, Variant]) -> None:
-    assert all(variants["raw"].features[m] is x for m, x in world.catalog.features.items())
-
-
-def test_an_unknown_name_is_refused(world: World, anchors: Anchors) -> None:
-    with pytest.raises(ValueError, match="variant: wanted one of raw, rectified"):
-        make_features("magic", world.catalog, world.log, anchors, PipelineConfig(), seed=0)
 
 
 @pytest.mark.parametrize("name", ["rectified", "shuffled_anchors", "smoothed", "smoothed_by_anchors"])
@@ -90,13 +81,6 @@ def test_appended_anchors_stand_behind_the_feature_at_its_length(
     known = there & anchors.trained
     np.testing.assert_allclose(behind[known], np.linalg.norm(raw[there], axis=1).mean(), rtol=1e-4)
     assert not behind[~known].any()
-
-
-def test_shuffled_anchors_are_the_same_rows_on_other_items(anchors: Anchors) -> None:
-    shuffled = shuffle_anchors(anchors, 3)
-    np.testing.assert_array_equal(np.sort(shuffled.items, axis=0), np.sort(anchors.items, axis=0))
-    assert (shuffled.items[anchors.trained] == anchors.items[anchors.trained]).all(axis=1).mean() < 0.1
-    assert not shuffled.items[~anchors.trained].any()
 
 
 def test_a_config_that_keeps_everything_leaves_every_variant_of_it_alone(world: World, anchors: Anchors) -> None:

@@ -123,7 +123,7 @@ def test_models_and_training_are_the_backbones_own_but_for_what_is_said() -> Non
             {"corruption": CorruptionGrid(modalities=("audio",))},
             "evaluation.corruption.modalities: 'audio' is not one of all, image, text",
         ),
-        ({"variants": ("smooth",)}, "evaluation.variants.smooth: says nothing; wanted one of raw"),
+        ({"variants": ("smooth",)}, "evaluation.variants.smooth: is empty; wanted one of raw"),
         ({"variants": {"x": {"base": "y"}}}, "evaluation.variants.x.base: 'y' is not one of raw"),
         ({"variants": {"x": {"sinkhorm.balance": "row"}}}, "evaluation.variants.x: 'sinkhorm' is not one of anchors"),
         ({"variants": {"x": {"sinkhorn.balanced": "row"}}}, "evaluation.variants.x.sinkhorn: 'balanced' is not one of"),

@@ -128,20 +128,6 @@ def test_the_config_is_the_evaluations(tiny_demo: Path) -> None:
         shadow_config(EvaluationConfig(shadow="lightgcn"))
 
 
-@pytest.mark.parametrize(
-    ("setting", "said"),
-    [
-        ("shadow=bpr", "evaluation: shadow: wanted one of lightgcn, vbpr, .*, got 'bpr'"),
-        ("shadow_seeds=0", "evaluation: shadow_seeds: wanted at least 1, got 0"),
-        ("shadow_tolerance=1", "evaluation: shadow_tolerance: wanted a share"),
-        ("shadow_max_interactions=0", "evaluation: shadow_max_interactions: wanted at least 1"),
-    ],
-)
-def test_settings_that_make_no_sense_are_refused_in_one_line(tiny_demo: Path, setting: str, said: str) -> None:
-    with pytest.raises(InputError, match=said):
-        RunConfig.from_toml(tiny_demo / "run.toml", [f"evaluation.{setting}"])
-
-
 def test_without_a_shadow_a_run_is_the_run_it_was(tiny_demo: Path) -> None:
     path = tiny_demo / "run.toml"
     off, tuned = (
@@ -179,16 +165,3 @@ def test_the_report_shows_what_was_found_and_what_it_cost(shadow: Ref, tmp_path:
     bare = PageText(write_report(tmp_path / "bare", replace(inputs, shadow=None)).read_text()).text
     assert "Shadow evaluation" not in bare
     assert json.loads((tmp_path / "bare" / "report.json").read_text())["shadow"] is None
-
-
-def test_the_phrase_says_which_way_and_how_far() -> None:
-    found = {
-        "backbone": "vbpr", "interactions": 31_151, "interactions_of": 62_000, "split": "time", "split_reason": "", "users": 1573,
-        "raw": {"recall@20": 0.5}, "rectified": {"recall@20": 0.48}, "change": -0.04, "low": -0.06, "high": -0.021, "not_worse": False,
-        "reason": "",
-    }  # fmt: skip
-    assert shadow_phrase(found).replace("\u00a0", " ") == (
-        "shadow vbpr, 31,151 pairs of the log, a sample of 62,000, tested on the last of them in time for 1,573 users: Recall@20 0.5 with "
-        "raw features, 0.48 with rectified ones, a change of −4.0 % (−6.0 to −2.1 %): worse beyond noise"
-    )
-    assert "a change of +4.0" in shadow_phrase(found | {"change": 0.04, "not_worse": True})

@@ -13,26 +13,22 @@ import pytest
 
 from flows.config.run_config import RunConfig
 from rectifier_core.anchors.config import AnchorsConfig
-from rectifier_core.base.records import Anchors
 from rectifier_core.config import PipelineConfig
 from rectifier_core.evaluation.backbones.protocol import TrainingSet
 from rectifier_core.evaluation.config import EditConfig, TrainingConfig, VBPRConfig
 from rectifier_core.evaluation.corruption import damage_catalog
-from rectifier_core.evaluation.splits import split_users
 from rectifier_core.evaluation.trial import run_trial
-from rectifier_core.evaluation.variants import make_features
 from rectifier_core.trust.config import TrustConfig
 from tasks.evaluation import work_items as stages
 from tasks.evaluation.arrays import load_catalog, load_split
 from tasks.evaluation.config import CorruptionGrid, EvaluationConfig, NoiseGrid
-from tasks.evaluation.dependencies import Chain, Had, Need
-from tasks.evaluation.grid import Cell, Damage, Noise, VariantSpec, plan_grid
+from tasks.evaluation.dependencies import Chain, Dependency, Results
+from tasks.evaluation.grid import Cell, Damage, VariantSpec, plan_grid
 from tasks.evaluation.results import PER_USER, RESULTS, TIMINGS, write_results
 from tasks.evaluation.work_items import Trial, Work
 from tasks.source.read import read_source
 from tasks.stages.anchors import load_interactions
 from tasks.stages.trust import category_numbers
-from tasks.store.saved_records import load_record
 from tasks.store.store import Ref, StageStore
 from tests.support.source_samples import DAY as SAMPLE_DAY
 from tests.support.source_samples import read, sample
@@ -80,27 +76,6 @@ def trial(made: Made, **changed: Any) -> Trial:
     return Trial(**given | changed)
 
 
-def test_the_pairs_are_divided_as_the_core_does_it(made: Made) -> None:
-    wanted, found = (
-        split_users(load_interactions(made.source), seed=3, validation=0.1, test=0.1),
-        load_split(made.split),
-    )
-    for part in ("training", "validation", "test"):
-        assert np.array_equal(getattr(wanted, part).users, getattr(found, part).users)
-        assert np.array_equal(getattr(wanted, part).items, getattr(found, part).items)
-    assert np.array_equal(load_interactions(made.split).items, wanted.training.items)
-
-
-def test_clicks_are_added_to_training_alone(made: Made) -> None:
-    noisy = stages.noise_work(made.split, Noise(kind="popular", share=0.3), seed=3).run(made.store)
-    before, after = load_split(made.split), load_split(noisy)
-    added = np.asarray(noisy.array("injected"))
-    assert added.sum() == round(0.3 * len(before.training.users))
-    assert np.array_equal(after.training.users[~added], before.training.users)
-    assert np.array_equal(after.test.items, before.test.items)
-    assert np.array_equal(after.validation.items, before.validation.items)
-
-
 def test_damage_is_the_cores_with_its_truth_and_leaves_the_rest_alone(made: Made) -> None:
     wanted, truth = damage_catalog(load_catalog(made.source, made.source), "swap", {"image": 0.4}, seed=3)
     found = load_catalog(made.source, made.damaged)
@@ -143,24 +118,6 @@ def test_segment_damage_of_a_sequence_swaps_runs_and_pools_anew(tmp_path: Path) 
     assert np.abs(after - before).max() < 2 * np.abs(np.asarray(source.array("segments-clips"))).max()
 
 
-def test_features_are_the_cores_from_training_pairs_alone(made: Made) -> None:
-    catalog, anchors = load_catalog(made.source, made.damaged), load_record(made.anchors, Anchors)
-    wanted = make_features(
-        "rectified",
-        catalog,
-        load_interactions(made.split),
-        anchors,
-        PIPELINE,
-        seed=3,
-        category=category_numbers(made.source),
-    )
-    found = load_catalog(made.source, made.rectified)
-    assert all(np.array_equal(found.features[m], wanted.features[m]) for m in ("image", "text"))
-    assert made.rectified.meta["facts"].keys() == wanted.facts.keys()
-    in_training = np.bincount(load_split(made.split).training.items, minlength=len(anchors.trained)) > 0
-    assert np.array_equal(anchors.trained, in_training)
-
-
 def test_a_cell_is_the_cores_trial_and_the_same_bytes_again(made: Made, tmp_path: Path) -> None:
     cell = stages.cell_work("x", trial(made)).run(made.store)
     split, catalog = load_split(made.split), load_catalog(made.source, made.rectified)
@@ -197,7 +154,7 @@ def test_what_a_cell_depends_on_is_in_its_key(made: Made) -> None:
 def test_edited_pairs_are_learned_or_propagated_over_but_never_hide_what_is_known(made: Made) -> None:
     prior = stages.prior_work(made.split, seed=3).run(made.store)
     edited = stages.edit_work(
-        "x", made.split, prior, None, EditConfig(pruning=0.2, completion=0.1, target="graph"), seed=3
+        "x", made.split, prior, None, EditConfig(pruning=0.2, completion=0.1, target="graph")
     ).run(made.store)
     logged, left = load_split(made.split).training, load_interactions(edited)
     facts = edited.meta["facts"]
@@ -205,9 +162,7 @@ def test_edited_pairs_are_learned_or_propagated_over_but_never_hide_what_is_know
     assert facts["edit_added"] > 0
     assert len(left.users) == len(logged.users) - facts["edit_dropped"] + facts["edit_added"]
     # The target belongs to the trial: one set of edited pairs serves all three.
-    both = stages.edit_work(
-        "y", made.split, prior, None, EditConfig(pruning=0.2, completion=0.1, target="both"), seed=3
-    )
+    both = stages.edit_work("y", made.split, prior, None, EditConfig(pruning=0.2, completion=0.1, target="both"))
     assert both.find(made.store) is not None
     scores = {}
     for name, given in {"none": None, "train": (edited, "train"), "graph": (edited, "graph")}.items():
@@ -216,7 +171,7 @@ def test_edited_pairs_are_learned_or_propagated_over_but_never_hide_what_is_know
     assert len({x["ndcg@20"] for x in scores.values()}) == 3
 
 
-def all_of(needs: Mapping[Cell, Need], store: StageStore) -> dict[Cell, Ref | str | None]:
+def all_of(needs: Mapping[Cell, Dependency], store: StageStore) -> dict[Cell, Ref | str | None]:
     """Do all the work in this process."""
     return {cell: need.run(store) if isinstance(need, Work) else need for cell, need in needs.items()}
 
@@ -246,7 +201,7 @@ def test_a_grid_asks_for_each_output_once_and_for_none_that_it_does_not_use(
 ) -> None:
     chain = chain_of(made, tiny_demo, SMALL)
     pairs = all_of(chain.pairs(all_of(chain.splits(), made.store)), made.store)
-    nothing: Had = dict.fromkeys(chain.grid.cells)
+    nothing: Results = dict.fromkeys(chain.grid.cells)
     assert set(chain.priors(pairs).values()) == {None}
     damaged = all_of(chain.damaged(), made.store)
     anchors = chain.anchors(pairs, nothing)
@@ -319,8 +274,8 @@ def test_where_an_editing_acts(made: Made, tiny_demo: Path, where: str, trained:
         editing={"pruning_both_0.1": {"where": where}},
     )
     chain = chain_of(made, tiny_demo, config)
-    pairs: Had = dict.fromkeys(chain.grid.cells, made.split)
-    edited: Had = {cell: None if cell.editing == "none" else made.damaged for cell in chain.grid.cells}
+    pairs: Results = dict.fromkeys(chain.grid.cells, made.split)
+    edited: Results = {cell: None if cell.editing == "none" else made.damaged for cell in chain.grid.cells}
     anchors = {
         (c.editing, c.variant): x.inputs[0] for c, x in chain.anchors(pairs, edited).items() if isinstance(x, Work)
     }
@@ -328,7 +283,7 @@ def test_where_an_editing_acts(made: Made, tiny_demo: Path, where: str, trained:
         ("none", "rectified"): made.split,
         ("pruning_both_0.1", "rectified"): made.damaged if learned else made.split,
     }
-    features: Had = dict.fromkeys(chain.grid.cells, made.source)
+    features: Results = dict.fromkeys(chain.grid.cells, made.source)
     for cell, need in chain.trials(pairs, edited, dict.fromkeys(chain.grid.cells), features).items():
         assert isinstance(need, Work)
         wanted = (made.damaged, "both") if trained and cell.editing != "none" else None

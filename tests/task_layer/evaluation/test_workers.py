@@ -60,7 +60,7 @@ def test_a_failure_is_one_line_and_the_worker_goes_on(workers: Workers) -> None:
 
 def test_the_death_of_a_worker_costs_its_own_work_alone(workers: Workers) -> None:
     process = workers(os.getpid)
-    with pytest.raises(WorkFailedError, match="its process was ended by SIGKILL"):
+    with pytest.raises(WorkFailedError, match="its process ended by SIGKILL"):
         workers(os.kill, process, signal.SIGKILL)
     assert workers(os.getpid) != process
 
