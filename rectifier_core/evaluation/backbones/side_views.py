@@ -106,7 +106,8 @@ def info_nce(first: torch.Tensor, second: torch.Tensor, counts: torch.Tensor, te
     ``first`` and ``second`` [P, R] are the two views of the distinct rows, ``counts`` [P] float. Repeated rows are scored once and counted
     as often as they occur, which gives the same sum. Source: van den Oord et al., arXiv 1807.03748, equation 4.
     """
-    first, second = normalize(first), normalize(second)
-    agreement = (first * second).sum(dim=1) / temperature
-    totals = (first @ second.T / temperature + counts.log()).logsumexp(dim=1)
-    return ((totals - agreement) * counts).sum() / counts.sum()
+    first, second = normalize(first) / temperature, normalize(second)
+    # Cosines over a temperature of at least .05 are at most 20, so the exponentials need no maximum subtracted.
+    totals = (first @ second.T).exp() @ counts
+    agreement = (first * second).sum(dim=1)
+    return ((totals.log() - agreement) * counts).sum() / counts.sum()
