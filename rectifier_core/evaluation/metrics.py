@@ -6,13 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
-import scipy.sparse as sp
 
 from rectifier_core.anchors.interaction_sampling import PairSet
 from rectifier_core.base.arrays import Bool, Float32, Float64, Int32
 from rectifier_core.base.numerics import unit_rows
 from rectifier_core.base.records import Interactions
 from rectifier_core.base.seeding import generator
+from rectifier_core.evaluation.splits import pair_keys
 
 
 def pair_closeness(
@@ -64,9 +64,9 @@ def per_user_ranking(
 
     ``ranked`` [N, K] are item numbers, best first (-1: none), of ``users`` [N].
     """
-    matrix = _pair_matrix(held_out)
     hits = PairSet(held_out).contains(users[:, None], ranked) & (ranked >= 0)
-    wanted = np.asarray(matrix.sum(axis=1), dtype=np.float64).ravel()[users]
+    distinct = np.unique(pair_keys(held_out)) // held_out.num_items
+    wanted = np.bincount(distinct, minlength=held_out.num_users)[users].astype(np.float64)
     wanted[wanted == 0] = np.nan
     gain = 1 / np.log2(np.arange(2, ranked.shape[1] + 2))
     ideal = np.cumsum(gain)
@@ -85,30 +85,15 @@ def group_recall(
 
     Only pairs of ``users`` [N] count; a group without any is left out.
     """
-    listed = sp.csr_array(
-        (
-            np.ones((ranked[:, :depth] >= 0).sum(), np.float32),
-            (np.repeat(users, (ranked[:, :depth] >= 0).sum(axis=1)), ranked[:, :depth][ranked[:, :depth] >= 0]),
-        ),
-        shape=(held_out.num_users, held_out.num_items),
-    )
-    wanted = _pair_matrix(held_out)
-    judged = np.isin(np.arange(held_out.num_users), users)
-    pairs, found = wanted.tocoo(), (wanted * listed).tocoo()
-    there, hit = (np.bincount(groups[x.col[judged[x.row] & (groups[x.col] >= 0)]]) for x in (pairs, found))
-    hit = np.pad(hit, (0, len(there) - len(hit)))
-    return {int(g): float(hit[g] / there[g]) for g in np.flatnonzero(there)}
+    row = np.full(held_out.num_users, -1)
+    row[users] = np.arange(len(users))
+    _, distinct = np.unique(pair_keys(held_out), return_index=True)
+    judged = distinct[(row[held_out.users[distinct]] >= 0) & (groups[held_out.items[distinct]] >= 0)]
+    items, group = held_out.items[judged], groups[held_out.items[judged]]
+    hit = (ranked[row[held_out.users[judged]], :depth] == items[:, None]).any(axis=1)
+    return {int(g): float(hit[group == g].mean()) for g in np.unique(group)}
 
 
 def item_coverage(ranked: Int32, num_items: int, *, depth: int = 20) -> float:
     """The share of the catalog that is in at least one user's first ``depth``."""
     return len(np.setdiff1d(ranked[:, :depth], [-1])) / num_items
-
-
-def _pair_matrix(pairs: Interactions) -> sp.csr_array:
-    matrix = sp.csr_array(
-        (np.ones(len(pairs.users), np.float32), (pairs.users, pairs.items)), shape=(pairs.num_users, pairs.num_items)
-    )
-    matrix.sum_duplicates()
-    matrix.data[:] = 1.0
-    return matrix

@@ -124,17 +124,6 @@ def test_a_prior_knows_absent_pairs_of_the_own_block_and_is_the_same_again(confi
     )
 
 
-def test_degree_matched_pairs_are_absent_and_match_both_degrees() -> None:
-    rng = np.random.default_rng(0)
-    log = log_of(*np.nonzero(rng.random((300, 60)) < np.linspace(0.02, 0.3, 60)), 300, 60)
-    users, items = degree_matched_pairs(log, rng)
-    np.testing.assert_array_equal(users, log.users)
-    assert not pairs(log) & set(zip(users.tolist(), items.tolist(), strict=True))
-    drawn, given = np.bincount(items, minlength=60), np.bincount(log.items, minlength=60)
-    # Who took a popular item already cannot be given it again, so the match is close and not exact.
-    assert np.corrcoef(drawn, given)[0, 1] > 0.9
-
-
 def test_scores_out_of_fold_see_no_taste_in_a_log_without_any_where_a_prior_that_saw_it_does() -> None:
     rng = np.random.default_rng(0)
     log = random_log(rng, users=200, items=80, share=0.08)

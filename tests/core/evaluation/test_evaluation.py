@@ -59,21 +59,6 @@ def test_shifted_blocks_move_rows_within_blocks_and_truth_marks_what_changed(
     np.testing.assert_array_equal(np.sort(shifted[truth], axis=0), features[truth])
 
 
-def test_shifted_blocks_reach_about_the_share_as_a_feed_with_lost_lines_does() -> None:
-    features, present = np.arange(3000, dtype=np.float32)[:, None], np.ones(3000, np.bool_)
-    for seed in range(4):
-        shifted, truth = shift_blocks(features, present, 0.3, seed=seed, name="image")
-        assert truth.mean() == pytest.approx(0.3, abs=0.01)
-        step = np.abs(shifted - features)[truth, 0]
-        assert (step <= 3).mean() > 0.9, "all but a block's end comes from at most three rows away"
-        assert np.diff(np.flatnonzero(np.diff(truth.astype(int), prepend=0) == 1)).min() > 2, (
-            "whole blocks, not rows here and there"
-        )
-    again, other = (shift_blocks(features, present, 0.3, seed=3, name=m)[1] for m in ("image", "text"))
-    np.testing.assert_array_equal(again, truth)
-    assert (other != truth).any()
-
-
 def test_closeness_tells_features_that_follow_the_users_from_noise() -> None:
     rng = np.random.default_rng(0)
     group = np.arange(60) % 3

@@ -40,20 +40,6 @@ def test_items_without_a_feature_stand_alone() -> None:
         assert cosines[row].tolist() == [1, 0, 0]
 
 
-def test_fewer_items_than_neighbours_leave_places_over() -> None:
-    neighbours, _ = nearest_items(features(3, 4), np.ones(3, bool), 5)
-    assert (np.sort(neighbours, axis=1)[:, 2:] == [0, 1, 2]).all()
-    assert (neighbours[:, 3:] == -1).all()
-
-
-def test_other_features_give_another_graph() -> None:
-    made = features(30, 4)
-    before = as_matrix(*nearest_items(made, np.ones(30, bool), 4)).toarray()
-    assert (before == as_matrix(*nearest_items(made.copy(), np.ones(30, bool), 4)).toarray()).all()
-    made[:15] = made[:15][::-1].copy()
-    assert (before != as_matrix(*nearest_items(made, np.ones(30, bool), 4)).toarray()).any()
-
-
 def test_normalising_is_by_row_sums_on_both_sides() -> None:
     graph = as_matrix(*nearest_items(np.abs(features(9, 3)), np.ones(9, bool), 3))
     dense = graph.toarray()

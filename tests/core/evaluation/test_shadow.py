@@ -13,7 +13,7 @@ from rectifier_core.base.published_records import QualityReport
 from rectifier_core.base.records import Catalog, Interactions
 from rectifier_core.config import PipelineConfig, QualityConfig
 from rectifier_core.evaluation.config import ShadowConfig, TrainingConfig, VBPRConfig
-from rectifier_core.evaluation.shadow import FEWEST_USERS, ShadowResult, bounded, evaluate_shadow, shadow_training
+from rectifier_core.evaluation.shadow import FEWEST_USERS, ShadowResult, bounded, evaluate_shadow
 from rectifier_core.evaluation.splits import split_time
 from rectifier_core.quality import ShadowMeasure, judge_quality
 from rectifier_core.rectify.config import RectifyConfig
@@ -173,18 +173,3 @@ def test_a_long_log_is_judged_on_whole_users_and_their_items(world: tuple[Catalo
     assert pairs.num_items == len(part.catalog.item_ids) == len(np.unique(pairs.items))
     other = bounded(catalog, log, None, most, seed=4).interactions.times
     assert other is not None and not np.array_equal(other, pairs.times), "drawn by the seed"
-
-
-def test_a_sample_is_judged_and_told(world: tuple[Catalog, Interactions]) -> None:
-    result = evaluate_shadow(*world, replace(QUICK, max_interactions=2500), USUAL, seed=0)
-    assert 2400 < result.interactions <= 2500 < result.interactions_of
-    assert result.high is not None and FEWEST_USERS <= result.users < 500
-
-
-def test_trainings_run_equally_long_and_come_to_rest() -> None:
-    training = shadow_training("vbpr", pairs=25_000)
-    assert training.patience * training.evaluate_every >= training.epochs, "no early stop"
-    assert training.learning_rate * training.decay ** (training.epochs / training.decay_epochs) < 1e-4
-    assert (
-        shadow_training("vbpr", pairs=2_000).epochs > training.epochs >= shadow_training("vbpr", pairs=400_000).epochs
-    )

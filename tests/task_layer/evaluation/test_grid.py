@@ -10,7 +10,7 @@ from rectifier_core.config import PipelineConfig
 from rectifier_core.evaluation.config import EditConfig
 from tasks.errors import InputError
 from tasks.evaluation.config import CorruptionGrid, EvaluationConfig, NoiseGrid
-from tasks.evaluation.grid import Cell, Damage, EditSpec, Grid, Noise, configured, plan_grid
+from tasks.evaluation.grid import Cell, Damage, EditSpec, Grid, Noise, plan_grid
 
 MODALITIES = ("image", "text")
 
@@ -105,16 +105,6 @@ def test_an_editing_is_told_by_its_name_or_its_table() -> None:
     assert (careful.alignment.errors, careful.where) == (3.0, "anchors")
 
 
-def test_models_and_training_are_the_backbones_own_but_for_what_is_said() -> None:
-    grid = planned(
-        backbones=("vbpr", "lightgcn"), training={"vbpr": {"epochs": 3}}, models={"lightgcn": {"num_layers": 1}}
-    )
-    assert grid.training["vbpr"].epochs == 3
-    assert grid.training["lightgcn"].epochs > 3
-    assert grid.models["lightgcn"].num_layers == 1
-    assert set(grid.models) == {"vbpr", "lightgcn"}
-
-
 @pytest.mark.parametrize(
     ("given", "said"),
     [
@@ -153,8 +143,3 @@ def test_damage_within_categories_wants_categories() -> None:
         InputError, match=r"evaluation\.corruption\.kinds: within needs categories.*source\.category_column"
     ):
         plan_grid(config, PipelineConfig(), MODALITIES, categories=False, seed=0)
-
-
-def test_a_config_with_nothing_to_change_is_the_same() -> None:
-    config = PipelineConfig()
-    assert configured(config.rectify, {}, "x") is config.rectify

@@ -80,13 +80,6 @@ def test_it_is_built_once_and_again_for_whatever_it_depends_on(shadow: Ref, sour
     assert len({ref.digest for ref in made}) == 3
 
 
-def test_a_log_without_a_time_column_is_divided_at_random(config: RunConfig, store: StageStore) -> None:
-    bare = read_source(replace(config.source, time_column=None), DAY, store)
-    found = shadow_stage(bare, replace(QUICK, training=TrainingConfig(epochs=1)), PIPELINE, 5, store).meta
-    assert (found["split"], found["split_reason"]) == ("users", "the log has no times")
-    assert "some of them at random (the log has no times)" in shadow_phrase(found)
-
-
 def test_the_gate_is_told_the_upper_end_of_the_interval_or_nothing(shadow: Ref, source: Ref, store: StageStore) -> None:
     measure = shadow_measure(shadow)
     assert measure is not None

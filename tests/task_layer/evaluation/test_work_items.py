@@ -28,7 +28,6 @@ from tasks.evaluation.results import PER_USER, RESULTS, TIMINGS, write_results
 from tasks.evaluation.work_items import Trial, Work
 from tasks.source.read import read_source
 from tasks.stages.anchors import load_interactions
-from tasks.stages.trust import category_numbers
 from tasks.store.store import Ref, StageStore
 from tests.support.source_samples import DAY as SAMPLE_DAY
 from tests.support.source_samples import read, sample
@@ -86,18 +85,6 @@ def test_damage_is_the_cores_with_its_truth_and_leaves_the_rest_alone(made: Made
     # The same file, not a copy of it.
     assert made.damaged.file("features-text.npy").stat().st_ino == made.source.file("features-text.npy").stat().st_ino
     assert np.array_equal(made.source.array("features-image"), load_catalog(made.source, made.source).features["image"])
-
-
-def test_damage_within_categories_keeps_items_in_theirs(made: Made) -> None:
-    damage = Damage(kind="within", damaged="all", share=0.5)
-    within = stages.damage_work(made.source, damage, ("image", "text"), seed=3).run(made.store)
-    category, before = category_numbers(made.source), np.asarray(made.source.array("features-text"))
-    assert category is not None
-    after, truth = np.asarray(within.array("features-text")), np.asarray(within.array("truth-text"))
-    assert truth.sum() > 50
-    for item in np.flatnonzero(truth):
-        owners = np.flatnonzero((before == after[item]).all(axis=1))
-        assert category[item] in category[owners]
 
 
 def test_segment_damage_of_a_sequence_swaps_runs_and_pools_anew(tmp_path: Path) -> None:
