@@ -20,7 +20,7 @@ from tasks.errors import StorageError
 from tasks.feature_store.config import OFFLINE, FeatureStoreConfig
 from tasks.feature_store.views import EVENT, VERSION
 from tasks.store.atomic_files import fsync, whole_folder
-from tasks.table.files import UPLOADED, TableFiles, storage_errors
+from tasks.table.files import TableFiles, storage_errors
 from tasks.table.log import DataFile
 from tasks.table.snapshot import modality_names
 
@@ -92,6 +92,5 @@ def _take(files: TableFiles, file: DataFile, place: Path) -> None:
         files.open(file.path) as stream,
         place.open("wb") as sink,
     ):
-        while chunk := stream.read(UPLOADED):
-            sink.write(chunk)
+        shutil.copyfileobj(stream, sink, 8 << 20)
     fsync(place)

@@ -22,7 +22,7 @@ from tasks.store.store import Ref
 from tasks.table.config import PublishConfig
 from tasks.table.embedding_models import is_another, named_models
 from tasks.table.files import TableFiles, storage_errors
-from tasks.table.log import LOOK, commit_of, open_table, read_back, visible_files
+from tasks.table.log import LOOK, commit_of, open_table, read_log, visible_files
 
 BATCH_ROWS = 4096
 SAMPLE_ROWS = 1 << 15
@@ -50,7 +50,7 @@ def last_published(config: PublishConfig, as_of: date) -> LastDay | None:
         if not earlier:
             return None
         day = max(x.day for x in earlier)
-        commit = commit_of(read_back(TableFiles(config.uri)), [x.path for x in earlier if x.day == day])
+        commit = commit_of(read_log(TableFiles(config.uri)), [x.path for x in earlier if x.day == day])
     return LastDay(uri=config.uri, table=table, day=day, models=named_models(commit))
 
 

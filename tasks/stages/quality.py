@@ -21,7 +21,7 @@ from tasks.store.stage_outputs import ModalityRefs
 from tasks.store.store import Ref
 from tasks.table.config import PublishConfig
 from tasks.table.embedding_models import EMBEDDING_MODEL, model_notes
-from tasks.table.rate_jump import rate_jumps
+from tasks.table.trend import rate_jumps
 
 RATE = ("mismatch_rate", "low", "high", "low_unlike", "high_unlike", "identifiable", "reason", "separation")
 

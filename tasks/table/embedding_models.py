@@ -51,7 +51,7 @@ def model_tags(log: Sequence[LogEntry], shown: Sequence[DataFile]) -> dict[str, 
     ``log`` is oldest first, as ``read_log`` gives it.
     """
     days = days_shown(shown)[::-1]
-    of_day = [named_models(commit_of(reversed(log), [x.path for x in shown if x.day == day])) for day in days]
+    of_day = [named_models(commit_of(log, [x.path for x in shown if x.day == day])) for day in days]
     found = {}
     for m, model in of_day[0].items() if days else ():
         others = [at for at, models in enumerate(of_day) if models.get(m) != model]

@@ -1,16 +1,15 @@
-"""The published table's log: opening the table, what it shows, and what each commit added and removed.
+"""The published table's log: open the table, list its files, and read what each commit added and removed.
 
-The log is read as the Delta protocol writes it (one JSON action a line), because delta-rs gives no list of removed files.
+delta-rs returns no list of removed files, so commits are read here as the Delta protocol writes them: one JSON action a line.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from datetime import date
 from typing import Any
 from urllib.parse import unquote
 
@@ -25,15 +24,13 @@ from tasks.table.files import TableFiles, storage_errors, storage_options
 LOG = "_delta_log"
 LOOK = "check that the storage can be reached and that the table's _delta_log is whole"
 _COMMIT = re.compile(LOG + r"/(\d{20})\.json")
-_PART = re.compile(
-    r"as_of=\d{4}-\d\d-\d\d/part-(?P<run>.+)-(?P<transaction>[0-9a-f]{16})-(?P<attempt>\d{2,})-\d{5}\.parquet"
-)
+_PART = re.compile(r"as_of=[\d-]{10}/part-(?P<run>.+)-(?P<transaction>[0-9a-f]{16})-\d{2,}-\d{5}\.parquet")
 _READERS = 16
 
 
 @dataclass(frozen=True, slots=True)
 class DataFile:
-    """One data file that a version shows; ``run_id``, ``transaction`` and ``attempt`` are None where another tool named the file."""
+    """One data file of a version. ``run_id`` and ``transaction`` are None if another tool named the file."""
 
     path: str
     day: str
@@ -44,7 +41,7 @@ class DataFile:
 
 @dataclass(frozen=True, slots=True)
 class LogEntry:
-    """One commit: what it says of itself, the paths it added, and the paths it removed with the time in milliseconds since the epoch."""
+    """One commit: its ``info``, the files it added (path to day), and those it removed (path to milliseconds since the epoch)."""
 
     version: int
     info: dict[str, Any]
@@ -53,30 +50,23 @@ class LogEntry:
 
     @property
     def timestamp(self) -> int:
-        """When it was committed, milliseconds since the epoch."""
+        """The time of the commit, milliseconds since the epoch."""
         return int(self.info.get("timestamp", 0))
 
 
-def commit_path(version: int) -> str:
-    """The log file of one version."""
-    return f"{LOG}/{version:020d}.json"
+def part_path(identity: RunIdentity, version: int, index: int) -> str:
+    """Return the path of a run's data file.
 
-
-def part_path(identity: RunIdentity, attempt: int, index: int) -> str:
-    """The name of a run's data file: the same run always writes the same names, and a name tells whose it is."""
-    return f"as_of={identity.day}/part-{identity.run_id}-{identity.transaction:016x}-{attempt:02d}-{index:05d}.parquet"
-
-
-def attempt_of(path: str, identity: RunIdentity) -> int | None:
-    """The attempt that a path of this very run was written in, else None."""
-    found = _PART.fullmatch(path)
-    if found is None or found["run"] != identity.run_id or int(found["transaction"], 16) != identity.transaction:
-        return None
-    return int(found["attempt"])
+    It names the run and the version that will add it. A repeat after a crash overwrites its own files, and no two commits share a file.
+    """
+    return f"as_of={identity.day}/part-{identity.run_id}-{identity.transaction:016x}-{version:02d}-{index:05d}.parquet"
 
 
 def open_table(uri: str, version: int | None = None) -> DeltaTable | None:
-    """The table at its newest or at one version; None where there is none. Raises StorageError, and InputError for a foreign table."""
+    """Return the table at ``version`` (None: the newest), or None if there is no table.
+
+    Raises StorageError if it cannot be read, InputError for a table of another layout.
+    """
     with storage_errors(uri, "opening it", LOOK):
         try:
             table = DeltaTable(uri, version=version, storage_options=storage_options())
@@ -91,75 +81,45 @@ def open_table(uri: str, version: int | None = None) -> DeltaTable | None:
 
 
 def visible_files(table: DeltaTable) -> list[DataFile]:
-    """The data files that this version of the table shows, by path."""
+    """Return the data files of this version of the table, sorted by path."""
     actions = pa.table(table.get_add_actions(flatten=True)).to_pydict()
-    counts = actions.get("num_records") or [None] * len(actions["path"])
-    return sorted(
-        (
-            _data_file(unquote(path), day, rows)
-            for path, day, rows in zip(actions["path"], actions["partition.as_of"], counts, strict=True)
-        ),
-        key=lambda x: x.path,
-    )
+    paths = [unquote(x) for x in actions["path"]]
+    counts = actions.get("num_records") or [None] * len(paths)
+    files = []
+    for path, day, rows in zip(paths, actions["partition.as_of"], counts, strict=True):
+        part = _PART.fullmatch(path)
+        run_id, transaction = (part["run"], int(part["transaction"], 16)) if part else (None, None)
+        files.append(DataFile(path, str(day), rows, run_id, transaction))
+    return sorted(files, key=lambda x: x.path)
 
 
-def _data_file(path: str, day: date | str, rows: int | None) -> DataFile:
-    found = _PART.fullmatch(path)
-    return DataFile(
-        path=path,
-        day=str(day),
-        rows=rows,
-        run_id=found["run"] if found else None,
-        transaction=int(found["transaction"], 16) if found else None,
-    )
+def days_shown(files: Iterable[DataFile]) -> list[str]:
+    """Return the days of data files, oldest first."""
+    return sorted({x.day for x in files})
 
 
-def read_log(files: TableFiles, *, since: int | None = None) -> list[LogEntry]:
-    """The commits that the log still holds, oldest first; with ``since`` (milliseconds) only about as far back as that."""
-    entries: list[LogEntry] = []
-    for some in _newest_first(files):
-        entries += some
-        # One commit alone may have been made while the clock was wrong.
-        if since is not None and all(x.timestamp < since for x in some):
-            break
-    return entries[::-1]
-
-
-def read_back(files: TableFiles) -> Iterator[LogEntry]:
-    """The commits that the log still holds, newest first, a few read at a time."""
-    for some in _newest_first(files):
-        yield from some
-
-
-def commit_of(newest_first: Iterable[LogEntry], paths: Iterable[str]) -> dict[str, Any]:
-    """What the commit that published these data files says of itself; empty where none of the commits did."""
-    wanted = set(paths)
-    # A rollback adds files as well, and says nothing of them.
-    return next((x.info for x in newest_first if "run_id" in x.info and x.added.keys() & wanted), {})
-
-
-def _newest_first(files: TableFiles) -> Iterator[list[LogEntry]]:
-    versions = sorted((int(x[1]) for entry in files.walk(LOG) if (x := _COMMIT.fullmatch(entry.path))), reverse=True)
+def read_log(files: TableFiles) -> list[LogEntry]:
+    """Return the commits in the log, oldest first. Other tools may have deleted the first ones."""
+    versions = [int(name[1]) for x in files.walk(LOG) if (name := _COMMIT.fullmatch(x.path))]
     with ThreadPoolExecutor(_READERS) as pool:
-        for first in range(0, len(versions), _READERS):
-            some = versions[first : first + _READERS]
-            yield list(pool.map(lambda version: _parse(version, files.read_text(commit_path(version))), some))
+        return list(pool.map(lambda version: read_commit(files, version), versions))
 
 
-def _parse(version: int, text: str) -> LogEntry:
+def read_commit(files: TableFiles, version: int) -> LogEntry:
+    """Return one commit. Raises FileNotFoundError if there is no such version."""
     entry = LogEntry(version, {})
-    for action in map(json.loads, filter(None, text.splitlines())):
+    for action in map(json.loads, files.read_text(f"{LOG}/{version:020d}.json").splitlines()):
         if "commitInfo" in action:
             entry.info.update(action["commitInfo"])
         elif "add" in action:
             entry.added[unquote(action["add"]["path"])] = action["add"].get("partitionValues", {}).get("as_of", "")
         elif "remove" in action:
             entry.removed[unquote(action["remove"]["path"])] = action["remove"].get("deletionTimestamp") or 0
-    for path, when in entry.removed.items():
-        entry.removed[path] = when or entry.timestamp
     return entry
 
 
-def days_shown(paths: Iterable[DataFile]) -> list[str]:
-    """The days among data files, oldest first."""
-    return sorted({x.day for x in paths})
+def commit_of(log: Sequence[LogEntry], paths: Iterable[str]) -> dict[str, Any]:
+    """Return the info of the commit that published these data files, empty if the log (oldest first) does not hold it."""
+    wanted = set(paths)
+    # A rollback adds files as well, but its commit has no run.
+    return next((x.info for x in reversed(log) if "run_id" in x.info and x.added.keys() & wanted), {})

@@ -1,63 +1,48 @@
-"""Publishing one run to the versioned table: write, audit, then one atomic commit.
+"""Publish one run to the versioned table: write files, read them back, then make one atomic commit.
 
-Readers never see rows that were not audited, nor one run's rows beside another's of the same day. The commit drops the day's former files
-and those of days beyond ``keep_snapshots``, carries the run's provenance, and keeps its digest as Delta's application transaction. It also
-brings a new modality's columns: delta-rs changes the schema within an overwrite of chosen partitions. On a local disk the data is flushed
-before the commit, and the commit before it takes its name (``table_commit``), since delta-rs flushes nothing.
+The commit removes the day's former files and those of days beyond ``keep_snapshots``. It holds the run's provenance, and its digest as
+Delta's application transaction. A new modality adds its columns in the same commit.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from typing import Any
 
 import pyarrow as pa
-from deltalake import CommitProperties, DeltaTable, PostCommitHookProperties, Schema, Transaction
-from deltalake.exceptions import CommitFailedError, DeltaError
+from deltalake import CommitProperties, DeltaTable, Schema, Transaction
+from deltalake.exceptions import DeltaError
 from deltalake.transaction import AddAction, create_table_with_add_actions
 
 from rectifier_core.base.published_records import TableVersion
-from tasks.errors import InputError, RectifierError, StorageError, TableHeldError
+from tasks.errors import InputError, StorageError, TableHeldError
 from tasks.store.store import Ref
-from tasks.table.commit import LogCopy, log_copy
+from tasks.table.commit import NO_HOOKS, flushed_log
 from tasks.table.config import PublishConfig, RunIdentity, app_id
 from tasks.table.files import RUN_AGAIN, TableFiles, one_line, storage_errors, storage_options
-from tasks.table.log import LOG, LOOK, DataFile, attempt_of, days_shown, open_table, part_path, read_log, visible_files
+from tasks.table.log import LOG, LOOK, DataFile, days_shown, open_table, part_path, read_commit, visible_files
 from tasks.table.read_back import audit_files
 from tasks.table.rows import open_rows
 from tasks.table.write import WrittenFile, write_files
 
 __all__ = ["PublishConfig", "RunIdentity", "find_published", "publish_rectified"]
 
-# A checkpoint and a clean-up of the log are no part of a run's commit: ``sweep_table`` sees to the first, and nothing drops history.
-NO_HOOKS = PostCommitHookProperties(create_checkpoint=False, cleanup_expired_logs=False)
-
 
 def find_published(config: PublishConfig, identity: RunIdentity) -> TableVersion | None:
-    """The table's newest version if it shows exactly this run for its day, else None: never published, another run's, or rolled back.
+    """Return the table's newest version if it shows exactly this run for its day, else None.
 
-    Call it under the table's lock. Raises InputError where the day could not stay in the table or the table is a foreign one,
-    StorageError where it cannot be read.
+    Call it under the table's lock. Raises InputError if the day is too old to stay in the table or the folder holds something else,
+    StorageError if the table cannot be read.
     """
-    table = open_table(config.uri)
-    if table is None:
-        _check_empty(config)
-        return None
-    with storage_errors(config.uri, "reading it", LOOK):
-        shown = visible_files(table)
+    table, visible = _open(config)
+    of_day = [x for x in visible if x.day == identity.day]
+    if table is not None and of_day:
         recorded = table.transaction_version(app_id(identity.day))
-    of_day = [x for x in shown if x.day == identity.day]
-    if of_day and recorded == identity.transaction and all(x.transaction == recorded for x in of_day):
-        return TableVersion(
-            uri=config.uri,
-            version=table.version(),
-            as_of=identity.day,
-            run_id=of_day[0].run_id or identity.run_id,
-            rows=sum(x.rows or 0 for x in of_day),
-            published=False,
-        )
-    _replaced_days(config, identity, shown)
+        if recorded == identity.transaction and all(x.transaction == recorded for x in of_day):
+            rows = sum(x.rows or 0 for x in of_day)
+            return _version(config, identity, table.version(), rows, published=False)
+    _replaced_days(config, identity, visible)
     return None
 
 
@@ -66,53 +51,57 @@ def publish_rectified(
 ) -> TableVersion:
     """Publish the rows of ``rectified`` (features, status, trust, segments) under the ids of ``source`` as the day's partition.
 
-    ``facts`` is JSON (no NaN) and goes into the commit with the identity. Call it under the table's lock, after ``find_published`` gave
-    None. Raises InputError for rows that cannot join the table, TableHeldError when another process committed first, StorageError when
-    writing or the audit failed; nothing is visible then, and the files of the attempt are removed.
+    ``facts`` is JSON (no NaN) and goes into the commit. Call it under the table's lock, after ``find_published`` returned None. Raises
+    InputError for rows that cannot join the table, TableHeldError if another process committed first, StorageError if writing, reading back
+    or committing failed. Nothing is visible then, and the files of the attempt are deleted.
     """
     rows = open_rows(source, rectified, identity.run_id, sequences=config.sequences)
     provenance = _provenance(identity, len(rows), facts)
-    table = open_table(config.uri)
-    if table is None:
-        _check_empty(config)
-    with storage_errors(config.uri, "reading it", LOOK):
-        _plan(config, identity, table, rows.schema)
-    files = TableFiles(config.uri)
+    table, visible = _open(config)
+    days = _replaced_days(config, identity, visible)
+    schema = rows.schema.insert(0, pa.field("as_of", pa.date32()))
+    if table is not None and any(x.day not in days for x in visible):
+        schema = _merged(config.uri, pa.schema(table.schema().to_arrow()), schema)
+    files, version = TableFiles(config.uri), 0 if table is None else table.version() + 1
     written: list[WrittenFile] = []
     try:
         with storage_errors(config.uri, "writing the rows"):
-            attempt = _attempt(files, identity, table)
-            for file in write_files(
-                files, rows, config.rows_per_file, lambda index: part_path(identity, attempt, index)
-            ):
+            for file in write_files(files, rows, config.rows_per_file, lambda i: part_path(identity, version, i)):
                 written.append(file)
         with storage_errors(config.uri, "reading back the rows"):
             provenance["item_ids_digest"] = audit_files(files, rows, written)
+        try:
+            _commit(files, identity, version, days, schema, written, provenance)
+        except (OSError, DeltaError, pa.ArrowException) as error:
+            _check_landed(files, version, written, error)
     except BaseException:
-        _discard(files, written)
+        _discard(files, version, written)
         raise
-    return _commit_or_yield(config, identity, files, rows.schema, written, provenance)
+    return _version(config, identity, version, len(rows), published=True)
 
 
-def _check_empty(config: PublishConfig) -> None:
-    """Refuse to make a table of a folder that holds anything but what a publisher killed before its first commit leaves."""
-    with storage_errors(config.uri, "looking into it", LOOK):
+def _version(config: PublishConfig, run: RunIdentity, version: int, rows: int, *, published: bool) -> TableVersion:
+    return TableVersion(
+        uri=config.uri, version=version, as_of=run.day, run_id=run.run_id, rows=rows, published=published
+    )
+
+
+def _open(config: PublishConfig) -> tuple[DeltaTable | None, list[DataFile]]:
+    """Return the table and its data files. Raises InputError if there is no table but the folder holds something else."""
+    table = open_table(config.uri)
+    with storage_errors(config.uri, "reading it", LOOK):
+        if table is not None:
+            return table, visible_files(table)
+        # A publisher that was killed before its first commit leaves such names.
         foreign = [x for x in TableFiles(config.uri).names() if not x.startswith(("as_of=", ".", LOG))]
     if foreign:
         raise InputError(
             f"publish.uri: {config.uri} holds {foreign[0]} and no table; choose a folder of its own for the published table"
         )
+    return None, []
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Plan:
-    """What a commit changes beside adding files: the days whose files it drops, and the schema that it leaves."""
-
-    days: tuple[str, ...]
-    schema: pa.Schema
-
-
-def _provenance(identity: RunIdentity, rows: int, facts: Mapping[str, object]) -> dict[str, object]:
+def _provenance(identity: RunIdentity, rows: int, facts: Mapping[str, object]) -> dict[str, Any]:
     try:
         plain = json.loads(json.dumps(facts, allow_nan=False))
     except (TypeError, ValueError) as error:
@@ -129,29 +118,20 @@ def _provenance(identity: RunIdentity, rows: int, facts: Mapping[str, object]) -
     }
 
 
-def _plan(config: PublishConfig, identity: RunIdentity, table: DeltaTable | None, schema: pa.Schema) -> _Plan:
-    partitioned = schema.insert(0, pa.field("as_of", pa.date32()))
-    if table is None:
-        return _Plan(days=(), schema=partitioned)
-    shown = visible_files(table)
-    days = _replaced_days(config, identity, shown)
-    if all(x.day in days for x in shown):
-        return _Plan(days=days, schema=partitioned)
-    return _Plan(days=days, schema=_merged(config.uri, pa.schema(table.schema().to_arrow()), partitioned))
-
-
-def _replaced_days(config: PublishConfig, identity: RunIdentity, shown: list[DataFile]) -> tuple[str, ...]:
-    kept = sorted({identity.day, *days_shown(shown)})[-config.keep_snapshots :]
+def _replaced_days(config: PublishConfig, identity: RunIdentity, visible: list[DataFile]) -> list[str]:
+    """Return the days whose files the commit removes: the run's own, and those beyond ``keep_snapshots``."""
+    days = days_shown(visible)
+    kept = sorted({identity.day, *days})[-config.keep_snapshots :]
     if identity.day not in kept:
         raise InputError(
             f"publish.keep_snapshots: {identity.day} is older than the {config.keep_snapshots} days that the table keeps"
             f" ({kept[0]} to {kept[-1]}); raise it to publish that day"
         )
-    return (identity.day, *(day for day in days_shown(shown) if day not in kept))
+    return [identity.day, *(day for day in days if day not in kept)]
 
 
 def _merged(uri: str, existing: pa.Schema, added: pa.Schema) -> pa.Schema:
-    # Delta keeps no record of which file holds which type, so a column can join or stay away but never change.
+    # Delta does not record the types of a single file, so a column can be added or left out, but its type cannot change.
     for field in added:
         if field.name in existing.names and existing.field(field.name).type != field.type:
             raise InputError(
@@ -162,135 +142,86 @@ def _merged(uri: str, existing: pa.Schema, added: pa.Schema) -> pa.Schema:
     return pa.schema([*(x for x in existing if x.name != "run_id"), *new, existing.field("run_id")])
 
 
-def _attempt(files: TableFiles, identity: RunIdentity, table: DeltaTable | None) -> int:
-    """The attempt to name this run's files by: one whose names no version, visible or past, refers to.
-
-    Files of a killed attempt that no commit knows are written over; a run that is published again after a rollback takes new names.
-    """
-    there = {
-        x.path: number
-        for x in files.walk(f"as_of={identity.day}")
-        if (number := attempt_of(x.path, identity)) is not None
-    }
-    if not there:
-        return 0
-    known = {x.path for x in visible_files(table)} if table is not None else set()
-    for entry in read_log(files):
-        known.update(entry.added, entry.removed)
-    return max((number + 1 for path, number in there.items() if path in known), default=0)
-
-
-def _commit_or_yield(
-    config: PublishConfig,
-    identity: RunIdentity,
-    files: TableFiles,
-    schema: pa.Schema,
-    written: list[WrittenFile],
-    provenance: dict[str, object],
-) -> TableVersion:
-    """Commit; where that fails, find out what really landed before anything is removed, since an error can follow a commit that took."""
-    before: int | None = None
-    try:
-        with log_copy(files) as copy:
-            table = open_table(copy.uri)
-            before = table.version() if table is not None else -1
-            version = _commit(config, identity, copy, table, schema, written, provenance)
-            copy.reveal_commit(version)
-    except (OSError, DeltaError, pa.ArrowException, RectifierError) as error:
-        with storage_errors(config.uri, "finding out whether the commit landed", "run again: that tells"):
-            log, newest = read_log(files), open_table(config.uri)
-        ours = {x.path for x in written}
-        # An old version may have had files of these names, which were swept since.
-        shown = newest is not None and ours <= {x.path for x in visible_files(newest)}
-        since = [
-            x.version for x in log if ours <= x.added.keys() and (shown or (before is not None and x.version > before))
-        ]
-        landed = since[-1] if since else None
-        if landed is None:
-            _discard(files, written)
-            if isinstance(error, RectifierError):
-                raise
-            if isinstance(error, (CommitFailedError, FileExistsError)) or (
-                before is not None and log and log[-1].version > before
-            ):
-                raise TableHeldError(
-                    f"table {config.uri}: another run committed while this one was publishing; nothing of it was published, run it again"
-                ) from error
-            raise StorageError(f"table {config.uri}: the commit failed: {one_line(error)}; {RUN_AGAIN}") from error
-        version = landed
-    with storage_errors(
-        config.uri, f"flushing version {version}", "it is visible but may not outlive a power cut; check the disk"
-    ):
-        files.flush(LOG)
-    rows = sum(x.rows.stop - x.rows.start for x in written)
-    return TableVersion(
-        uri=config.uri, version=version, as_of=identity.day, run_id=identity.run_id, rows=rows, published=True
-    )
-
-
 def _commit(
-    config: PublishConfig,
+    files: TableFiles,
     identity: RunIdentity,
-    copy: LogCopy,
-    table: DeltaTable | None,
+    version: int,
+    days: list[str],
     schema: pa.Schema,
     written: list[WrittenFile],
-    provenance: dict[str, object],
-) -> int:
-    plan = _plan(config, identity, table, schema)
-    there = copy.files.entries(x.path for x in written)
-    gone = [x.path for x in written if x.path not in there or there[x.path].size != x.entry.size]
-    if gone:
-        raise StorageError(
-            f"table {config.uri}: {gone[0]} changed between writing and committing; nothing was published, run again"
-        )
-    now = {x.path for x in visible_files(table)} if table is not None else set()
-    if any(x.path in now for x in written):
-        raise TableHeldError(f"table {config.uri}: another process published this very run; run again to see it")
+    provenance: dict[str, Any],
+) -> None:
+    adds = [
+        AddAction(x.path, x.entry.size, {"as_of": identity.day}, int(x.entry.modified * 1000), True, x.stats)
+        for x in written
+    ]
+    # Without retries the commit takes exactly this version or fails.
     properties = CommitProperties(
-        custom_metadata=dict(provenance),
+        custom_metadata=provenance,
         max_commit_retries=0,
         app_transactions=[Transaction(app_id(identity.day), identity.transaction)],
     )
-    adds = [_add_action(x, identity.day) for x in written]
-    if table is None:
-        create_table_with_add_actions(
-            copy.uri,
-            Schema.from_arrow(plan.schema),
-            adds,
-            mode="error",
-            partition_by=["as_of"],
-            storage_options=storage_options(),
-            commit_properties=properties,
-            post_commithook_properties=NO_HOOKS,
-        )
-        return 0
-    table.create_write_transaction(
-        [*adds],
-        "overwrite",
-        plan.schema,
-        ["as_of"],
-        [("as_of", "in", list(plan.days))],
-        commit_properties=properties,
-        post_commithook_properties=NO_HOOKS,
-    )
-    # With no retries a commit either takes the very next version or fails.
-    return table.version() + 1
+    with flushed_log(files) as uri:
+        if version == 0:
+            create_table_with_add_actions(
+                uri,
+                Schema.from_arrow(schema),
+                adds,
+                mode="error",
+                partition_by=["as_of"],
+                storage_options=storage_options(),
+                commit_properties=properties,
+                post_commithook_properties=NO_HOOKS,
+            )
+        else:
+            DeltaTable(uri, version - 1, storage_options=storage_options()).create_write_transaction(
+                [*adds],
+                "overwrite",
+                schema,
+                ["as_of"],
+                [("as_of", "in", days)],
+                commit_properties=properties,
+                post_commithook_properties=NO_HOOKS,
+            )
 
 
-def _add_action(file: WrittenFile, day: str) -> AddAction:
-    return AddAction(file.path, file.entry.size, {"as_of": day}, int(file.entry.modified * 1000), True, file.stats)
+def _check_landed(files: TableFiles, version: int, written: list[WrittenFile], error: Exception) -> None:
+    """Return if the commit took effect in spite of ``error``, else raise what the user must know.
+
+    In S3 the answer to a commit can get lost, and another process may have published the very same run.
+    """
+    try:
+        added = read_commit(files, version).added
+    except FileNotFoundError:
+        raise StorageError(f"table {files.uri}: the commit failed: {one_line(error)}; {RUN_AGAIN}") from error
+    except OSError as unknown:
+        raise StorageError(
+            f"table {files.uri}: finding out whether the commit landed failed: {one_line(unknown)}; run again: that tells"
+        ) from unknown
+    if not {x.path for x in written} <= added.keys():
+        raise TableHeldError(
+            f"table {files.uri}: another run committed while this one was publishing; nothing of it was published, run it again"
+        ) from error
+    if files.root is not None and isinstance(error, OSError) and not isinstance(error, FileExistsError):
+        raise StorageError(
+            f"table {files.uri}: flushing version {version} failed: {one_line(error)}; it is visible but may not outlive a power cut;"
+            " check the disk"
+        ) from error
 
 
-def _discard(files: TableFiles, written: list[WrittenFile]) -> None:
-    """Remove an attempt's files from a local table, but for those that a commit names: where a disk takes no locks another process may have
-    published the very same run, under the very same names. In a shared store they are all left to the sweep, for it may do so yet."""
-    if files.root is None or not written:
+def _discard(files: TableFiles, version: int, written: list[WrittenFile]) -> None:
+    """Delete an attempt's files from a local disk, unless the commit of ``version`` took effect.
+
+    In S3 the sweep deletes them later: a commit that was reported as failed may still take effect.
+    """
+    if files.root is None:
         return
     try:
-        named = {path for entry in read_log(files) for path in entry.added}
+        added = read_commit(files, version).added
+    except FileNotFoundError:
+        added = {}
     except (OSError, ValueError):
         return
     for file in written:
-        if file.path not in named:
+        if file.path not in added:
             files.delete(file.path)

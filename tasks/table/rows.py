@@ -1,4 +1,4 @@
-"""The rows that a run publishes: its memory maps, and a block of them as the table's columns."""
+"""The rows that a run publishes: its memory-mapped arrays, and blocks of them as columns of the table."""
 
 from __future__ import annotations
 
@@ -9,28 +9,113 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from rectifier_core.base.published_records import Status
 from tasks.errors import InputError
 from tasks.store.store import Ref
-from tasks.table.columns import (
-    ModalityRows,
-    SequenceRows,
-    check_shapes,
-    most_bytes,
-    published_columns,
-    published_fields,
-)
 
 _BLOCK_BYTES = 16 << 20
 _MOST_BLOCK_ROWS = 100_000
 _WIDENED = {"uint8": "int16", "uint16": "int32", "uint32": "int64", "uint64": "int64"}
 _UNUSABLE_NAME = re.compile(r"[ ,;{}()\n\t=]|^$")
+_VECTOR = pa.list_(pa.field("element", pa.float32()))
+_VECTORS = pa.list_(pa.field("element", _VECTOR))
+_POSITIONS = pa.list_(pa.field("element", pa.int32()))
+_WORDS = pa.array([x.value for x in Status])
+Array = np.ndarray[Any, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SequenceRows:
+    """A sequence's arrays: ``segments`` [S, D] float32, ``trust`` [S] float32 (NaN: unknown), ``positions`` [S] int32.
+
+    Item i owns the segments from ``offsets[i]`` up to ``offsets[i + 1]`` ([I + 1] int64). Raises ValueError for other shapes.
+    """
+
+    segments: Array
+    trust: Array
+    positions: Array
+    offsets: Array
+
+    def __post_init__(self) -> None:
+        count, offsets = len(self.segments), np.asarray(self.offsets)
+        _check("segments", self.segments, np.float32, 2, count)
+        _check("trust of the segments", self.trust, np.float32, 1, count)
+        _check("positions", self.positions, np.int32, 1, count)
+        if offsets[0] != 0 or offsets[-1] != count or (np.diff(offsets) < 0).any():
+            raise ValueError(f"offsets: wanted values rising from 0 to the {count} segments")
+
+    def most_bytes(self, rows: int) -> int:
+        """Return the bytes of the longest run of ``rows`` items, wherever it starts."""
+        ends = np.asarray(self.offsets)
+        return int((ends[rows:] - ends[:-rows]).max()) * 4 * int(2 + self.segments.shape[1])
+
+    def columns(self, rows: slice) -> list[pa.Array]:
+        """Return the segments, positions and trust of these items, null for an item without segments."""
+        ends = np.asarray(self.offsets[rows.start : rows.stop + 1])
+        part, bounds = slice(int(ends[0]), int(ends[-1])), pa.array((ends - ends[0]).astype(np.int32))
+        empty = np.diff(ends) == 0
+        mask = pa.array(empty) if empty.any() else None
+        vectors = np.asarray(self.segments[part])
+        inner = pa.array(np.arange(len(vectors) + 1, dtype=np.int32) * np.int32(vectors.shape[1]))
+        lists = (
+            (pa.ListArray.from_arrays(inner, pa.array(vectors.ravel()), type=_VECTOR), _VECTORS),
+            (pa.array(np.asarray(self.positions[part])), _POSITIONS),
+            (pa.array(np.asarray(self.trust[part]), from_pandas=True), _VECTOR),
+        )
+        return [pa.ListArray.from_arrays(bounds, values, type=kind, mask=mask) for values, kind in lists]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModalityRows:
+    """One modality's arrays: ``features`` [I, D] float32, ``status`` [I] int8, ``trust`` [I] float32 (NaN: unknown).
+
+    ``sequence`` is None unless the modality publishes its segments. Raises ValueError for other shapes.
+    """
+
+    name: str
+    features: Array
+    status: Array
+    trust: Array
+    sequence: SequenceRows | None = None
+
+    def __post_init__(self) -> None:
+        rows = len(self.status)
+        _check(f"features-{self.name}", self.features, np.float32, 2, rows)
+        _check(f"status-{self.name}", self.status, np.int8, 1, rows)
+        _check(f"trust-{self.name}", self.trust, np.float32, 1, rows)
+
+    @property
+    def fields(self) -> list[pa.Field]:
+        """The modality's columns in the table."""
+        types = {"": _VECTOR, "_trust": pa.float32(), "_status": pa.string()}
+        if self.sequence is not None:
+            types |= {"_segments": _VECTORS, "_segment_positions": _POSITIONS, "_segment_trust": _VECTOR}
+        return [pa.field(self.name + suffix, kind) for suffix, kind in types.items()]
+
+    def columns(self, rows: slice) -> list[pa.Array]:
+        """Return these rows of ``fields``. A missing feature is null."""
+        codes, features = np.asarray(self.status[rows]), np.asarray(self.features[rows])
+        present = codes != Status.MISSING.code
+        offsets = np.concatenate([[0], np.cumsum(present, dtype=np.int64) * features.shape[1]]).astype(np.int32)
+        values = pa.array((features if present.all() else features[present]).ravel())
+        mask = None if present.all() else pa.array(~present)
+        vectors = pa.ListArray.from_arrays(pa.array(offsets), values, type=_VECTOR, mask=mask)
+        trust = pa.array(np.asarray(self.trust[rows]), from_pandas=True)
+        segments = [] if self.sequence is None else self.sequence.columns(rows)
+        return [vectors, trust, _WORDS.take(pa.array(codes)), *segments]
+
+
+def _check(name: str, array: Array, dtype: type, dimensions: int, rows: int) -> None:
+    if array.dtype != dtype or array.ndim != dimensions or len(array) != rows:
+        wanted = f"{np.dtype(dtype)}, {dimensions} dimensions, {rows} rows"
+        raise ValueError(f"{name}: wanted {wanted}; got {array.dtype} {array.shape}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PublishedRows:
-    """All rows of one run, in the catalog's order; ``schema`` is that of the data files, without the partition column ``as_of``."""
+    """All rows of one run in the catalog's order. ``schema`` is that of the data files, without the partition column ``as_of``."""
 
-    item_ids: np.ndarray[Any, Any]
+    item_ids: Array
     modalities: tuple[ModalityRows, ...]
     run_id: str
     schema: pa.Schema
@@ -40,88 +125,72 @@ class PublishedRows:
 
     @property
     def block_rows(self) -> int:
-        """How many rows are in memory at once, and in one row group of a file."""
+        """The number of rows in memory at once, and in one row group of a file."""
         row_bytes = 64 + sum(4 * x.features.shape[1] for x in self.modalities)
         rows = int(max(1, min(_MOST_BLOCK_ROWS, len(self), _BLOCK_BYTES // row_bytes)))
-        # The longest sequences may lie side by side: no block of them, wherever it starts, is to pass the same bound.
-        while rows > 1 and sum(most_bytes(x.sequence, rows) for x in self.modalities if x.sequence) > _BLOCK_BYTES:
+        # The longest sequences may lie side by side, and no block of them may pass the bound.
+        while rows > 1 and sum(x.sequence.most_bytes(rows) for x in self.modalities if x.sequence) > _BLOCK_BYTES:
             rows //= 2
         return rows
 
     def block(self, rows: slice) -> pa.RecordBatch:
-        """The published columns of these rows, in memory of their own."""
+        """Return the published columns of these rows, in memory of their own."""
         ids = pa.array(self.item_ids[rows]).cast(self.schema.field("item_id").type)
-        columns = [ids]
-        for modality in self.modalities:
-            columns += published_columns(modality, rows)
-        return pa.record_batch([*columns, pa.repeat(self.run_id, len(ids))], schema=self.schema)
+        columns = [column for modality in self.modalities for column in modality.columns(rows)]
+        return pa.record_batch([ids, *columns, pa.repeat(self.run_id, len(ids))], schema=self.schema)
 
 
 def open_rows(source: Ref, rectified: Ref, run_id: str, *, sequences: bool = True) -> PublishedRows:
-    """The rows to publish, memory-mapped.
+    """Return the rows to publish, memory-mapped.
 
-    Of each modality m that ``meta["sequences"]`` of ``rectified`` lists, unless ``sequences`` is False, the segments as well:
-    ``segments-<m>`` and ``segment_trust-<m>`` of ``rectified`` with ``offsets-<m>`` and ``positions-<m>`` of ``source``.
-
-    Raises InputError for a modality whose name cannot be a column or an id that fits no Delta type, ValueError for arrays that do not fit
-    together.
+    Each modality m in ``meta["sequences"]`` of ``rectified`` publishes its segments too, unless ``sequences`` is False. They are
+    ``segments-<m>`` and ``segment_trust-<m>`` of ``rectified``, and ``offsets-<m>`` and ``positions-<m>`` of ``source``. Raises InputError
+    for a modality whose name cannot be a column or an id that fits no Delta type, ValueError for arrays that do not fit together.
     """
     item_ids = source.array("item_ids")
-    meta = rectified.meta
-    names, segmented = [str(x) for x in meta["features"]], meta.get("sequences", []) if sequences else []
-    modalities = tuple(
-        ModalityRows(
-            name=name,
-            features=rectified.array(f"features-{name}"),
-            status=rectified.array(f"status-{name}"),
-            trust=rectified.array(f"trust-{name}"),
-            sequence=_open_sequence(source, rectified, name) if name in segmented else None,
-        )
-        for name in names
-    )
-    for modality in modalities:
-        check_shapes(modality, len(item_ids))
-    return PublishedRows(
-        item_ids=item_ids,
-        modalities=modalities,
-        run_id=run_id,
-        schema=_schema(modalities, _id_type(source.meta["id_type"], item_ids)),
-    )
+    segmented = rectified.meta.get("sequences", []) if sequences else []
+    modalities = []
+    for name in map(str, rectified.meta["features"]):
+        sequence = None
+        if name in segmented:
+            sequence = SequenceRows(
+                segments=rectified.array(f"segments-{name}"),
+                trust=rectified.array(f"segment_trust-{name}"),
+                positions=source.array(f"positions-{name}"),
+                offsets=source.array(f"offsets-{name}"),
+            )
+        arrays = {field: rectified.array(f"{field}-{name}") for field in ("features", "status", "trust")}
+        modalities.append(ModalityRows(name=name, sequence=sequence, **arrays))
+        if not len(item_ids) == len(arrays["features"]) > 0 or (
+            sequence is not None and len(sequence.offsets) != len(item_ids) + 1
+        ):
+            raise ValueError(f"features-{name}: the arrays are not of the {len(item_ids)} items of the source")
+    schema = _schema(modalities, _id_type(source.meta["id_type"], item_ids))
+    return PublishedRows(item_ids=item_ids, modalities=tuple(modalities), run_id=run_id, schema=schema)
 
 
-def _open_sequence(source: Ref, rectified: Ref, name: str) -> SequenceRows:
-    return SequenceRows(
-        segments=rectified.array(f"segments-{name}"),
-        trust=rectified.array(f"segment_trust-{name}"),
-        positions=source.array(f"positions-{name}"),
-        offsets=source.array(f"offsets-{name}"),
-    )
-
-
-def _schema(modalities: tuple[ModalityRows, ...], id_type: pa.DataType) -> pa.Schema:
-    own = {modality.name: published_fields(modality) for modality in modalities}
-    fields = [
-        pa.field("item_id", id_type),
-        *(field for found in own.values() for field in found),
-        pa.field("run_id", pa.string()),
-    ]
+def _schema(modalities: list[ModalityRows], id_type: pa.DataType) -> pa.Schema:
+    fields = [pa.field("item_id", id_type), *(x for m in modalities for x in m.fields), pa.field("run_id", pa.string())]
     columns = ["as_of", *(x.name.casefold() for x in fields)]
-    for name, found in own.items():
-        if _UNUSABLE_NAME.search(name) or any(columns.count(field.name.casefold()) > 1 for field in found):
+    for modality in modalities:
+        taken = any(columns.count(field.name.casefold()) > 1 for field in modality.fields)
+        if taken or _UNUSABLE_NAME.search(modality.name):
             raise InputError(
-                f"source.modalities.{name}: the name cannot be a column of the published table beside the others; rename the modality"
+                f"source.modalities.{modality.name}: the name cannot be a column of the published table beside the others;"
+                " rename the modality"
             )
     return pa.schema(fields)
 
 
-def _id_type(name: str, item_ids: np.ndarray[Any, Any]) -> pa.DataType:
+def _id_type(name: str, item_ids: Array) -> pa.DataType:
+    """Return the Delta type of the ids. Unsigned integers, which Delta lacks, get the next wider type."""
     if item_ids.dtype.kind in "US":
         return pa.string()
     if item_ids.dtype.kind not in "iu":
         raise InputError(
             f"source.item_column: an id of type {name} cannot be published; make it a string or an integer"
         )
-    given = name if name in _WIDENED or re.fullmatch(r"int(8|16|32|64)", name) else str(item_ids.dtype)
     if item_ids.dtype == np.uint64 and int(item_ids.max(initial=0)) >= 2**63:
         raise InputError("source.item_column: an unsigned id of 2^63 or more fits no Delta type; make the ids strings")
-    return pa.type_for_alias(_WIDENED.get(given, given))
+    integer = name if re.fullmatch(r"u?int(8|16|32|64)", name) else str(item_ids.dtype)
+    return pa.type_for_alias(_WIDENED.get(integer, integer))

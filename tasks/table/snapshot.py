@@ -94,7 +94,7 @@ def open_snapshot(config: PublishConfig, *, version: int | None = None, day: dat
         raise InputError(f"--day {wanted}: version {version} of {config.uri} does not show that day; it has {has}")
     paths = tuple(x.path for x in shown if x.day == wanted)
     schema, rows = _footers(files, paths)
-    commit = commit_of(reversed(log), paths)
+    commit = commit_of(log, paths)
     modalities, longest = _measured(config.uri, paths, schema, named_models(commit))
     return Snapshot(
         uri=config.uri,

@@ -56,7 +56,7 @@ def write_files(
     """Write every row, ``rows_per_file`` to a file called ``name(index)``; each file is yielded once it is whole and flushed."""
     for index, part in enumerate(row_blocks(len(rows), rows_per_file)):
         path = name(index)
-        with files.place(path) as place:
+        with files.create(path) as place:
             _write(place, rows, part)
         yield WrittenFile(entry=files.entries([path])[path], rows=part)
 

@@ -166,7 +166,7 @@ def test_a_run_killed_before_every_name_that_it_gives_outside_its_stages(
         assert DeltaTable(uri).version() == 2 + number
         journal = json.loads((published.demo / "runs" / "days" / f"{day}.json").read_text())
         assert (journal["state"], journal["run_id"], journal["version"]) == ("done", result["run_id"], 2 + number)
-        assert (Path(f"{uri}-trend") / day / f"{result['run_id']}.json").exists()
+        assert (Path(f"{uri}-trend") / f"{day}.json").exists()
         assert (published.demo / "runs" / result["run_id"] / "summary.json").exists()
     assert number > 12
 

@@ -7,7 +7,6 @@ import resource
 import signal
 import sys
 from collections.abc import Callable
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +20,6 @@ from tasks.table.lock import table_lock
 from tasks.table.publish import PublishConfig
 from tasks.table.trend import record_run, trend_entry
 from tests.support.table.publish_support import identity, publish
-
-RECORDED = datetime(2024, 4, 1, tzinfo=UTC)
 
 
 def told(work: Callable[[], object]) -> int:
@@ -45,7 +42,7 @@ def night(
     def work() -> None:
         with table_lock(publishing, run=f"rectify {day}"):
             version = publish(publishing, (source, rectified), day, seed)
-            record_run(publishing, trend_entry(run, "published", version.version, {}, [], RECORDED))
+            record_run(publishing, trend_entry(run, "published", version.version, {}, []))
             save_summary(
                 settings,
                 {
@@ -78,6 +75,12 @@ def publish_alone(
     resource.setrlimit(resource.RLIMIT_FSIZE, (file_bytes, file_bytes))
     source, rectified = (Ref(kind=kind, path=path, digest=digest) for kind, path, digest in refs)
     return told(lambda: publish(PublishConfig(**config), (source, rectified), day, seed))
+
+
+def publish_in_s3(environment: dict[str, str], uri: str, refs: list[list[str]], day: str, seed: int) -> int:
+    """Publish to a table in S3, with the credentials and the endpoint of ``environment``."""
+    os.environ.update(environment)
+    return publish_alone({"uri": uri, "rows_per_file": 30}, refs, day, seed)
 
 
 def rolled_back(config: dict[str, Any], runs: str, to: int) -> int:

@@ -6,14 +6,12 @@ clock that jumps is time that passes for all that is there: the times of files, 
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import shutil
 import sys
 import tempfile
 from collections.abc import Callable
-from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, ClassVar
 from urllib.parse import unquote
@@ -217,10 +215,6 @@ class Publishing(RuleBasedStateMachine):
                     path.read_text(),
                 )
                 path.write_text(text)
-            elif path.suffix == ".json" and path.parts[-3].endswith("-trend"):
-                entry = json.loads(path.read_text())
-                moved = datetime.fromisoformat(entry["recorded"]) - timedelta(hours=hours)
-                path.write_text(json.dumps(entry | {"recorded": moved.isoformat(timespec="milliseconds")}))
             os.utime(path, (then, then))
 
     @invariant()

@@ -63,6 +63,34 @@ def make_refs(
     return store.once("source", key, source), store.once("rectified", (*key, seed), rectified)
 
 
+def sequence_refs(root: Path, *, items: int = 50, longest: int = 6) -> tuple[Ref, Ref]:
+    """A source and a rectified output with the sequence modality "video" of width 3. Items without segments are MISSING."""
+    rng, store = np.random.default_rng(4), StageStore(root)
+    counts = rng.integers(0, longest + 1, items)
+    counts[:2], counts[7] = 0, longest
+    offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+    segments = int(offsets[-1])
+
+    def source(writer: StageWriter) -> None:
+        writer.array("item_ids", np.array([f"item-{x:05d}" for x in range(items)]))
+        writer.array("offsets-video", offsets)
+        writer.array("positions-video", (2 * (np.arange(segments) - np.repeat(offsets[:-1], counts))).astype(np.int32))
+        writer.meta({"id_type": "string"})
+
+    def rectified(writer: StageWriter) -> None:
+        trust = rng.random(segments, dtype=np.float32)
+        trust[::3] = np.nan
+        writer.array("features-video", rng.normal(size=(items, 3)).astype(np.float32))
+        writer.array("status-video", np.where(counts > 0, Status.RECTIFIED.code, Status.MISSING.code).astype(np.int8))
+        writer.array("trust-video", np.full(items, 0.5, np.float32))
+        writer.array("segments-video", rng.normal(size=(segments, 3)).astype(np.float32))
+        writer.array("segment_trust-video", trust)
+        writer.meta({"features": ["video"], "sequences": ["video"]})
+
+    key = ("sequences", items, longest)
+    return store.once("source", key, source), store.once("rectified", key, rectified)
+
+
 def identity(day: str, seed: int = 0) -> RunIdentity:
     """The run of ``day`` whose inputs are told apart by ``seed``."""
     digest = hashlib.blake2b(f"{day}/{seed}".encode(), digest_size=16).hexdigest()

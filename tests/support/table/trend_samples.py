@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from datetime import UTC, date, datetime
+from datetime import date
 from typing import Any
 
 from tasks.table.config import RunIdentity
@@ -63,7 +63,6 @@ def entry(
     *,
     outcome: str = "published",
     seed: int = 0,
-    hour: int = 3,
     drift: float | None = 0.97,
     version: int | None = 7,
     inner: tuple[float, float] | None = None,
@@ -83,7 +82,6 @@ def entry(
         inputs_digest="beef",
         code_version="1.2.3",
     )
-    recorded = datetime(2024, 3, 9, hour, tzinfo=UTC)
     checks = gate(drift, *rates, passed=outcome != "refused")
     shown = None if outcome == "refused" else version
-    return trend_entry(identity, outcome, shown, {m: found(rate) for m, rate in rates.items()}, checks, recorded)
+    return trend_entry(identity, outcome, shown, {m: found(rate) for m, rate in rates.items()}, checks)

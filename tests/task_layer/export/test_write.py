@@ -25,8 +25,7 @@ from tasks.table.publish import PublishConfig
 from tasks.table.snapshot import open_snapshot
 from tests.support import export_support
 from tests.support.export_support import FORMATS, contents, export, manifest
-from tests.support.table.publish_support import environment, identity, make_refs, publish
-from tests.task_layer.table.test_publish_sequences import sequence_refs
+from tests.support.table.publish_support import environment, identity, make_refs, publish, sequence_refs
 
 DAYS = ("2024-03-01", "2024-03-02", "2024-03-03")
 STATUSES = ["rectified", "passed_through", "imputed", "missing"]

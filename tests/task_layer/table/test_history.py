@@ -9,30 +9,18 @@ from pathlib import Path
 
 import polars as pl
 import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 from deltalake import DeltaTable
 
 from tasks.errors import InputError
 from tasks.store.store import Ref
 from tasks.table import cleanup as table_sweep
-from tasks.table import log as table_log
 from tasks.table.cleanup import sweep_table
 from tasks.table.history import list_versions, roll_back
 from tasks.table.publish import PublishConfig, find_published
 from tests.support.table.publish_support import FACTS, data_files, identity, log_files, make_refs, publish, shown
 
 DAYS = ("2024-03-01", "2024-03-02", "2024-03-03")
-
-
-@pytest.fixture
-def config(tmp_path: Path) -> PublishConfig:
-    return PublishConfig(uri=str(tmp_path / "table"))
-
-
-@pytest.fixture
-def refs(tmp_path: Path) -> tuple[Ref, Ref]:
-    return make_refs(tmp_path / "stages")
 
 
 def age(uri: str, hours: float) -> None:
@@ -103,22 +91,15 @@ def test_after_a_rollback_a_run_is_judged_by_what_is_visible(config: PublishConf
     after = data_files(config.uri)
     assert before.items() <= after.items()
     assert len(after) == len(before) + 1
-    assert sorted(set(after) - set(before))[0].endswith("-01-00000.parquet")
     assert shown(config.uri, version=2) == shown(config.uri) | {DAYS[0]: {identity(DAYS[0], 1).run_id}}
 
 
 def test_a_rollback_brings_back_the_schema(tmp_path: Path, config: PublishConfig) -> None:
     publish(config, make_refs(tmp_path / "a", widths={"image": 4}), DAYS[0])
+    columns = pl.scan_delta(config.uri).collect_schema()
     publish(config, make_refs(tmp_path / "b", widths={"image": 4, "text": 2}), DAYS[1])
     roll_back(config, 0)
-    assert pl.scan_delta(config.uri).collect().columns == [
-        "as_of",
-        "item_id",
-        "image",
-        "image_trust",
-        "image_status",
-        "run_id",
-    ]
+    assert pl.scan_delta(config.uri).collect_schema() == columns
 
 
 def test_a_version_that_is_not_there_or_was_swept_is_refused(config: PublishConfig, refs: tuple[Ref, Ref]) -> None:
@@ -143,9 +124,8 @@ def test_the_sweep_goes_by_age_and_makes_no_commit(config: PublishConfig, refs: 
     orphans = [
         "as_of=2024-03-01/part-x.parquet",
         "as_of=2024-03-01/.part-y.parquet.77-ab.tmp",
-        "as_of=2024-03-02/part-z.parquet#1",
+        "as_of=2023-01-01/part-old.parquet",
     ]
-    orphans += ["_delta_log/00000000000000000003.json#1", "as_of=2023-01-01/part-old.parquet"]
     kept = ["as_of=2024-03-01/notes.txt", "README.md", "_delta_log/_last_checkpoint.md"]
     for name in orphans + kept:
         (root / name).parent.mkdir(exist_ok=True)
@@ -162,23 +142,6 @@ def test_the_sweep_goes_by_age_and_makes_no_commit(config: PublishConfig, refs: 
     assert DeltaTable(config.uri).version() == 2
     assert sorted(shown(config.uri)) == list(DAYS[:2])
     assert sweep_table(PublishConfig(uri=config.uri, vacuum_after_hours=0)) == []
-
-
-@pytest.mark.parametrize("hours", [-400.0, 400.0])
-def test_one_commit_by_a_wrong_clock_does_not_hide_what_was_dropped_lately(
-    config: PublishConfig, refs: tuple[Ref, Ref], monkeypatch: pytest.MonkeyPatch, hours: float
-) -> None:
-    monkeypatch.setattr(table_log, "_READERS", 2)
-    for seed in range(4):
-        publish(config, refs, DAYS[0], seed)
-    age(config.uri, 200)
-    commit = Path(config.uri) / "_delta_log" / f"{2:020d}.json"
-    commit.write_text(
-        re.sub(r'("timestamp":)(\d+)', lambda x: f"{x[1]}{int(x[2]) + int(hours * 3_600_000)}", commit.read_text())
-    )
-    assert sweep_table(config) == []
-    assert [x["restorable"] for x in list_versions(config)] == [True] * 4
-    assert [x["version"] for x in list_versions(config)] == [3, 2, 1, 0]
 
 
 def test_a_clock_that_jumps_ahead_costs_the_past_and_never_what_is_shown(
@@ -259,11 +222,3 @@ def test_a_log_that_another_tool_cleaned_still_lists_and_sweeps(config: PublishC
     sweep_table(PublishConfig(uri=config.uri, vacuum_after_hours=0))
     assert shown(config.uri) == {DAYS[0]: {identity(DAYS[0], 2).run_id}, DAYS[1]: {identity(DAYS[1]).run_id}}
     assert len(data_files(config.uri)) == 2
-
-
-def test_pyarrow_reads_a_published_file_by_itself(config: PublishConfig, refs: tuple[Ref, Ref]) -> None:
-    publish(config, refs, DAYS[0])
-    [path] = data_files(config.uri)
-    assert pq.read_table(f"{config.uri}/{path}", partitioning="hive").schema.field("image").type == pa.list_(
-        pa.field("element", pa.float32())
-    )
