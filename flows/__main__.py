@@ -77,7 +77,7 @@ def demo(
 
     def work() -> dict[str, Any]:
         if next_day:
-            from tasks.demo.next_day import add_day
+            from tasks.demo.catalog import add_day
 
             return add_day(folder, changed, printed_progress())
         from tasks.demo.catalog import write_demo

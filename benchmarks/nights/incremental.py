@@ -38,8 +38,7 @@ def run_nights(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
     from flows.compare import compare_nights
     from flows.config.run_config import RunConfig
     from flows.nightly import rectify_catalog
-    from tasks.demo.catalog import DemoConfig, write_demo
-    from tasks.demo.next_day import add_day
+    from tasks.demo.catalog import DemoConfig, add_day, write_demo
     from tasks.demo.score import score_ranking
 
     demo = folder / "demo"

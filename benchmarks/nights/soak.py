@@ -58,8 +58,7 @@ def soak(folder: Path, nights: int, *, changed: float = 0.02, incremental: bool 
     """Run that many nights below ``folder``; TMPDIR and PREFECT_HOME, where they lie in it, are watched too."""
     from flows.config.run_config import RunConfig
     from flows.nightly import rectify_catalog
-    from tasks.demo.catalog import DemoConfig, write_demo
-    from tasks.demo.next_day import add_day
+    from tasks.demo.catalog import DemoConfig, add_day, write_demo
 
     demo = folder / "demo"
     write_demo(demo, DemoConfig(items=400, users=640, interactions=10_000, days=10))

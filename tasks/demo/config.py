@@ -1,4 +1,4 @@
-"""What a demo catalog is made of."""
+"""The sizes and planted shares of a demo catalog."""
 
 from __future__ import annotations
 
@@ -17,10 +17,12 @@ Width = Annotated[int, Field(strict=True, ge=2, le=65536)]
 Users = Annotated[int, Field(strict=True, ge=10, lt=2**31)]
 Interactions = Annotated[int, Field(strict=True, ge=1000, lt=2**31)]
 MODALITIES = ("image", "text")
-SEQUENCES = ("video", "audio")
 DEFAULT_WIDTHS: Mapping[str, int] = {"image": 256, "text": 128}
 DEFAULT_MISMATCH: Mapping[str, float] = {"image": 0.2, "text": 0.1}
 DEFAULT_MISSING: Mapping[str, float] = {"image": 0.05, "text": 0.01}
+SEQUENCES: Mapping[str, int] = {"video": 64, "audio": 48}
+"""The sequence modalities and the width of their segments."""
+LARGEST_OFFSET = 16
 ROW_FAULTS = ("duplicate_id", "null_id")
 FEATURE_FAULTS = ("nan", "infinite", "zero_norm", "wrong_width")
 
@@ -46,7 +48,7 @@ class DemoConfig:
     days: Int = Field(default=60, ge=1, le=3660, description="Days that the log spans.")
     sequences: bool = Field(default=False, description="Add a video and an audio modality: a list of segments an item.")
     spliced: Rate = Field(default=0.2, description="Share of the items with a run of segments that belong to another.")
-    time_offset: Int = Field(default=3, ge=-16, le=16, description="Segments by which the audio runs behind the video.")
+    time_offset: Int = Field(default=3, ge=-LARGEST_OFFSET, le=LARGEST_OFFSET, description="Segments by which the audio is later than the video.")
 
     def __post_init__(self) -> None:
         if self.num_interactions < 20 * self.days:
@@ -59,25 +61,25 @@ class DemoConfig:
 
     def _check_room(self, modality: str) -> None:
         having, swapped = self.having(modality), self.swapped(modality)
-        kept_clean = self.num_placeholders + self.faults_each * len(ROW_FAULTS + FEATURE_FAULTS)
+        broken = self.num_placeholders + self.faults_each * len(ROW_FAULTS + FEATURE_FAULTS)
         if swapped == 1:
             raise ValueError(
-                f"mismatch.{modality}: one item of {having} has none to swap with; raise it or items, or set it to 0"
+                f"mismatch.{modality}: one item of {having} has no other to swap with; raise it or items, or set it to 0"
             )
-        if swapped + kept_clean > having:
+        if swapped + broken > having:
             raise ValueError(
-                f"mismatch.{modality}: {swapped} swapped of {having} items that have it leave no room for the {kept_clean} rows "
-                "broken in other ways; lower this rate or missing, or raise items"
+                f"mismatch.{modality}: {swapped} swapped of {having} items leave no room for {broken} broken rows; "
+                "lower this rate or missing, or raise items"
             )
 
     @property
     def num_users(self) -> int:
-        """Users, with the default worked out."""
+        """The number of users."""
         return round(1.6 * self.items) if self.users is None else self.users
 
     @property
     def num_interactions(self) -> int:
-        """Rows of the interaction log, broken ones among them, with the default worked out."""
+        """Rows of the interaction log, broken ones included."""
         return 25 * self.num_users if self.interactions is None else self.interactions
 
     @property
@@ -90,15 +92,10 @@ class DemoConfig:
         """Catalog rows broken in each of the ways of ``ROW_FAULTS`` and ``FEATURE_FAULTS``."""
         return math.ceil(_BROKEN_SHARE * self.items / len(ROW_FAULTS + FEATURE_FAULTS))
 
-    @property
-    def broken_interactions(self) -> int:
-        """Rows of the interaction log that point nowhere."""
-        return max(2, round(_BROKEN_SHARE * self.num_interactions))
-
     def having(self, modality: str) -> int:
-        """Items that have this modality, be it their own or not."""
+        """Items with a feature of this modality, their own or another's."""
         return self.items - round(self.missing.get(modality, 0.0) * self.items)
 
     def swapped(self, modality: str) -> int:
-        """Items that carry another item's feature of this modality."""
+        """Items that show another item's feature of this modality."""
         return round(self.mismatch.get(modality, 0.0) * self.having(modality))

@@ -1,4 +1,4 @@
-"""What is planted in a demo catalog: whose feature each item carries, and what is broken in other ways."""
+"""What is planted in a demo catalog: whose feature each item shows, which segments are another item's, and which rows are broken."""
 
 from __future__ import annotations
 
@@ -8,19 +8,23 @@ from itertools import product
 from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
 
 from rectifier_core.base.arrays import Bool, Int64
+from rectifier_core.base.seeding import generator
 from tasks.demo.config import FEATURE_FAULTS, MODALITIES, ROW_FAULTS, DemoConfig
-from tasks.demo.counter_random import shuffled, stream, uniforms
+from tasks.demo.features import MOST_MOMENTS
 
 MISSING: Final = -1
 PLACEHOLDER: Final = -2
 
+_FEWEST_MOMENTS = 6
+_MISSING_SEQUENCES = 0.02
+_LONGEST_SPLICE = 0.4
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fault:
-    """One broken catalog row: its kind (of ``ROW_FAULTS`` or ``FEATURE_FAULTS``), the item, and the modality when a feature is at fault."""
+    """One broken catalog row: its kind, the item, and the modality of the broken feature (None for a broken row)."""
 
     kind: str
     item: int
@@ -29,96 +33,117 @@ class Fault:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlantedTruth:
-    """``owner[m]`` [I] int32 is the item whose feature of modality m item i carries: i itself, another, ``MISSING`` or ``PLACEHOLDER``.
+    """``owner[m]`` [I] int64 is the item whose feature item i shows: i itself, another item, ``MISSING`` or ``PLACEHOLDER``.
 
-    An item is in ``faults`` at most once, and then it is mismatched in no modality and shows no placeholder. On a later day ``take[m]``
-    [I] int64 numbers the picture that an item shows, and the items ``delisted`` are not in the catalog.
+    An item with a fault is mismatched in no modality and shows no placeholder. On a later day ``take[m]`` [I] int64 numbers the picture
+    that an item shows, and the catalog does not list the items ``delisted``.
     """
 
-    owner: Mapping[str, NDArray[np.int32]]
+    owner: Mapping[str, Int64]
     faults: tuple[Fault, ...]
-    take: Mapping[str, Int64] = field(default_factory=dict)
+    take: Mapping[str, Int64]
     delisted: Int64 = field(default_factory=lambda: np.zeros(0, np.int64))
 
     def mismatched(self, modality: str) -> Int64:
-        """The items that carry another's feature, ascending. int64."""
+        """The items that show another item's feature, ascending."""
         owner = self.owner[modality]
         return np.flatnonzero(self.listed & (owner >= 0) & (owner != np.arange(len(owner))))
 
     def placeholders(self, modality: str) -> Int64:
-        """The items that show the placeholder, ascending. int64."""
+        """The items that show the placeholder, ascending."""
         return np.flatnonzero(self.listed & (self.owner[modality] == PLACEHOLDER))
 
     @property
     def listed(self) -> Bool:
-        """Which items the catalog holds. [I] bool."""
-        held = np.ones(len(next(iter(self.owner.values()))), dtype=np.bool_)
-        held[self.delisted] = False
-        return held
+        """Which items the catalog lists. [I] bool."""
+        return ~np.isin(np.arange(len(self.owner["image"])), self.delisted)
 
 
 def plant(config: DemoConfig) -> PlantedTruth:
-    """Draw the truth of ``config``: every count exactly as it states, every choice from its seed."""
-    owner, everyone = {}, np.arange(config.items, dtype=np.int32)
-    for modality in MODALITIES:
-        owner[modality] = everyone.copy()
-        lost = shuffled(stream(config.seed, "missing", modality), config.items)[
-            : config.items - config.having(modality)
-        ]
-        owner[modality][lost] = MISSING
-    free = np.ones(config.items, dtype=np.bool_)
-    order = shuffled(stream(config.seed, "special"), config.items)
-    faults = tuple(_faults(config, owner, order, free))
-    stock = _take(config.num_placeholders, order, free & (owner["image"] != MISSING), free)
-    owner["image"][stock] = PLACEHOLDER
-    for modality in MODALITIES:
-        order = shuffled(stream(config.seed, "mismatch", modality), config.items)
-        swapped = order[(free & (owner[modality] != MISSING))[order]][: config.swapped(modality)]
-        # One cycle through all of them in random order: nobody keeps its own, and every item of the cycle gives once and takes once.
-        owner[modality][swapped] = np.roll(swapped, 1)
-    return PlantedTruth(owner=owner, faults=faults)
+    """Draw the truth of ``config``, with exactly the counts that it states."""
+    rng, free = generator(config.seed, "demo", "truth"), np.ones(config.items, np.bool_)
+
+    def take(count: int, eligible: Bool) -> Int64:
+        taken: Int64 = rng.permutation(np.flatnonzero(free & eligible))[:count]
+        free[taken] = False
+        return taken
+
+    owner, faults = {m: np.arange(config.items) for m in MODALITIES}, []
+    for m in MODALITIES:
+        owner[m][rng.permutation(config.items)[config.having(m) :]] = MISSING
+    for kind in ROW_FAULTS:
+        faults += [Fault(kind=kind, item=int(item), modality=None) for item in take(config.faults_each, free)]
+    for kind, (number, m) in product(FEATURE_FAULTS, enumerate(MODALITIES)):
+        count = len(range(number, config.faults_each, len(MODALITIES)))
+        faults += [Fault(kind=kind, item=int(item), modality=m) for item in take(count, owner[m] != MISSING)]
+    owner["image"][take(config.num_placeholders, owner["image"] != MISSING)] = PLACEHOLDER
+    for m in MODALITIES:
+        swapped = rng.permutation(np.flatnonzero(free & (owner[m] != MISSING)))[: config.swapped(m)]
+        # One cycle through all of them: no item keeps its own feature, and each feature of the cycle is shown once.
+        owner[m][swapped] = np.roll(swapped, 1)
+    return PlantedTruth(
+        owner=owner, faults=tuple(faults), take={m: np.zeros(config.items, np.int64) for m in MODALITIES}
+    )
 
 
 def drift(config: DemoConfig, truth: PlantedTruth, number: int, share: float) -> PlantedTruth:
-    """The truth one day on: of every modality the ``share`` of the features changed, and a tenth of it of the items not listed that day.
+    """The truth one day later: ``share`` of each modality's features changed, a tenth of that share of the items delisted.
 
-    A mismatched item that is drawn gets its own feature back, and as many others get another's, so rates stay about what they were; the
-    rest show a new picture of the same thing. Items delisted the day before are listed again.
+    A mismatched item among the changed ones gets its own feature back. About as many others get another item's feature, so the rates
+    stay. The rest show a new picture of the same item. Items delisted the day before are listed again.
     """
-    everyone = np.arange(config.items)
-    free = np.ones(config.items, dtype=np.bool_)
+    rng, free = generator(config.seed, "demo", "drift", number), np.ones(config.items, np.bool_)
     free[[fault.item for fault in truth.faults]] = False
-    owner, take = {}, {}
-    for modality in MODALITIES:
-        now, taken = truth.owner[modality].copy(), truth.take.get(modality, np.zeros(config.items, np.int64)).copy()
-        order = shuffled(stream(config.seed, "drift", number, modality), config.items)
-        drawn = np.sort(order[(free & (now >= 0))[order]][: round(share * config.having(modality))])
-        own = drawn[now[drawn] == drawn]
-        rate = config.mismatch.get(modality, 0.0)
-        swapped = own[uniforms(stream(config.seed, "drifted", number, modality), own) < rate / max(1 - rate, rate)]
-        now[drawn] = drawn
-        taken[np.setdiff1d(own, swapped)] = number
+    owner, take = {m: truth.owner[m].copy() for m in MODALITIES}, {m: truth.take[m].copy() for m in MODALITIES}
+    for m in MODALITIES:
+        eligible = np.flatnonzero(free & (owner[m] >= 0))
+        changed = rng.permutation(eligible)[: round(share * config.having(m))]
+        own = changed[owner[m][changed] == changed]
+        rate = config.mismatch.get(m, 0.0)
+        swapped = own[rng.random(len(own)) < rate / max(1 - rate, rate)]
+        owner[m][changed] = changed
+        take[m][np.setdiff1d(own, swapped)] = number
         if len(swapped) > 1:
-            now[swapped] = np.roll(swapped, 1)
-        owner[modality], take[modality] = now, taken
-    gone = np.flatnonzero(free & (uniforms(stream(config.seed, "delisted", number), everyone) < share / 10))
-    return PlantedTruth(owner=owner, faults=truth.faults, take=take, delisted=gone)
+            owner[m][swapped] = np.roll(swapped, 1)
+    delisted = np.flatnonzero(free & (rng.random(config.items) < share / 10))
+    return PlantedTruth(owner=owner, faults=truth.faults, take=take, delisted=delisted)
 
 
-def _faults(config: DemoConfig, owner: Mapping[str, NDArray[np.int32]], order: Int64, free: Bool) -> list[Fault]:
-    found = [
-        Fault(kind=kind, item=int(item), modality=None)
-        for kind in ROW_FAULTS
-        for item in _take(config.faults_each, order, free, free)
-    ]
-    for kind, (nth, modality) in product(FEATURE_FAULTS, enumerate(MODALITIES)):
-        share = len(range(nth, config.faults_each, len(MODALITIES)))
-        items = _take(share, order, free & (owner[modality] != MISSING), free)
-        found += [Fault(kind=kind, item=int(item), modality=modality) for item in items]
-    return found
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Splices:
+    """Whose segments a sequence shows. Segments ``first[i] <= t < stop[i]`` of item i are those of item ``owner[i]``.
+
+    ``present`` [I] bool: which items have the modality. ``lengths`` [I]: how many segments each has. Beyond the owner's last segment its
+    sequence starts again.
+    """
+
+    present: Bool
+    lengths: Int64
+    owner: Int64
+    first: Int64
+    stop: Int64
+
+    def segments_of(self, items: Int64) -> tuple[Int64, Int64, Int64, Int64]:
+        """For every segment of ``items``: the position in ``items``, the segment's number, its owner, its number there."""
+        lengths = np.where(self.present[items], self.lengths[items], 0)
+        place = np.repeat(np.arange(len(items)), lengths)
+        time = np.arange(len(place)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+        item = items[place]
+        foreign = (self.first[item] <= time) & (time < self.stop[item])
+        owner = np.where(foreign, self.owner[item], item)
+        return place, time, owner, time % self.lengths[owner]
 
 
-def _take(count: int, order: Int64, eligible: Bool, free: Bool) -> Int64:
-    taken = order[eligible[order]][:count]
-    free[taken] = False
-    return taken
+def plant_splices(config: DemoConfig, modality: str) -> Splices:
+    """Draw which items have the sequence and whose segments are another item's, with exactly the counts of ``config``."""
+    rng, items = generator(config.seed, "demo", "splices", modality), config.items
+    order = rng.permutation(items)[round(_MISSING_SEQUENCES * items) :]
+    spliced = order[: round(config.spliced * len(order))]
+    present, lengths = np.zeros(items, np.bool_), rng.integers(_FEWEST_MOMENTS, MOST_MOMENTS + 1, items)
+    present[order] = True
+    owner, first, stop = np.arange(items), np.zeros(items, np.int64), np.zeros(items, np.int64)
+    owner[spliced] = np.roll(spliced, 1)
+    run = rng.integers(1, np.maximum(1, (_LONGEST_SPLICE * lengths[spliced]).astype(np.int64)) + 1)
+    first[spliced] = rng.integers(0, lengths[spliced] - run + 1)
+    stop[spliced] = first[spliced] + run
+    return Splices(present=present, lengths=lengths, owner=owner, first=first, stop=stop)

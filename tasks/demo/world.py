@@ -1,8 +1,8 @@
-"""The demo's world: items, users, and who buys what. Everything is a pure function of (seed, index).
+"""The demo's world: items, users, and who buys what.
 
-Items and users live in one taste space. An item is its category's centre plus an offset of its own; a user is a taste vector that also
-decides which one to three categories the user mostly shops in. On each visit a user comes across a few items of a category, popular ones
-more often, mostly takes the one that fits best, and rates it by how well it fits.
+Items and users lie in one taste space. An item is its category's centre plus an offset of its own. A user's taste also decides the one to
+three categories where the user shops. On a visit the user meets a few items of a category, popular ones more often, mostly takes the
+one that fits best, and rates it by how well it fits.
 """
 
 from __future__ import annotations
@@ -15,21 +15,21 @@ from numpy.typing import NDArray
 
 from rectifier_core.base.arrays import Float32, Float64, Int64
 from rectifier_core.base.numerics import row_blocks
+from rectifier_core.base.seeding import generator
 from tasks.demo.config import DemoConfig
-from tasks.demo.counter_random import bits, gumbel, normals, on_grid, permuted, stream, uniforms, unit_interval, weyl
 
 TASTE_SIZE: Final = 16
 ITEM_TASTE_LENGTH: Final = 1.15
 """The typical length of an item's taste vector."""
-BLOCK_ROWS: Final = 2048
-"""Rows computed at once: small enough that a block's temporaries stay in the processor's cache."""
 
-_OFFSET = 0.55  # an item's own offset beside its category's centre, which has length 1
-_TASTE_PULL = 2.0  # how strongly taste decides a user's categories
-_CHOICE_PULL = 1.8  # how strongly taste decides among the items that a user came across
+_OFFSET = 0.55  # the length of an item's own offset; its category's centre has length 1
+_TASTE_PULL = np.float32(2.0)  # how strongly taste decides a user's categories
+_CHOICE_PULL = 1.8  # how strongly taste decides among the items that a user meets
 _CANDIDATES = 6
-_STRAY_SHARE = 0.15  # visits outside the user's categories, as gifts and whims are
+_STRAY_SHARE = 0.15  # visits outside the user's categories, such as gifts
 _CATEGORY_SHARES = np.array([[1.0, 1.0, 1.0], [0.65, 1.0, 1.0], [0.5, 0.8, 1.0]])
+_BLOCK_USERS = 1 << 16
+_BLOCK_EVENTS = 1 << 14
 
 CATEGORIES: Final = (
     ("Kettles", "kettle"), ("Desk lamps", "desk lamp"), ("Backpacks", "backpack"), ("Running shoes", "running shoe"),
@@ -51,23 +51,23 @@ STYLES: Final = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DemoWorld:
-    """What is held whole: 70 bytes an item and 75 a user. Features and events are made from it block by block.
+    """Items and users, about 80 bytes each. Features and events are made from it block by block.
 
-    ``category`` [I] and ``style`` [I] index ``CATEGORIES`` and ``STYLES``; ``taste`` [I, 16]; ``ranked`` [I] lists the items category by
-    category, most popular first, category c at ``ranked[starts[c]:starts[c + 1]]``. ``user_taste`` [U, 16]; ``user_categories`` [U, 3], of
-    which the first ``user_breadth`` [U] count; user u owns the event slots from ``first_slot[u]`` up to ``first_slot[u + 1]``.
+    ``category`` [I] and ``style`` [I] index ``CATEGORIES`` and ``STYLES``; ``taste`` [I, 16]. ``ranked`` [I] lists the items category by
+    category, most popular first: category c is ``ranked[starts[c]:starts[c + 1]]``. ``user_taste`` [U, 16]. ``user_categories`` [U, 3]: the
+    first ``user_breadth`` [U] count. ``activity`` [U] float64 is the share of all events of the users up to and including each.
     """
 
     config: DemoConfig
     category: NDArray[np.uint8]
-    style: NDArray[np.uint8]
+    style: Int64
     taste: Float32
-    ranked: NDArray[np.int32]
+    ranked: Int64
     starts: Int64
     user_taste: Float32
     user_categories: NDArray[np.uint8]
-    user_breadth: NDArray[np.uint8]
-    first_slot: Int64
+    user_breadth: Int64
+    activity: Float64
 
     def title(self, item: int) -> str:
         """A readable name, such as "Walnut kettle 42"; no two items share one."""
@@ -76,7 +76,7 @@ class DemoWorld:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Events:
-    """A block of the log: who [E] int64, what [E] int64, and the stars given [E] float32, 1 to 5."""
+    """A block of the log: ``users`` [E] and ``items`` [E] int64, ``ratings`` [E] float32 from 1 to 5."""
 
     users: Int64
     items: Int64
@@ -85,103 +85,63 @@ class Events:
 
 def build_world(config: DemoConfig) -> DemoWorld:
     """Draw the items and users of ``config``."""
-    seed, everyone = config.seed, len(CATEGORIES)
-    centres = normals(stream(seed, "centres"), np.arange(everyone), TASTE_SIZE)
-    centres = on_grid(centres / np.linalg.norm(centres, axis=1, keepdims=True))
-    appeal = np.exp(0.5 * normals(stream(seed, "appeal"), np.arange(everyone), 1)[:, 0].astype(np.float64))
-    category, style, taste = _items(config, centres, appeal)
-    popular = permuted(stream(seed, "popularity"), config.items, np.arange(config.items))
-    ranked = popular[np.argsort(category[popular], kind="stable")].astype(np.int32)
-    starts = np.searchsorted(category[ranked], np.arange(everyone + 1)).astype(np.int64)
-    user_taste, user_categories, user_breadth, first_slot = _users(config, centres, np.diff(starts).astype(np.float64))
+    rng, count, categories = generator(config.seed, "demo", "world"), config.num_users, len(CATEGORIES)
+    centres = rng.standard_normal((categories, TASTE_SIZE), dtype=np.float32)
+    centres /= np.linalg.norm(centres, axis=1, keepdims=True)
+    appeal = np.exp(0.5 * rng.standard_normal(categories))
+    category = rng.choice(categories, config.items, p=appeal / appeal.sum()).astype(np.uint8)
+    taste = rng.standard_normal((config.items, TASTE_SIZE), dtype=np.float32)
+    style = taste.argmax(axis=1)
+    taste *= np.float32(_OFFSET / TASTE_SIZE**0.5)
+    taste += centres[category]
+    popular = rng.permutation(config.items)
+    ranked = popular[np.argsort(category[popular], kind="stable")]
+    starts = np.searchsorted(category[ranked], np.arange(categories + 1))
+    user_taste = rng.standard_normal((count, TASTE_SIZE), dtype=np.float32)
+    user_categories = np.empty((count, 3), np.uint8)
+    # Larger categories have more visitors. The score of an empty one is so low that no Gumbel draw lifts it.
+    sizes = np.diff(starts)
+    visits = np.where(sizes > 0, np.log(np.maximum(sizes, 1)), -1e9)
+    for block in row_blocks(count, _BLOCK_USERS):
+        score = _TASTE_PULL * (user_taste[block] @ centres.T) + visits
+        score += rng.gumbel(size=score.shape)
+        user_categories[block] = np.argsort(-score, axis=1, kind="stable")[:, :3]
+    activity = np.cumsum(np.exp(0.7 * rng.standard_normal(count)))
     return DemoWorld(
         config=config, category=category, style=style, taste=taste, ranked=ranked, starts=starts,
-        user_taste=user_taste, user_categories=user_categories, user_breadth=user_breadth, first_slot=first_slot,
+        user_taste=user_taste, user_categories=user_categories, user_breadth=rng.integers(1, 4, count),
+        activity=activity / activity[-1],
     )  # fmt: skip
 
 
-def _items(
-    config: DemoConfig, centres: Float32, appeal: Float64
-) -> tuple[NDArray[np.uint8], NDArray[np.uint8], Float32]:
-    category, style = np.empty(config.items, np.uint8), np.empty(config.items, np.uint8)
-    taste = np.empty((config.items, TASTE_SIZE), np.float32)
-    bounds = np.cumsum(appeal) / appeal.sum()
-    for block in row_blocks(config.items, BLOCK_ROWS):
-        rows = np.arange(block.start, block.stop)
-        own = normals(stream(config.seed, "offsets"), rows, TASTE_SIZE)
-        category[block] = np.minimum(
-            np.searchsorted(bounds, uniforms(stream(config.seed, "category"), rows)), len(centres) - 1
-        )
-        style[block] = own.argmax(axis=1)
-        taste[block] = centres[category[block]] + on_grid(own * np.float32(_OFFSET / TASTE_SIZE**0.5))
-    return category, style, taste
+def draw_events(world: DemoWorld, count: int, rng: np.random.Generator) -> Events:
+    """Draw ``count`` visits, in no order."""
+    blocks = [_draw_block(world, block.stop - block.start, rng) for block in row_blocks(count, _BLOCK_EVENTS)]
+    users, items, ratings = (np.concatenate(parts) for parts in zip(*blocks, strict=True))
+    return Events(users=users, items=items, ratings=ratings)
 
 
-def _users(
-    config: DemoConfig, centres: Float32, sizes: Float64
-) -> tuple[Float32, NDArray[np.uint8], NDArray[np.uint8], Int64]:
-    count, seed = config.num_users, config.seed
-    taste, activity = np.empty((count, TASTE_SIZE), np.float32), np.empty(count)
-    categories, breadth = np.empty((count, 3), np.uint8), np.empty(count, np.uint8)
-    # Larger categories have more visitors, but empty ones none: their score is so low that no Gumbel draw lifts it.
-    visits = np.where(sizes > 0, np.log(np.maximum(sizes, 1.0)), -1e9).astype(np.float32)
-    for block in row_blocks(count, BLOCK_ROWS):
-        rows = np.arange(block.start, block.stop)
-        taste[block] = on_grid(normals(stream(seed, "user-taste"), rows, TASTE_SIZE))
-        luck = gumbel(stream(seed, "user-category"), rows[:, None] * len(centres) + np.arange(len(centres)))
-        score = np.float32(_TASTE_PULL) * (taste[block] @ centres.T) + visits + luck
-        categories[block] = np.argsort(-score, axis=1, kind="stable")[:, :3]
-        breadth[block] = 1 + bits(stream(seed, "user-breadth"), rows) % np.uint64(3)
-        activity[block] = np.exp(0.7 * normals(stream(seed, "activity"), rows, 1)[:, 0].astype(np.float64))
-    ends = np.rint(np.cumsum(activity) * (config.num_interactions / activity.sum())).astype(np.int64)
-    first_slot = np.concatenate([[0], ends])
-    first_slot[-1] = config.num_interactions
-    return taste, categories, breadth, first_slot
-
-
-def draw_events(world: DemoWorld, numbers: Int64) -> Events:
-    """The events with these running numbers. Numbers grow with time; a user's events lie all over them.
-
-    Those in [0, interactions) are the demo's own; numbers from there on are of later days, by users as active as they were.
-    """
-    seed = world.config.seed
-    slots = _slots(world, numbers)
-    owned = np.where(
-        slots < world.config.num_interactions, slots, bits(stream(seed, "later"), slots) % world.config.num_interactions
-    )
-    users = np.searchsorted(world.first_slot, owned, side="right") - 1
-    nth = slots - world.first_slot[users]
+def _draw_block(world: DemoWorld, count: int, rng: np.random.Generator) -> tuple[Int64, Int64, Float32]:
+    users = np.searchsorted(world.activity, rng.random(count), side="right")
     shares = _CATEGORY_SHARES[world.user_breadth[users] - 1]
-    which = (uniforms(stream(seed, "event-category"), slots)[:, None] >= shares).sum(axis=1)
-    usual = world.user_categories[users, which]
-    anywhere = world.category[bits(stream(seed, "stray-category"), slots) % np.uint64(world.config.items)]
-    strays = uniforms(stream(seed, "strays"), slots) < _STRAY_SHARE
-    category = np.where(strays, anywhere, usual).astype(np.int64)
-    seen = _candidates(world, users, nth, category)
-    match = np.einsum("ecd,ed->ec", world.taste[seen], world.user_taste[users])
-    luck = gumbel(stream(seed, "choice"), slots[:, None] * _CANDIDATES + np.arange(_CANDIDATES))
-    chosen = (np.float32(_CHOICE_PULL) * match + luck).argmax(axis=1)
-    every = np.arange(len(numbers))
-    liking = match[every, chosen] - np.float32(1.0)
-    mood = normals(stream(seed, "mood"), slots, 1)[:, 0]
-    ratings = np.clip(np.rint(np.float32(3.9) + np.float32(0.6) * liking + np.float32(0.7) * mood), 1, 5)
-    return Events(users=users, items=seen[every, chosen], ratings=ratings.astype(np.float32))
+    which = (rng.random(count)[:, None] >= shares).sum(axis=1)
+    category = world.user_categories[users, which].astype(np.int64)
+    stray = rng.random(count) < _STRAY_SHARE
+    category[stray] = world.category[rng.integers(0, world.config.items, int(stray.sum()))]
+    met = _candidates(world, category, rng)
+    fit = np.einsum("ecd,ed->ec", world.taste[met], world.user_taste[users])
+    chosen = (_CHOICE_PULL * fit + rng.gumbel(size=fit.shape)).argmax(axis=1)
+    every = np.arange(count)
+    rating = 3.9 + 0.6 * (fit[every, chosen] - 1.0) + 0.7 * rng.standard_normal(count)
+    return users, met[every, chosen], np.clip(np.rint(rating), 1, 5).astype(np.float32)
 
 
-def _slots(world: DemoWorld, numbers: Int64) -> Int64:
-    slots, own = numbers.copy(), numbers < world.config.num_interactions
-    slots[own] = permuted(stream(world.config.seed, "slots"), world.config.num_interactions, numbers[own])
-    return slots
-
-
-def _candidates(world: DemoWorld, users: Int64, nth: Int64, category: Int64) -> Int64:
-    """Items that a user comes across at the nth visit, drawn by Zipf popularity inside the category. [E, candidates] int64."""
-    # The places follow an evenly spread sequence per user and category, so that a user's visits do not all meet the same best sellers.
-    start = bits(stream(world.config.seed, "browsing"), users * len(CATEGORIES) + category)
-    visits = nth[:, None] * _CANDIDATES + np.arange(_CANDIDATES)
-    place = unit_interval(weyl(0, visits) + start[:, None])
+def _candidates(world: DemoWorld, category: Int64, rng: np.random.Generator) -> Int64:
+    """Items that each visitor meets, by Zipf popularity inside the category. [E, candidates] int64."""
+    # One place in each of six equal parts of [0, 1), so a visit does not meet the best sellers only.
+    place = (rng.random((len(category), _CANDIDATES)) + np.arange(_CANDIDATES)) / _CANDIDATES
     sizes = (world.starts[category + 1] - world.starts[category])[:, None]
     # The inverse of the continuous Zipf law of exponent 1: rank r has the mass log((r + 2) / (r + 1)) / log(size + 1).
     rank = np.minimum(np.exp(place * np.log1p(sizes)).astype(np.int64) - 1, sizes - 1)
-    met: Int64 = world.ranked[world.starts[category][:, None] + rank].astype(np.int64)
+    met: Int64 = world.ranked[world.starts[category][:, None] + rank]
     return met
