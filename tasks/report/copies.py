@@ -1,10 +1,10 @@
-"""The report's facts about copies and placeholders, and about the evidence that items were judged on."""
+"""The report's facts about copies and placeholders, and about the evidence for each judgement."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from rectifier_core.base.arrays import Bool, Int64
+from rectifier_core.base.arrays import Bool
 from rectifier_core.base.records import Copies
 from tasks.report.inputs import ReportInputs
 from tasks.report.summaries import Array, Facts, tidy
@@ -14,23 +14,17 @@ from tasks.store.saved_records import load_record
 MOST_PLACEHOLDERS = 6
 MOST_ALIKE = 4
 NUM_EXAMPLES = 4
-NO_FEATURE = "no feature"
-PLACEHOLDER = "a placeholder instead of a feature"
-NOT_TOLD = "the modality says too little about behaviour"
-NO_WITNESS = "no anchor, and no other modality to ask"
-TOO_LITTLE = "too little evidence of either kind"
-UNRECORDED = "judged, the evidence not kept"
 
 
 def copies_facts(inputs: ReportInputs) -> dict[str, Facts]:
-    """Per modality the groups of copies: how many, how large, which kind, a few of their items."""
-    found = {name: load_record(refs.copies, Copies) for name, refs in inputs.modalities.items()}
-    shown = {name: _shown(copies) for name, copies in found.items()}
+    """Per modality the groups of copies: how many, how large, of which kind, with a few of their items."""
+    by_modality = {name: load_record(refs.copies, Copies) for name, refs in inputs.modalities.items()}
+    shown = {name: _shown(copies) for name, copies in by_modality.items()}
     rows = [row for groups in shown.values() for examples in groups.values() for row in examples]
     labels = Labels(inputs.source, np.unique(np.array(rows, np.int64)))
     return {
         name: _modality(copies, shown[name], labels, inputs.modalities[name].features.array(f"present-{name}"))
-        for name, copies in found.items()
+        for name, copies in by_modality.items()
     }
 
 
@@ -62,7 +56,7 @@ def _modality(copies: Copies, shown: dict[int, list[int]], labels: Labels, prese
 
 
 def evidence_facts(name: str, inputs: ReportInputs) -> Facts:
-    """How many items were judged by which evidence, and why the others were not: counts that sum to ``of``, the items of the catalog."""
+    """The number of items judged by each kind of evidence, and why the others were not judged. The counts sum to ``of``, all items."""
     refs = inputs.modalities[name]
     behaviour, witness, judged = (~np.isnan(refs.trust.array(part)) for part in ("behaviour", "witness", "probability"))
     by = {
@@ -79,21 +73,22 @@ def evidence_facts(name: str, inputs: ReportInputs) -> Facts:
 
 
 def _why_not(left: Bool, judged: Bool, name: str, inputs: ReportInputs) -> list[Facts]:
-    """The first reason that holds for each of the items ``left`` [I]: ``[{reason, count}]``."""
+    """The number of items ``left`` [I] by the first reason that applies: ``[{reason, count}]``."""
     refs = inputs.modalities[name]
     present, trained = np.array(refs.features.array(f"present-{name}")), np.array(inputs.anchors.array("trained"))
-    holds = {
-        UNRECORDED: judged,
-        NO_FEATURE: ~present,
-        PLACEHOLDER: load_record(refs.copies, Copies).placeholder,
-        NOT_TOLD: np.full(len(present), not refs.trust.meta["identifiable"]),
-        NO_WITNESS: ~trained,
-        TOO_LITTLE: np.ones(len(present), np.bool_),
+    applies = {
+        "judged, but the evidence was not kept": judged,
+        "no feature": ~present,
+        "a placeholder instead of a feature": load_record(refs.copies, Copies).placeholder,
+        "the modality does not predict behaviour well enough": np.full(
+            len(present), not refs.trust.meta["identifiable"]
+        ),
+        "no anchor, and no other modality to compare with": ~trained,
+        "too little evidence of either kind": np.ones(len(present), np.bool_),
     }
-    reasons, still = [], left
-    for reason, rows in holds.items():
-        count: Int64 = (still & rows).sum()
-        if count:
-            reasons.append({"reason": reason, "count": int(count)})
-        still = still & ~rows
+    reasons = []
+    for reason, rows in applies.items():
+        count = int((left & rows).sum())
+        left = left & ~rows
+        reasons += [{"reason": reason, "count": count}] if count else []
     return reasons

@@ -1,38 +1,32 @@
-"""From a run's stage outputs to one JSON-able dict of constant size: all that the report shows, and its JSON twin.
+"""All that the report shows, as one JSON-able dict of constant size.
 
-Shape of the twin (``null`` where a number does not exist; shares are ``{count, of}``, never bare percentages)::
+Shape (``null`` where a number does not exist; a share is ``{count, of}``)::
 
-    format            1
+    format            2
     run               outcome, headline, sentence, run_id, as_of, table_uri, table_version, elapsed_seconds, peak_memory_bytes,
                       memory_limit
-    summaries         [{modality, text}]: one line in words per modality
-    read              catalog  {rows, items, quarantined: {total, of, reasons: [{reason, count}]}}
+    summaries         [{modality, text}]: one line per modality
+    read              catalog {rows, items, quarantined: {total, of, reasons: [{reason, count}]}}
                       interactions {rows, used, not_positive, repeats_merged, quarantined, users}
                       without_interactions, without_anchor {count, of}
-    quality           passed; checks [{name, value, rule, bound, passed, blocking}], as the gate compared them
-    shadow            where a shadow evaluation was run, else null: sentence, cost, metrics [{name, raw, rectified}], not_worse
-    anchors           width, epochs, best_epoch, best_recall, loss and recall as {x, y, length}: thinned to at most 200 points
-    trend             days [{as_of, run_id, outcome, version, this}], oldest first; modalities [{name, identifiable, mismatch_rate, low,
-                        high, low_unlike, high_unlike, drift, separation}], each a list of one value a day; gate [{name, rule, bound,
-                        values, least, most, failed {count, of}}]; jumps as tasks.table.trend.find_jumps gives them; damaged
-    modalities        [{name, column, width, items, present, missing, quarantined, status {rectified, passed_through, imputed, missing},
-                        sequence, trust, evidence, copies, alignment, hubs, balance, index, suspects}], by name:
-      trust           identifiable, mismatch_rate, low, high, low_unlike, high_unlike, separation, reason, judged,
-                        histogram {edges, counts, total}, untold
-      sequence        of a sequence modality what segment_facts states, else null
-      evidence        of, behaviour, witness, both: judged by the anchor alone, by other modalities alone, by both;
-                        neither {count, reasons [{reason, count}]}
-      copies          present; placeholders and alike {groups, items}; groups [{items, unlike, likeness, examples [{item_id, title,
-                        category}]}], placeholders first, the largest of each kind
+    quality           passed; checks [{name, value, rule, bound, passed, blocking}]; notes
+    shadow            null without a shadow evaluation; else sentence, cost, metrics [{name, raw, rectified}], not_worse
+    anchors           width, epochs, best_epoch, best_recall, loss and recall as {x, y, length}
+    trend             as ``trend_facts`` gives it
+    modalities        by name, [{name, column, embedding_model, width, items, present, missing, quarantined, sequence, suspects, and:
+      status          rectified, passed_through, imputed, missing
+      trust           identifiable, mismatch_rate, low, high, low_unlike, high_unlike, separation, reason, judged, without_trust,
+                        histogram {edges, counts, total}
+      evidence        of, behaviour, witness, both; neither {count, reasons [{reason, count}]}
+      copies          present; placeholders and alike {groups, items}; groups [{items, unlike, likeness, examples}]
       alignment       matched and null as histograms over the same edges, kept {count, of}, ridge
-      hubs            raw, row and sinkhorn: {features, max_over_mean, top_features, top_share, gini, never_used, curve {rank, use}} or null
+      hubs            raw, row and sinkhorn: {features, max_over_mean, top_features, top_share, gini, never_used, curve} or null
       balance         outcome, meaning, iterations, diagonal_mass, column_error, errors {x, y, length}
       index           name, recall, num_neighbours, rows
-      suspects        [{item_id, title, category, trust, interactions, nearest_by_behaviour, nearest_by_feature}], worst first;
-                        the nearest as [{item_id, title, similarity}], best first
-    time_offsets      how sequence modalities lie in time to one another, a sentence each
+      suspects        [{item_id, title, category, trust, interactions, nearest_by_behaviour, nearest_by_feature}], worst first
+    time_offsets      one sentence a pair of sequence modalities
     timings           [{stage, seconds, cpu_seconds, reused, peak_memory, planned_memory}]
-    provenance, config  as given, values that look like credentials masked
+    provenance, config  values that look like credentials masked
 """
 
 from __future__ import annotations
@@ -73,12 +67,12 @@ from tasks.report.suspects import shorten, suspects
 from tasks.report.trend import trend_facts
 from tasks.store.store import Ref, plain
 
-FORMAT = 1
+FORMAT = 2
 TRUST_BINS = 25
 
 
 def gather_facts(inputs: ReportInputs) -> Facts:
-    """Everything the report says, in the shape the module's docstring gives.
+    """All facts of a run, in the shape that the module's docstring gives.
 
     Raises OSError or KeyError if a stage output lacks a file or a field.
     """
@@ -124,14 +118,7 @@ def _finite(value: Any) -> Any:
 
 
 def _check(check: Check) -> Facts:
-    return {
-        "name": check.name,
-        "value": float(check.value),
-        "rule": check.rule,
-        "bound": float(check.bound),
-        "passed": bool(check.passed),
-        "blocking": bool(check.blocking),
-    }
+    return asdict(check) | {"value": float(check.value), "bound": float(check.bound)}
 
 
 def _run(inputs: ReportInputs, checks: list[Facts], num_items: int) -> Facts:
@@ -188,16 +175,16 @@ def _read(meta: dict[str, Any], interactions: Int64, trained: Bool) -> Facts:
     }
 
 
-def _shadow(found: Mapping[str, Any]) -> Facts:
+def _shadow(shadow: Mapping[str, Any]) -> Facts:
     metrics = [
-        {"name": name, "raw": tidy(raw), "rectified": tidy(found["rectified"][name])}
-        for name, raw in found["raw"].items()
+        {"name": name, "raw": tidy(raw), "rectified": tidy(shadow["rectified"][name])}
+        for name, raw in shadow["raw"].items()
     ]
     return {
-        "sentence": shadow_phrase(found),
-        "cost": shadow_cost(found),
+        "sentence": shadow_phrase(shadow),
+        "cost": shadow_cost(shadow),
         "metrics": metrics,
-        "not_worse": found["not_worse"],
+        "not_worse": shadow["not_worse"],
     }
 
 
@@ -266,7 +253,7 @@ def _trust(trust: Ref, published: np.ndarray[Any, Any]) -> Facts:
         "separation": tidy(meta["separation"]),
         "reason": shorten(meta["reason"], 300) or "",
         "judged": int((~np.isnan(trust.array("probability"))).sum()),
-        "untold": int(np.isnan(published).sum()),
+        "without_trust": int(np.isnan(published).sum()),
         "histogram": histogram(published, 0.0, 1.0, bins=TRUST_BINS),
     }
 

@@ -1,8 +1,7 @@
-"""The report's plots as inline SVG: a pure function of the report's facts, the same bytes for the same facts.
+"""The report's plots as inline SVG; the same facts give the same bytes.
 
-Colours are CSS variables of the page (``var(--ink)`` …), so plots follow its light and dark scheme; text stays text and takes the page's
-font. The palette is Okabe and Ito's, safe for the common forms of colour blindness, and lines differ in dash as well as in colour. Nothing
-that comes from a catalog is drawn: labels in here are fixed words.
+Colours are CSS variables of the page, so plots follow its light and dark scheme. Text stays text in the page's font. The palette is Okabe
+and Ito's, safe for the common forms of colour blindness, and lines differ in dash too. No text from a catalog is drawn.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocato
 from tasks.report.phrases import number, plan_name
 from tasks.report.summaries import Facts
 
-# Stand-ins that survive matplotlib as plain colours, and what the page calls them.
+# Colours that Matplotlib writes unchanged, and the CSS variables that replace them.
 INK, GRID, BLUE, ORANGE, GREEN, GREY = "#010101", "#020202", "#030303", "#040404", "#050505", "#060606"
 _VARIABLES = {INK: "--ink-2", GRID: "--line", BLUE: "--blue", ORANGE: "--orange", GREEN: "--green", GREY: "--grey"}
 _SIZE = (5.4, 2.75)
@@ -60,61 +59,54 @@ HUB_SERIES = (
 
 def anchor_loss(facts: Facts) -> str:
     """Mean BPR loss per epoch."""
-    with _axes("loss", "epoch", "BPR loss") as (axes, out):
+    with _axes("loss", "epoch", "BPR loss") as (axes, svg):
         _series(axes, facts["anchors"]["loss"], ORANGE)
-    return out[0]
+    return svg[0]
 
 
 def anchor_recall(facts: Facts) -> str:
-    """Held-out Recall@20 after each epoch, the epoch that was kept marked."""
+    """Held-out Recall@20 after each epoch; a dot marks the epoch that was kept."""
     anchors = facts["anchors"]
-    with _axes("recall", "epochs done", "held-out Recall@20") as (axes, out):
+    with _axes("recall", "epochs done", "held-out Recall@20") as (axes, svg):
         _series(axes, anchors["recall"], BLUE)
         if anchors["best_epoch"] is not None:
-            axes.plot(
-                [anchors["best_epoch"]],
-                [anchors["best_recall"]],
-                "o",
-                color=BLUE,
-                markersize=6,
-                label="the epoch that was kept",
-            )
+            axes.plot([anchors["best_epoch"]], [anchors["best_recall"]], "o", color=BLUE, label="the kept epoch")
             _legend_above(axes)
-    return out[0]
+    return svg[0]
 
 
 def alignment(modality: Facts, key: str) -> str:
-    """Alignment of items' own pairs against that of deliberately re-paired ones, as shares over the same bins."""
+    """Alignment of items with their own feature, and with another item's feature, as shares over the same bins."""
     matched, null = modality["alignment"]["matched"], modality["alignment"]["null"]
-    with _axes(f"{key}-alignment", "alignment of feature and anchor (cosine)", "share per bin, %") as (axes, out):
+    with _axes(f"{key}-alignment", "alignment of feature and anchor (cosine)", "share per bin, %") as (axes, svg):
         for histogram, colour, dash, label in (
-            (null, GREY, "--", "re-paired at random (null)"),
-            (matched, BLUE, "-", "as catalogued"),
+            (null, GREY, "--", "with another item's feature"),
+            (matched, BLUE, "-", "with the item's own feature"),
         ):
             heights = np.asarray(histogram["counts"], dtype=float) * (100 / max(1, histogram["total"]))
             axes.stairs(heights, histogram["edges"], fill=True, color=colour, alpha=0.25, linewidth=0)
             axes.stairs(heights, histogram["edges"], color=colour, linewidth=1.5, linestyle=dash, label=label)
         axes.set_ylim(bottom=0)
         _legend_above(axes)
-    return out[0]
+    return svg[0]
 
 
 def trust(modality: Facts, key: str) -> str:
     """Distribution of the published trust."""
     histogram = modality["trust"]["histogram"]
-    with _axes(f"{key}-trust", "trust (how likely the feature is the item's own)", "items") as (axes, out):
+    with _axes(f"{key}-trust", "trust (how likely the feature is the item's own)", "items") as (axes, svg):
         axes.stairs(histogram["counts"], histogram["edges"], fill=True, color=GREEN, alpha=0.28, linewidth=0)
         axes.stairs(histogram["counts"], histogram["edges"], color=GREEN, linewidth=1.5)
         axes.set_xlim(0, 1)
         axes.set_ylim(bottom=0)
         axes.yaxis.set_major_locator(MaxNLocator(nbins=5, integer=True))
         axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: _short(value)))
-    return out[0]
+    return svg[0]
 
 
 def hubs(modality: Facts, key: str) -> str:
-    """How often each feature is picked, most picked first, in multiples of a fair share, on logarithmic axes."""
-    with _axes(f"{key}-hubs", "features, most picked first (rank)", "picked / fair share") as (axes, out):
+    """How often each feature is picked, in multiples of a fair share, most picked first, on logarithmic axes."""
+    with _axes(f"{key}-hubs", "features, most picked first (rank)", "picked / fair share") as (axes, svg):
         axes.set(xscale="log", yscale="log")
         axes.axhline(1, color=INK, linewidth=0.8, linestyle=(0, (1, 2)))
         lowest = 1.0
@@ -130,72 +122,62 @@ def hubs(modality: Facts, key: str) -> str:
         axes.set_ylim(bottom=max(lowest * 0.7, 1e-3))
         _plain_log(axes)
         _legend_above(axes)
-    return out[0]
+    return svg[0]
 
 
 def balance(modality: Facts, key: str) -> str:
     """Column error before each iteration of the balancing."""
     errors = modality["balance"]["errors"]
-    with _axes(f"{key}-balance", "iterations done", "mean column error") as (axes, out):
+    with _axes(f"{key}-balance", "iterations done", "mean column error") as (axes, svg):
         if any(error is not None and error > 0 for error in errors["y"]):
             axes.set_yscale("log")
         _series(axes, errors, BLUE, marker="o" if errors["length"] <= 30 else "")
         _plain_log(axes)
-    return out[0]
+    return svg[0]
 
 
 def trend_rate(trend: Facts, modality: Facts, key: str) -> str:
-    """A modality's rate over the last days with its interval, days that the gate refused marked."""
-    with _axes(key, "day", "mismatch rate, %") as (axes, out):
+    """A modality's mismatch rate over the last days with its interval; crosses mark days that the gate refused."""
+    with _axes(key, "day", "mismatch rate, %") as (axes, svg):
         days = _days(trend)
-        rate, low, high = (_percents(modality[name]) for name in ("mismatch_rate", "low", "high"))
-        axes.fill_between(days, low, high, color=BLUE, alpha=0.2, linewidth=0)
-        inner_low, inner_high = (_percents(modality[name]) for name in ("low_unlike", "high_unlike"))
-        told = np.pad(np.isfinite(low), 1)
-        # A band needs two days side by side; a day by itself gets a line.
-        by_itself = told[1:-1] & ~told[:-2] & ~told[2:]
-        axes.vlines(days[by_itself], low[by_itself], high[by_itself], color=BLUE, linewidth=5, alpha=0.25)
+        rate, *bands = (
+            100 * _floats(modality[x]) for x in ("mismatch_rate", "low", "high", "low_unlike", "high_unlike")
+        )
+        axes.vlines(days, bands[0], bands[1], color=BLUE, linewidth=4, alpha=0.25)
         axes.plot(days, rate, color=BLUE, marker="o", markersize=3, label="estimate and 95 % interval")
-        if np.isfinite(inner_low).any():
-            axes.fill_between(
-                days, inner_low, inner_high, color=BLUE, alpha=0.3, linewidth=0, label="unlike items only"
-            )
+        if np.isfinite(bands[2]).any():
+            axes.vlines(days, bands[2], bands[3], color=BLUE, linewidth=4, alpha=0.4, label="unlike items only")
         _mark_refused(axes, trend, rate)
         axes.set_ylim(bottom=0)
         _date_axis(axes, days)
-        _legend_above(axes)
-    return out[0]
+    return svg[0]
 
 
 def trend_drift(trend: Facts, modality: Facts, key: str) -> str:
-    """A modality's mean cosine to the last published version over the last days, 1 in view."""
-    with _axes(key, "day", "mean cosine") as (axes, out):
-        days, drift = _days(trend), np.array([np.nan if x is None else x for x in modality["drift"]], dtype=float)
-        axes.plot(days, drift, color=GREEN, marker="o", markersize=3, label="published rows against the last published")
+    """A modality's mean cosine to the last published version over the last days."""
+    with _axes(key, "day", "mean cosine") as (axes, svg):
+        days, drift = _days(trend), _floats(modality["drift"])
+        axes.plot(
+            days, drift, color=GREEN, marker="o", markersize=3, label="rows of the day against the last published"
+        )
         _mark_refused(axes, trend, drift)
         _date_axis(axes, days)
         room = max(0.01, 1 - float(np.nanmin(drift)))
         axes.set_ylim(1 - 1.15 * room, 1 + 0.05 * room)
         axes.yaxis.set_major_locator(MaxNLocator(nbins=5, steps=[1, 2, 5, 10]))
         axes.ticklabel_format(axis="y", useOffset=False)
-        _legend_above(axes)
-    return out[0]
+    return svg[0]
 
 
 def sparkline(values: list[float | None], *, width: int = 132, height: int = 22) -> str:
-    """A line without axes for a cell of a table: one value a day, the last one dotted."""
+    """A line without axes for a table cell: one value a day, with a dot at the last one."""
     known = [(at, value) for at, value in enumerate(values) if value is not None]
     low, high = min(value for _, value in known), max(value for _, value in known)
     step, scale = (width - 8) / max(1, len(values) - 1), (height - 8) / (high - low) if high > low else 0.0
     points = [(4 + at * step, height - 4 - (value - low) * scale if scale else height / 2) for at, value in known]
-    line = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
-    shape = (
-        f'<polyline points="{line}" fill="none" stroke="var({_VARIABLES[BLUE]})" stroke-width="1.4"/>'
-        if len(points) > 1
-        else ""
-    )
-    x, y = points[-1]
-    dot = f'<circle cx="{x:.1f}" cy="{y:.1f}" r="2.4" fill="var({_VARIABLES[BLUE]})"/>'
+    line, (x, y), blue = " ".join(f"{x:.1f},{y:.1f}" for x, y in points), points[-1], f"var({_VARIABLES[BLUE]})"
+    shape = f'<polyline points="{line}" fill="none" stroke="{blue}" stroke-width="1.4"/>' if len(points) > 1 else ""
+    dot = f'<circle cx="{x:.1f}" cy="{y:.1f}" r="2.4" fill="{blue}"/>'
     return f'<svg viewBox="0 0 {width} {height}" width="{width}" height="{height}" class="spark" aria-hidden="true">{shape}{dot}</svg>'
 
 
@@ -203,49 +185,43 @@ def _days(trend: Facts) -> np.ndarray:
     return np.array([day["as_of"] for day in trend["days"]], dtype="datetime64[D]")
 
 
-def _percents(values: list[float | None]) -> np.ndarray:
-    return np.array([np.nan if x is None else 100 * x for x in values], dtype=float)
+def _floats(values: list[float | None]) -> np.ndarray:
+    return np.array([np.nan if x is None else x for x in values], dtype=float)
 
 
 def _mark_refused(axes: Axes, trend: Facts, values: np.ndarray) -> None:
     refused = np.array([day["outcome"] == "refused" for day in trend["days"]]) & np.isfinite(values)
     if refused.any():
-        axes.plot(
-            _days(trend)[refused],
-            values[refused],
-            "x",
-            color=ORANGE,
-            markersize=7,
-            markeredgewidth=1.8,
-            label="refused",
-        )
+        days = _days(trend)[refused]
+        axes.plot(days, values[refused], "x", color=ORANGE, markersize=7, markeredgewidth=1.8, label="refused")
 
 
 def _date_axis(axes: Axes, days: np.ndarray) -> None:
-    """Ticks at whole days only, few enough to read."""
+    """At most six ticks, each at a whole day, and the legend."""
     at = np.unique(np.linspace(0, len(days) - 1, min(len(days), 6)).round().astype(int))
     axes.set_xticks(days[at], [str(day)[5:] for day in days[at]])
-    hours = max(8, int((days[-1] - days[0]) / np.timedelta64(1, "h")) // 50)
-    axes.set_xlim(days[0] - np.timedelta64(hours, "h"), days[-1] + np.timedelta64(hours, "h"))
+    margin = np.timedelta64(max(8, int((days[-1] - days[0]) / np.timedelta64(1, "h")) // 50), "h")
+    axes.set_xlim(days[0] - margin, days[-1] + margin)
+    _legend_above(axes)
 
 
 @contextmanager
 def _axes(key: str, xlabel: str, ylabel: str) -> Iterator[tuple[Axes, list[str]]]:
-    """An empty plot; its SVG is appended to the yielded list on leaving."""
+    """An empty plot and a list; on leaving, the plot's SVG is appended to the list."""
     with style.context(["default", STYLE]):
         figure = Figure(figsize=_SIZE)
         axes = figure.add_axes(_FRAME)
         axes.set(xlabel=xlabel, ylabel=ylabel)
         axes.yaxis.set_label_coords(-0.105, 0.5)
-        out: list[str] = []
-        yield axes, out
+        svg: list[str] = []
+        yield axes, svg
         stream = io.StringIO()
         figure.savefig(stream, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
-        out.append(inline_svg(stream.getvalue(), key))
+        svg.append(inline_svg(stream.getvalue(), key))
 
 
 def _short(value: float) -> str:
-    """A tick's number in little room: ``50k``, ``1.5M``."""
+    """A short number for a tick: ``50k``, ``1.5M``."""
     for least, unit, name in ((1e9, 1e9, "G"), (1e6, 1e6, "M"), (1e4, 1e3, "k")):
         if value >= least:
             return f"{value / unit:.3g}{name}"
@@ -263,7 +239,7 @@ def _legend_above(axes: Axes) -> None:
 
 
 def _plain_log(axes: Axes) -> None:
-    """Ticks of logarithmic axes as plain numbers; 2 and 5 are marked too where few powers of ten are in view."""
+    """Plain numbers as ticks of logarithmic axes, also at 2 and 5 where the axis spans few powers of ten."""
     for axis, scale, (low, high) in (
         (axes.xaxis, axes.get_xscale(), axes.get_xlim()),
         (axes.yaxis, axes.get_yscale(), axes.get_ylim()),
@@ -275,7 +251,7 @@ def _plain_log(axes: Axes) -> None:
 
 
 def inline_svg(svg: str, key: str) -> str:
-    """A whole SVG document as an element of the page: no prolog, no namespaces, ids unique to ``key``, colours by variable."""
+    """An SVG document as an element of the page: no prolog, no namespaces, ids that start with ``key``, colours as CSS variables."""
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>\s*|<style[^>]*>.*?</style>", "", svg, flags=re.DOTALL)
     svg = re.sub(r'\sxmlns(:\w+)?="[^"]*"', "", svg).replace("xlink:href", "href")
@@ -289,6 +265,6 @@ def inline_svg(svg: str, key: str) -> str:
 
 
 def _font_size(match: re.Match[str]) -> str:
-    """Keep the size of a CSS ``font`` shorthand and let the page choose the family."""
-    found = re.search(r"([\d.]+)px", match[0])
-    return f"font-size: {found[1]}px;" if found else ""
+    """The size of a CSS ``font`` shorthand without the family, which the page chooses."""
+    pixels = re.search(r"([\d.]+)px", match[0])
+    return f"font-size: {pixels[1]}px;" if pixels else ""

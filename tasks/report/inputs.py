@@ -1,4 +1,4 @@
-"""What a run hands to its report: references to its stage outputs, and the few scalars that only the run knows."""
+"""The inputs of a run's report: references to its stage outputs, and a few values that only the run has."""
 
 from __future__ import annotations
 
@@ -15,8 +15,7 @@ Outcome = Literal["published", "unchanged", "refused"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StageTiming:
-    """One stage of the run: seconds by the clock and of the processors, the most bytes resident meanwhile and those planned for (None:
-    no plan), and whether its output was there already."""
+    """One stage of the run: wall-clock and CPU seconds, bytes of peak memory and of the plan (None: no plan), and whether it was reused."""
 
     stage: str
     seconds: float
@@ -27,7 +26,7 @@ class StageTiming:
 
     @classmethod
     def of(cls, stage: str, ref: Ref, planned_memory: int | None) -> StageTiming:
-        """What a stage's output says of its making."""
+        """The timing recorded in a stage's output."""
         return cls(
             stage=stage,
             seconds=ref.seconds,
@@ -40,15 +39,15 @@ class StageTiming:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReportInputs:
-    """Everything a report is made from.
+    """Everything that a report shows.
 
-    ``table_version`` is the version just published, or the one that already held this run; None if there is none. ``peak_memory_bytes``
-    is the run's peak resident memory, ``memory_limit`` what it was allowed; ``provenance`` and ``config`` are shown as they are, except
-    values that look like credentials.
-    ``sequences`` and ``time_offsets`` are what was found in sequence modalities, as ``tasks.stages.sequences`` states it.
-    ``shadow`` is what ``tasks.evaluation.shadow.shadow_facts`` states, where a shadow evaluation was run.
-    ``trend`` are the entries of the last days as ``tasks.table.trend.read_trend`` gives them, oldest first, this run's own among them, and
-    ``trend_damaged`` how many files of it could not be read. ``embedding_models`` are those that the config names, by modality.
+    - ``table_version``: the version just published, or the one that already held this run; None if there is none.
+    - ``peak_memory_bytes`` and ``memory_limit``: of the whole run.
+    - ``provenance``, ``config``: shown as they are, except values that look like credentials.
+    - ``sequences``, ``time_offsets``: as ``tasks.stages.sequences`` gives them.
+    - ``shadow``: as ``tasks.evaluation.shadow.shadow_facts`` gives it; None where no shadow evaluation was run.
+    - ``trend``: the last days as ``read_trend`` gives them, oldest first, with this run. ``trend_damaged``: days that cannot be read.
+    - ``embedding_models``: the models that the config names, by modality.
     """
 
     outcome: Outcome

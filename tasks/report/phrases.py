@@ -1,4 +1,4 @@
-"""Numbers and outcomes in words: one way of writing each, for the report's page and the lines a run prints."""
+"""Numbers and outcomes as text, for the report's page and the lines that a run prints."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ def percent(share: float | None) -> str:
 
 
 def share_of(part: int, whole: int, what: str) -> str:
-    """A part with its denominator: ``587 of 1,682 items (35 %)``."""
+    """A part with its whole: ``587 of 1,682 items (35 %)``."""
     return f"{part:,} of {whole:,} {what}" + (f" ({percent(part / whole)})" if whole else "")
 
 
 def number(value: float | None, digits: int = 3) -> str:
-    """A number to ``digits`` significant digits; integers whole, what is not finite as a dash."""
+    """A number to ``digits`` significant digits; integers in full, a dash for None, NaN and infinities."""
     if value is None or not math.isfinite(value):
         return _DASH
     if float(value).is_integer() and abs(value) < 1e15:
@@ -44,7 +44,7 @@ def number(value: float | None, digits: int = 3) -> str:
 
 
 def compared(value: float | None, other: float | None) -> str:
-    """A number that is read beside another: four digits, or as many as it takes for the two to look as different as they are."""
+    """A number that stands beside ``other``: four digits, or more where the two would look equal but are not."""
     for digits in (4, 7):
         if value == other or number(value, digits) != number(other, digits):
             return number(value, digits)
@@ -52,12 +52,12 @@ def compared(value: float | None, other: float | None) -> str:
 
 
 def fixed(value: float | None, decimals: int) -> str:
-    """A number to so many decimals, None as a dash: for columns that should line up."""
+    """A number to ``decimals`` decimals, None as a dash."""
     return _DASH if value is None else f"{value:.{decimals}f}"
 
 
 def trust(value: float | None) -> str:
-    """A trust value; what is not quite 0 does not look like 0."""
+    """A trust value to three decimals; a small one does not look like 0."""
     return "<" + _NO_BREAK + "0.001" if value is not None and 0 < value < 0.001 else fixed(value, 3)
 
 
@@ -85,7 +85,7 @@ def size(number_of_bytes: int) -> str:
 
 
 def plan_name(outcome: str) -> str:
-    """What to call the plan that was used, by how its balancing ended."""
+    """The name of the plan by its outcome."""
     return "the plan (rows only)" if outcome == "ROW_ONLY" else "Sinkhorn"
 
 
@@ -101,124 +101,108 @@ def headline(outcome: str, table_version: int | None, failed: list[str]) -> str:
 
 
 def banner_sentence(outcome: str, num_items: int, checks: Sequence[Mapping[str, Any]]) -> str:
-    """The one sentence under the headline."""
-    if outcome == "published":
-        warned = [x["name"] for x in checks if not x["passed"]]
-        passed = (
-            f"{len(checks) - len(warned)} of {len(checks)} checks passed"
-            if warned
-            else f"All {len(checks)} checks passed"
-        )
-        warning = f" A warning: {'; '.join(warned)}." if warned else ""
-        return f"{passed}, and {num_items:,} items went to the table in one commit.{warning}"
+    """The sentences under the headline."""
     if outcome == "unchanged":
-        return "The table already holds the result of exactly these inputs and this config, so nothing was written."
-    failed = [check for check in checks if check["blocking"] and not check["passed"]]
+        return "The table already holds the result of these inputs and this config. The run wrote nothing."
+    failed = [check for check in checks if not check["passed"]]
+    if outcome == "published":
+        passed = f"{len(checks) - len(failed)} of {len(checks)}" if failed else f"All {len(checks)}"
+        warning = f" Warning: {'; '.join(check['name'] for check in failed)}." if failed else ""
+        return f"{passed} checks passed. The run published {num_items:,} items in one commit.{warning}"
+    blocking = [check for check in failed if check["blocking"]]
     reasons = [
-        f"{x['name']} is {number(x['value'], 6)}, wanted {x['rule']} {number(x['bound'], 6)}" for x in failed[:3]
+        f"{x['name']} is {number(x['value'], 6)}, but must be {x['rule']} {number(x['bound'], 6)}" for x in blocking[:3]
     ]
-    rest = [f"and {len(failed) - 3} more below"] if len(failed) > 3 else []
-    return "Nothing was published: " + "; ".join(reasons + rest) + ". Readers still see the table as it was."
+    rest = [f"{len(blocking) - 3} more below"] if len(blocking) > 3 else []
+    return f"The run published nothing. {'; '.join(reasons + rest)}. Readers keep the previous version."
 
 
 def rate_phrase(trust: Mapping[str, Any]) -> str:
-    """The rate of mix-ups among unlike items in words: "about 21 % (16-26 %)", or only its upper end where it may be none."""
-    low, high = (
-        (trust["low"], trust["high"])
-        if trust.get("low_unlike") is None
-        else (trust["low_unlike"], trust["high_unlike"])
-    )
+    """The rate of swaps among unlike items: "about 21 % (16-26 %)", or only its upper end where it may be zero."""
+    unlike = trust.get("low_unlike") is not None
+    low, high = (trust[f"{end}_unlike" if unlike else end] for end in ("low", "high"))
     if low < 0.005:
         return f"at most {percent(high)}"
-    return (
-        f"about {percent(trust['mismatch_rate'])} ({percent(low).removesuffix(_NO_BREAK + '%')}{_DASH}{percent(high)})"
-    )
+    interval = f"{percent(low).removesuffix(_NO_BREAK + '%')}{_DASH}{percent(high)}"
+    return f"about {percent(trust['mismatch_rate'])} ({interval})"
 
 
 def stretch_phrase(trust: Mapping[str, Any]) -> str:
-    """How far mix-ups among alike items may raise the rate, in words; empty where they do not."""
+    """How far swaps among similar items may raise the rate; empty where they do not."""
     high = trust.get("high_unlike")
     if high is None or trust["high"] < high + 0.005:
         return ""
-    return f"up to {percent(trust['high'])} counting mix-ups among alike items"
+    return f"up to {percent(trust['high'])} with swaps between similar items"
 
 
 def sequence_phrase(sequence: Mapping[str, Any]) -> str:
-    """What was found in a modality's sequences, in words, with denominators."""
+    """How many segments of a sequence modality look wrong."""
     if not sequence["identifiable"]:
-        return f"its {sequence['segments']:,} segments cannot be told apart ({sequence['reason'].rstrip('. ')})"
-    return (
-        f"{sequence['segments_doubtful']:,} of its {sequence['segments']:,} segments are doubtful, in "
-        f"{plural(sequence['items_with_doubtful'], 'item')}"
-    )
+        return f"wrong segments cannot be detected ({sequence['reason'].rstrip('. ')})"
+    where = plural(sequence["items_with_doubtful"], "item")
+    return f"{sequence['segments_doubtful']:,} of its {sequence['segments']:,} segments look wrong, in {where}"
 
 
 def offset_phrase(offset: Mapping[str, Any]) -> str:
-    """How two sequence modalities lie in time, in words."""
+    """The time offset between two sequence modalities."""
     first, second, lag = offset["first"], offset["second"], offset["lag"]
     if not offset["identifiable"]:
-        return f"{first} and {second}: no time between them can be told ({offset['reason'].rstrip('. ')})"
+        return f"{first} and {second}: the time offset cannot be measured ({offset['reason'].rstrip('. ')})"
     if lag == 0:
-        return f"{first} and {second} run in step"
-    behind, ahead = (second, first) if lag > 0 else (first, second)
-    return f"{behind} runs {plural(abs(lag), 'segment')} behind {ahead}"
+        return f"{first} and {second} have no time offset"
+    later, earlier = (second, first) if lag > 0 else (first, second)
+    return f"{later} is {plural(abs(lag), 'segment')} later than {earlier}"
 
 
-def shadow_phrase(found: Mapping[str, Any]) -> str:
-    """What the shadow evaluation found, in words."""
-    used = "" if found["interactions"] == found["interactions_of"] else f", a sample of {found['interactions_of']:,}"
-    where = f"shadow {found['backbone']}, {plural(found['interactions'], 'pair')} of the log{used}"
-    if found["high"] is None:
-        return f"{where}: not judged, {found['reason']}"
-    how = (
-        "the last of them in time" if found["split"] == "time" else f"some of them at random ({found['split_reason']})"
-    )
+def shadow_phrase(shadow: Mapping[str, Any]) -> str:
+    """The result of the shadow evaluation."""
+    sample = "" if shadow["interactions"] == shadow["interactions_of"] else f" of {shadow['interactions_of']:,}"
+    where = f"shadow {shadow['backbone']}, {shadow['interactions']:,}{sample} pairs of the log"
+    if shadow["high"] is None:
+        return f"{where}: no result, {shadow['reason']}"
+    split = "the last ones" if shadow["split"] == "time" else f"random ones ({shadow['split_reason']})"
     change, low, high = (
-        f"{100 * x:+.1f}".replace("-", "\u2212") for x in (found["change"], found["low"], found["high"])
+        f"{100 * x:+.1f}".replace("-", "\u2212") for x in (shadow["change"], shadow["low"], shadow["high"])
     )
-    raw, rectified = (number(found[side]["recall@20"]) for side in ("raw", "rectified"))
-    verdict = "not worse beyond noise" if found["not_worse"] else "worse beyond noise"
+    raw, rectified = (number(shadow[side]["recall@20"]) for side in ("raw", "rectified"))
+    verdict = "not worse beyond noise" if shadow["not_worse"] else "worse beyond noise"
     return (
-        f"{where}, tested on {how} for {plural(found['users'], 'user')}: Recall@20 {raw} with raw features, {rectified} with rectified "
-        f"ones, a change of {change}{_NO_BREAK}% ({low} to {high}{_NO_BREAK}%): {verdict}"
+        f"{where}, tested on {split} for {plural(shadow['users'], 'user')}: Recall@20 is {raw} with raw features and {rectified} with "
+        f"rectified ones, a change of {change}{_NO_BREAK}% ({low} to {high}{_NO_BREAK}%), {verdict}"
     )
 
 
-def shadow_cost(found: Mapping[str, Any]) -> str:
-    """What the shadow evaluation cost, in words."""
+def shadow_cost(shadow: Mapping[str, Any]) -> str:
+    """The cost of the shadow evaluation."""
+    if shadow["reused"]:
+        return "none, the result of an earlier run was reused"
     trained = (
-        f"{plural(found['epochs'], 'epoch')} in {plural(found['seeds'], 'training')} a side, and one more matching"
+        f"{plural(shadow['epochs'], 'epoch')} in {plural(shadow['seeds'], 'training')} a side and one more matching"
     )
-    took = "nothing: it was there from an earlier run" if found["reused"] else duration(found["seconds"])
-    grown = f"peak memory of the run {size(found['peak_memory_before'])} before it, {size(found['peak_memory_after'])} after"
-    return f"{took} ({trained}); {grown}"
+    before, after = size(shadow["peak_memory_before"]), size(shadow["peak_memory_after"])
+    return (
+        f"{duration(shadow['seconds'])} for {trained}; peak memory of the run {before} before it and {after} after it"
+    )
 
 
 def modality_summary(fact: Mapping[str, Any], jumps: Sequence[Mapping[str, Any]] = ()) -> str:
-    """One modality's line for the banner, without its name: what looks mismatched and what was done, with denominators."""
-    trust, status, copies = fact["trust"], fact["status"], fact["copies"]
+    """One modality's line in the banner, without its name: how many items look mismatched and what the run did."""
+    trust, status, placeholders = fact["trust"], fact["status"], fact["copies"]["placeholders"]
     if trust["identifiable"] and trust["mismatch_rate"] is not None:
-        found = f"{rate_phrase(trust)} of {trust['judged']:,} judged items look mismatched"
-        found += f", {stretch_phrase(trust)}" if stretch_phrase(trust) else ""
+        rate = f"{rate_phrase(trust)} of {trust['judged']:,} judged items look mismatched"
+        parts = [f"{rate}, {stretch_phrase(trust)}" if stretch_phrase(trust) else rate]
     else:
-        found = (
-            f"mismatches cannot be told ({trust['reason'].rstrip('. ')})"
-            if trust["reason"]
-            else "mismatches cannot be told"
-        )
-    done = ", ".join(
-        f"{status[key]:,} {key.replace('_', ' ')}" for key in ("rectified", "passed_through", "imputed", "missing")
-    )
-    said = [found, done]
-    if copies["placeholders"]["groups"]:
-        held = copies["placeholders"]
-        said.append(
-            f"{plural(held['items'], 'item')} of {copies['present']:,} with a feature carry {plural(held['groups'], 'placeholder')}"
-        )
+        reason = f" ({trust['reason'].rstrip('. ')})" if trust["reason"] else ""
+        parts = [f"mismatches cannot be detected{reason}"]
+    statuses = ("rectified", "passed_through", "imputed", "missing")
+    parts.append(", ".join(f"{status[name]:,} {name.replace('_', ' ')}" for name in statuses))
+    if placeholders["groups"]:
+        items = f"{placeholders['items']:,} of {plural(fact['copies']['present'], 'item')} with a feature"
+        parts.append(f"{items} show one of {plural(placeholders['groups'], 'placeholder')}")
     if fact.get("sequence"):
-        said.append(sequence_phrase(fact["sequence"]))
-    said += [f"a jump since {jump['since']}: {jump_phrase(jump)}" for jump in jumps if jump["modality"] == fact["name"]]
-    return "; ".join(said)
+        parts.append(sequence_phrase(fact["sequence"]))
+    parts += [f"jump since {x['since']}: {jump_phrase(x)}" for x in jumps if x["modality"] == fact["name"]]
+    return "; ".join(parts)
 
 
 def plural(value: int, what: str) -> str:
@@ -227,20 +211,20 @@ def plural(value: int, what: str) -> str:
 
 
 def jump_phrase(jump: Mapping[str, Any]) -> str:
-    """A jump of the rate in words: what it was, what it is."""
+    """A jump of the rate: the value before and the value now."""
     before, now = (
-        rate_phrase(x) if x["identifiable"] and x["low"] is not None else "not to be told"
+        rate_phrase(x) if x["identifiable"] and x["low"] is not None else "unknown"
         for x in (jump["before"], jump["now"])
     )
     return f"{before} then, {now} now"
 
 
 def evidence_phrase(evidence: Mapping[str, Any]) -> str:
-    """What the judged items were judged by, in words: ``1,200 by behaviour and other modalities, 80 by other modalities alone``."""
-    alone = "" if evidence["both"] + evidence["witness"] == 0 else " alone"
-    parts = (
-        ("both", "by behaviour and other modalities"),
-        ("behaviour", f"by behaviour{alone}"),
-        ("witness", "by other modalities alone"),
-    )
-    return ", ".join(f"{evidence[kind]:,} {words}" for kind, words in parts if evidence[kind])
+    """The evidence for the judged items: ``1,200 by behaviour and other modalities, 80 by other modalities alone``."""
+    alone = " alone" if evidence["both"] + evidence["witness"] else ""
+    parts = {
+        "both": "by behaviour and other modalities",
+        "behaviour": f"by behaviour{alone}",
+        "witness": "by other modalities alone",
+    }
+    return ", ".join(f"{evidence[kind]:,} {text}" for kind, text in parts.items() if evidence[kind])

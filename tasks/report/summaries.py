@@ -1,4 +1,4 @@
-"""Summaries of constant size: histograms, down-sampled curves, concentration, and block-wise reading of stage arrays."""
+"""Summaries of constant size: histograms, thinned curves, concentration, and stage arrays read in blocks."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ def tidy(value: float | None) -> float | None:
 def stream(ref: Ref, name: str, *, block_bytes: int = BLOCK_BYTES) -> Iterator[tuple[slice, Array]]:
     """Blocks of rows of ``<name>.npy`` with the slice each covers, about ``block_bytes`` at a time.
 
-    Every block is its own memory map: pages already read stay charged to a map for as long as it lives, so one map
-    over a 16 GB matrix would end up counted as 16 GB resident.
+    Every block has its own memory map. One map over a 16 GB matrix would count as 16 GB resident, because pages that were read stay
+    charged to the map.
     """
     whole = ref.array(name)
     num_rows, row_bytes = len(whole), max(1, whole.nbytes // max(1, len(whole)))

@@ -33,14 +33,14 @@ def trend_facts(inputs: ReportInputs) -> Facts:
 
 
 def _modality(name: str, days: Sequence[Mapping[str, Any]]) -> Facts:
-    found = [day["modalities"].get(name) for day in days]
-    series = {key: [None if x is None else tidy(x[key]) for x in found] for key in _SERIES}
-    told = [None if x is None else bool(x["identifiable"]) for x in found]
-    return {"name": name, "identifiable": told, **series, "models": _models(name, days)}
+    entries = [day["modalities"].get(name) for day in days]
+    series = {key: [None if x is None else tidy(x[key]) for x in entries] for key in _SERIES}
+    identifiable = [None if x is None else bool(x["identifiable"]) for x in entries]
+    return {"name": name, "identifiable": identifiable, **series, "models": _models(name, days)}
 
 
 def _models(name: str, days: Sequence[Mapping[str, Any]]) -> list[Facts]:
-    """The embedding models by which published days were made, oldest first, and since when."""
+    """The embedding models of the published days, oldest first, and since when."""
     changes: list[Facts] = []
     for day in days:
         model = day["modalities"].get(name, {}).get(EMBEDDING_MODEL)
@@ -54,20 +54,20 @@ def _models(name: str, days: Sequence[Mapping[str, Any]]) -> list[Facts]:
 
 
 def _gate(days: Sequence[Mapping[str, Any]]) -> list[Facts]:
-    """One line a check, those of the newest run first and in its order."""
+    """One entry a check, in the order of the newest run."""
     names = list(dict.fromkeys(check["name"] for day in reversed(days) for check in day["gate"]))
     by_day = [{check["name"]: check for check in day["gate"]} for day in days]
     return [_check(name, [checks.get(name) for checks in by_day]) for name in names]
 
 
-def _check(name: str, found: list[Mapping[str, Any] | None]) -> Facts:
-    made = [x for x in found if x is not None]
+def _check(name: str, by_day: list[Mapping[str, Any] | None]) -> Facts:
+    made = [x for x in by_day if x is not None]
     numbers = [x["value"] for x in made if x["value"] is not None]
     return {
         "name": name,
         "rule": made[-1]["rule"],
         "bound": tidy(made[-1]["bound"]),
-        "values": [None if x is None else tidy(x["value"]) for x in found],
+        "values": [None if x is None else tidy(x["value"]) for x in by_day],
         "least": tidy(min(numbers, default=None)),
         "most": tidy(max(numbers, default=None)),
         "failed": {"count": sum(not x["passed"] for x in made), "of": len(made)},

@@ -165,7 +165,10 @@ def test_a_warm_start_uses_the_newest_earlier_run(published: Published, cli: Com
     assert f"anchors start from {earlier['run_id']}" in finished.err
     config = RunConfig.from_toml(published.demo / "run.toml")
     source, before = stage(finished.result, "source"), stage(earlier, "source")
-    ego = dict(zip(before.array("item_ids").tolist(), stage(earlier, "anchors").array("ego"), strict=True))
+    anchors = stage(earlier, "anchors")
+    # Items without interactions start like new ones.
+    rows = np.where(anchors.array("trained")[:, None], anchors.array("ego"), np.nan).astype(np.float32)
+    ego = dict(zip(before.array("item_ids").tolist(), rows, strict=True))
     previous = np.stack([ego[item] for item in source.array("item_ids").tolist()])
     warm, cold = (
         train_anchors(load_interactions(source), config.anchors, seed=config.seed, previous=x) for x in (previous, None)

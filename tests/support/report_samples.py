@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from datetime import date, timedelta
 from html.parser import HTMLParser
@@ -15,7 +16,8 @@ from rectifier_core.base.arrays import Float32
 from rectifier_core.base.numerics import unit_rows
 from rectifier_core.base.published_records import Check, QualityReport, Status
 from rectifier_core.base.records import Affinity, Anchors, BalanceOutcome, Copies, Plan, Projection, Trust
-from tasks.report.render import Outcome, ReportInputs, StageTiming
+from tasks.report.inputs import Outcome, ReportInputs, StageTiming
+from tasks.report.render import render_page, write_report
 from tasks.store.saved_records import save_record
 from tasks.store.stage_outputs import ModalityRefs
 from tasks.store.store import Ref, StageStore, StageWriter
@@ -29,6 +31,13 @@ GATE = QualityReport(
         Check(name="image: marginal error", value=0.0413, bound=0.05, rule="at most", passed=True),
     )
 )
+
+
+def timing(stage: str, seconds: float, *, reused: bool) -> StageTiming:
+    """One stage's line in the report."""
+    return StageTiming(
+        stage=stage, seconds=seconds, cpu_seconds=seconds, reused=reused, peak_memory=412 << 20, planned_memory=None
+    )
 
 
 class Run:
@@ -57,7 +66,7 @@ class Run:
         version: int | None = 3,
         copies: bool = False,
     ) -> ReportInputs:
-        """References to the stage outputs, built on first use; with ``copies``, eight items carry a placeholder and three are variants."""
+        """References to the stage outputs, built on first use; with ``copies``, eight items show a placeholder and three are variants."""
         source = self._once("source", lambda writer: self._source(writer, modalities), modalities)
         return ReportInputs(
             outcome=outcome,
@@ -81,17 +90,8 @@ class Run:
             rectified=self._once("rectified", lambda writer: self._rectified(writer, modalities), modalities),
             quality=GATE,
             timings=(
-                StageTiming(
-                    stage="source",
-                    seconds=2.5,
-                    cpu_seconds=3.1,
-                    reused=False,
-                    peak_memory=412 << 20,
-                    planned_memory=None,
-                ),
-                StageTiming(
-                    stage="anchors", seconds=61.2, cpu_seconds=0.0, reused=True, peak_memory=0, planned_memory=2 << 30
-                ),
+                timing("source", 2.5, reused=False),
+                timing("anchors", 61.2, reused=True),
             ),
             peak_memory_bytes=812 << 20,
             memory_limit=4 << 30,
@@ -253,7 +253,7 @@ class Run:
 
 
 def trend(days: int, *, run_id: str = "19980422-7f3a9c1e", jump: bool = True) -> tuple[dict[str, Any], ...]:
-    """Entries up to the run's day: the rate of images wanders and at last jumps, that of texts cannot be told at first."""
+    """Days up to the run's: the rate of images varies and jumps on the last day, that of texts is unknown at first."""
     rng = np.random.default_rng(days)
     entries: list[dict[str, Any]] = []
     for back in range(days - 1, -1, -1):
@@ -269,6 +269,14 @@ def trend(days: int, *, run_id: str = "19980422-7f3a9c1e", jump: bool = True) ->
     if entries:
         entries[-1]["run_id"] = run_id
     return tuple(entries)
+
+
+def written(folder: Path, inputs: ReportInputs) -> tuple[str, dict[str, Any], str]:
+    """Write a report; the page, the facts beside it and the page's text."""
+    page = write_report(folder, inputs).read_text()
+    facts = json.loads((folder / "report.json").read_text())
+    assert render_page(facts) == page
+    return page, facts, PageText(page).text
 
 
 class PageText(HTMLParser):

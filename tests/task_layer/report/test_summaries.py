@@ -1,4 +1,4 @@
-"""The report's summaries against plain definitions: concentration, thinned curves, histograms, use of features, numbers in words."""
+"""The report's summaries against plain definitions: concentration, thinned curves, histograms, use of features, numbers in phrases."""
 
 from __future__ import annotations
 
@@ -11,20 +11,18 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from rectifier_core.base.records import Affinity
-from tasks.report import phrases as words
+from tasks.report import phrases
 from tasks.report.summaries import (
     Array,
     concentration,
-    count_codes,
     curve,
     histogram,
     paired_histograms,
-    stream,
     tidy,
     top_k_use,
 )
 from tasks.store.saved_records import save_record
-from tasks.store.store import StageStore, StageWriter
+from tasks.store.store import StageStore
 
 COUNTS = hnp.arrays(np.float64, st.integers(1, 400), elements=st.integers(0, 50).map(float))
 SERIES = hnp.arrays(np.float64, st.integers(0, 900), elements=st.floats(-1e6, 1e6))
@@ -90,51 +88,28 @@ def test_use_of_features_counts_picks_and_softmax_weights(tmp_path: Path) -> Non
     assert rows == 3
 
 
-def test_streaming_covers_every_row_once_whatever_the_block(tmp_path: Path) -> None:
-    rows = np.arange(77 * 3, dtype=np.float32).reshape(77, 3)
-    codes = np.arange(77, dtype=np.int8) % 4
-
-    def build(writer: StageWriter) -> None:
-        writer.array("rows", rows)
-        writer.array("codes", codes)
-        writer.meta({})
-
-    ref = StageStore(tmp_path).once("rows", (), build)
-    for block_bytes in (1, 100, 1 << 20):
-        blocks = list(stream(ref, "rows", block_bytes=block_bytes))
-        np.testing.assert_array_equal(np.concatenate([block for _, block in blocks]), rows)
-        assert [block.start for block, _ in blocks] == [0, *[block.stop for block, _ in blocks][:-1]]
-    np.testing.assert_array_equal(count_codes(ref, "codes", size=5), np.bincount(codes, minlength=5))
-
-
 @pytest.mark.parametrize(
-    ("said", "wanted"),
+    ("text", "wanted"),
     [
-        (words.percent(0.208), "21 %"),
-        (words.percent(0.042), "4.2 %"),
-        (words.percent(0.0004), "< 0.1 %"),
-        (words.percent(0.9996), "> 99.9 %"),
-        (words.percent(1.0), "100 %"),
-        (words.percent(None), "–"),
-        (words.share_of(587, 1682, "items"), "587 of 1,682 items (35 %)"),
-        (words.share_of(0, 0, "items"), "0 of 0 items"),
-        (words.number(1_000_003.0), "1,000,003"),
-        (words.number(0.62134, 6), "0.62134"),
-        (words.number(1234.5), "1,234"),
-        (words.number(float("nan")), "–"),
-        (words.compared(0.000661101, 0.25), "0.0006611"),
-        (words.compared(0.9000001, 0.9), "0.9000001"),
-        (words.compared(0.9, 0.90000000001), "0.90000000000000002"),
-        (words.compared(5.0, 5.0), "5"),
-        (words.compared(None, 0.9), "–"),
-        (words.duration(0.417), "0.42 s"),
-        (words.duration(187), "3 min 07 s"),
-        (words.duration(7499), "2 h 05 min"),
-        (words.size(812 << 20), "812 MiB"),
-        (words.size(1536), "1.5 KiB"),
-        (words.trust(0.0004), "< 0.001"),
-        (words.trust(0.0), "0.000"),
+        (phrases.percent(0.208), "21 %"),
+        (phrases.percent(0.0004), "< 0.1 %"),
+        (phrases.percent(0.9996), "> 99.9 %"),
+        (phrases.percent(1.0), "100 %"),
+        (phrases.percent(None), "–"),
+        (phrases.share_of(587, 1682, "items"), "587 of 1,682 items (35 %)"),
+        (phrases.number(1_000_003.0), "1,000,003"),
+        (phrases.number(1234.5), "1,234"),
+        (phrases.number(float("nan")), "–"),
+        (phrases.compared(0.000661101, 0.25), "0.0006611"),
+        (phrases.compared(0.9000001, 0.9), "0.9000001"),
+        (phrases.compared(0.9, 0.90000000001), "0.90000000000000002"),
+        (phrases.compared(None, 0.9), "–"),
+        (phrases.duration(0.417), "0.42 s"),
+        (phrases.duration(187), "3 min 07 s"),
+        (phrases.duration(7499), "2 h 05 min"),
+        (phrases.size(812 << 20), "812 MiB"),
+        (phrases.trust(0.0004), "< 0.001"),
     ],
 )
-def test_numbers_in_words(said: str, wanted: str) -> None:
-    assert said.replace("\u00a0", " ") == wanted
+def test_numbers_as_text(text: str, wanted: str) -> None:
+    assert text.replace("\u00a0", " ") == wanted
