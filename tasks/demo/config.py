@@ -48,7 +48,12 @@ class DemoConfig:
     days: Int = Field(default=60, ge=1, le=3660, description="Days that the log spans.")
     sequences: bool = Field(default=False, description="Add a video and an audio modality: a list of segments an item.")
     spliced: Rate = Field(default=0.2, description="Share of the items with a run of segments that belong to another.")
-    time_offset: Int = Field(default=3, ge=-LARGEST_OFFSET, le=LARGEST_OFFSET, description="Segments by which the audio is later than the video.")
+    time_offset: Int = Field(
+        default=3,
+        ge=-LARGEST_OFFSET,
+        le=LARGEST_OFFSET,
+        description="Segments by which the audio is later than the video.",
+    )
 
     def __post_init__(self) -> None:
         if self.num_interactions < 20 * self.days:
