@@ -39,50 +39,37 @@ class Sample:
                 own = self.scatter * NOISE_OF_A_USER * generator(seed, "own", name).normal(size=self.users)
                 recall = training + (hard - hard.mean() + own - own.mean()) * (level > 0)
                 row = {
-                    **{"cell": name, "backbone": backbone, "damaged": damaged, "kind": kind, "share": share},
-                    **{
-                        "noise_kind": self.noise[0],
-                        "noise_share": self.noise[1],
-                        "variant": variant,
-                        "editing": self.editing,
-                        "seed": seed,
-                    },
-                    **{
-                        "recall@10": 0.6 * training,
-                        "recall@20": recall.mean(),
-                        "ndcg@10": 0.3 * training,
-                        "ndcg@20": 0.5 * recall.mean(),
-                    },
-                    **{"coverage@20": 0.4, "recall@20_users_few": 0.8 * training, "recall@20_users_some": training},
-                    **{
-                        "recall@20_items_tail": 0.5 * training,
-                        "epochs": 40,
-                        "best_epoch": 30,
-                        **self.facts,
-                        "digest": f"{seed:032x}",
-                    },
+                    "cell": name,
+                    "backbone": backbone,
+                    "damaged": damaged,
+                    "kind": kind,
+                    "share": share,
+                    "noise_kind": self.noise[0],
+                    "noise_share": self.noise[1],
+                    "variant": variant,
+                    "editing": self.editing,
+                    "seed": seed,
+                    "recall@20": recall.mean(),
+                    "ndcg@20": 0.5 * recall.mean(),
+                    "recall@20_users_few": 0.8 * training,
+                    "epochs": 40,
+                    "best_epoch": 30,
+                    "digest": f"{seed:032x}",
+                    **self.facts,
                 }
                 if share:
                     row |= {"recall@20_touched": 0.7 * training, "recall@20_untouched": training}
-                yield (
-                    row,
-                    {
-                        "cell": name,
-                        "user": range(1000, 1000 + self.users),
-                        "recall@20": recall,
-                        "ndcg@20": 0.5 * recall,
-                    },
-                )
+                users = range(1000, 1000 + self.users)
+                yield row, {"cell": name, "user": users, "recall@20": recall, "ndcg@20": 0.5 * recall}
 
 
-def write(folder: Path, *samples: Sample, by_user: bool = True) -> Path:
+def write(folder: Path, *samples: Sample) -> Path:
     """``results.parquet``, and ``per_user.parquet`` beside it."""
     folder.mkdir(parents=True, exist_ok=True)
     cells = [cell for sample in samples for cell in sample.cells()]
     pl.DataFrame([row for row, _ in cells], infer_schema_length=None).write_parquet(folder / "results.parquet")
-    if by_user:
-        types = {"user": pl.Int32, "recall@20": pl.Float32, "ndcg@20": pl.Float32}
-        pl.concat([pl.DataFrame(users).cast(types) for _, users in cells]).write_parquet(folder / "per_user.parquet")  # type: ignore[arg-type]
+    types = {"user": pl.Int32, "recall@20": pl.Float32, "ndcg@20": pl.Float32}
+    pl.concat([pl.DataFrame(users).cast(types) for _, users in cells]).write_parquet(folder / "per_user.parquet")  # type: ignore[arg-type]
     return folder / "results.parquet"
 
 
