@@ -1,4 +1,4 @@
-"""Failures that a user can act on: one line each, and the exit status that the command line gives for it."""
+"""Errors that a user can act on: a message of one line, and the exit status of the command."""
 
 from __future__ import annotations
 
@@ -8,10 +8,7 @@ INTERRUPTED = 130
 
 
 class RectifierError(Exception):
-    """Base of every failure with a message meant for a user; ``exit_code`` is the process's exit status.
-
-    The message travels far, into logs, events and the states of flow runs: what looks like a credential is masked in it from the start.
-    """
+    """Base of every error with a message for the user. Credentials in the message are masked."""
 
     exit_code = 1
 
@@ -20,17 +17,17 @@ class RectifierError(Exception):
 
 
 class InputError(RectifierError):
-    """Bad config or bad input; the message names the file, column or key, and the way out."""
+    """Bad config or bad input. The message names the file, column or key, and the remedy."""
 
     exit_code = 2
 
 
 class ClusterError(RectifierError):
-    """The cluster that shards should go to cannot be reached, or cannot do them: nothing was published, and a rerun resumes."""
+    """The cluster cannot be reached or cannot run the shards. Nothing was published, and a rerun resumes."""
 
 
 class GateRefusedError(RectifierError):
-    """The quality gate refused: nothing was published."""
+    """The quality gate refused. Nothing was published."""
 
     exit_code = 3
 
@@ -42,21 +39,21 @@ class TableHeldError(RectifierError):
 
 
 class StorageError(RectifierError):
-    """Writing failed (disk full, no permission): nothing was published, and a rerun resumes where this one stopped."""
+    """Writing failed (disk full, no permission). Nothing was published, and a rerun resumes where this one stopped."""
 
 
 class OnlineStoreError(RectifierError):
-    """The online store cannot be reached or written: readers keep the version that was served, and a repeated refresh starts over."""
+    """The online store cannot be reached or written. Readers keep the served version, and a repeated refresh starts over."""
 
 
 def exit_code_of(error: BaseException) -> int:
-    """The exit status of a process that ends by ``error``: what is no Exception is somebody's wish to stop it, but for Polars' panics."""
+    """Return the exit status for ``error``. What is no Exception interrupts the process, except a panic of Polars."""
     if isinstance(error, RectifierError):
         return error.exit_code
     return 1 if isinstance(error, Exception) or type(error).__name__ == "PanicException" else INTERRUPTED
 
 
 class InterruptedBackfillError(RectifierError):
-    """Stopped by hand: what was done stays done."""
+    """Stopped by hand. Finished days stay published."""
 
     exit_code = INTERRUPTED

@@ -1,4 +1,4 @@
-"""Credentials kept out of whatever is written: logs, errors, reports, events."""
+"""Mask credentials in logs, errors, reports and events."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ _SHORTEST = 6
 
 
 def is_secret_name(name: str) -> bool:
-    """Whether a key or an environment variable of that name looks like it holds a credential."""
+    """Return whether a key or an environment variable of that name is likely to hold a credential."""
     return _SECRET_KEY.fullmatch(name) is not None
 
 
 def mask_credentials(value: Any) -> Any:
-    """``value`` with what looks like a credential masked: values of such keys, ``key=value`` pairs in text, user info in addresses."""
+    """Return ``value`` with credentials masked: values of such keys, ``key=value`` pairs in text, user info in addresses."""
     if isinstance(value, Mapping):
         return {
             key: MASK if is_secret_name(str(key)) and inner not in (None, "", True, False) else mask_credentials(inner)
@@ -35,9 +35,8 @@ def mask_credentials(value: Any) -> Any:
 
 
 def masked(text: str) -> str:
-    """``text`` without what looks like a credential, and without the values of environment variables whose names do."""
+    """Return ``text`` with credentials and the values of secret environment variables masked."""
     for name, value in os.environ.items():
         if len(value) >= _SHORTEST and value in text and is_secret_name(name):
             text = text.replace(value, MASK)
-    found: str = mask_credentials(text)
-    return found
+    return str(mask_credentials(text))

@@ -1,9 +1,8 @@
-"""Where input files lie: local paths and ``s3://`` URIs behind one pyarrow filesystem, and reading errors as one line for the user.
+"""Local paths and ``s3://`` URIs behind one pyarrow filesystem, and reading errors as one line for the user.
 
-S3 takes its credentials, region and endpoint from the usual AWS environment (``AWS_ENDPOINT_URL_S3`` or ``AWS_ENDPOINT_URL`` for anything
-that is not AWS itself); no credential is ever part of a message. A request that gets no byte for ``REQUEST_SECONDS`` has failed, and so has
-one that is answered 500 or 503; it is made ``ATTEMPTS`` times in all, with pauses that double, so a store that is gone is one line within a
-minute and a half.
+S3 takes credentials, region and endpoint from the AWS environment variables (``AWS_ENDPOINT_URL_S3`` or ``AWS_ENDPOINT_URL`` for a store
+other than AWS). Messages hold no credentials. A request fails after ``REQUEST_SECONDS`` without a byte, or with status 500 or 503. It is
+made ``ATTEMPTS`` times with growing pauses, so a store that is down is reported within a minute and a half.
 """
 
 from __future__ import annotations
@@ -35,12 +34,12 @@ DENIED = re.compile(
 
 
 class StorageUnreachableError(InputError):
-    """The object store did not answer. Worth a retry; a wrong endpoint looks the same, so after the retries it is bad input."""
+    """The object store did not answer. A wrong endpoint looks the same, so after the retries this is bad input."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredFile:
-    """One file as it was listed: ``path`` for its filesystem, ``uri`` for people, size in bytes, modification time in ns."""
+    """One listed file: ``path`` in its filesystem, ``uri`` for messages, size in bytes, modification time in ns."""
 
     path: str
     uri: str
@@ -49,7 +48,7 @@ class StoredFile:
 
 
 def resolve(uri: str) -> tuple[fs.FileSystem, str]:
-    """The filesystem of ``uri`` and the path within it. Raises InputError for a scheme other than ``s3://`` and for an empty path."""
+    """Return the filesystem of ``uri`` and the path in it. Raises InputError for another scheme and for an empty path."""
     if uri.startswith(S3):
         path = uri.removeprefix(S3).strip("/")
         if not path:
@@ -76,10 +75,10 @@ def _s3() -> fs.FileSystem:
 
 
 def list_files(uri: str) -> tuple[fs.FileSystem, tuple[StoredFile, ...]]:
-    """Every file that ``uri`` (a file, a folder read recursively, or a glob with ``* ? [] **``) stands for, sorted by path.
+    """Return every file of ``uri`` (a file, a folder read recursively, or a glob with ``* ? [] **``), sorted by path.
 
-    Below the named folder, names starting with ``_`` or ``.`` are left out, as writers of Parquet folders mean them to be. Raises
-    InputError if nothing is there, and for a Delta table's folder, whose files are not its rows.
+    Names that start with ``_`` or ``.`` are left out, as writers of Parquet folders intend. Raises InputError if there is no file, and for
+    a Delta table's folder, whose files also hold deleted rows.
     """
     with reading(uri):
         filesystem, path = resolve(uri)
@@ -106,7 +105,7 @@ def list_files(uri: str) -> tuple[fs.FileSystem, tuple[StoredFile, ...]]:
 
 
 def _check_links(uri: str, files: list[StoredFile]) -> None:
-    """Raises InputError if links lead to one local file by two names: its rows would count twice, or without end."""
+    """Raise InputError if links give one local file two names: its rows would count twice."""
     seen: dict[str, StoredFile] = {}
     for file in files if not uri.startswith(S3) else ():
         other = seen.setdefault(os.path.realpath(file.path), file)
@@ -115,7 +114,7 @@ def _check_links(uri: str, files: list[StoredFile]) -> None:
 
 
 def changed_since(filesystem: fs.FileSystem, files: tuple[StoredFile, ...]) -> StoredFile | None:
-    """The first of ``files`` that was overwritten after it was listed; one that is merely gone by now does not count."""
+    """Return the first of ``files`` that was overwritten after it was listed. A deleted file does not count."""
     with reading(files[0].uri):
         found = filesystem.get_file_info([x.path for x in files])
     for before, now in zip(files, found, strict=True):
@@ -126,7 +125,7 @@ def changed_since(filesystem: fs.FileSystem, files: tuple[StoredFile, ...]) -> S
 
 @contextmanager
 def reading(uri: str) -> Iterator[None]:
-    """Turn whatever goes wrong while ``uri`` is read as Parquet into an InputError of one line that names it."""
+    """Raise any error of reading ``uri`` as Parquet as an InputError of one line that names it."""
     try:
         yield
     except (pa.ArrowException, OSError) as error:
@@ -170,7 +169,7 @@ def _split_glob(path: str) -> tuple[str, tuple[str, ...]]:
 
 
 def _matches(parts: tuple[str, ...], pattern: tuple[str, ...]) -> bool:
-    """Whether the path or a folder above it fits the pattern, one component a part; ``**`` stands for any number of folders."""
+    """Return whether the path or a folder above it matches the pattern; ``**`` stands for any number of folders."""
     if not pattern:
         return True
     if pattern[0] == "**":

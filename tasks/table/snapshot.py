@@ -1,4 +1,4 @@
-"""One day of one version of the published table: what a consumer asks for, found, checked to be there, and read in blocks of rows."""
+"""One day of one version of the published table, read in blocks of rows."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ _MOST_BLOCK_ROWS = 1 << 17
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SnapshotModality:
-    """One modality of a snapshot: its ``width``, of a sequence how many ``segments`` there are in all (None: no segments published), and
-    the ``embedding_model`` that made it (None: not named)."""
+    """One modality of a snapshot: its ``width``, the number of its ``segments`` in all (None: none published), and its ``embedding_model``
+    (None: not named)."""
 
     name: str
     width: int
@@ -42,8 +42,8 @@ class SnapshotModality:
 class Snapshot:
     """The rows that ``version`` of the table at ``uri`` shows for ``day`` (YYYY-MM-DD), in the order they were published.
 
-    ``schema`` is that of the data files ``paths``, without ``as_of``. ``commit`` is what the commit that published the day says of itself,
-    empty where the log no longer holds it. ``longest_id`` is the number of characters of the longest text id, 0 for integers.
+    ``schema`` is that of the data files ``paths``, without ``as_of``. ``commit`` is the info of the commit that published the day, empty if
+    the log no longer holds it. ``longest_id`` is the number of characters of the longest text id, 0 for integers.
     """
 
     uri: str
@@ -58,14 +58,14 @@ class Snapshot:
 
     @property
     def block_rows(self) -> int:
-        """How many rows are in memory at once: a power of two that depends on the rows alone, not on how they are cut into files."""
+        """The number of rows in memory at once. It depends on the rows only, not on the files, so exports have the same bytes."""
         row_bytes = 64 + sum(4 * x.width + 4 * (x.width + 2) * (x.segments or 0) // self.rows for x in self.modalities)
         return int(min(_MOST_BLOCK_ROWS, 1 << max(0, (_BLOCK_BYTES // row_bytes).bit_length() - 1)))
 
     def blocks(
         self, columns: Sequence[str], progress: Progress = silent, what: str = "exporting rows"
     ) -> Iterator[pa.Table]:
-        """These columns, ``block_rows`` rows at a time, the last block fewer. Raises StorageError where a file cannot be read."""
+        """Yield these columns, ``block_rows`` rows at a time. Raises StorageError if a file cannot be read."""
         done = 0
         for block in in_blocks(_tables(self.uri, self.paths, columns, self.block_rows), self.block_rows):
             yield block
@@ -74,10 +74,9 @@ class Snapshot:
 
 
 def open_snapshot(config: PublishConfig, *, version: int | None = None, day: date | None = None) -> Snapshot:
-    """The newest version or the one asked for; of its days the newest or the one asked for.
+    """Return one day of one version; by default the newest day of the newest version.
 
-    A backfilled day is not the newest, and after a rollback the newest version shows what was rolled back to. Raises InputError for a
-    table, version or day that is not there, StorageError where it cannot be read.
+    Raises InputError for a table, version or day that does not exist, StorageError if it cannot be read.
     """
     table = existing_table(config)
     version = table.version() if version is None else version
@@ -110,7 +109,7 @@ def open_snapshot(config: PublishConfig, *, version: int | None = None, day: dat
 
 
 def existing_table(config: PublishConfig) -> DeltaTable:
-    """The table at its newest version. Raises InputError where there is none."""
+    """Return the table at its newest version. Raises InputError if there is none."""
     table = open_table(config.uri)
     if table is None:
         raise InputError(f"publish.uri: there is no table at {config.uri} yet; publish a run first")
@@ -118,7 +117,7 @@ def existing_table(config: PublishConfig) -> DeltaTable:
 
 
 def files_of_version(config: PublishConfig, log: list[LogEntry], version: int, *, asked: str) -> list[DataFile]:
-    """The data files that a version shows; ``asked`` is the option that named it.
+    """Return the data files of a version. ``asked`` is the option that named it.
 
     Raises InputError for a version that does not exist or whose files are gone.
     """
@@ -147,12 +146,12 @@ def _footers(files: TableFiles, paths: Sequence[str]) -> tuple[pa.Schema, int]:
             pq.ParquetFile(stream) as parquet,
         ):
             rows += parquet.metadata.num_rows
-            found = parquet.schema_arrow
-        if schema is not None and not found.equals(schema):
+            columns = parquet.schema_arrow
+        if schema is not None and not columns.equals(schema):
             raise InputError(
                 f"publish.uri: {path} in {files.uri} has other columns than {paths[0]}; publish that day again"
             )
-        schema = found
+        schema = columns
     return schema, rows
 
 
@@ -171,7 +170,7 @@ def _tables(uri: str, paths: Sequence[str], columns: Sequence[str], batch_rows: 
 def _measured(
     uri: str, paths: Sequence[str], schema: pa.Schema, models: Mapping[str, str]
 ) -> tuple[tuple[SnapshotModality, ...], int]:
-    """What has to be known before room can be made: the widths, the number of segments, the longest id."""
+    """Return the modalities with widths and numbers of segments, and the length of the longest id."""
     names = modality_names(uri, schema)
     sequences = [name for name in names if f"{name}{POSITIONS}" in schema.names]
     text = not pa.types.is_integer(schema.field("item_id").type)
@@ -190,7 +189,7 @@ def _measured(
 
 
 def modality_names(uri: str, schema: pa.Schema) -> list[str]:
-    """The columns that are a modality: those with a trust and a status beside them."""
+    """Return the columns that are a modality: they have a trust and a status column."""
     names = [x for x in schema.names if {f"{x}_trust", f"{x}_status"} <= set(schema.names)]
     strange = next((x for x in names if not MODALITY.fullmatch(x)), None)
     if strange is not None:
@@ -201,7 +200,7 @@ def modality_names(uri: str, schema: pa.Schema) -> list[str]:
 
 
 def _width(uri: str, paths: Sequence[str], name: str) -> int:
-    """The length of the first feature that is there, 0 where there is none."""
+    """Return the length of the first feature that is not null, 0 if there is none."""
     for table in _tables(uri, paths, [name], 1 << 10):
         length = pc.max(pc.list_value_length(table[name])).as_py()
         if length is not None:

@@ -1,8 +1,7 @@
-"""Writing the published rows as Parquet files, a block of rows at a time; the same rows give the same bytes.
+"""Write the published rows as Parquet files, a block of rows at a time. The same rows give the same bytes.
 
-The writer is Polars': Arrow's makes two levels for every number of a list and encodes them one by one, at three times the cost. It
-writes to a path, so that of its threads only the one that asks for the next block ever waits for the interpreter. Nothing is compressed,
-which takes two to three times the time to save a tenth of the size of float vectors; short words get a dictionary.
+Polars writes lists of numbers three times as fast as Arrow. Nothing is compressed: that takes two to three times as long and saves a tenth
+of the size of float vectors.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ from tasks.table.rows import PublishedRows
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WrittenFile:
-    """One data file as written, and its rows among the run's."""
+    """One data file, and its rows among the run's."""
 
     entry: FileEntry
     rows: slice
@@ -36,16 +35,16 @@ class WrittenFile:
 
     @property
     def stats(self) -> str:
-        """The Delta statistics of the file, JSON: its number of rows and no more.
+        """The Delta statistics of the file as JSON: its number of rows only.
 
-        As soon as one column has bounds, delta-rs tells pyarrow that every other column lies between null and null, and a filter finds
-        nothing there. Row groups have their own bounds, in the file.
+        If one column had bounds, delta-rs would tell pyarrow that every other column is null, and filters would miss rows. Row groups have
+        bounds of their own in the file.
         """
         return json.dumps({"numRecords": self.rows.stop - self.rows.start})
 
 
 def blocks_of(part: slice, block_rows: int) -> Iterator[slice]:
-    """The rows of one file, a row group at a time."""
+    """Yield the rows of one file, a row group at a time."""
     for block in row_blocks(part.stop - part.start, block_rows):
         yield slice(part.start + block.start, part.start + block.stop)
 
@@ -53,7 +52,7 @@ def blocks_of(part: slice, block_rows: int) -> Iterator[slice]:
 def write_files(
     files: TableFiles, rows: PublishedRows, rows_per_file: int, name: Callable[[int], str]
 ) -> Iterator[WrittenFile]:
-    """Write every row, ``rows_per_file`` to a file called ``name(index)``; each file is yielded once it is whole and flushed."""
+    """Write all rows, ``rows_per_file`` to a file called ``name(index)``. Yield each file when it is complete and flushed."""
     for index, part in enumerate(row_blocks(len(rows), rows_per_file)):
         path = name(index)
         with files.create(path) as place:
@@ -66,7 +65,7 @@ def _write(place: Path, rows: PublishedRows, part: slice) -> None:
         for block in blocks_of(part, rows.block_rows):
             yield pl.DataFrame(pa.Table.from_batches([rows.block(block)]))
 
-    # What Polars would write here has every list and string large; with the table's own schema, whoever reads a file by itself gets that.
-    said = {"ARROW:schema": base64.b64encode(rows.schema.serialize().to_pybytes()).decode()}
+    # Polars would name every list and string type large. Readers of a single file must get the table's types.
+    metadata = {"ARROW:schema": base64.b64encode(rows.schema.serialize().to_pybytes()).decode()}
     source = register_io_source(frames, schema=pl.DataFrame(rows.schema.empty_table()).schema)
-    source.sink_parquet(place, compression="uncompressed", row_group_size=rows.block_rows, metadata=said)
+    source.sink_parquet(place, compression="uncompressed", row_group_size=rows.block_rows, metadata=metadata)

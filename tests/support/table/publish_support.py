@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
-import subprocess
-import sys
 from collections.abc import Mapping
 from datetime import date
 from pathlib import Path
@@ -16,7 +13,6 @@ import numpy as np
 from deltalake import DeltaTable
 
 from rectifier_core.base.published_records import Status, TableVersion
-from tasks.errors import RectifierError
 from tasks.store.store import Ref, StageStore, StageWriter
 from tasks.table.publish import PublishConfig, RunIdentity, find_published, publish_rectified
 
@@ -137,11 +133,6 @@ def log_files(uri: str) -> set[str]:
     return {x.name for x in (Path(uri) / "_delta_log").iterdir()}
 
 
-def command(config: PublishConfig, refs: tuple[Ref, Ref], day: str, seed: int = 0) -> list[str]:
-    """The command line that publishes as a process of its own; it ends with the exit status of the error's kind."""
-    return [sys.executable, __file__, config.uri, str(config.rows_per_file), json.dumps(plain(refs)), day, str(seed)]
-
-
 def plain(refs: tuple[Ref, Ref]) -> list[list[str]]:
     """References as JSON, for another process."""
     return [[x.kind, x.path, x.digest] for x in refs]
@@ -151,18 +142,3 @@ def environment() -> dict[str, str]:
     """The environment of such a process: no bytecode written, so that the only renames are the publisher's."""
     paths = [str(Path(__file__).parents[3]), os.environ.get("PYTHONPATH", "")]
     return {**os.environ, "PYTHONDONTWRITEBYTECODE": "1", "PYTHONPATH": os.pathsep.join(filter(None, paths))}
-
-
-def start(arguments: list[str]) -> subprocess.Popen[str]:
-    """Start a publisher process."""
-    return subprocess.Popen(arguments, env=environment(), text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-
-
-if __name__ == "__main__":
-    uri, rows_per_file, given, day, seed = sys.argv[1:]
-    refs = [Ref(kind=kind, path=path, digest=digest) for kind, path, digest in json.loads(given)]
-    try:
-        publish(PublishConfig(uri=uri, rows_per_file=int(rows_per_file)), (refs[0], refs[1]), day, int(seed))
-    except RectifierError as error:
-        sys.stderr.write(f"{error}\n")
-        sys.exit(error.exit_code)

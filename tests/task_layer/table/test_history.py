@@ -182,16 +182,6 @@ def test_a_reader_of_a_version_goes_on_beside_publishers_and_sweeps(
     assert shown(config.uri) == {day: {identity(day, 2).run_id} for day in DAYS[:2]}
 
 
-def test_a_sweep_before_the_first_commit_takes_only_what_is_old(config: PublishConfig) -> None:
-    assert sweep_table(config) == []
-    left = Path(config.uri) / "as_of=2024-03-01" / "part-x.parquet"
-    left.parent.mkdir(parents=True)
-    left.write_text("x")
-    assert sweep_table(config) == []
-    age(config.uri, 169)
-    assert sweep_table(config) == ["as_of=2024-03-01/part-x.parquet"]
-
-
 def test_the_log_is_summed_up_and_no_version_is_lost(
     config: PublishConfig, refs: tuple[Ref, Ref], monkeypatch: pytest.MonkeyPatch
 ) -> None:
