@@ -94,7 +94,6 @@ RESULTS := benchmarks/results
 TABLE    = echo "$(1)" && $(BIN)/python -m benchmarks.$(1) $(2) > .bench.md && mv .bench.md $(RESULTS)/$(lastword $(subst ., ,$(1))).md
 
 bench: $(TESTSTAMP) ## every table that takes minutes, into benchmarks/results
-	$(call TABLE,speed.propagation,)
 	$(call TABLE,speed.top_k,)
 	$(call TABLE,speed.sinkhorn,)
 	$(call TABLE,speed.publish,)

@@ -30,10 +30,10 @@ from benchmarks.peers.backbone_epochs import Settings, stand_ins
 from benchmarks.shared.synthetic_log import clustered_log, machine
 from benchmarks.speed.anchor_curve import distinct
 from rectifier_core.anchors.anchors import pairs_a_step
-from rectifier_core.anchors.bpr import LightGCNTraining
 from rectifier_core.anchors.config import AnchorsConfig
 from rectifier_core.anchors.interaction_sampling import NegativeSampler
-from rectifier_core.anchors.propagation import USERS, InteractionGraph
+from rectifier_core.anchors.lightgcn import LightGCNTraining
+from rectifier_core.anchors.propagation import InteractionGraph
 from rectifier_core.base.records import Interactions
 from rectifier_core.base.seeding import generator
 from rectifier_core.evaluation.splits import subset
@@ -155,7 +155,7 @@ def main() -> None:
     log = distinct(clustered_log(USERS_THERE, ITEMS_THERE, 2 * PAIRS, clusters=50))
     kept = generator(0, "benchmark", "kept").permutation(len(log.users))[:PAIRS]
     pairs = subset(log, np.isin(np.arange(len(log.users)), kept))
-    entries = 2 * InteractionGraph.of(pairs).towards[USERS].nnz
+    entries = InteractionGraph.of(pairs).num_entries
     usual = pairs_a_step(AnchorsConfig(), len(pairs.users), entries)
     whole, steps = theirs(options.mmrec, pairs)
     ways = {

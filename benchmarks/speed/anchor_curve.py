@@ -23,11 +23,11 @@ import torch
 from benchmarks.shared.movielens import load, load_split
 from benchmarks.shared.synthetic_log import clustered_log, machine
 from rectifier_core.anchors.anchors import FASTEST, USUAL_STEP, pairs_a_step
-from rectifier_core.anchors.bpr import LightGCNTraining
 from rectifier_core.anchors.config import AnchorsConfig
 from rectifier_core.anchors.held_out_recall import HeldOutRecall
 from rectifier_core.anchors.interaction_sampling import NegativeSampler
-from rectifier_core.anchors.propagation import USERS, InteractionGraph, layer_mean
+from rectifier_core.anchors.lightgcn import LightGCNTraining
+from rectifier_core.anchors.propagation import InteractionGraph, layer_mean_rows
 from rectifier_core.anchors.spectral import spectral_embedding, spectral_start
 from rectifier_core.base.arrays import Float32
 from rectifier_core.base.records import Interactions
@@ -53,7 +53,6 @@ class Way:
     step: int | None = USUAL_STEP
     rate: float = CONFIG.learning_rate
     layers: int = LAYERS
-    half: bool = False
     epochs: int = 1000
 
 
@@ -65,7 +64,6 @@ WAYS: dict[str, Way | None] = {
     "spectral start, as configured by default": Way(step=None),
     "spectral start, 8 steps an epoch": Way(step=0),
     "the same, rate not raised": Way(step=0, rate=-1.0),
-    "the same, rows kept in 16 bits": Way(step=0, half=True),
     "cached: trained without layers, propagated once an epoch": Way(layers=0),
     "spectral embedding, nothing trained": None,
 }
@@ -81,7 +79,7 @@ def trained(way: Way, graph: InteractionGraph, pairs: Interactions, seed: int) -
         if noise
         else spectral_start(graph, WIDTH, rng)
     )
-    entries = 2 * graph.towards[USERS].nnz
+    entries = graph.num_entries
     size = (
         pairs_a_step(CONFIG, len(pairs.users), entries) if way.step is None else way.step or -(-len(pairs.users) // 8)
     )
@@ -90,15 +88,13 @@ def trained(way: Way, graph: InteractionGraph, pairs: Interactions, seed: int) -
     sampler = NegativeSampler(pairs)
     for epoch in range(way.epochs + 1):
         spent += time.process_time() - clock
-        yield spent, layer_mean(graph, model.ego, LAYERS)
+        yield spent, layer_mean_rows(graph, model.ego, LAYERS)
         clock = time.process_time()
         rng = generator(seed, "curve", "epoch", epoch)
         order = rng.permutation(len(pairs.users))
         for first in range(0, len(order), size):
             users = pairs.users[order[first : first + size]]
             model.step(users, pairs.items[order[first : first + size]], sampler(users, rng))
-            if way.half:
-                model.ego[:] = model.ego.astype(np.float16)
 
 
 def embedded(graph: InteractionGraph, split: Split, seed: int) -> Curve:
@@ -106,7 +102,7 @@ def embedded(graph: InteractionGraph, split: Split, seed: int) -> Curve:
     judge = HeldOutRecall(split.training, split.validation, generator(seed, "curve", "judge"))
     clock = time.process_time()
     ego, _ = spectral_embedding(graph, WIDTH, LAYERS, judge, generator(seed, "curve", "start"))
-    yield time.process_time() - clock, layer_mean(graph, ego, LAYERS)
+    yield time.process_time() - clock, layer_mean_rows(graph, ego, LAYERS)
 
 
 class Ndcg:

@@ -19,14 +19,12 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from rectifier_core.anchors.bpr import LightGCNTraining
 from rectifier_core.anchors.config import AnchorsConfig
-from rectifier_core.anchors.device_training import DeviceTraining, layer_mean_on_device
 from rectifier_core.anchors.held_out_recall import HeldOutRecall
 from rectifier_core.anchors.interaction_sampling import NegativeSampler, hold_out
-from rectifier_core.anchors.propagation import ITEMS, USERS, InteractionGraph, layer_mean
+from rectifier_core.anchors.lightgcn import LightGCNTraining
+from rectifier_core.anchors.propagation import ITEMS, USERS, InteractionGraph, layer_mean_rows
 from rectifier_core.anchors.reliability import split_half_reliability
-from rectifier_core.anchors.row_products import empty_rows, multiply
 from rectifier_core.anchors.spectral import spectral_embedding, spectral_start
 from rectifier_core.base.arrays import Float32
 from rectifier_core.base.devices import CPU
@@ -49,26 +47,23 @@ def train_anchors(
     device: str = CPU,
     progress: Progress = silent,
 ) -> Anchors:
-    """Learn where behaviour places the items: one unit row [A] each.
+    """The anchors of all items, one unit row [A] each.
 
-    ``previous`` [I, A] holds the ego rows of an earlier run, NaN for items it did not know; given, it replaces ``config.start``.
-    Raises ValueError if its shape does not fit. On a ``device`` other than the CPU the steps run there, on the same batches; the start and
-    the reliability stay on the CPU.
+    ``previous`` [I, A] holds the ego rows of an earlier run, NaN for items it did not have. It replaces ``config.start``. Training runs on
+    ``device``. The start and the reliability are computed on the CPU, so that they do not depend on the device. Raises ValueError if the
+    shape of ``previous`` does not fit.
     """
     ego, losses, recalls = _learn(interactions, config, seed, previous, device, progress)
     num_users, num_items = interactions.num_users, interactions.num_items
     trained = np.bincount(interactions.items, minlength=num_items) > 0
-    whole, layers = InteractionGraph.of(interactions), config.num_layers
-    final = layer_mean(whole, ego, layers) if device == CPU else layer_mean_on_device(whole, ego, layers, device)
-    items = unit_rows(final[num_users:])
-    items[~trained] = 0
-    own = ego[num_users:].copy()
-    own[~trained] = 0
+    final = layer_mean_rows(InteractionGraph.of(interactions).to(device), ego, config.num_layers)
+    items, item_ego = unit_rows(final[num_users:]), ego[num_users:].copy()
+    items[~trained] = item_ego[~trained] = 0
     return Anchors(
         items=items,
-        ego=own,
+        ego=item_ego,
         user_ego=ego[:num_users].copy(),
-        trained=trained & (np.abs(items).sum(axis=1) > 0),
+        trained=trained & items.any(axis=1),
         reliability=split_half_reliability(
             interactions, config.embedding_size, config.num_layers, generator(seed, "anchors", "halves")
         ),
@@ -86,7 +81,7 @@ def _learn(
     device: str,
     progress: Progress,
 ) -> tuple[Float32, list[float], list[float]]:
-    """Ego rows [U + I, A], losses and recalls; all that only training needs is gone when it returns."""
+    """The rows before propagation [U + I, A], losses and recalls. What only training needs is freed on return."""
     training, held_out = hold_out(interactions, config.held_out, generator(seed, "anchors", "hold-out"))
     graph = InteractionGraph.of(training)
     judge = HeldOutRecall(training, held_out, generator(seed, "anchors", "judge"))
@@ -94,49 +89,45 @@ def _learn(
         rng = generator(seed, "anchors", "start")
         ego, recall = spectral_embedding(graph, config.embedding_size, config.num_layers, judge, rng)
         return ego, [], [recall]
-    return _fit(_starting_point(graph, config, seed, previous), graph, training, judge, config, seed, device, progress)
+    start = _starting_point(graph, config, seed, previous)
+    return _fit(start, graph.to(device), training, judge, config, seed, progress)
 
 
 def _starting_point(graph: InteractionGraph, config: AnchorsConfig, seed: int, previous: Float32 | None) -> Float32:
     rng, width = generator(seed, "anchors", "start"), config.embedding_size
     if previous is not None:
-        num_items = graph.towards[ITEMS].shape[0]
+        num_items = graph.num_nodes - graph.num_users
         if previous.shape != (num_items, width):
             raise ValueError(f"previous: wanted shape {(num_items, width)}, got {previous.shape}")
-        ego = empty_rows(graph.num_nodes, width)
-        users, items = graph.rows(ego, USERS), graph.rows(ego, ITEMS)
-        items[:] = np.nan_to_num(previous, nan=0.0)
-        multiply(graph.towards[USERS], items, out=users)
-        unknown = np.isnan(previous).any(axis=1)
-        items[unknown] = multiply(graph.towards[ITEMS], users)[unknown]
-        return ego
+        items = torch.from_numpy(np.nan_to_num(previous, nan=0.0))
+        # Users, and items the earlier run did not have, start where their neighbours are.
+        users = graph.towards[USERS] @ items
+        unknown = torch.from_numpy(np.isnan(previous).any(axis=1))
+        items[unknown] = (graph.towards[ITEMS] @ users)[unknown]
+        start: Float32 = torch.cat([users, items]).numpy()
+        return start
     if config.start == "random":
         return rng.normal(0.0, 0.1, (graph.num_nodes, width)).astype(np.float32)
     return spectral_start(graph, width, rng)
 
 
 def _fit(
-    start: Float32,
+    best_ego: Float32,
     graph: InteractionGraph,
     training: Interactions,
     judge: HeldOutRecall,
     config: AnchorsConfig,
     seed: int,
-    device: str,
     progress: Progress,
 ) -> tuple[Float32, list[float], list[float]]:
-    size = pairs_a_step(config, len(training.users), 2 * graph.towards[USERS].nnz)
+    """Train from ``best_ego``, which is overwritten by the rows of every epoch that ranks better."""
+    size = pairs_a_step(config, len(training.users), graph.num_entries)
     rate = config.learning_rate * float(np.clip(np.sqrt(size / USUAL_STEP), 1, FASTEST))
-    given: dict[str, float] = {"learning_rate": rate, "weight_decay": config.weight_decay}
-    model: LightGCNTraining | DeviceTraining = (
-        LightGCNTraining(graph, start, config.num_layers, **given)
-        if device == CPU
-        else DeviceTraining(graph, start, config.num_layers, **given, device=device)
-    )
+    model = LightGCNTraining(graph, best_ego, config.num_layers, learning_rate=rate, weight_decay=config.weight_decay)
     sampler = NegativeSampler(training)
-    best, best_ego, since = judge(model.final()), start.copy(), 0
+    best = to_pass = judge(model.final())
     losses: list[float] = []
-    recalls, to_pass = [best], best
+    recalls, epochs_without_gain = [best], 0
     for epoch in range(config.epochs):
         rng = generator(seed, "anchors", "epoch", epoch)
         order = rng.permutation(np.arange(len(training.users), dtype=np.int32))
@@ -151,10 +142,10 @@ def _fit(
         if recalls[-1] > best:
             best = recalls[-1]
             np.copyto(best_ego, model.ego)
-        since += 1
+        epochs_without_gain += 1
         if best > to_pass * (1 + config.least_gain):
-            to_pass, since = best, 0
-        if since >= config.patience:
+            to_pass, epochs_without_gain = best, 0
+        if epochs_without_gain >= config.patience:
             break
     return best_ego, losses, recalls
 

@@ -1,13 +1,13 @@
-"""Spectral embeddings of the interaction graph: where LightGCN's training starts, and a model of its own that trains nothing; a leaf.
+"""Spectral embeddings of the interaction graph: the start of LightGCN's training, and a model of its own that trains nothing.
 
 Sources: Peng, Sugiyama, Mine, "SVD-GCN", CIKM 2022 (singular vectors with a re-weighted spectrum in place of trained layers); Shen et al.,
 "How Powerful is Graph Convolution for Recommendation?" (GF-CF), CIKM 2021 (the same, and items weighted by a power of their degree); Zhang
 and Rohe, "Understanding Regularized Spectral Clustering via Graph Conductance", NeurIPS 2018 (degrees raised before normalising).
 
 Differs from the papers:
-- The spectrum is weighted by a power of the singular values, chosen with the degree's power by held-out Recall@20; theirs are fixed or
+- The spectrum is weighted by a power of the singular values. Held-out Recall@20 chooses it, and the degree's power. Theirs are fixed or
   trained.
-- Layers are averaged over the re-weighted vectors as LightGCN does, so that held-out pairs count once the choice is made.
+- Layers are averaged over the re-weighted vectors as LightGCN does, so the final anchors use the held-out pairs too.
 - Degrees are raised by ``RAISED`` of their mean, theirs by all of it or by a constant.
 """
 
@@ -16,74 +16,77 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
-import scipy.sparse as sp
+import torch
 
-from rectifier_core.anchors.propagation import ITEMS, USERS, InteractionGraph, layer_mean, leading_singular_vectors
+from rectifier_core.anchors.propagation import ITEMS, InteractionGraph, layer_mean, leading_singular_vectors
 from rectifier_core.base.arrays import Float32
 
 RAISED = 0.3
-"""Without it the leading singular vectors of a large sparse log are its smallest components: a user and an item that have only each other
-have the singular value 1. From .1 to .3 ranks best on dense and sparse logs of 6,000 users, .3 tells mismatched features best."""
+"""Without it, the leading singular vectors of a large sparse log are its smallest components: a user and an item that have only each other
+have the singular value 1. On logs of 6,000 users, .1 to .3 rank best, and .3 detects mismatched features best."""
 SPREAD = 0.3
-"""Standard deviation of the spectral start's entries: smaller, and the first epochs of BPR undo the spectrum instead of refining it."""
+"""Standard deviation of the spectral start's entries. With smaller ones, the first epochs of BPR undo the spectrum."""
 SPECTRUM = (1.0, 0.5, 0.25)
 POPULARITY = (0.1, 0.0, 0.2)
 
 
 def spectral_start(graph: InteractionGraph, width: int, rng: np.random.Generator) -> Float32:
-    """Rows [U + I, width] at the leading singular vectors times the singular values, entries spread by ``SPREAD``."""
-    return _spread(_stacked(*leading_singular_vectors(regularised(graph), width, rng), power=1.0))
+    """Rows [U + I, width]: the leading singular vectors times the singular values, scaled to the deviation ``SPREAD``."""
+    return _scaled(_stacked(*leading_singular_vectors(regularised(graph), width, rng), power=1.0))
 
 
 def regularised(graph: InteractionGraph) -> InteractionGraph:
-    """The graph normalised by degrees that are ``RAISED`` times their mean higher; it shares the pattern."""
+    """The graph normalised by degrees that are raised by ``RAISED`` times their mean."""
     shrunk = []
     for matrix in graph.towards:
-        degree = np.diff(matrix.indptr)
-        mean = degree.sum() / max(1, np.count_nonzero(degree))
-        shrunk.append(np.sqrt(degree / np.maximum(degree + RAISED * mean, 1)).astype(np.float32))
+        degree = matrix.crow_indices().diff().double()
+        mean = degree.sum() / max(1, int(degree.count_nonzero()))
+        shrunk.append((degree / (degree + RAISED * mean).clamp(min=1)).sqrt().float())
 
-    def reweighted(side: int) -> sp.csr_array:
+    def reweighted(side: int) -> torch.Tensor:
         matrix = graph.towards[side]
-        data = np.repeat(shrunk[side], np.diff(matrix.indptr))
-        data *= matrix.data
-        data *= shrunk[1 - side][matrix.indices]
-        return sp.csr_array((data, matrix.indices, matrix.indptr), shape=matrix.shape)
+        pointers, columns = matrix.crow_indices(), matrix.col_indices()
+        own = shrunk[side].repeat_interleave(pointers.diff())
+        values = matrix.values() * own * shrunk[1 - side][columns]
+        return torch.sparse_csr_tensor(pointers, columns, values, size=matrix.shape, check_invariants=False)
 
-    return InteractionGraph((reweighted(USERS), reweighted(ITEMS)))
+    return InteractionGraph((reweighted(0), reweighted(1)))
 
 
 def spectral_embedding(
-    graph: InteractionGraph, width: int, num_layers: int, judge: Callable[[Float32], float], rng: np.random.Generator
+    graph: InteractionGraph,
+    width: int,
+    num_layers: int,
+    judge: Callable[[torch.Tensor], float],
+    rng: np.random.Generator,
 ) -> tuple[Float32, float]:
-    """Rows [U + I, width] that, layers averaged, ``judge`` likes best, and how well: U S^a and D_i^b V S^a.
+    """The rows [U + I, width] whose layer mean ``judge`` rates best, U S^a and D_i^b V S^a, and that rating.
 
-    The best a of ``SPECTRUM`` at the first of ``POPULARITY``, then the best b of ``POPULARITY``; of equals the earlier.
+    The search takes the best a of ``SPECTRUM`` at the first b of ``POPULARITY``, then the best b. Ties go to the earlier value.
     """
     vectors = leading_singular_vectors(regularised(graph), width, rng)
-    degrees = np.maximum(np.diff(graph.towards[ITEMS].indptr), 1).astype(np.float32)[:, None]
+    degrees = graph.towards[ITEMS].crow_indices().diff().clamp(min=1).float()[:, None].numpy()
 
     def rows(power: float, popularity: float) -> Float32:
-        made = _stacked(*vectors, power=power)
-        graph.rows(made, ITEMS)[:] *= degrees ** np.float32(popularity)
-        return _spread(made)
+        stacked = _stacked(*vectors, power=power)
+        stacked[graph.num_users :] *= degrees ** np.float32(popularity)
+        return _scaled(stacked)
 
-    def likes(power: float, popularity: float) -> float:
-        return judge(layer_mean(graph, rows(power, popularity), num_layers))
+    def rating(power: float, popularity: float) -> float:
+        return judge(layer_mean(graph, torch.from_numpy(rows(power, popularity)), num_layers))
 
-    powers = [likes(power, POPULARITY[0]) for power in SPECTRUM]
-    power = SPECTRUM[int(np.argmax(powers))]
-    popularities = [max(powers), *(likes(power, popularity) for popularity in POPULARITY[1:])]
-    return rows(power, POPULARITY[int(np.argmax(popularities))]), max(popularities)
+    by_power = {power: rating(power, POPULARITY[0]) for power in SPECTRUM}
+    power = max(by_power, key=lambda candidate: by_power[candidate])
+    by_popularity = {POPULARITY[0]: by_power[power]} | {b: rating(power, b) for b in POPULARITY[1:]}
+    popularity = max(by_popularity, key=lambda candidate: by_popularity[candidate])
+    return rows(power, popularity), by_popularity[popularity]
 
 
 def _stacked(u: Float32, s: Float32, v: Float32, *, power: float) -> Float32:
-    rows = np.concatenate([u, v])
-    # A column of zeros stays one whatever the power.
-    rows *= np.where(s > 0, np.power(np.maximum(s, np.finfo(np.float32).tiny), power), 0).astype(np.float32)
-    return rows
+    # A singular value of zero stays zero whatever the power.
+    weights = np.where(s > 0, np.power(np.maximum(s, np.finfo(np.float32).tiny), power), 0).astype(np.float32)
+    return np.concatenate([u, v]) * weights
 
 
-def _spread(rows: Float32) -> Float32:
-    rows *= np.float32(SPREAD / (float(rows.std(dtype=np.float64)) or 1.0))
-    return rows
+def _scaled(rows: Float32) -> Float32:
+    return rows * np.float32(SPREAD / (float(rows.std(dtype=np.float64)) or 1.0))

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from rectifier_core.anchors.interaction_sampling import PairSet, hold_out
-from rectifier_core.anchors.propagation import InteractionGraph, layer_mean
+from rectifier_core.anchors.propagation import InteractionGraph, layer_mean_rows
 from rectifier_core.anchors.spectral import spectral_start
 from rectifier_core.base.arrays import Bool, Float32, Int32, Int64, check_array
 from rectifier_core.base.numerics import unit_rows
@@ -67,7 +67,7 @@ def fit_prior(training: Interactions, config: PriorConfig, *, seed: int) -> Prio
             model.item_embedding.copy_(start[training.num_users :])
         fit(model, data, watched, config.training, seed=derive_seed(seed, "edge prior"))
         ego = torch.cat([model.user_embedding, model.item_embedding]).detach().numpy()
-    final = layer_mean(InteractionGraph.of(training), np.ascontiguousarray(ego), layers)
+    final = layer_mean_rows(InteractionGraph.of(training), np.ascontiguousarray(ego), layers)
     return Prior(users=final[: training.num_users].copy(), items=final[training.num_users :].copy())
 
 

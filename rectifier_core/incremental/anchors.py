@@ -10,12 +10,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 
 from rectifier_core.anchors.config import AnchorsConfig
 from rectifier_core.anchors.held_out_recall import HeldOutRecall
 from rectifier_core.anchors.interaction_sampling import hold_out
-from rectifier_core.anchors.propagation import ITEMS, USERS, InteractionGraph, layer_mean
-from rectifier_core.anchors.row_products import empty_rows, multiply
+from rectifier_core.anchors.propagation import ITEMS, USERS, InteractionGraph, layer_mean, layer_mean_rows
 from rectifier_core.base.arrays import Bool, Float32, Int64
 from rectifier_core.base.numerics import unit_rows
 from rectifier_core.base.records import Anchors, Interactions
@@ -42,10 +42,10 @@ def refold_anchors(interactions: Interactions, earlier: EarlierRows, config: Anc
     ego, layers = _ego(InteractionGraph.of(interactions), earlier, interactions), config.num_layers
     training, held_out = hold_out(interactions, config.held_out, generator(seed, "anchors", "hold-out"))
     judge = HeldOutRecall(training, held_out, generator(seed, "anchors", "judge"))
-    recall = judge(layer_mean(InteractionGraph.of(training), ego, layers))
+    recall = judge(layer_mean(InteractionGraph.of(training), torch.from_numpy(ego), layers))
     del judge, training, held_out
     num_users, degree = interactions.num_users, np.bincount(interactions.items, minlength=interactions.num_items)
-    items = unit_rows(layer_mean(InteractionGraph.of(interactions), ego, layers)[num_users:])
+    items = unit_rows(layer_mean_rows(InteractionGraph.of(interactions), ego, layers)[num_users:])
     items[degree == 0] = 0
     trained = (degree > 0) & (np.abs(items).sum(axis=1) > 0)
     own = ego[num_users:].copy()
@@ -66,9 +66,8 @@ def refold_anchors(interactions: Interactions, earlier: EarlierRows, config: Anc
 
 
 def _ego(graph: InteractionGraph, earlier: EarlierRows, interactions: Interactions) -> Float32:
-    ego = empty_rows(graph.num_nodes, earlier.items.shape[1])
-    users, items = graph.rows(ego, USERS), graph.rows(ego, ITEMS)
-    users[:], items[:] = np.nan_to_num(earlier.users), np.nan_to_num(earlier.items)
+    ego: Float32 = np.nan_to_num(np.concatenate([earlier.users, earlier.items]))
+    users, items = np.split(ego, [graph.num_users])
     # Users first: a new item is met by users who are known, far more often than the other way about.
     for side, rows, given, nodes in (
         (USERS, users, earlier.users, interactions.users),
@@ -78,7 +77,8 @@ def _ego(graph: InteractionGraph, earlier: EarlierRows, interactions: Interactio
         degree = np.bincount(nodes, minlength=len(rows))
         lengths = _as_alike(np.linalg.norm(rows, axis=1), known, degree)
         new = np.flatnonzero(~known & (degree > 0))
-        folded = multiply(graph.towards[side], graph.rows(ego, 1 - side)) if len(new) else rows
+        neighbours = torch.from_numpy((users, items)[1 - side])
+        folded = (graph.towards[side] @ neighbours).numpy() if len(new) else rows
         rows[new] = unit_rows(folded[new]) * lengths[new, None].astype(np.float32)
     return ego
 

@@ -194,7 +194,7 @@ def test_two_runs_are_the_same_bytes_and_touch_no_global_random_state(world: Wor
 def test_another_process_gives_the_same_bytes(outcome: Outcome) -> None:
     """Under another hash seed, so that no set or dictionary order can be what the result hangs on."""
     folder = Path(__file__).parent
-    code = "from test_core_pipeline import *; w = taste_world(); print(digest(rectify_catalog(w.catalog, w.log, CONFIG, seed=1)))"
+    code = "from test_pipeline import *; w = taste_world(); print(digest(rectify_catalog(w.catalog, w.log, CONFIG, seed=1)))"
     found = subprocess.run(
         [sys.executable, "-c", code],
         env={
@@ -300,7 +300,7 @@ def test_progress_is_told_from_every_long_stage(world: World) -> None:
         seed=1,
         progress=lambda what, done, total: said.append(what.split(":")[0].split(" (")[0]),
     )
-    stages = ("projection of", "affinity of", "plan of", "looking for copies in")
+    stages = ("projection of", "affinity of", "matching", "looking for copies in")
     assert set(said) == {
         "anchors",
         "sketching rows",

@@ -1,4 +1,4 @@
-"""The product of a fixed sparse matrix with dense rows, differentiable in the rows: ``row_products`` on the CPU, torch's own on CUDA."""
+"""The product of a fixed sparse matrix with dense rows, differentiable in the rows."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import numpy as np
 import scipy.sparse as sp
 import torch
 
-from rectifier_core.anchors.row_products import multiply, product_matrix
 from rectifier_core.base.devices import sparse_to_device
 
 
@@ -16,16 +15,9 @@ class SparseOperator:
     """``x -> matrix @ x`` for tensors [M, A] float32; the matrix takes no gradient."""
 
     def __init__(self, matrix: sp.csr_array, *, symmetric: bool = False) -> None:
-        self.matrix = product_matrix(matrix)
-        self._transposed = self.matrix if symmetric else None
+        self.matrix = sp.csr_array(matrix).astype(np.float32, copy=False)
+        self._symmetric = symmetric
         self._on_device: dict[tuple[str, bool], torch.Tensor] = {}
-
-    @property
-    def transposed(self) -> sp.csr_array:
-        """The transpose, made when a gradient first asks for it."""
-        if self._transposed is None:
-            self._transposed = product_matrix(self.matrix.T)
-        return self._transposed
 
     def __call__(self, rows: torch.Tensor) -> torch.Tensor:
         """``matrix @ rows``: [M, A] -> [N, A], with the gradient to ``rows``."""
@@ -42,11 +34,9 @@ class SparseOperator:
 
     def multiply(self, rows: torch.Tensor, *, transposed: bool) -> torch.Tensor:
         """The product, or the transposed one, without a gradient."""
-        matrix = self.transposed if transposed else self.matrix
-        if rows.device.type == "cpu":
-            return torch.from_numpy(multiply(matrix, np.ascontiguousarray(rows.detach().numpy())))
-        key = (str(rows.device), transposed)
+        key = (str(rows.device), transposed and not self._symmetric)
         if key not in self._on_device:
+            matrix = self.matrix.T.tocsr() if key[1] else self.matrix
             self._on_device[key] = sparse_to_device(matrix, key[0])
         return self._on_device[key] @ rows.detach()
 

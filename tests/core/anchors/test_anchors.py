@@ -1,4 +1,4 @@
-"""Anchors: LightGCN's training loop against a dense one, the spectral embedding's choice against the whole grid, and what both are for."""
+"""Anchors: the training loop, early stopping, starts, and the spectral embedding's choice against the whole grid."""
 
 from __future__ import annotations
 
@@ -9,20 +9,18 @@ import numpy as np
 import pytest
 import torch
 
-from rectifier_core.anchors import bpr, held_out_recall, interaction_sampling, row_products
-from rectifier_core.anchors.anchors import USUAL_STEP, train_anchors
-from rectifier_core.anchors.bpr import LightGCNTraining
+from rectifier_core.anchors.anchors import pairs_a_step, train_anchors
 from rectifier_core.anchors.config import AnchorsConfig
 from rectifier_core.anchors.held_out_recall import HeldOutRecall
-from rectifier_core.anchors.interaction_sampling import NegativeSampler, hold_out
+from rectifier_core.anchors.interaction_sampling import hold_out
 from rectifier_core.anchors.propagation import (
     InteractionGraph,
-    layer_mean,
+    layer_mean_rows,
     leading_singular_vectors,
     normalised_bipartite,
 )
 from rectifier_core.anchors.spectral import regularised
-from rectifier_core.base.arrays import Float32, Int32
+from rectifier_core.base.arrays import Float32
 from rectifier_core.base.numerics import unit_rows
 from rectifier_core.base.records import Interactions
 from rectifier_core.base.seeding import generator
@@ -42,48 +40,6 @@ def within_and_across(items: Float32, blocks: int) -> tuple[float, float]:
     return float(cosine[same & ~np.eye(len(items), dtype=np.bool_)].mean()), float(cosine[~same].mean())
 
 
-def dense_losses(log: Interactions, config: AnchorsConfig, seed: int) -> list[float]:
-    """LightGCN written out: dense float64 propagation, BPR as -log sigmoid, the library's own draws."""
-    training, _ = hold_out(log, config.held_out, generator(seed, "anchors", "hold-out"))
-    likes = torch.zeros(log.num_users, log.num_items, dtype=torch.float64)
-    likes[training.users, training.items] = 1
-    norm = likes / likes.sum(1, keepdim=True).sqrt() / likes.sum(0, keepdim=True).sqrt()
-    norm = torch.nan_to_num(norm)
-    start = generator(seed, "anchors", "start").normal(0.0, 0.1, (log.num_users + log.num_items, config.embedding_size))
-    user, item = (
-        torch.from_numpy(part).requires_grad_()
-        for part in np.split(start.astype(np.float32).astype(np.float64), [log.num_users])
-    )
-    optimiser = torch.optim.Adam([user, item], lr=config.learning_rate)
-    sampler, losses = NegativeSampler(training), []
-    for epoch in range(config.epochs):
-        rng, total = generator(seed, "anchors", "epoch", epoch), 0.0
-        order = rng.permutation(len(training.users))
-        for picked in np.split(order, range(config.batch_size or 1, len(order), config.batch_size or 1)):
-            users, positives = training.users[picked], training.items[picked]
-            negatives = sampler(users, rng)
-            layers = [(user, item)]
-            for _ in range(config.num_layers):
-                layers.append((norm @ layers[-1][1], norm.T @ layers[-1][0]))
-            final_user, final_item = (torch.stack(side).mean(0) for side in zip(*layers, strict=True))
-            gap = (final_user[users] * (final_item[positives] - final_item[negatives])).sum(1)
-            length = sum((rows**2).sum() for rows in (user[users], item[positives], item[negatives]))
-            loss = -torch.log(torch.sigmoid(gap)).mean() + config.weight_decay / 2 * length / len(picked)
-            optimiser.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
-            optimiser.step()
-            total += loss.item() * len(picked)
-        losses.append(total / len(order))
-    return losses
-
-
-def test_training_is_lightgcn_written_out(log: Interactions) -> None:
-    config = replace(CONFIG, start="random", batch_size=300, weight_decay=0.05)
-    found = train_anchors(log, config, seed=3)
-    assert np.allclose(found.losses, dense_losses(log, config, 3), rtol=2e-5)
-    assert found.losses[-1] < found.losses[0] - 0.02
-
-
 def test_the_output_is_the_layer_mean_over_all_pairs(log: Interactions) -> None:
     """With no epoch and a warm start that knows every item, each step after the start is plain algebra."""
     previous = normals(np.random.default_rng(0), log.num_items, 8)
@@ -93,7 +49,7 @@ def test_the_output_is_the_layer_mean_over_all_pairs(log: Interactions) -> None:
     ego = np.concatenate([seen @ previous, previous])
     everything = InteractionGraph.of(log)
     assert np.array_equal(found.ego, previous)
-    assert np.allclose(found.items, unit_rows(layer_mean(everything, ego, 2)[log.num_users :]), atol=1e-6)
+    assert np.allclose(found.items, unit_rows(layer_mean_rows(everything, ego, 2)[log.num_users :]), atol=1e-6)
     assert len(found.losses) == 0 and len(found.recalls) == 1
 
 
@@ -118,21 +74,6 @@ def test_the_same_seed_gives_the_same_bytes_and_another_seed_others(log: Interac
     for field in ("items", "ego", "trained", "losses", "recalls"):
         assert getattr(first, field).tobytes() == getattr(again, field).tobytes()
     assert first.items.tobytes() != other.items.tobytes()
-
-
-@pytest.mark.parametrize("method", ["lightgcn", "spectral"])
-def test_the_number_of_threads_changes_no_byte(
-    log: Interactions, method: Literal["lightgcn", "spectral"], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    found, before = [], torch.get_num_threads()
-    for count in (1, 3):
-        torch.set_num_threads(count)
-        for module in (bpr, held_out_recall, interaction_sampling, row_products):
-            monkeypatch.setattr(module, "num_shards", lambda work, count=count: 4 * count if count > 1 else 1)
-        found.append(train_anchors(log, replace(CONFIG, method=method, embedding_size=24), seed=1))
-    torch.set_num_threads(before)
-    for field in ("items", "ego", "reliability", "losses", "recalls"):
-        assert getattr(found[0], field).tobytes() == getattr(found[1], field).tobytes()
 
 
 def test_relabelled_items_have_the_same_geometry(log: Interactions) -> None:
@@ -174,37 +115,20 @@ def test_gains_too_small_to_matter_do_not_keep_it_going(log: Interactions) -> No
     assert short.items.tobytes() == best.items.tobytes()
 
 
-@pytest.mark.parametrize(("budget", "steps"), [(1e12, 16), (1.0, 8)])
-def test_an_epoch_on_a_costly_graph_takes_fewer_and_larger_steps(
-    budget: float, steps: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """About 36,000 pairs train: sixteen steps while they are cheap, eight when each costs more than the epoch may."""
-    log = block_log(blocks=1, users=400, items=200, seed=0)
-    sizes: list[int] = []
-    draw = NegativeSampler.__call__
-
-    def counting(self: NegativeSampler, users: Int32, rng: np.random.Generator) -> Int32:
-        sizes.append(len(users))
-        return draw(self, users, rng)
-
-    monkeypatch.setattr(NegativeSampler, "__call__", counting)
-    config = AnchorsConfig(embedding_size=2, num_layers=1, epochs=1, start="random", epoch_work=budget)
-    train_anchors(log, config, seed=0)
-    assert len(sizes) == steps and sizes[0] == max(2048, -(-sum(sizes) // steps))
-
-
-@pytest.mark.parametrize(("size", "times"), [(300, 1.0), (4 * USUAL_STEP, 2.0), (64 * USUAL_STEP, 4.0)])
-def test_larger_steps_go_further(log: Interactions, size: int, times: float, monkeypatch: pytest.MonkeyPatch) -> None:
-    rates: list[float] = []
-    step = LightGCNTraining.step
-
-    def noting(self: LightGCNTraining, users: Int32, positives: Int32, negatives: Int32) -> float:
-        rates.append(self.learning_rate)
-        return step(self, users, positives, negatives)
-
-    monkeypatch.setattr(LightGCNTraining, "step", noting)
-    train_anchors(log, replace(CONFIG, epochs=1, batch_size=size), seed=0)
-    assert set(rates) == {CONFIG.learning_rate * times}
+@pytest.mark.parametrize(
+    ("pairs", "changes", "size"),
+    [
+        (10_000, {"batch_size": 300}, 300),
+        (10_000, {}, 2048),
+        (36_000, {}, 2250),
+        (36_000, {"epoch_work": 1.0}, 4500),
+        (36_000, {"epoch_work": 1.0, "steps_per_epoch": 4}, 9000),
+    ],
+)
+def test_steps_grow_with_the_log_and_with_their_cost(pairs: int, changes: dict[str, float], size: int) -> None:
+    """Sixteen steps an epoch, and eight where each step costs more than the epoch may."""
+    config = replace(AnchorsConfig(embedding_size=2, num_layers=1, epoch_work=1e12), **changes)  # type: ignore[arg-type]
+    assert pairs_a_step(config, pairs, 2 * pairs) == size
 
 
 def test_epochs_that_only_harm_leave_the_start(log: Interactions) -> None:
@@ -283,7 +207,8 @@ def test_the_spectral_method_takes_the_best_weights_and_trains_nothing(skewed: I
         layers = [(u * s**power, v * s**power * degrees**popularity)]
         for _ in range(2):
             layers.append((matrix @ layers[-1][1], matrix.T @ layers[-1][0]))
-        return judge(np.concatenate([np.mean(side, axis=0) for side in zip(*layers, strict=True)]).astype(np.float32))
+        final = np.concatenate([np.mean(side, axis=0) for side in zip(*layers, strict=True)])
+        return judge(torch.from_numpy(final.astype(np.float32)))
 
     powers = {power: recall(power, 0.1) for power in (1.0, 0.5, 0.25)}
     best = max(powers, key=lambda power: powers[power])
@@ -305,3 +230,13 @@ def test_the_spectral_method_places_together_what_the_same_users_take(log: Inter
 def test_a_spectral_embedding_cannot_start_warm() -> None:
     with pytest.raises(ValueError, match="warm_start: wanted false where method is spectral"):
         AnchorsConfig(method="spectral", warm_start=True)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_a_gpu_reaches_the_recall_of_the_cpu() -> None:
+    log = block_log(blocks=6, users=240, items=150, seed=2)
+    config = AnchorsConfig(embedding_size=16, epochs=12, batch_size=500)
+    here, there = (train_anchors(log, config, seed=0, device=device) for device in ("cpu", "cuda"))
+    np.testing.assert_allclose(there.losses[:3], here.losses[:3], rtol=1e-4)
+    assert there.recalls.max() == pytest.approx(here.recalls.max(), abs=0.01)
+    assert there.reliability.tobytes() == here.reliability.tobytes()

@@ -50,10 +50,9 @@ def test_the_share_held_out_is_the_share_asked_for(log: Interactions) -> None:
 @settings(max_examples=40, deadline=None)
 @given(pairs=PAIRS)
 def test_a_pair_set_holds_its_pairs_and_no_other(pairs: list[tuple[int, int]]) -> None:
-    held = PairSet(log_from(pairs))
+    held = PairSet(log_from(pairs + pairs[:2]))
     found = held.contains(np.arange(8, dtype=np.int32)[:, None], np.arange(10, dtype=np.int32)[None, :])
     assert {(int(u), int(i)) for u, i in zip(*np.nonzero(found), strict=True)} == set(pairs)
-    assert pairs[0] in held
 
 
 def test_negatives_are_uniform_over_what_the_user_did_not_take() -> None:
