@@ -8,7 +8,8 @@ from datetime import date
 from flows import steps as do
 from flows.config.run_config import RunConfig
 from tasks.resources.process import torch_device
-from tasks.runs.identity import identify, load_summary, runs_of
+from tasks.runs.folders import load_summary, runs_of
+from tasks.runs.identity import identify
 from tasks.runs.log import name_run
 from tasks.stages.anchors import can_update_anchors
 from tasks.stages.previous_run import PreviousRun, open_previous_run, outputs_exist

@@ -15,12 +15,11 @@ from flows.config.run_config import RunConfig
 from flows.nightly import Turn, rectify_catalog
 from tasks.backfill import flow_runs as runs
 from tasks.backfill.day_process import DayProcess
-from tasks.backfill.execute import DayOutcome, Pace, carry_out, divided, log_day
+from tasks.backfill.execute import DayOutcome, ProgressEstimate, divided, run_days
 from tasks.backfill.plan import PlannedDay, dropped_days, exit_code, expected_seconds, plan_days, windows
 from tasks.errors import InputError
 from tasks.run_logger import run_logger
-from tasks.runs.day_journal import is_held
-from tasks.runs.day_status import latest_day, read_status, shown_days
+from tasks.runs.day_status import latest_day, published_days, read_status
 from tasks.runs.day_text import dropped_lines
 
 PRELOAD = ("flows.backfill", "tasks.report.figures")
@@ -70,7 +69,7 @@ def plan_backfill(config: RunConfig, start: date, end: date, options: BackfillOp
     """Decide everything that can be decided before anything is spent. Raises InputError or StorageError."""
     _check_order(config, options)
     divided(config.resources, options.parallel)
-    shown = shown_days(config.publish)
+    shown = published_days(config.publish)
     days = read_status(config.source, config.publish, config.run, config.shaping, shown, start, end)
     plan = plan_days(days, options.states, newest_first=options.newest_first)
     dropped = dropped_days(plan, shown, config.publish.keep_snapshots)
@@ -108,47 +107,27 @@ def backfill_catalog(config: RunConfig, start: date, end: date, options: Backfil
     plan = plan_backfill(config, start, end, options)
     chosen = windows(plan.days, options.parallel)
     total = sum(map(len, chosen))
-    pace, progress = Pace(total, plan.each, options.parallel), runs.Progress(total, f"backfill {start} to {end}")
-    run_logger().info("%s", pace.expected())
+    estimate = ProgressEstimate(total, plan.each, options.parallel)
+    run_logger().info("%s", estimate.expected())
     for warning in dropped_lines(plan.told(options)):
         run_logger().warning("%s", warning)
-    launching = _Launching(config=config, options=options, url=runs.server_url(), flow_runs={})
+    url, flow_runs = runs.server_url(), dict[date, UUID]()
+    day_config = replace(config, resources=divided(config.resources, options.parallel))
+    turn = {"prepares": options.parallel > 1, "patience": options.patience, "slot": options.slot}
+
+    def start_day(planned: PlannedDay) -> DayProcess:
+        flow_runs[planned.day] = run_id = runs.create_day_run(rectify_catalog, planned.day)
+        arguments = (day_config, planned.day, run_id, url, turn | {"since": planned.seen})
+        return DayProcess(run_day, arguments, PRELOAD)
 
     def each_done(planned: PlannedDay, outcome: DayOutcome, answered: bool) -> None:
         if not answered or outcome.outcome == "skipped":
-            runs.tell_end(
-                launching.flow_runs.get(planned.day), crashed=not answered, message=outcome.message or outcome.reason
-            )
-        log_day(pace, outcome)
-        progress.one_more()
+            message = outcome.message or outcome.reason
+            runs.end_day_run(flow_runs[planned.day], crashed=not answered, message=message)
+        estimate.log(outcome)
 
-    outcomes = carry_out(chosen, launching.launch, config.run, each_done)
+    outcomes = run_days(chosen, start_day, config.run, each_done)
     return _found(config, start, end, plan, outcomes, round(time.monotonic() - begun, 3))
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Launching:
-    config: RunConfig
-    options: BackfillOptions
-    url: str
-    flow_runs: dict[date, UUID]
-
-    def launch(self, planned: PlannedDay) -> DayProcess | DayOutcome:
-        """The day's process, or why there is none."""
-        day, table = planned.day, self.config.publish
-        key = runs.day_key(table.uri, day, planned.since)
-        run_id = runs.create_day_run(rectify_catalog, day, key, lambda: is_held(self.config.run.folder, table, day))
-        if run_id is None:
-            return DayOutcome(day=day, outcome="skipped", reason="another backfill is at it")
-        self.flow_runs[day] = run_id
-        config = replace(self.config, resources=divided(self.config.resources, self.options.parallel))
-        turn = {
-            "since": planned.since,
-            "prepares": self.options.parallel > 1,
-            "patience": self.options.patience,
-            "slot": self.options.slot,
-        }
-        return DayProcess(run_day, (config, day, run_id, self.url, turn), PRELOAD)
 
 
 def run_day(config: RunConfig, day: date, run_id: UUID, url: str, turn: dict[str, Any], waits: Any) -> dict[str, Any]:
@@ -181,6 +160,6 @@ def _found(
         "counts": dict(Counter(x["outcome"] for x in days)),
         "exit_code": exit_code(x.exit_code for x in outcomes),
         "dropped": [x.isoformat() for x in plan.dropped],
-        "latest": latest_day(shown_days(config.publish)),
+        "latest": latest_day(published_days(config.publish)),
         "seconds": seconds,
     }

@@ -16,7 +16,7 @@ from tasks.export.mmrec import MMRecLog, mmrec_export
 from tasks.export.npy import arrays_export
 from tasks.export.parquet import parquet_export
 from tasks.export.write import Export, save_export
-from tasks.runs.identity import use_stages
+from tasks.runs.folders import use_stages
 from tasks.source.raw_log import log_files
 from tasks.source.read import read_source
 from tasks.store.store import StageStore

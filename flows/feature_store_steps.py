@@ -9,7 +9,7 @@ from prefect.assets import Asset, AssetProperties, materialize
 from flows.steps import IO, PLAIN
 from tasks.feature_store.config import FeatureStoreConfig
 from tasks.feature_store.served_version import Older
-from tasks.observe.publish_events import asset_key, key_of
+from tasks.observe.events import asset_key, key_of
 from tasks.run_logger import logged_progress, run_logger
 from tasks.table.config import PublishConfig
 

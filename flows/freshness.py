@@ -10,10 +10,8 @@ from typing import Any
 
 from flows.config.run_config import RunConfig
 from tasks.errors import InputError
-from tasks.observe.events import LATE, emit_night
-from tasks.observe.freshness import judge_freshness
-from tasks.observe.metrics_facts import newest_day
-from tasks.observe.publish_events import asset_key
+from tasks.observe.events import LATE, asset_key, emit_night
+from tasks.observe.freshness import judge_freshness, newest_day
 
 
 def check_freshness(path: Path, overrides: Iterable[str], within: float | None) -> dict[str, Any]:

@@ -8,13 +8,11 @@ from functools import wraps
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
-from prefect.runtime import flow_run
-
 from flows.config.run_config import RunConfig
 from tasks.errors import InputError
 from tasks.observe.events import FAILED, emit_night
 from tasks.observe.watch import watch_run
-from tasks.runs.log import run_log, told_in_one_line, use_console
+from tasks.runs.log import error_text, run_log, use_console
 from tasks.store.run_context import RunContext, bind_run
 
 P = ParamSpec("P")
@@ -33,7 +31,7 @@ def read_nights_config(path: Path, overrides: Iterable[str], as_of: date | None)
             "run_id": None,
             "stage": None,
             "exit_code": error.exit_code,
-            "message": told_in_one_line(error),
+            "message": error_text(error),
         }
         emit_night(FAILED, f"file://{path.absolute()}", facts)
         raise
@@ -44,7 +42,7 @@ def watched(night: Night[P]) -> Night[P]:
 
     @wraps(night)
     def watched_night(config: RunConfig, as_of: date, /, *args: P.args, **more: P.kwargs) -> dict[str, Any]:
-        with watch_run(config.watch, as_of, flow_run_id=flow_run.get_id()) as run:
+        with watch_run(config.watch, as_of) as run:
             run.summary = night(config, as_of, *args, **more)
             return run.summary
 
@@ -57,7 +55,7 @@ def logged(work: Callable[Concatenate[RunConfig, date, P], T]) -> Callable[Conca
     @wraps(work)
     def logged_work(config: RunConfig, as_of: date, /, *args: P.args, **given: P.kwargs) -> T:
         use_console(config.run.log)
-        run = RunContext(folder=config.watch.folder, as_of=as_of.isoformat(), flow_run_id=flow_run.get_id())
+        run = RunContext(folder=config.watch.folder, as_of=as_of.isoformat())
         with bind_run(run), run_log(run):
             return work(config, as_of, *args, **given)
 

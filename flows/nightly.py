@@ -25,22 +25,15 @@ from tasks.report.inputs import ReportInputs, StageTiming
 from tasks.resources.memory_plan import MemoryPlan, plan_memory
 from tasks.resources.process import use_resources
 from tasks.runs.day_journal import DayRun, hold_day
-from tasks.runs.day_status import asked_of
-from tasks.runs.identity import (
-    identify,
-    load_summary,
-    making_digest,
-    open_run,
-    ref_values,
-    save_summary,
-    use_stages,
-    without_places,
-)
+from tasks.runs.day_status import made_from_now
+from tasks.runs.folders import load_summary, open_run, ref_values, save_summary, use_stages
+from tasks.runs.identity import identify, making_digest, without_places
 from tasks.runs.log import name_run
 from tasks.shards.open_runner import open_runner
 from tasks.stages.previous_run import ROW_MAPPING, PreviousRun, incremental_facts
 from tasks.stages.quality import modality_facts, quality_values
 from tasks.store.peak_memory import peak_memory_bytes
+from tasks.store.run_context import timed_stage
 from tasks.store.stage_outputs import ModalityRefs
 from tasks.store.store import Ref, StageStore
 from tasks.table.cleanup import sweep_table
@@ -86,7 +79,7 @@ def _rectify(config: RunConfig, as_of: date, turn: Turn | None) -> dict[str, Any
         open_run(config.run, config.publish, as_of) as stages,
         hold_day(config.run.folder, config.publish, as_of) as day,
         _under_way(config, day),
-        open_runner(config.resources, day.watched(stages)) as store,
+        open_runner(config.resources, stages) as store,
     ):
         return day.done(_rectify_day(config, as_of, day, store))
 
@@ -95,20 +88,21 @@ def _rectify_in_turn(config: RunConfig, as_of: date, turn: Turn) -> dict[str, An
     """The same of a day that is held all the while, and the table only from its turn on."""
     with hold_day(config.run.folder, config.publish, as_of, since=turn.since) as day, _under_way(config, day):
         if turn.prepares:
-            with use_stages(config.run) as stages, open_runner(config.resources, day.watched(stages)) as store:
+            with use_stages(config.run) as stages, open_runner(config.resources, stages) as store:
                 _prepare(config, as_of, store)
         day.enter("its turn")
         turn.waits()
         with (
             write_slot(config.publish) if turn.slot else nullcontext(),
             open_run(config.run, config.publish, as_of, patience=turn.patience) as stages,
-            open_runner(config.resources, day.watched(stages)) as store,
+            open_runner(config.resources, stages) as store,
         ):
             return day.done(_rectify_day(config, as_of, day, store))
 
 
-def _under_way(config: RunConfig, day: DayRun) -> AbstractContextManager[DayRun]:
-    return day.under_way(flow_run_id=flow_run.get_id(), asked=asked_of(config.source, config.shaping, day.day))
+def _under_way(config: RunConfig, day: DayRun) -> AbstractContextManager[None]:
+    made_from = made_from_now(config.source, config.shaping, day.day)
+    return day.under_way(flow_run_id=flow_run.get_id(), made_from=made_from)
 
 
 def _prepare(config: RunConfig, as_of: date, store: StageStore) -> None:
@@ -151,8 +145,7 @@ def _rectify_day(config: RunConfig, as_of: date, day: DayRun, store: StageStore)
     }
     facts |= {} if shadow_found is None else {"shadow": shadow_found}
     facts |= {"incremental": incremental_facts(previous, made.beginning.reason)} if config.incremental.enabled else {}
-    day.of_run(identity.run_id)
-    with day.at("publish"):
+    with timed_stage("publish"):
         version = do.publish(config.publish, identity, source, rectified, facts) if quality.passed else None
         trend = do.keep_trend(config.publish, identity, version, facts)
     facts["time_offsets"] = time_offsets(source, matched, config, store)
@@ -170,9 +163,8 @@ def _rectify_day(config: RunConfig, as_of: date, day: DayRun, store: StageStore)
         facts=facts,
         trend=trend,
         memory=memory,
-        asked=day.entry["asked"],
     )
-    with day.at("report"):
+    with timed_stage("report"):
         summary = _report(night)
     sweep_table(config.publish)
     return summary
@@ -200,7 +192,7 @@ def _mend(
 ) -> _Made:
     matched = match_catalog(source, beginning.anchors, config, store, memory, beginning.previous)
     rectified = do.rectify(source, matched, config.rectify, config.segments, store, memory.room("rectify"))
-    with day.at("quality"):
+    with timed_stage("quality"):
         models = config.source.embedding_models
         quality = do.judge_quality(source, matched, rectified, config.quality, config.publish, as_of, models, shadow)
     return _Made(beginning=beginning, matched=matched, rectified=rectified, quality=quality)
@@ -237,7 +229,6 @@ class _Night:
     facts: dict[str, Any]
     trend: Trend
     memory: MemoryPlan
-    asked: dict[str, Any]
 
     @property
     def stages(self) -> dict[str, Ref]:
@@ -281,7 +272,6 @@ def _report(night: _Night) -> dict[str, Any]:
         "memory_limit_bytes": night.memory.limit,
         "stages": {name: ref_values(ref) for name, ref in night.stages.items()},
         "making": making_digest(night.config.shaping),
-        "asked": night.asked,
         "base": None if night.previous is None else night.previous.identity,
         "nights": 0 if night.previous is None else night.previous.nights,
     }

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from prefect.client.orchestration import get_client
 from prefect.concurrency.sync import concurrency
 
-from tasks.observe.publish_events import asset_key
+from tasks.observe.events import asset_key
 from tasks.run_logger import run_logger
 from tasks.table.config import PublishConfig
 

@@ -10,7 +10,7 @@ from flows import feature_store_steps as do
 from flows.config.run_config import RunConfig
 from rectifier_core.base.numerics import Progress
 from tasks.feature_store.served_version import Older
-from tasks.observe.publish_events import has_server
+from tasks.observe.events import has_server
 
 
 @flow(name="refresh-feature-store", flow_run_name="refresh", validate_parameters=False, persist_result=False)

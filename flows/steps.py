@@ -30,14 +30,13 @@ from tasks.errors import OnlineStoreError, RectifierError
 from tasks.evaluation.shadow import ShadowConfig, shadow_facts, shadow_measure, shadow_stage
 from tasks.object_store import StorageUnreachableError
 from tasks.observe.artifacts import leave_artifacts
-from tasks.observe.publish_events import asset_key, emit_published
-from tasks.observe.trend_events import emit_jumps
+from tasks.observe.events import asset_key, emit_jumps, emit_published
 from tasks.report.inputs import ReportInputs
 from tasks.report.phrases import shadow_phrase
 from tasks.report.render import write_report
 from tasks.run_logger import logged_progress, run_logger
 from tasks.runs.config import RunSettings
-from tasks.runs.identity import copy_quarantine, previous_ego
+from tasks.runs.folders import copy_quarantine, previous_ego
 from tasks.source.config import SourceConfig
 from tasks.source.read import read_source
 from tasks.stages.affinity import affinity_stage

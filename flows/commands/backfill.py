@@ -79,9 +79,9 @@ def backfill(
         return dict(found)
 
     def told(found: dict[str, Any]) -> str:
-        from tasks.runs.day_text import told_backfill, told_plan
+        from tasks.runs.day_text import backfill_text, plan_text
 
-        return told_plan(found) if dry_run else told_backfill(found)
+        return plan_text(found) if dry_run else backfill_text(found)
 
     run_command(work, as_json, debug, told)
     for code, line in failed:

@@ -64,7 +64,7 @@ def metrics(
     stop = Event()
 
     def work() -> dict[str, Any]:
-        from tasks.observe.metrics_server import serve_metrics
+        from tasks.observe.metrics import serve_metrics
 
         settings = read_run_config(config, overrides)
         for number in (signal.SIGTERM, signal.SIGINT):

@@ -42,7 +42,7 @@ def rollback(
         if not debug:
             hide_tracebacks()
         if found.published:
-            from tasks.observe.publish_events import emit_published
+            from tasks.observe.events import emit_published
 
             emit_published(settings.publish, found)
         if not settings.feature_store.enabled:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 
 from tasks.errors import InputError, RectifierError, exit_code_of
-from tasks.runs.log import error_line, told_in_one_line
+from tasks.runs.log import error_line, error_text
 
 if TYPE_CHECKING:
     from flows.config.run_config import RunConfig
@@ -49,7 +49,7 @@ def run_command(
             raise
         if debug:
             traceback.print_exc()
-        code, said = exit_code_of(error), told_in_one_line(error)
+        code, said = exit_code_of(error), error_text(error)
         print(
             error_line(said if isinstance(error, RectifierError) else f"{said} (--debug shows where)", code),
             file=sys.stderr,
@@ -144,7 +144,7 @@ def run_app(app: typer.Typer) -> None:
         code = ended.code
     _ended.append(code if isinstance(code, int) else int(code is not None))
     if "prefect.events" in sys.modules:
-        from tasks.observe.publish_events import server_answers
+        from tasks.observe.events import server_answers
 
         if not server_answers():
             _leave()

@@ -30,11 +30,11 @@ def status(
     """Say for each day whether it is done, stale, missing, failed, refused, running or dead, and why."""
 
     def work() -> dict[str, Any]:
-        from tasks.runs.day_status import STATES, latest_day, read_status, shown_days
+        from tasks.runs.day_status import STATES, latest_day, published_days, read_status
 
         settings = read_run_config(config, overrides)
         first, last = given_day(start, "--start"), given_day(end, "--end")
-        shown = shown_days(settings.publish)
+        shown = published_days(settings.publish)
         days = read_status(settings.source, settings.publish, settings.run, settings.shaping, shown, first, last)
         if picture is not None:
             from tasks.runs.day_picture import draw_days
@@ -51,8 +51,8 @@ def status(
         }
 
     def told(found: dict[str, Any]) -> str:
-        from tasks.runs.day_text import told_status
+        from tasks.runs.day_text import status_text
 
-        return told_status(found)
+        return status_text(found)
 
     run_command(work, as_json, debug, told)

@@ -36,7 +36,7 @@ from tasks.audit.inputs import AuditOptions
 from tasks.backfill.plan import parse_reprocess
 from tasks.errors import InputError, RectifierError
 from tasks.feature_store.served_version import Older
-from tasks.runs.day_journal import mark, read_day
+from tasks.runs.day_journal import entry_version, read_day
 from tasks.source.read import resolve_day
 
 ENDINGS = {2: "BadInput", 3: "Refused", 4: "Held"}
@@ -121,7 +121,7 @@ def nightly(
     if day is None:
         raise InputError(f"nightly: timezone: {timezone!r} is no IANA time zone such as Europe/Berlin")
     settings = read_nights_config(Path(config), overrides, day)
-    seen = mark(read_day(settings.run.folder, settings.publish, day))
+    seen = entry_version(read_day(settings.run.folder, settings.publish, day))
     turn = Turn(since=seen, prepares=False, patience=PATIENCE, waits=lambda: None, slot=True)
     found: dict[str, Any] = rectify_catalog.fn(settings, day, turn)
     return found

@@ -20,7 +20,7 @@ from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
 from flows.config.run_config import RunConfig
 from flows.server.supervisor import POOL
 from tasks.errors import InputError
-from tasks.observe.publish_events import asset_key
+from tasks.observe.events import asset_key
 
 ROOT = Path(__file__).parents[2]
 DEPLOYMENTS = ROOT / "deployments"

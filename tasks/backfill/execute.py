@@ -1,29 +1,29 @@
-"""Carrying a backfill out: windows of days, each day a process, published one after the other in the order of the plan."""
+"""Running a backfill: windows of days, one process for each day. The days are published in the order of the plan."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, replace
 from datetime import date
 from typing import Any
 
 from tasks.backfill.day_process import DayProcess, Ended
 from tasks.backfill.plan import PlannedDay
-from tasks.errors import InputError
+from tasks.errors import GateRefusedError, InputError
 from tasks.resources.config import ResourcesConfig
 from tasks.run_logger import run_logger
 from tasks.runs.config import RunSettings
 from tasks.runs.day_text import duration
-from tasks.runs.identity import sweep_stages, use_stages
+from tasks.runs.folders import sweep_stages, use_stages
 
 SKIPPED = ("DayHeldError", "DayTakenError")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DayOutcome:
-    """What became of a day: "published", "unchanged" (the table showed this very run), "refused", "failed" or "skipped"."""
+    """How a day ended: "published", "unchanged" (the table had this very run), "refused", "failed" or "skipped"."""
 
     day: date
     outcome: str
@@ -37,121 +37,88 @@ class DayOutcome:
 
     @classmethod
     def of(cls, planned: PlannedDay, ended: Ended, seconds: float) -> DayOutcome:
-        """How a day that was run ended."""
+        """The outcome of a day that was run."""
         if ended.kind in SKIPPED:
             return cls(day=planned.day, outcome="skipped", reason=ended.message, seconds=seconds)
-        if ended.found is None:
-            outcome = "refused" if ended.code == 3 else "failed"
+        if ended.result is None:
+            outcome = "refused" if ended.code == GateRefusedError.exit_code else "failed"
             return cls(day=planned.day, outcome=outcome, exit_code=ended.code, message=ended.message, seconds=seconds)
-        found = {name: ended.found[name] for name in ("run_id", "version", "rows")}
-        return cls(
-            day=planned.day, outcome="published" if ended.found["published"] else "unchanged", seconds=seconds, **found
-        )
+        outcome = "published" if ended.result["published"] else "unchanged"
+        facts = {name: ended.result[name] for name in ("run_id", "version", "rows")}
+        return cls(day=planned.day, outcome=outcome, seconds=seconds, **facts)
 
     @property
     def values(self) -> dict[str, Any]:
-        """As JSON."""
+        """The outcome as JSON values."""
         names = ("outcome", "reason", "exit_code", "message", "run_id", "version", "rows", "seconds")
         return {"day": self.day.isoformat(), **{name: getattr(self, name) for name in names}}
 
 
-class Pace:
-    """How many days are done, and how long the rest will take at the pace so far."""
+class ProgressEstimate:
+    """Counts the days that ended and estimates the time for the rest."""
 
     def __init__(self, total: int, each: float | None, parallel: int) -> None:
         self._total, self._done, self._each, self._parallel = total, 0, each, parallel
         self._start = time.monotonic()
 
-    def told(self, outcome: DayOutcome) -> str:
-        """Count a day, and say so."""
+    def expected(self) -> str:
+        """A sentence on the days to run and, if earlier runs give the seconds of one day, on the time."""
+        text = f"{self._total} days to run, {self._parallel} at a time"
+        return text if self._each is None else f"{text}, about {duration(self._each * self._total / self._parallel)}"
+
+    def log(self, outcome: DayOutcome) -> None:
+        """Count a day, and log its outcome and the time left."""
         self._done += 1
         left = self._total - self._done
-        said = f"version {outcome.version}" if outcome.version is not None else outcome.message or outcome.reason
-        # The days of a window end nearly together: while one is published the others have been computed.
-        computed = min(self._total, -(-self._done // self._parallel) * self._parallel)
-        still = f"; {left} left, about {duration((time.monotonic() - self._start) / computed * left)}" if left else ""
-        return f"day {self._done} of {self._total}: {outcome.day} {outcome.outcome}: {said}{still}"
-
-    def expected(self) -> str:
-        """What is known before the first day is done."""
-        if self._each is None:
-            return f"{self._total} days to run, {self._parallel} at a time"
-        return f"{self._total} days to run, {self._parallel} at a time, about {duration(self._each * self._total / self._parallel)}"
+        result = f"version {outcome.version}" if outcome.version is not None else outcome.message or outcome.reason
+        text = f"day {self._done} of {self._total}: {outcome.day} {outcome.outcome}: {result}"
+        if left:
+            # The days of a window end nearly together: while one is published the others were already computed.
+            computed = min(self._total, -(-self._done // self._parallel) * self._parallel)
+            text += f"; {left} left, about {duration((time.monotonic() - self._start) / computed * left)}"
+        log = run_logger().warning if outcome.exit_code or outcome.outcome == "skipped" else run_logger().info
+        log("%s", text)
 
 
-def carry_out(
+def run_days(
     windows: Sequence[Sequence[PlannedDay]],
-    launch: Callable[[PlannedDay], DayProcess | DayOutcome],
+    start: Callable[[PlannedDay], DayProcess],
     settings: RunSettings,
     each_done: Callable[[PlannedDay, DayOutcome, bool], None],
 ) -> list[DayOutcome]:
-    """Run every window; ``each_done`` hears of each day and whether its process said how it ended. However this is left, no process stays.
+    """Run every window. `each_done` gets each day, its outcome, and whether its process answered. No process outlives this call.
 
-    The days of a window compute side by side, and publish in order: what they computed stays in the store until they have, and beyond
-    ``keep_stages`` no longer.
+    The days of a window compute in parallel and publish in order. Until they have published, no sweep removes their stage outputs.
     """
     outcomes = []
     for window in windows:
-        with _kept(settings, len(window)), ExitStack() as running:
-            begun = time.monotonic()
-            started = [(planned, _launched(running, launch(planned))) for planned in window]
-            for planned, process in started:
-                if isinstance(process, DayOutcome):
-                    outcome, answered = process, True
-                else:
-                    ended = _end(process)
-                    outcome, answered = (
-                        DayOutcome.of(planned, ended, round(time.monotonic() - begun, 3)),
-                        ended.answered,
-                    )
+        together = len(window) > 1
+        with use_stages(settings) if together else nullcontext(), ExitStack() as stack:
+            begun, processes = time.monotonic(), []
+            for planned in window:
+                process = start(planned)
+                stack.callback(process.join)
+                stack.callback(process.stop)
+                processes.append((planned, process))
+            for planned, process in processes:
+                ended = process.finish()
+                outcome = DayOutcome.of(planned, ended, round(time.monotonic() - begun, 3))
                 outcomes.append(outcome)
-                each_done(planned, outcome, answered)
+                each_done(planned, outcome, ended.answered)
+        if together:
+            sweep_stages(settings)
     return outcomes
 
 
-@contextmanager
-def _kept(settings: RunSettings, days: int) -> Iterator[None]:
-    if days < 2:
-        yield
-        return
-    with use_stages(settings):
-        yield
-    sweep_stages(settings)
-
-
-def _launched(running: ExitStack, process: DayProcess | DayOutcome) -> DayProcess | DayOutcome:
-    if isinstance(process, DayProcess):
-        running.callback(process.join)
-        running.callback(process.stop)
-    return process
-
-
-def _end(process: DayProcess) -> Ended:
-    ended = process.wait()
-    while ended is None:
-        process.go()
-        ended = process.wait()
-    return ended
-
-
 def divided(resources: ResourcesConfig, days: int) -> ResourcesConfig:
-    """What each of so many days gets. Raises InputError where that is too little, or where days would share a cluster or a card."""
+    """The resources of each of so many parallel days. Raises InputError if that is too little, or if the runner is a cluster."""
     if days == 1:
         return resources
     if resources.runner != "local":
-        raise InputError(
-            "--parallel: resources.runner is a cluster, which works on each day together already; run one day at a time"
-        )
+        raise InputError("--parallel: resources.runner is a cluster, which shares each day out; run one day at a time")
     try:
         memory = f"{resources.memory_bytes // days // 2**20}MiB"
         return replace(resources, memory=memory, threads=max(1, resources.thread_count // days))
     except ValueError as error:
-        raise InputError(
-            f"--parallel {days}: {error} a day; run fewer days at a time or raise resources.memory"
-        ) from error
-
-
-def log_day(pace: Pace, outcome: DayOutcome) -> None:
-    """Say in the log what became of a day."""
-    level = run_logger().warning if outcome.exit_code or outcome.outcome == "skipped" else run_logger().info
-    level("%s", pace.told(outcome))
+        way_out = "run fewer days at a time or raise resources.memory"
+        raise InputError(f"--parallel {days}: {error} a day; {way_out}") from error

@@ -1,1 +1,1 @@
-"""Monitoring: metrics, events, freshness."""
+"""Metrics, events, artifacts and freshness."""

@@ -1,4 +1,4 @@
-"""What a run's page in Prefect shows of it; a run whose server is gone goes on without."""
+"""Prefect artifacts of a run: what it found, the quality gate, and the stages."""
 
 from __future__ import annotations
 
@@ -9,33 +9,30 @@ from typing import Any
 
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 
-from tasks.observe.publish_events import server_answers
+from tasks.observe.events import server_answers
 from tasks.report.inputs import ReportInputs
 from tasks.run_logger import run_logger
 
+_VERDICTS = {"passed": "passed", "warning": "**warning**", "failed": "**FAILED**"}
+
 
 def leave_artifacts(inputs: ReportInputs, facts: Mapping[str, Any], path: Path) -> None:
-    """Leave what was found, the gate and the stages with Prefect; what it does not take is in the report at ``path`` all the same."""
+    """Create the artifacts of a run. A failure is a warning, because the report at `path` has the same facts."""
     if not server_answers():
         return
+    version = "nothing" if inputs.table_version is None else f"version {inputs.table_version}"
+    lines = [f"# {inputs.as_of}: {inputs.outcome}, {version}", ""]
+    lines += [f"Run `{inputs.run_id}`, table `{inputs.table_uri}`, report `{path}`.", ""]
+    lines += [
+        f"- {_VERDICTS[c.verdict]}: {c.name}: {c.value:.4g}, {c.rule} {c.bound:.4g}" for c in inputs.quality.checks
+    ]
+    lines += [f"- {note}" for note in inputs.quality.notes]
+    modalities = [{"modality": m} | dict(values) for m, values in facts["modalities"].items()]
+    stages = [asdict(timing) for timing in inputs.timings]
     try:
-        version = "nothing" if inputs.table_version is None else f"version {inputs.table_version}"
-        lines = [f"# {inputs.as_of}: {inputs.outcome}, {version}", ""]
-        lines += [f"Run `{inputs.run_id}`, table `{inputs.table_uri}`, report `{path}`.", ""]
-        said = {"passed": "passed", "warning": "**warning**", "failed": "**FAILED**"}
-        lines += [
-            f"- {said[c.verdict]}: {c.name}: {c.value:.4g}, {c.rule} {c.bound:.4g}" for c in inputs.quality.checks
-        ]
-        lines += [f"- {note}" for note in inputs.quality.notes]
-        create_markdown_artifact(
-            "\n".join(lines), key="rectify-catalog", description=f"{inputs.as_of} {inputs.outcome}"
-        )
-        rows = [{"modality": m} | found for m, found in facts["modalities"].items()]
-        create_table_artifact(rows, key="rectify-catalog-modalities", description=inputs.as_of)
-        create_table_artifact(
-            [asdict(x) for x in inputs.timings], key="rectify-catalog-stages", description=inputs.as_of
-        )
+        title = f"{inputs.as_of} {inputs.outcome}"
+        create_markdown_artifact("\n".join(lines), key="rectify-catalog", description=title)
+        create_table_artifact(modalities, key="rectify-catalog-modalities", description=inputs.as_of)
+        create_table_artifact(stages, key="rectify-catalog-stages", description=inputs.as_of)
     except Exception as error:
-        run_logger().warning(
-            "Prefect did not take the run's artifacts (%s: %s); the report has it all", type(error).__name__, error
-        )
+        run_logger().warning("Prefect took no artifacts (%s: %s); the report has the same", type(error).__name__, error)

@@ -13,7 +13,6 @@ from pydantic.dataclasses import dataclass
 from rectifier_core.base.config import STRICT, Float
 from tasks.feature_store.config import SERVED, FeatureStoreConfig
 from tasks.runs.config import RunSettings
-from tasks.source.config import SourceConfig
 from tasks.table.config import PublishConfig
 
 DAY_HOURS = 24
@@ -51,10 +50,9 @@ class AlertsConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True, config=STRICT)
 class WatchConfig:
-    """Where a run reads, publishes, serves and leaves its files, and when its table is late."""
+    """Where a run publishes, serves and keeps its files, and when its table is late."""
 
     run: RunSettings
-    source: SourceConfig
     publish: PublishConfig
     feature_store: FeatureStoreConfig
     alerts: AlertsConfig
@@ -66,5 +64,5 @@ class WatchConfig:
 
     @property
     def served(self) -> Path:
-        """The file in which a refresh leaves the served version for monitors."""
+        """The file in which a refresh notes the served version."""
         return self.feature_store.root / SERVED

@@ -1,8 +1,7 @@
-"""Whether the newest published day is as new as it should be: by the day that the rows are of, not by when they were last written.
+"""Whether the newest published day is late, by the day of the rows and not by when they were written.
 
-A day D is complete when it ends, at midnight in ``alerts.timezone``. It is late once it ended more than ``late_after_hours`` before now and
-the day after it is not published either: with the default of 30 every day has six hours after its end to be published. A backfill of an
-earlier day changes nothing of that.
+A day ends at midnight in `alerts.timezone`. It is late when it ended more than `late_after_hours` ago and the day after it is not
+published. With the default of 30 hours every day has six hours after its end. A backfill of an earlier day changes nothing here.
 """
 
 from __future__ import annotations
@@ -11,11 +10,14 @@ from dataclasses import dataclass
 from datetime import date, datetime
 
 from tasks.observe.config import AlertsConfig
+from tasks.table.config import PublishConfig
+from tasks.table.files import storage_errors
+from tasks.table.log import LOOK, open_table, visible_files
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Freshness:
-    """The newest published day (None: none), the one that should be there, hours since the newest ended, and whether that is late."""
+    """The newest published day or None, the day that should be published, hours since the newest ended, and whether it is late."""
 
     newest_day: date | None
     expected_day: date
@@ -23,8 +25,18 @@ class Freshness:
     late: bool
 
 
+def newest_day(config: PublishConfig) -> tuple[date | None, int | None]:
+    """The newest day and the version of the table, None where there is none. Raises StorageError."""
+    table = open_table(config.uri)
+    if table is None:
+        return None, None
+    with storage_errors(config.uri, "reading it", LOOK):
+        newest = max((file.day for file in visible_files(table)), default=None)
+    return None if newest is None else date.fromisoformat(newest), table.version()
+
+
 def judge_freshness(newest: date | None, config: AlertsConfig, now: datetime) -> Freshness:
-    """How fresh a table is whose newest day is ``newest``."""
+    """Return how fresh a table is whose newest day is `newest`."""
     expected = config.expected(now)
     age = None if newest is None else (now - config.end_of(newest)).total_seconds() / 3600
     return Freshness(newest_day=newest, expected_day=expected, age_hours=age, late=newest is None or newest < expected)

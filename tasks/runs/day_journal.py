@@ -1,10 +1,9 @@
-"""What became of each day: one small file a day under ``<run.folder>/days``, there whole or not at all.
+"""How the last run of each day stands or ended: one small JSON file a day, `<run.folder>/days/<day>.json`.
 
-An entry is JSON: ``format, as_of, table, state`` ("running", "done", "refused" or "failed"), ``run_id, version, started, ended, heartbeat``
-(UTC, ISO), ``stage, pid, host, flow_run_id, exit_code, message`` (the one line), ``seconds`` by stage, and ``asked``: what the run was made
-from, to tell by whether that has changed since. A day keeps the entry of the run that came last. One that says "running" while
-nobody holds the day's lease is of a run that is dead: nothing else has to be cleaned up after it. Where two tables share a run folder a
-day's file is that of the run that came last on either, and says which.
+Keys: `format, as_of, table, state` ("running", "done", "refused" or "failed"), `run_id, version, started, ended, heartbeat` (UTC, ISO),
+`stage, pid, host, flow_run_id, exit_code, message, seconds` by stage, and `made_from`, which shows later whether the inputs, the config or
+the code changed. A day that is "running" while no process holds its lease is dead. Nothing else needs cleaning after it.
+If two tables share a run folder, a day's file is that of the last run on either.
 """
 
 from __future__ import annotations
@@ -13,77 +12,66 @@ import json
 import os
 import socket
 import threading
-import time
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, field, replace
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
 from tasks.errors import GateRefusedError, StorageError, TableHeldError, exit_code_of
 from tasks.run_logger import run_logger
-from tasks.runs.day_lease import DayHeldError, is_leased, lease_day
-from tasks.runs.log import told_in_one_line
+from tasks.runs.day_lease import DayHeldError, lease_day
+from tasks.runs.log import error_text
 from tasks.store.atomic_files import write_whole
-from tasks.store.run_context import timed_stage
-from tasks.store.store import StageStore
+from tasks.store.run_context import current_run
 from tasks.table.config import PublishConfig
 
 FORMAT = 1
-FOLDER = "days"
 STATES = ("running", "done", "refused", "failed")
 Entry = dict[str, Any]
 
 
 class DayTakenError(DayHeldError):
-    """Another run has had the day since this one was asked for."""
+    """Another run did the day after this run was planned."""
 
 
 def journal_folder(run_folder: str) -> Path:
-    """Where the entries of a run folder lie."""
-    return Path(run_folder) / FOLDER
+    """The folder of the entries."""
+    return Path(run_folder) / "days"
 
 
 def read_day(run_folder: str, publish: PublishConfig, day: date) -> Entry | None:
-    """The entry of one day of a table, None where there is none that can be read."""
+    """The entry of one day of a table, None if there is none or it is damaged."""
     try:
-        found = json.loads((journal_folder(run_folder) / f"{day}.json").read_text())
+        entry = json.loads((journal_folder(run_folder) / f"{day}.json").read_text())
     except (OSError, ValueError):
         return None
-    whole = isinstance(found, dict) and found.get("format") == FORMAT and found.get("as_of") == day.isoformat()
-    return (
-        found if whole and found.get("state") in STATES and found.get("table") == _place(run_folder, publish) else None
-    )
+    expected = {"format": FORMAT, "as_of": day.isoformat(), "table": _relative_table(run_folder, publish)}
+    valid = isinstance(entry, dict) and expected.items() <= entry.items() and entry.get("state") in STATES
+    return entry if valid else None
 
 
-def _place(run_folder: str, publish: PublishConfig) -> str:
-    """Where the table lies, as seen from the run folder when it is local: both may be moved together, and the days are still known."""
-    return (
-        publish.uri
-        if publish.folder is None
-        else os.path.relpath(os.path.realpath(publish.folder), os.path.realpath(run_folder))
-    )
+def _relative_table(run_folder: str, publish: PublishConfig) -> str:
+    """The table as seen from the run folder: a local table and its run folder may move together."""
+    if publish.folder is None:
+        return publish.uri
+    return os.path.relpath(os.path.realpath(publish.folder), os.path.realpath(run_folder))
 
 
 def read_days(run_folder: str, publish: PublishConfig) -> dict[date, Entry]:
-    """Every entry of a table that can be read, by day, oldest first."""
-    found = {}
+    """Every entry of a table by day, oldest first."""
+    entries = {}
     for path in sorted(journal_folder(run_folder).glob("*.json")):
         with suppress(ValueError):
             day = date.fromisoformat(path.stem)
             if (entry := read_day(run_folder, publish, day)) is not None:
-                found[day] = entry
-    return found
+                entries[day] = entry
+    return entries
 
 
-def is_held(run_folder: str, publish: PublishConfig, day: date) -> bool:
-    """Whether a run of that day is under way: somebody who lives holds its lease."""
-    return is_leased(journal_folder(run_folder), publish, day)
-
-
-def mark(entry: Entry | None) -> str:
-    """What tells an entry from any later one of its day; empty where there is none."""
+def entry_version(entry: Entry | None) -> str:
+    """A text that differs from that of any later entry of the day; empty for no entry."""
     return "" if entry is None else f"{entry['started']}/{entry['pid']}/{entry['state']}"
 
 
@@ -91,33 +79,19 @@ def mark(entry: Entry | None) -> str:
 def hold_day(run_folder: str, publish: PublishConfig, day: date, *, since: str | None = None) -> Iterator[DayRun]:
     """Hold the lease of a day for the block.
 
-    Raises DayHeldError when another run holds it; DayTakenError when another has had the day since its entry's ``mark`` was ``since``.
+    Raises DayHeldError if another run holds it, DayTakenError if the day's `entry_version` is no longer `since`, and StorageError.
     """
-    with ExitStack() as held:
-        with _told(run_folder, publish, day):
-            held.enter_context(lease_day(journal_folder(run_folder), publish, day))
-        before = read_day(run_folder, publish, day)
-        if since is not None and mark(before) != since:
-            state = "its entry is gone" if before is None else before["state"]
-            raise DayTakenError(f"{day} of table {publish.uri}: another run has had that day since: {state}")
-        yield DayRun(run_folder, publish, day)
-
-
-@contextmanager
-def _told(run_folder: str, publish: PublishConfig, day: date) -> Iterator[None]:
-    try:
-        yield
-    except DayHeldError as error:
+    with lease_day(run_folder, publish, day):
         entry = read_day(run_folder, publish, day)
-        if entry is None or entry["state"] != "running":
-            raise
-        holder = f"pid {entry['pid']} on {entry['host']}, since {entry['started'][:19]}, at {entry['stage'] or 'its beginning'}"
-        raise DayHeldError(f"{error} ({holder}); wait for it to end or stop it, then run again") from None
+        if since is not None and entry_version(entry) != since:
+            state = "its entry is gone" if entry is None else entry["state"]
+            raise DayTakenError(f"{day} of table {publish.uri}: another run did that day in the meantime: {state}")
+        yield DayRun(run_folder, publish, day)
 
 
 @dataclass(slots=True)
 class DayRun:
-    """A day whose lease is held, and its entry as far as its run has come."""
+    """A day whose lease is held, and the entry of its run so far."""
 
     run_folder: str
     publish: PublishConfig
@@ -126,124 +100,91 @@ class DayRun:
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     @contextmanager
-    def under_way(self, *, flow_run_id: str | None = None, asked: Mapping[str, Any] | None = None) -> Iterator[DayRun]:
-        """Write that the day is running, and if the block fails how; ``done`` says that it went well. Raises StorageError.
+    def under_way(
+        self, *, flow_run_id: str | None = None, made_from: Mapping[str, Any] | None = None
+    ) -> Iterator[None]:
+        """Write that the day runs, and how it failed if the block fails; `done` writes its success. Raises StorageError.
 
-        A run that another one kept from the table has not had the day: its former entry stays.
+        If another run holds the table, this run has not touched the day and its former entry stays.
         """
-        before = read_day(self.run_folder, self.publish, self.day)
-        self.entry = {
+        previous = read_day(self.run_folder, self.publish, self.day)
+        empty = dict.fromkeys(("run_id", "version", "ended", "stage", "exit_code", "message"))
+        self.entry = empty | {
             "format": FORMAT,
             "as_of": self.day.isoformat(),
-            "table": _place(self.run_folder, self.publish),
+            "table": _relative_table(self.run_folder, self.publish),
             "state": "running",
-            "run_id": None,
-            "version": None,
             "started": _now(),
-            "ended": None,
-            "heartbeat": _now(),
-            "stage": None,
             "pid": os.getpid(),
             "host": socket.gethostname(),
             "flow_run_id": flow_run_id,
-            "exit_code": None,
-            "message": None,
             "seconds": {},
-            "asked": dict(asked or {}),
+            "made_from": dict(made_from or {}),
         }
         self._write()
+        run = current_run()
+        if run is not None:
+            run.on_stage = self.enter
         try:
-            yield self
+            yield
         except TableHeldError:
-            self._restore(before)
+            self._restore(previous)
             raise
         except BaseException as error:
-            self._failed(error)
+            self._fail(error)
             raise
+        finally:
+            if run is not None:
+                run.on_stage = None
 
     def enter(self, stage: str) -> None:
-        """Note that a stage begins; that is also the heartbeat. A disk that does not take it stops nothing."""
-        with self._lock:
-            self.entry |= {"stage": stage, "heartbeat": _now()}
-            with suppress(StorageError):
-                self._write()
-
-    def left(self, stage: str, seconds: float) -> None:
-        """Note what a stage took."""
-        with self._lock:
-            self.entry["seconds"][stage] = round(self.entry["seconds"].get(stage, 0.0) + seconds, 3)
-
-    @contextmanager
-    def at(self, stage: str) -> Iterator[None]:
-        """A stage, from its beginning to its end."""
-        self.enter(stage)
-        start = time.monotonic()
-        with timed_stage(stage):
-            yield
-        self.left(stage, time.monotonic() - start)
-
-    def watched(self, store: StageStore) -> StageStore:
-        """``store``, telling this journal what it builds or finds."""
-        return replace(store, watch=self.at)
-
-    def of_run(self, run_id: str) -> None:
-        """Note which run it is, once that is known."""
-        with self._lock:
-            self.entry["run_id"] = run_id
+        """Write that a stage begins, which is also the heartbeat. The run goes on if the disk does not take it."""
+        with suppress(StorageError):
+            self._write(stage=stage)
 
     def done(self, summary: dict[str, Any]) -> dict[str, Any]:
-        """Note that the day is done as ``summary`` says, which comes back; entries go with the table's trend. Raises StorageError."""
+        """Write that the day is done and return `summary`. Old entries go with the table's trend. Raises StorageError."""
         self._end("done", 0, None, run_id=summary["run_id"], version=summary["version"])
         sweep_days(self.run_folder, self.publish.keep_trend)
         return summary
 
-    def _failed(self, error: BaseException) -> None:
+    def _fail(self, error: BaseException) -> None:
+        state = "refused" if isinstance(error, GateRefusedError) else "failed"
+        run = current_run()
         try:
-            self._end(
-                "refused" if isinstance(error, GateRefusedError) else "failed",
-                exit_code_of(error),
-                told_in_one_line(error),
-            )
+            self._end(state, exit_code_of(error), error_text(error), run_id=None if run is None else run.run_id)
         except StorageError as full:
-            # The lease goes all the same: the day is then told as dead, which asks for the same rerun.
+            # Without the lease the day counts as dead, which asks for the same rerun.
             run_logger().warning("%s", full)
 
-    def _restore(self, before: Entry | None) -> None:
-        with self._lock, suppress(StorageError):
-            if before is None:
+    def _restore(self, previous: Entry | None) -> None:
+        with suppress(StorageError):
+            if previous is None:
                 self._path.unlink(missing_ok=True)
             else:
-                self.entry = before
-                self._write()
+                self.entry = previous
+                self._write(heartbeat=previous["heartbeat"])
 
     @property
     def _path(self) -> Path:
         return journal_folder(self.run_folder) / f"{self.day}.json"
 
-    def _end(self, state: str, code: int, message: str | None, **known: Any) -> None:
-        with self._lock:
-            now = _now()
-            self.entry |= {
-                "state": state,
-                "ended": now,
-                "heartbeat": now,
-                "exit_code": code,
-                "message": message,
-                **known,
-            }
-            self._write()
+    def _end(self, state: str, code: int, message: str | None, **facts: Any) -> None:
+        run = current_run()
+        stages = {} if run is None else run.stages
+        seconds = {name: round(spent.seconds, 3) for name, spent in stages.items()}
+        self._write(state=state, ended=_now(), exit_code=code, message=message, seconds=seconds, **facts)
 
-    def _write(self) -> None:
-        text = json.dumps(self.entry, indent=1, sort_keys=True, allow_nan=False)
-        write_whole(
-            self._path,
-            lambda path: path.write_text(text),
-            failed="{path}: the day's entry cannot be written: {why}; free or fix the disk, then run again",
-        )
+    def _write(self, **changes: Any) -> None:
+        with self._lock:
+            self.entry |= {"heartbeat": _now(), **changes}
+            text = json.dumps(self.entry, indent=1, sort_keys=True, allow_nan=False)
+            failed = "{path}: the day's entry cannot be written: {why}; free or fix the disk, then run again"
+            write_whole(self._path, lambda path: path.write_text(text), failed=failed)
 
 
 def sweep_days(run_folder: str, keep: int) -> None:
-    """Drop the entries of all but the newest ``keep`` days."""
+    """Delete the entries of all but the newest `keep` days. Lock files stay: deleting one could let two runs lock the same day."""
     for path in sorted(journal_folder(run_folder).glob("????-??-??.json"))[:-keep]:
         path.unlink(missing_ok=True)
 

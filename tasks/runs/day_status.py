@@ -1,9 +1,12 @@
-"""What state each day of a table is in, from the journal, the table, and what a run would be made from now.
+"""The state of each day of a table, from the journal, the table, and what a run would be made from now.
 
-``done``: the table shows the day, made from what is there now. ``stale``: it shows it, made from other inputs, config or code.
-``missing``: it does not show it. ``failed``, ``refused``: the last run of the day ended so, whatever the table shows. ``running``: a live
-process runs it. ``dead``: a run of it was killed. ``no-data``: it has no data of its own. Nothing is computed: config and code are
-compared by their digests, inputs by their prints (``input_prints``).
+- `done`: the table shows the day, made from what is there now.
+- `stale`: the table shows it, made from other inputs, another config or other code.
+- `missing`: the table does not show it. `no-data`: it has no data of its own.
+- `failed`, `refused`: the last run of the day ended so, whatever the table shows.
+- `running`: a live process runs it. `dead`: its run was killed.
+
+Nothing is computed: config and code are compared by digests, inputs by `tasks.source.fingerprints`.
 """
 
 from __future__ import annotations
@@ -15,8 +18,10 @@ from typing import Any
 
 from tasks.errors import InputError
 from tasks.runs.config import RunSettings
-from tasks.runs.day_journal import Entry, is_held, read_days
-from tasks.runs.identity import code_version, config_digest, load_summary, section_digests
+from tasks.runs.day_journal import Entry, read_days
+from tasks.runs.day_lease import is_held
+from tasks.runs.folders import load_summary
+from tasks.runs.identity import code_version, config_digest, section_digests
 from tasks.source.config import SourceConfig
 from tasks.source.fingerprints import Inputs, changed_inputs, recorded_prints
 from tasks.table.config import PublishConfig
@@ -24,12 +29,12 @@ from tasks.table.files import TableFiles, storage_errors
 from tasks.table.log import LOOK, open_table, read_log, visible_files
 
 STATES = ("done", "stale", "running", "dead", "failed", "refused", "missing", "no-data")
-MOST_DAYS = 3660
+MAX_DAYS = 3660
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Shown:
-    """What the table shows for a day: the commit that brought it, and what that says it was made from."""
+class PublishedDay:
+    """What the table shows for a day, and the commit that published it."""
 
     version: int | None
     run_id: str | None
@@ -39,54 +44,40 @@ class Shown:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DayStatus:
-    """One day: its state and why, in words; what the table shows of it; the journal's entry, and how long its last good run took."""
+    """The state of one day and why, what the table shows of it, and its entry in the journal."""
 
     day: date
     state: str
     why: str
-    shown: Shown | None = None
+    published: PublishedDay | None = None
     entry: Entry | None = None
 
     @property
     def seconds(self) -> float | None:
-        """What the run took that did the day last, if it computed anything."""
+        """The seconds of the last run, None unless it succeeded and computed anything."""
         if self.entry is None or self.entry["state"] != "done" or "rectify" not in self.entry["seconds"]:
             return None
         return float(sum(self.entry["seconds"].values()))
 
     @property
     def values(self) -> dict[str, Any]:
-        """As JSON."""
-        entry = self.entry or {}
+        """The status as JSON values."""
+        names = ("state", "run_id", "started", "ended", "heartbeat", "stage", "exit_code", "message", "flow_run_id")
+        published = self.published
         return {
             "day": self.day.isoformat(),
             "state": self.state,
             "why": self.why,
-            "version": None if self.shown is None else self.shown.version,
-            "run_id": None if self.shown is None else self.shown.run_id,
-            "rows": None if self.shown is None else self.shown.rows,
+            "version": None if published is None else published.version,
+            "run_id": None if published is None else published.run_id,
+            "rows": None if published is None else published.rows,
             "seconds": self.seconds,
-            "last_run": {
-                name: entry.get(name)
-                for name in (
-                    "state",
-                    "run_id",
-                    "started",
-                    "ended",
-                    "heartbeat",
-                    "stage",
-                    "exit_code",
-                    "message",
-                    "flow_run_id",
-                )
-            }
-            if entry
-            else None,
+            "last_run": None if self.entry is None else {name: self.entry.get(name) for name in names},
         }
 
 
-def asked_of(source: SourceConfig, shaping: Mapping[str, Any], day: date) -> dict[str, Any]:
-    """What a run of that day would be made from now: ``code``, ``config`` a section, ``inputs``."""
+def made_from_now(source: SourceConfig, shaping: Mapping[str, Any], day: date) -> dict[str, Any]:
+    """What a run of that day would be made from now: `code`, `config` by section, and `inputs`."""
     return {"code": code_version(), "config": section_digests(shaping), "inputs": recorded_prints(source, day)}
 
 
@@ -95,131 +86,127 @@ def read_status(
     publish: PublishConfig,
     settings: RunSettings,
     shaping: Mapping[str, Any],
-    shown: Mapping[date, Shown],
+    published: Mapping[date, PublishedDay],
     start: date | None,
     end: date | None,
 ) -> list[DayStatus]:
-    """The state of every day from ``start`` to ``end``, oldest first; ``shown`` is what ``shown_days`` gives.
+    """The state of every day from `start` to `end`, oldest first; `published` is what `published_days` returns.
 
-    By default ``end`` is the newest day of the data or of the table, and ``start`` so far back that there are as many days as the table
-    keeps, but not before the data. Raises InputError or StorageError.
+    By default `end` is the newest day of the data or of the table. `start` goes back as many days as the table keeps, but not before
+    the data. Raises InputError or StorageError.
     """
     inputs = Inputs.listed(source)
-    entries, data = read_days(settings.folder, publish), inputs.days()
-    known = sorted({*data, *shown, *entries})
+    entries, data = read_days(settings.folder, publish), set(inputs.days())
+    known = sorted({*data, *published, *entries})
     if not known and (start is None or end is None):
-        raise InputError(f"{source.interactions}: no day has data; say --start and --end")
+        raise InputError(f"{source.interactions}: no day has data; give --start and --end")
     end = end or max(known[-1], start or known[-1])
     start = start or min(end, max(known[0], end - timedelta(days=publish.keep_snapshots - 1)))
     _check_range(start, end)
-    config = {"sections": section_digests(shaping), "code": code_version()}
-    own = set(data)
-    found = []
+    now = {"code": code_version(), "config": section_digests(shaping)}
+    statuses = []
     for day in (start + timedelta(days=x) for x in range((end - start).days + 1)):
-        entry, held = entries.get(day), is_held(settings.folder, publish, day)
-        now = {"code": config["code"], "config": config["sections"], "inputs": inputs.prints(day)}
-        made = _made(entry, shown.get(day), settings, shaping)
-        state, why = judge_day(entry, held=held, shown=shown.get(day), made=made, now=now, data=day in own)
-        found.append(DayStatus(day=day, state=state, why=why, shown=shown.get(day), entry=entry))
-    return found
+        entry, shown, held = entries.get(day), published.get(day), is_held(settings.folder, publish, day)
+        made = {} if shown is None else _made_from(entry, shown, settings, shaping)
+        of_day = now | {"inputs": inputs.prints(day)}
+        state, why = judge_day(entry, held=held, published=shown, made=made, now=of_day, data=day in data)
+        statuses.append(DayStatus(day=day, state=state, why=why, published=shown, entry=entry))
+    return statuses
 
 
 def _check_range(start: date, end: date) -> None:
     if start > end:
         raise InputError(f"--start {start}: is after --end {end}")
-    if (end - start).days >= MOST_DAYS:
-        raise InputError(f"--start {start}: {(end - start).days + 1:,} days up to {end}; ask for at most {MOST_DAYS:,}")
+    if (end - start).days >= MAX_DAYS:
+        raise InputError(f"--start {start}: {(end - start).days + 1:,} days up to {end}; ask for at most {MAX_DAYS:,}")
 
 
-def shown_days(publish: PublishConfig) -> dict[date, Shown]:
-    """What the table's newest version shows, by day, oldest first; nothing where there is no table. Raises StorageError."""
+def published_days(publish: PublishConfig) -> dict[date, PublishedDay]:
+    """What the newest version of the table shows, by day, oldest first; empty without a table. Raises StorageError."""
     table = open_table(publish.uri)
     if table is None:
         return {}
     with storage_errors(publish.uri, "reading its versions", LOOK):
         files, log = visible_files(table), read_log(TableFiles(publish.uri))
-    by_path = {path: entry for entry in log if "run_id" in entry.info for path in entry.added}
-    found = {}
-    for day in sorted({x.day for x in files}):
-        of_day = [x for x in files if x.day == day]
-        commit = by_path.get(of_day[0].path)
-        found[date.fromisoformat(day)] = Shown(
+    commits = {path: entry for entry in log if "run_id" in entry.info for path in entry.added}
+    days = {}
+    for day in sorted({file.day for file in files}):
+        of_day = [file for file in files if file.day == day]
+        commit = commits.get(of_day[0].path)
+        days[date.fromisoformat(day)] = PublishedDay(
             version=None if commit is None else commit.version,
             run_id=of_day[0].run_id,
-            rows=sum(x.rows or 0 for x in of_day),
+            rows=sum(file.rows or 0 for file in of_day),
             commit={} if commit is None else commit.info,
         )
-    return found
+    return days
 
 
-def latest_day(shown: Mapping[date, Shown]) -> str | None:
-    """The newest day that the table shows, which readers take for the latest."""
-    return max(shown).isoformat() if shown else None
+def latest_day(published: Mapping[date, PublishedDay]) -> str | None:
+    """The newest day of the table, which readers get by default."""
+    return max(published).isoformat() if published else None
 
 
-def _made(
-    entry: Entry | None, shown: Shown | None, settings: RunSettings, shaping: Mapping[str, Any]
+def _made_from(
+    entry: Entry | None, shown: PublishedDay, settings: RunSettings, shaping: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """What the shown rows were made from: as the journal has it if it is of that run, else as the run's summary or their commit says."""
-    if shown is None:
-        return {}
-    if entry is not None and entry["state"] == "done" and entry["run_id"] == shown.run_id and entry["asked"]:
-        return dict(entry["asked"])
+    """What the published rows were made from, by the journal if its entry is of that run, else by their commit.
+
+    The journal knows more: the files of the inputs, also of a later run that found the same rows in them.
+    """
+    if entry is not None and entry["state"] == "done" and entry["run_id"] == shown.run_id:
+        return dict(entry["made_from"])
     summary = load_summary(settings, shown.run_id) if shown.run_id else None
-    if summary is not None and summary.get("asked"):
-        return dict(summary["asked"])
-    whole = config_digest(shaping, None if summary is None else summary.get("base"))
-    same = shown.commit.get("config_digest") == whole
-    return {
-        "code": shown.commit.get("code_version"),
-        "config": section_digests(shaping) if same else None,
-        "inputs": None,
-    }
+    same_config = shown.commit.get("config_digest") == config_digest(shaping, (summary or {}).get("base"))
+    config = section_digests(shaping) if same_config else None
+    return {"code": shown.commit.get("code_version"), "config": config, "inputs": None}
 
 
 def judge_day(
-    entry: Entry | None, *, held: bool, shown: Shown | None, made: Mapping[str, Any], now: Mapping[str, Any], data: bool
+    entry: Entry | None,
+    *,
+    held: bool,
+    published: PublishedDay | None,
+    made: Mapping[str, Any],
+    now: Mapping[str, Any],
+    data: bool,
 ) -> tuple[str, str]:
     """The state of one day, and why."""
+    state = None if entry is None else entry["state"]
     if held:
-        if entry is None or entry["state"] != "running":
-            return "running", "it begins"
+        if entry is None or state != "running":
+            return "running", "it starts"
         return "running", f"at {entry['stage']} since {entry['heartbeat'][:19]} UTC, pid {entry['pid']}"
-    if entry is not None and entry["state"] == "running":
-        return "dead", f"killed at {entry['stage']}, last heard of {entry['heartbeat'][:19]} UTC"
-    if entry is not None and entry["state"] in ("failed", "refused"):
+    if entry is not None and state == "running":
+        return "dead", f"killed at {entry['stage']}, last sign of life {entry['heartbeat'][:19]} UTC"
+    if entry is not None and state in ("failed", "refused"):
         return entry["state"], f"exit {entry['exit_code']}: {entry['message']}"
-    if shown is not None:
-        reasons = stale_reasons(made, now)
-        unsure = (
-            ""
-            if made.get("inputs")
-            else "published before its inputs were recorded, so whether they changed cannot be told"
-        )
-        return ("stale", "; ".join(reasons)) if reasons else ("done", unsure)
+    if published is not None:
+        if reasons := stale_reasons(made, now):
+            return "stale", "; ".join(reasons)
+        return "done", "" if made.get("inputs") else "its inputs were not recorded, so a change in them cannot be seen"
     if entry is not None:
         return "missing", f"was version {entry['version']}; rolled back, or beyond publish.keep_snapshots"
     return ("missing", "never run") if data else ("no-data", "no data of its own")
 
 
 def stale_reasons(made: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """What the rows were made from and is another now, in words; what was not recorded is not held against them."""
-    found = []
+    """What changed since the rows were made. What was not recorded counts as unchanged."""
+    reasons = []
     if made.get("inputs"):
-        found += changed_inputs(made["inputs"], now["inputs"] or {}) if now["inputs"] else ["its inputs are gone"]
+        reasons += changed_inputs(made["inputs"], now["inputs"]) if now["inputs"] else ["its inputs are gone"]
     if made.get("config") is None:
-        found.append("config changed")
+        reasons.append("config changed")
     elif made["config"] != now["config"]:
         both = made["config"].keys() | now["config"].keys()
-        found.append(
-            f"config changed: {', '.join(sorted(x for x in both if made['config'].get(x) != now['config'].get(x)))}"
-        )
+        changed = sorted(name for name in both if made["config"].get(name) != now["config"].get(name))
+        reasons.append(f"config changed: {', '.join(changed)}")
     if made.get("code") != now["code"]:
-        found.append(f"code changed: {_short(made.get('code'))}, {_short(now['code'])} now")
-    return found
+        reasons.append(f"code changed: {_short(made.get('code'))}, {_short(now['code'])} now")
+    return reasons
 
 
 def _short(version: str | None) -> str:
-    """A version with the first digits of its digest."""
+    """A code version with the first digits of its digest."""
     name, _, digest = (version or "unknown").partition("+")
     return f"{name}+{digest[:8]}" if digest else name

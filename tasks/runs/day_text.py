@@ -1,4 +1,4 @@
-"""Days as lines for a terminal: their states, and what a backfill would do or did."""
+"""Text for the terminal: the states of days, and what a backfill would do or did."""
 
 from __future__ import annotations
 
@@ -7,51 +7,50 @@ from datetime import date
 from typing import Any
 
 
-def told_status(found: Mapping[str, Any]) -> str:
-    """A line a day, oldest first, and how many of each state."""
-    lines = [f"{'day':10}  {'':3}  {'state':8}  {'version':>7}  {'rows':>11}  {'seconds':>8}  why"]
-    for x in found["days"]:
-        version, rows, seconds = (
-            _number(x[name], digits) for name, digits in (("version", 0), ("rows", 0), ("seconds", 1))
-        )
-        line = f"{x['day']}  {date.fromisoformat(x['day']):%a}  {x['state']:8}  {version:>7}  {rows:>11}  {seconds:>8}  {x['why']}"
-        lines.append(line.rstrip())
-    counts = ", ".join(f"{count} {state}" for state, count in found["counts"].items())
-    latest = f"latest {found['latest']}" if found["latest"] else "nothing published"
-    lines.append(f"{found['start']} to {found['end']}: {counts}; {latest}; table {found['table']}")
-    return "\n".join([*lines, *([f"picture: {found['picture']}"] if found["picture"] else [])])
+def status_text(values: Mapping[str, Any]) -> str:
+    """One line for each day, oldest first, and the number of days in each state."""
+    columns = "{:10}  {:3}  {:8}  {:>7}  {:>11}  {:>8}  {}"
+    lines = [columns.format("day", "", "state", "version", "rows", "seconds", "why")]
+    for x in values["days"]:
+        numbers = _number(x["version"], 0), _number(x["rows"], 0), _number(x["seconds"], 1)
+        weekday = f"{date.fromisoformat(x['day']):%a}"
+        lines.append(columns.format(x["day"], weekday, x["state"], *numbers, x["why"]).rstrip())
+    counts = ", ".join(f"{count} {state}" for state, count in values["counts"].items())
+    latest = f"latest {values['latest']}" if values["latest"] else "nothing published"
+    lines.append(f"{values['start']} to {values['end']}: {counts}; {latest}; table {values['table']}")
+    return "\n".join([*lines, *([f"picture: {values['picture']}"] if values["picture"] else [])])
 
 
-def told_plan(found: Mapping[str, Any]) -> str:
+def plan_text(values: Mapping[str, Any]) -> str:
     """What a backfill would do to each day."""
     lines = [
         f"{x['day']}  {x['state']:8}  {x['action']:4}  {x['reason']}" + (f": {x['why']}" if x["why"] else "")
-        for x in found["days"]
+        for x in values["days"]
     ]
-    time = "" if found["expected_seconds"] is None else f", about {duration(found['expected_seconds'])}"
+    time = "" if values["expected_seconds"] is None else f", about {duration(values['expected_seconds'])}"
     lines.append(
-        f"{found['to_run']} of {len(found['days'])} days would run, {found['parallel']} at a time{time}; nothing was done"
+        f"{values['to_run']} of {len(values['days'])} days would run, {values['parallel']} at a time{time}; nothing was done"
     )
-    return "\n".join(lines + dropped_lines(found))
+    return "\n".join(lines + dropped_lines(values))
 
 
-def told_backfill(found: Mapping[str, Any]) -> str:
-    """What became of each day."""
-    lines = [_outcome(x) for x in found["days"]]
-    counts = ", ".join(f"{count} {outcome}" for outcome, count in found["counts"].items()) or "nothing to do"
+def backfill_text(values: Mapping[str, Any]) -> str:
+    """What a backfill did to each day."""
+    lines = [_outcome(x) for x in values["days"]]
+    counts = ", ".join(f"{count} {outcome}" for outcome, count in values["counts"].items()) or "nothing to do"
     lines.append(
-        f"{found['start']} to {found['end']}: {counts} in {duration(found['seconds'])}; latest {found['latest'] or 'none'}"
+        f"{values['start']} to {values['end']}: {counts} in {duration(values['seconds'])}; latest {values['latest'] or 'none'}"
     )
-    return "\n".join(lines + dropped_lines(found))
+    return "\n".join(lines + dropped_lines(values))
 
 
-def dropped_lines(found: Mapping[str, Any]) -> list[str]:
-    """A warning where days leave the table to make room."""
-    gone = found["dropped"]
-    if not gone:
+def dropped_lines(values: Mapping[str, Any]) -> list[str]:
+    """A warning if days leave the table to make room."""
+    dropped = values["dropped"]
+    if not dropped:
         return []
-    which = gone[0] if len(gone) == 1 else f"{gone[0]} to {gone[-1]}"
-    return [f"warning: publish.keep_snapshots: the newest days push {len(gone)} out of the table: {which}"]
+    which = dropped[0] if len(dropped) == 1 else f"{dropped[0]} to {dropped[-1]}"
+    return [f"warning: publish.keep_snapshots: the newest days push {len(dropped)} out of the table: {which}"]
 
 
 def duration(seconds: float) -> str:

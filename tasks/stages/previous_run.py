@@ -15,7 +15,8 @@ from rectifier_core.incremental.carried import Carried, carried_folds
 from rectifier_core.projection.config import ProjectionConfig
 from rectifier_core.projection.crossfit import item_folds
 from tasks.runs.config import RunSettings
-from tasks.runs.identity import earlier_runs, rows_before, same_making
+from tasks.runs.folders import earlier_runs, previous_rows
+from tasks.runs.identity import same_making
 from tasks.stages.config import IncrementalConfig
 from tasks.store.store import Ref, StageStore, StageWriter, whole_digest
 
@@ -154,7 +155,7 @@ def _row_mapping_stage(
 
     def build(writer: StageWriter) -> None:
         ids, old_ids = np.asarray(source.array("item_ids")), np.asarray(old.array("item_ids"))
-        before = rows_before(ids, old_ids)
+        before = previous_rows(ids, old_ids)
         users, old_users = (np.asarray(ref.array("user_keys")) for ref in (source, old))
         folds = (
             item_folds(len(old_ids), projection.folds, seed)
@@ -162,7 +163,7 @@ def _row_mapping_stage(
             else np.asarray(old_mapping.array("fold"))
         )
         writer.array("before", before)
-        writer.array("user_before", rows_before(users, old_users))
+        writer.array("user_before", previous_rows(users, old_users))
         writer.array("fold", carried_folds(folds, before, projection.folds, seed))
         either, changed = len(ids) + len(old_ids) - int((before >= 0).sum()), {}
         for modality, same in _unchanged(source, old, before):

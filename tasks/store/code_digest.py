@@ -1,66 +1,63 @@
-"""What code an output was made by: digests of source files, so that another version of it is another output."""
+"""Digests of source files: they are part of the key of an output, so another version of the code makes another output."""
 
 from __future__ import annotations
 
 import ast
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import cache
 from pathlib import Path
 
 import rectifier_core
 
-_ROOT = Path(rectifier_core.__file__).parent
+_CORE = Path(rectifier_core.__file__).parent
 _EVALUATION = "rectifier_core.evaluation"
 
 
 @cache
 def code_digest() -> str:
-    """A digest of every source file of ``rectifier_core`` that published rows depend on: all but ``evaluation/``."""
-    return _digest(x for x in _ROOT.rglob("*.py") if "evaluation" not in x.relative_to(_ROOT).parts)
+    """The digest of every source file of the core that published rows depend on: all but `evaluation/`."""
+    return _digest(path for path in _CORE.rglob("*.py") if "evaluation" not in path.relative_to(_CORE).parts)
 
 
 @cache
 def worker_digest() -> str:
-    """A digest of every source file of the core and of ``tasks``: what a cluster's workers must have the same of as the run."""
-    return _digest({*_ROOT.rglob("*.py"), *Path(__file__).parents[1].rglob("*.py")})
+    """The digest of every source file of the core and of `tasks`, which a cluster's workers must share with the run."""
+    return _digest([*_CORE.rglob("*.py"), *Path(__file__).parents[1].rglob("*.py")])
 
 
 @cache
 def evaluation_digest(module: str) -> str:
-    """A digest of ``rectifier_core.evaluation.<module>`` and of every file of ``evaluation/`` that it imports, however deep."""
-    found: set[Path] = set()
+    """The digest of `rectifier_core.evaluation.<module>` and of every file of `evaluation/` that it imports, also indirectly."""
+    files: set[Path] = set()
     waiting = [_file(f"{_EVALUATION}.{module}")]
     while waiting:
         path = waiting.pop()
-        if path is not None and path not in found:
-            found.add(path)
+        if path is not None and path not in files:
+            files.add(path)
             waiting += [_file(name) for name in _imports(path)]
-    return _digest(found)
+    return _digest(files)
 
 
 def _imports(path: Path) -> Iterator[str]:
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
-            yield from (x.name for x in node.names)
+            yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module:
             yield node.module
-            yield from (f"{node.module}.{x.name}" for x in node.names)
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
 def _file(name: str) -> Path | None:
-    """The source of a module of ``evaluation/``; None for any other."""
+    """The source file of a module of `evaluation/`, None for any other name."""
     if not f"{name}.".startswith(f"{_EVALUATION}."):
         return None
-    path = _ROOT.joinpath(*name.split(".")[1:])
-    for source in (path.with_suffix(".py"), path / "__init__.py"):
-        if source.is_file():
-            return source
-    return None
+    path = _CORE.joinpath(*name.split(".")[1:])
+    return next((x for x in (path.with_suffix(".py"), path / "__init__.py") if x.is_file()), None)
 
 
-def _digest(paths: Iterator[Path] | set[Path]) -> str:
-    state = hashlib.blake2b(digest_size=12)
+def _digest(paths: Iterable[Path]) -> str:
+    digest = hashlib.blake2b(digest_size=12)
     for path in sorted(paths):
-        state.update(str(path.relative_to(_ROOT.parent)).encode() + b"\0" + path.read_bytes() + b"\0")
-    return state.hexdigest()
+        digest.update(str(path.relative_to(_CORE.parent)).encode() + b"\0" + path.read_bytes() + b"\0")
+    return digest.hexdigest()

@@ -18,7 +18,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Container, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from enum import Enum
 from pathlib import Path
@@ -32,7 +32,7 @@ from tasks.store.atomic_files import TEMPORARY, flush_folders, flushed_files, fs
 from tasks.store.code_digest import code_digest
 from tasks.store.mapped import create_mapped, open_mapped
 from tasks.store.peak_memory import watch_memory
-from tasks.store.run_context import StageSpent, stage_ended, timed_stage
+from tasks.store.run_context import StageSpent, begin_stage, end_stage
 from tasks.store.runner import LocalRunner, Runner
 
 MANIFEST = "manifest.json"
@@ -115,16 +115,13 @@ class StageStore:
 
     root: Path
     runner: Runner = field(default=LocalRunner(), compare=False)
-    watch: Callable[[str], AbstractContextManager[None]] = field(default=timed_stage, compare=False)
 
     def once(self, kind: str, inputs: tuple[Any, ...], build: Callable[[StageWriter], None]) -> Ref:
         """The output of ``kind`` for these inputs (refs, configs, plain values): found whole, or built now and kept."""
-        with self.watch(kind):
-            ref = self._once(kind, inputs, build)
-        spent = StageSpent(
-            seconds=ref.seconds, cpu_seconds=ref.cpu_seconds, peak_memory=ref.peak_memory, reused=ref.reused
-        )
-        stage_ended(kind, spent)
+        begin_stage(kind)
+        ref = self._once(kind, inputs, build)
+        spent = StageSpent(seconds=ref.seconds, cpu_seconds=ref.cpu_seconds, peak_memory=ref.peak_memory)
+        end_stage(kind, spent)
         return ref
 
     def _once(self, kind: str, inputs: tuple[Any, ...], build: Callable[[StageWriter], None]) -> Ref:

@@ -21,7 +21,7 @@ from flows.config.run_config import RunConfig
 from tasks.demo.tables import LAST_DAY
 from tasks.errors import GateRefusedError, InputError, StorageError, TableHeldError
 from tasks.object_store import StorageUnreachableError
-from tasks.observe import publish_events
+from tasks.observe.events import asset_key
 from tasks.table.config import PublishConfig
 from tests.support.flow.flow_support import ROOT, CommandLine, Published, ask_prefect, rows_of, table_uri
 
@@ -60,7 +60,7 @@ def test_a_server_shows_the_day_the_stages_and_what_was_found(three_days: Publis
 
 
 def test_the_table_is_one_asset(three_days: Published, prefect_server: str) -> None:
-    key = publish_events.asset_key(PublishConfig(uri=table_uri(three_days.demo)))
+    key = asset_key(PublishConfig(uri=table_uri(three_days.demo)))
     assert key == f"file://{table_uri(three_days.demo)}"
     question = {
         "filter": {
@@ -87,7 +87,7 @@ def test_the_table_is_one_asset(three_days: Published, prefect_server: str) -> N
     ],
 )
 def test_asset_keys_are_the_tables_uri_as_prefect_takes_it(uri: str, key: str) -> None:
-    assert publish_events.asset_key(PublishConfig(uri=uri)) == key == Asset(key=key).key
+    assert asset_key(PublishConfig(uri=uri)) == key == Asset(key=key).key
 
 
 def test_only_what_touches_storage_is_tried_again() -> None:

@@ -10,10 +10,10 @@ from pathlib import Path
 from feast import FeatureStore
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
-from tasks.observe.publish_events import PUBLISHED, asset_key, emit_published
+from tasks.observe.events import PUBLISHED, asset_key, emit_published
 from tasks.table.config import PublishConfig
-from tests.flow_layer.test_trend_events import events
 from tests.support.flow.flow_support import ROOT, CommandLine, Published, rows_of, table_uri
+from tests.support.flow.prefect_events import wait_for_events
 from tests.support.table.publish_support import make_refs, publish
 
 ENABLED = ("--set", "feature_store.enabled=true", "--set", "feature_store.grace=0")
@@ -58,7 +58,7 @@ def test_a_refresh_follows_the_table_there_and_back(
     assert rolled.code == 0, rolled.err
     assert (rolled.result["version"], rolled.result["feature_store"]["done"]) == (3, "rows")
     assert set(served(published.demo)["text_version"]) == {3}
-    (told,) = events(prefect_server, PUBLISHED, asset_key(PublishConfig(uri=uri)))
+    (told,) = wait_for_events(prefect_server, PUBLISHED, asset_key(PublishConfig(uri=uri)))
     assert told["payload"] == {
         "as_of": published.days[1],
         "version": 3,
@@ -78,7 +78,7 @@ def test_a_refresh_follows_the_table_there_and_back(
 def test_every_night_is_an_event_and_a_backfill_says_so(
     three_days: Published, prefect_server: str, tmp_path: Path
 ) -> None:
-    told = events(prefect_server, PUBLISHED, asset_key(PublishConfig(uri=table_uri(three_days.demo))))
+    told = wait_for_events(prefect_server, PUBLISHED, asset_key(PublishConfig(uri=table_uri(three_days.demo))))
     assert sorted((x["payload"]["version"], x["payload"]["as_of"], x["payload"]["backfilled"]) for x in told) == [
         (number, day, False) for number, day in enumerate(three_days.days)
     ]
@@ -87,7 +87,7 @@ def test_every_night_is_an_event_and_a_backfill_says_so(
     publish(config, refs, "2024-03-02")
     with temporary_settings({PREFECT_API_URL: prefect_server}):
         emit_published(config, publish(config, refs, "2024-03-01"))
-    (late,) = events(prefect_server, PUBLISHED, asset_key(config))
+    (late,) = wait_for_events(prefect_server, PUBLISHED, asset_key(config))
     assert (late["payload"]["version"], late["payload"]["backfilled"]) == (1, True)
 
 
@@ -95,7 +95,7 @@ def test_without_a_server_none_is_started_for_an_event(tmp_path: Path) -> None:
     code = (
         "import sys\nfrom prefect.settings import PREFECT_API_URL, temporary_settings\n"
         "from rectifier_core.base.published_records import TableVersion\nfrom tasks.table.config import PublishConfig\n"
-        "from tasks.observe.publish_events import emit_published\n"
+        "from tasks.observe.events import emit_published\n"
         "told = PublishConfig(uri='/none'), TableVersion(uri='/none', version=1, as_of='2024-03-01', run_id='r', rows=1, published=True)\n"
         "emit_published(*told)\n"
         "with temporary_settings({PREFECT_API_URL: 'http://127.0.0.1:9/api'}):\n    emit_published(*told)\n"
@@ -104,5 +104,5 @@ def test_without_a_server_none_is_started_for_an_event(tmp_path: Path) -> None:
     environment = {**os.environ, "PREFECT_HOME": str(tmp_path), "PYTHONPATH": str(ROOT)}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stdout) == (0, "went on\n"), done.stderr
-    assert done.stderr.count("the Prefect server at 127.0.0.1 does not answer, it is told nothing") == 1
+    assert done.stderr.count("the Prefect server at 127.0.0.1 does not answer, so it gets no events") == 1
     assert not list(tmp_path.glob("prefect.db*"))

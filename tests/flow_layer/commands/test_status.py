@@ -14,7 +14,7 @@ import pytest
 
 from flows.config.run_config import RunConfig
 from tasks.runs.day_journal import read_day
-from tasks.runs.day_status import DayStatus, read_status, shown_days
+from tasks.runs.day_status import DayStatus, published_days, read_status
 from tests.support.flow.cli_process import Death
 from tests.support.flow.flow_support import ROOT, CommandLine, Published
 
@@ -25,7 +25,8 @@ from pathlib import Path
 from flows.config.run_config import RunConfig
 from tasks.runs.day_journal import hold_day
 config = RunConfig.from_toml(Path(sys.argv[1]))
-with hold_day(config.run.folder, config.publish, date.fromisoformat(sys.argv[2])) as day, day.under_way(), day.at("anchors"):
+with hold_day(config.run.folder, config.publish, date.fromisoformat(sys.argv[2])) as day, day.under_way():
+    day.enter("anchors")
     print("held", flush=True)
     time.sleep(300)
 """
@@ -35,7 +36,7 @@ def status(demo: Path, *sets: str, start: str | None = None, end: str | None = N
     config = RunConfig.from_toml(demo / "run.toml", sets)
     first, last = (None if x is None else date.fromisoformat(x) for x in (start, end))
     found = read_status(
-        config.source, config.publish, config.run, config.shaping, shown_days(config.publish), first, last
+        config.source, config.publish, config.run, config.shaping, published_days(config.publish), first, last
     )
     return {x.day.isoformat(): x for x in found}
 
@@ -50,9 +51,6 @@ def test_what_was_published_is_done_until_what_it_was_made_from_changes(
 ) -> None:
     demo, days = published.demo, published.days
     assert states(demo, [*days, published.tomorrow]) == ["done", "done", "done", "missing"]
-    # The runs' summaries tell as much as the journal.
-    (demo / "runs" / "days" / f"{days[0]}.json").unlink()
-    assert states(demo, days) == ["done", "done", "done"]
     changed = status(demo, "anchors.epochs=3", "trust.resamples=21")
     assert {(changed[x].state, changed[x].why) for x in days} == {("stale", "config changed: anchors, trust")}
     # Neither where things lie nor what a run may take of the machine makes other rows.
@@ -66,12 +64,10 @@ def test_what_was_published_is_done_until_what_it_was_made_from_changes(
     assert not again["published"]
     # The run read the same rows: it published nothing, and the day is known to be up to date.
     assert states(demo, days) == ["done", "done", "stale"]
-    (demo / "runs" / published.results[0]["run_id"] / "summary.json").unlink()
+    # Without the journal the commit says which config and which code made the rows.
+    (demo / "runs" / "days" / f"{days[0]}.json").unlink()
     first = status(demo)[days[0]]
-    assert (first.state, first.why) == (
-        "done",
-        "published before its inputs were recorded, so whether they changed cannot be told",
-    )
+    assert (first.state, first.why) == ("done", "its inputs were not recorded, so a change in them cannot be seen")
     assert status(demo, "seed=3")[days[0]].why == "config changed"
 
     rolled = cli("rollback", "--config", demo / "run.toml", "--to", "0")
@@ -109,7 +105,7 @@ def test_a_day_that_went_wrong_says_how_until_a_run_of_it_goes_well(published: P
     assert cli.rectify(demo, day, death=Death("os.rename", r"/\.part-.*\.tmp$")).code == -signal.SIGKILL
     dead = status(demo)[day]
     assert dead.state == "dead"
-    assert dead.why.startswith("killed at publish, last heard of ")
+    assert dead.why.startswith("killed at publish, last sign of life ")
 
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-c", HOLD, str(demo / "run.toml"), day]
@@ -130,8 +126,8 @@ def test_a_day_that_went_wrong_says_how_until_a_run_of_it_goes_well(published: P
     result = cli.published(demo, day)
     done = status(demo)[day]
     assert (done.state, done.why) == ("done", "")
-    assert done.shown is not None
-    assert (done.shown.version, done.shown.run_id, done.shown.rows) == (
+    assert done.published is not None
+    assert (done.published.version, done.published.run_id, done.published.rows) == (
         result["version"],
         result["run_id"],
         result["rows"],

@@ -11,7 +11,7 @@ from typing import Any
 
 from tasks.errors import RectifierError
 from tasks.runs.config import RunSettings
-from tasks.runs.identity import save_summary, sweep_runs
+from tasks.runs.folders import save_summary, sweep_runs
 from tasks.store.store import Ref
 from tasks.table import cleanup as table_sweep
 from tasks.table.history import roll_back

@@ -1,4 +1,4 @@
-"""What a backfill decides before it spends anything, over days in any state."""
+"""What a backfill plans, for days in any state."""
 
 from __future__ import annotations
 
@@ -10,53 +10,48 @@ from hypothesis import strategies as st
 
 from tasks.backfill.plan import REPROCESS, PlannedDay, dropped_days, exit_code, parse_reprocess, plan_days, windows
 from tasks.errors import InputError
-from tasks.runs.day_status import STATES, DayStatus, Shown
+from tasks.runs.day_status import STATES, DayStatus, PublishedDay
 
 FIRST = date(2024, 2, 20)
-SHOWN = Shown(version=1, run_id="r", rows=1, commit={})
+SHOWN = PublishedDay(version=1, run_id="r", rows=1, commit={})
 states = st.lists(st.sampled_from(STATES), min_size=1, max_size=25)
 chosen = st.sets(st.sampled_from(sorted(REPROCESS)), min_size=1).map(lambda names: ",".join(sorted(names)))
 
 
-def days_of(found: list[str]) -> list[DayStatus]:
-    shown = {"done", "stale"}
+def days_of(names: list[str]) -> list[DayStatus]:
     return [
-        DayStatus(day=FIRST + timedelta(days=at), state=state, why="", shown=SHOWN if state in shown else None)
-        for at, state in enumerate(found)
+        DayStatus(
+            day=FIRST + timedelta(days=at), state=name, why="", published=SHOWN if name in ("done", "stale") else None
+        )
+        for at, name in enumerate(names)
     ]
 
 
 @given(states, chosen, st.booleans())
-def test_every_day_is_planned_once_and_run_if_it_was_asked_for(
-    found: list[str], asked: str, newest_first: bool
+def test_every_day_is_planned_once_and_runs_if_its_state_is_chosen(
+    names: list[str], asked: str, newest_first: bool
 ) -> None:
-    days = days_of(found)
+    days = days_of(names)
     plan = plan_days(reversed(days), parse_reprocess(asked, force=False), newest_first=newest_first)
     assert [x.day for x in plan] == sorted((x.day for x in days), reverse=newest_first)
     for x in plan:
-        named = any(x.state in REPROCESS[name] for name in asked.split(","))
-        assert x.run == named
+        assert x.run == any(x.state in REPROCESS[name] for name in asked.split(","))
         assert x.reason
-        # Nobody's running day is taken from them, and a day without data never costs a run.
+        # A running day is left to its run, and a day without data never runs.
         assert not (x.run and x.state in ("running", "no-data"))
-    assert {x.state for x in plan_days(days, parse_reprocess("failed", force=False)) if x.run} <= {
-        "failed",
-        "refused",
-        "dead",
-    }
 
 
 @given(states, st.integers(1, 4))
-def test_windows_are_the_days_to_run_in_order(found: list[str], parallel: int) -> None:
-    plan = plan_days(days_of(found), REPROCESS["all"])
-    chosen = windows(plan, parallel)
-    assert [x for window in chosen for x in window] == [x for x in plan if x.run]
-    assert all(len(x) == parallel for x in chosen[:-1])
-    assert all(1 <= len(x) <= parallel for x in chosen)
+def test_windows_are_the_days_to_run_in_order(names: list[str], parallel: int) -> None:
+    plan = plan_days(days_of(names), REPROCESS["all"])
+    chunks = windows(plan, parallel)
+    assert [x for chunk in chunks for x in chunk] == [x for x in plan if x.run]
+    assert all(len(x) == parallel for x in chunks[:-1])
+    assert all(1 <= len(x) <= parallel for x in chunks)
 
 
 def published(shown: set[date], plan: list[PlannedDay], keep: int) -> tuple[set[date], bool]:
-    """What the table shows after the plan, by its own rule a day; and whether it ever refused a day or dropped one that was run."""
+    """The days in the table after the plan, and whether the table refused or dropped a day of the plan."""
     lost, run = False, set[date]()
     for x in plan:
         if x.run:
@@ -67,28 +62,26 @@ def published(shown: set[date], plan: list[PlannedDay], keep: int) -> tuple[set[
 
 
 @given(states, st.integers(1, 12), st.booleans(), st.sets(st.integers(-9, 40), max_size=9))
-def test_no_day_is_run_that_the_table_would_refuse_or_drop_and_what_goes_is_named(
-    found: list[str], keep: int, newest_first: bool, others: set[int]
+def test_no_day_runs_that_the_table_would_drop_and_days_that_leave_are_named(
+    names: list[str], keep: int, newest_first: bool, others: set[int]
 ) -> None:
-    days = days_of(found)
-    shown = {x.day for x in days if x.shown} | {FIRST + timedelta(days=x) for x in others}
+    days = days_of(names)
+    shown = {x.day for x in days if x.published} | {FIRST + timedelta(days=x) for x in others}
     shown = set(sorted(shown)[-keep:])
     plan = plan_days(days, REPROCESS["all"] - {"done"}, newest_first=newest_first)
     after, lost = published(shown, plan, keep)
-    if lost:
-        with pytest.raises(
-            InputError, match=r"publish.keep_snapshots: the table keeps .*; raise it to \d+ or start at"
-        ) as refused:
-            dropped_days(plan, shown, keep)
-        # The way out that it names is one.
-        wanted = int(str(refused.value).split("raise it to ")[1].split()[0])
-        assert not published(shown, plan, wanted)[1]
-        dropped_days(plan, shown, wanted)
-    else:
+    if not lost:
         assert after == (shown | {x.day for x in plan if x.run}) - set(dropped_days(plan, shown, keep))
+        return
+    with pytest.raises(InputError, match=r"publish.keep_snapshots: .*; raise it to \d+ or start at") as refused:
+        dropped_days(plan, shown, keep)
+    # The number that the message names is enough.
+    enough = int(str(refused.value).split("raise it to ")[1].split()[0])
+    assert not published(shown, plan, enough)[1]
+    dropped_days(plan, shown, enough)
 
 
-def test_what_is_asked_for_in_words() -> None:
+def test_the_options_name_the_states() -> None:
     assert parse_reprocess(None, force=False) == {"missing", "dead", "failed", "refused"}
     assert (
         parse_reprocess(None, force=True) == parse_reprocess("all", force=True) == set(STATES) - {"running", "no-data"}

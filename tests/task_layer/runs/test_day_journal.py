@@ -12,7 +12,9 @@ from pathlib import Path
 import pytest
 
 from tasks.errors import GateRefusedError, InputError, StorageError, TableHeldError
-from tasks.runs.day_journal import DayTakenError, hold_day, is_held, journal_folder, mark, read_day, read_days
+from tasks.runs.day_journal import DayTakenError, entry_version, hold_day, journal_folder, read_day, read_days
+from tasks.runs.day_lease import is_held
+from tasks.store.run_context import RunContext, bind_run, timed_stage
 from tasks.table.config import PublishConfig
 
 DAY, OTHER = date(2024, 3, 1), date(2024, 3, 2)
@@ -22,7 +24,8 @@ from datetime import date
 from tasks.runs.day_journal import hold_day
 from tasks.table.config import PublishConfig
 folder, uri, day = sys.argv[1:]
-with hold_day(folder, PublishConfig(uri=uri), date.fromisoformat(day)) as held, held.under_way(), held.at("anchors"):
+with hold_day(folder, PublishConfig(uri=uri), date.fromisoformat(day)) as held, held.under_way():
+    held.enter("anchors")
     print("held", flush=True)
     time.sleep(300)
 """
@@ -33,47 +36,38 @@ def publish(tmp_path: Path) -> PublishConfig:
     return PublishConfig(uri=str(tmp_path / "table"))
 
 
-def holder(folder: Path, publish: PublishConfig, day: date) -> subprocess.Popen[str]:
+def test_a_killed_run_leaves_a_free_lease_and_the_day_can_run_again(tmp_path: Path, publish: PublishConfig) -> None:
+    folder = str(tmp_path)
+    command = [sys.executable, "-c", HOLD, folder, publish.uri, DAY.isoformat()]
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])}
-    command = [sys.executable, "-c", HOLD, str(folder), publish.uri, day.isoformat()]
-    process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
-    assert process.stdout is not None and process.stdout.readline() == "held\n"
-    return process
-
-
-def test_a_killed_run_is_told_by_its_free_lease_and_the_day_can_be_had_again(
-    tmp_path: Path, publish: PublishConfig
-) -> None:
-    with holder(tmp_path, publish, DAY) as process:
-        entry = read_day(str(tmp_path), publish, DAY)
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None and process.stdout.readline() == "held\n"
+        entry = read_day(folder, publish, DAY)
         assert entry is not None
-        assert (entry["state"], entry["stage"], entry["pid"], entry["ended"]) == (
-            "running",
-            "anchors",
-            process.pid,
-            None,
-        )
-        assert is_held(str(tmp_path), publish, DAY)
-        with pytest.raises(TableHeldError, match=rf"pid {process.pid} on .*, since .*, at anchors.*; wait for it"):
-            hold_day(str(tmp_path), publish, DAY).__enter__()
-        assert read_day(str(tmp_path), publish, DAY) == entry
-        # Other days of the table and the same day of another table are free all the while.
-        with (
-            hold_day(str(tmp_path), publish, OTHER),
-            hold_day(str(tmp_path), PublishConfig(uri=f"{publish.uri}-2"), DAY),
-        ):
-            assert is_held(str(tmp_path), publish, OTHER)
-        assert not is_held(str(tmp_path), publish, OTHER)
+        assert {x: entry[x] for x in ("state", "stage", "pid", "ended")} == {
+            "state": "running",
+            "stage": "anchors",
+            "pid": process.pid,
+            "ended": None,
+        }
+        assert is_held(folder, publish, DAY)
+        with pytest.raises(TableHeldError, match=rf"pid {process.pid} on .*wait for it"):
+            hold_day(folder, publish, DAY).__enter__()
+        assert read_day(folder, publish, DAY) == entry
+        # Other days of the table, and the same day of another table, are free.
+        with hold_day(folder, publish, OTHER), hold_day(folder, PublishConfig(uri=f"{publish.uri}-2"), DAY):
+            assert is_held(folder, publish, OTHER)
+        assert not is_held(folder, publish, OTHER)
         process.send_signal(signal.SIGKILL)
-    assert read_day(str(tmp_path), publish, DAY) == entry
-    assert not is_held(str(tmp_path), publish, DAY)
-    with hold_day(str(tmp_path), publish, DAY, since=mark(entry)) as held, held.under_way():
+    assert read_day(folder, publish, DAY) == entry
+    assert not is_held(folder, publish, DAY)
+    with hold_day(folder, publish, DAY, since=entry_version(entry)) as held, held.under_way():
         held.done({"run_id": "r", "version": 4})
-    now = read_day(str(tmp_path), publish, DAY)
-    assert now is not None
-    assert (now["state"], now["run_id"], now["version"], now["exit_code"], now["message"]) == ("done", "r", 4, 0, None)
-    with pytest.raises(DayTakenError, match="another run has had that day since: done"):
-        hold_day(str(tmp_path), publish, DAY, since=mark(entry)).__enter__()
+    done = read_day(folder, publish, DAY)
+    assert done is not None
+    assert (done["state"], done["run_id"], done["version"], done["exit_code"]) == ("done", "r", 4, 0)
+    with pytest.raises(DayTakenError, match="another run did that day in the meantime: done"):
+        hold_day(folder, publish, DAY, since=entry_version(entry)).__enter__()
 
 
 @pytest.mark.parametrize(
@@ -86,30 +80,44 @@ def test_a_killed_run_is_told_by_its_free_lease_and_the_day_can_be_had_again(
         (KeyboardInterrupt(), "failed", 130, "KeyboardInterrupt"),
     ],
 )
-def test_how_a_run_ended_is_kept(
+def test_the_entry_says_how_a_run_ended(
     tmp_path: Path, publish: PublishConfig, error: BaseException, state: str, code: int, message: str
 ) -> None:
     def run() -> None:
-        with hold_day(str(tmp_path), publish, DAY) as held, held.under_way(flow_run_id="f", asked={"code": "1"}):
-            with held.at("source"):
+        with (
+            bind_run(RunContext(folder=tmp_path)),
+            hold_day(str(tmp_path), publish, DAY) as held,
+            held.under_way(flow_run_id="f", made_from={"code": "1"}),
+        ):
+            with timed_stage("source"):
                 pass
-            held.enter("anchors")
-            raise error
+            with timed_stage("anchors"):
+                raise error
 
     with pytest.raises(type(error)):
         run()
-    (found,) = read_days(str(tmp_path), publish).values()
-    assert (found["state"], found["exit_code"], found["message"], found["stage"]) == (state, code, message, "anchors")
-    assert found["started"] <= found["heartbeat"] <= found["ended"]
-    assert set(found["seconds"]) == {"source"}
-    assert (found["flow_run_id"], found["asked"]) == ("f", {"code": "1"})
+    (entry,) = read_days(str(tmp_path), publish).values()
+    assert (entry["state"], entry["exit_code"], entry["message"], entry["stage"]) == (state, code, message, "anchors")
+    assert entry["started"] <= entry["heartbeat"] <= entry["ended"]
+    assert set(entry["seconds"]) == {"source"}
+    assert (entry["flow_run_id"], entry["made_from"]) == ("f", {"code": "1"})
     assert not is_held(str(tmp_path), publish, DAY)
+
+
+def test_a_run_that_the_table_turned_away_leaves_the_entry(tmp_path: Path, publish: PublishConfig) -> None:
+    for _ in range(2):
+        before = read_day(str(tmp_path), publish, DAY)
+        with pytest.raises(TableHeldError), hold_day(str(tmp_path), publish, DAY) as held, held.under_way():
+            raise TableHeldError("the table is held")
+        assert read_day(str(tmp_path), publish, DAY) == before
+        with hold_day(str(tmp_path), publish, DAY) as held, held.under_way():
+            held.done({"run_id": "r", "version": 0})
 
 
 @pytest.mark.parametrize(
     "text", ["", "{", "[]", '{"format": 2}', '{"format": 1, "as_of": "2024-03-02", "state": "done"}']
 )
-def test_an_entry_that_is_none_is_none(tmp_path: Path, publish: PublishConfig, text: str) -> None:
+def test_a_damaged_entry_is_none(tmp_path: Path, publish: PublishConfig, text: str) -> None:
     with hold_day(str(tmp_path), publish, DAY) as held, held.under_way():
         held.done({"run_id": "r", "version": 0})
     assert read_day(str(tmp_path), PublishConfig(uri=f"{publish.uri}-2"), DAY) is None

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tasks.runs.day_status import Shown, judge_day, stale_reasons
+from tasks.runs.day_status import PublishedDay, judge_day, stale_reasons
 
 CATALOG, LOG = ({"digest": name, "files": 1, "bytes": 9, "newest": "2024-03-02T00:00:00+00:00"} for name in ("c", "l"))
 NOW: dict[str, Any] = {
@@ -14,7 +14,7 @@ NOW: dict[str, Any] = {
     "config": {"seed": "1", "trust": "2"},
     "inputs": {"catalog": CATALOG, "log": LOG},
 }
-SHOWN = Shown(version=3, run_id="r", rows=9, commit={})
+SHOWN = PublishedDay(version=3, run_id="r", rows=9, commit={})
 ENTRY = {
     "state": "done",
     "run_id": "r",
@@ -47,20 +47,20 @@ WENT_WRONG = {"exit_code": 3, "message": "the gate refused"}
             False,
             SHOWN,
             True,
-            ("dead", "killed at sinkhorn/image, last heard of 2024-03-02T03:04:05 UTC"),
+            ("dead", "killed at sinkhorn/image, last sign of life 2024-03-02T03:04:05 UTC"),
         ),
         ({"state": "refused"} | WENT_WRONG, False, SHOWN, True, ("refused", "exit 3: the gate refused")),
         ({"state": "failed"} | WENT_WRONG, False, None, True, ("failed", "exit 3: the gate refused")),
         # Whoever holds the day has not written its entry yet.
-        ({"state": "failed"} | WENT_WRONG, True, SHOWN, True, ("running", "it begins")),
-        (None, True, None, True, ("running", "it begins")),
+        ({"state": "failed"} | WENT_WRONG, True, SHOWN, True, ("running", "it starts")),
+        (None, True, None, True, ("running", "it starts")),
     ],
 )
 def test_every_state_and_why(
-    changed: dict[str, Any] | None, held: bool, shown: Shown | None, data: bool, wanted: tuple[str, str]
+    changed: dict[str, Any] | None, held: bool, shown: PublishedDay | None, data: bool, wanted: tuple[str, str]
 ) -> None:
     entry = None if changed is None else ENTRY | changed
-    assert judge_day(entry, held=held, shown=shown, made=NOW if shown else {}, now=NOW, data=data) == wanted
+    assert judge_day(entry, held=held, published=shown, made=NOW if shown else {}, now=NOW, data=data) == wanted
 
 
 @pytest.mark.parametrize(
@@ -84,7 +84,10 @@ def test_what_is_another_now_is_named_and_what_was_not_recorded_is_not_held_agai
 ) -> None:
     assert stale_reasons(NOW | made, NOW) == wanted
     if wanted:
-        assert judge_day(ENTRY, held=False, shown=SHOWN, made=NOW | made, now=NOW, data=True) == ("stale", wanted[0])
+        assert judge_day(ENTRY, held=False, published=SHOWN, made=NOW | made, now=NOW, data=True) == (
+            "stale",
+            wanted[0],
+        )
 
 
 def test_inputs_that_are_gone_make_a_day_stale() -> None:

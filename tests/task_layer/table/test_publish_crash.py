@@ -11,7 +11,7 @@ from deltalake import DeltaTable
 
 from tasks.errors import StorageError, TableHeldError
 from tasks.runs.config import RunSettings
-from tasks.runs.identity import save_summary
+from tasks.runs.folders import save_summary
 from tasks.store.store import Ref
 from tasks.table.history import list_versions
 from tasks.table.publish import PublishConfig
