@@ -1,12 +1,12 @@
-"""What a night and an audit begin with: the anchors, cold or brought up to date from an earlier run, and which run that is."""
+"""The anchors that a night and an audit start with, and the run they belong to."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import date
 
-from flows import steps as do
 from flows.config.run_config import RunConfig
+from flows.steps import night as steps
 from tasks.resources.process import torch_device
 from tasks.runs.folders import load_summary, runs_of
 from tasks.runs.identity import identify
@@ -19,7 +19,7 @@ from tasks.table.publish import find_published
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Beginning:
+class AnchorsResult:
     """``previous`` is the run that this one updates, None for a cold run; ``reason`` says why in words."""
 
     identity: RunIdentity
@@ -29,7 +29,7 @@ class Beginning:
 
 
 def known_identity(config: RunConfig, as_of: date, source: Ref) -> RunIdentity | None:
-    """The identity of a run of that day that the table shows and that this one would repeat, whatever it was brought up to date from."""
+    """The identity of the published run of that day which this one would repeat, incremental or not; None where there is none."""
     for summary in runs_of(config.run, as_of):
         last = summary.get("base")
         if last is not None and not (config.incremental.enabled and last == last | config.incremental.rows):
@@ -40,41 +40,43 @@ def known_identity(config: RunConfig, as_of: date, source: Ref) -> RunIdentity |
     return None
 
 
-def begin(config: RunConfig, as_of: date, source: Ref, store: StageStore) -> Beginning:
-    """Learn the anchors, from an earlier run's where the config asks for it and one can be used."""
+def make_anchors(config: RunConfig, as_of: date, source: Ref, store: StageStore) -> AnchorsResult:
+    """Make the anchors: from a previous run's if the config asks for it and one can be used, else from the log alone."""
     previous, reason = None, "incremental.enabled is false, or anchors.method is not lightgcn"
     if config.incremental.enabled and can_update_anchors(config.anchors):
-        previous, reason = do.find_base(
+        previous, reason = steps.find_previous(
             source, config.shaping, config.incremental, store, config.run, config.publish, as_of
         )
     if previous is not None:
         identity = identify(as_of, source, config.shaping, previous.identity)
         name_run(identity.run_id)
-        anchors, fell = do.refold(source, config.anchors, config.seed, store, previous)
+        anchors, fell = steps.update_anchors(source, config.anchors, config.seed, store, previous)
         if fell is None:
-            return Beginning(identity=identity, anchors=anchors, previous=previous, reason=reason)
+            return AnchorsResult(identity=identity, anchors=anchors, previous=previous, reason=reason)
         reason = fell
-    return begin_cold(config, as_of, source, store, reason)
+    return make_cold_anchors(config, as_of, source, store, reason)
 
 
-def begin_cold(config: RunConfig, as_of: date, source: Ref, store: StageStore, reason: str) -> Beginning:
-    """Learn the anchors from the log alone."""
+def make_cold_anchors(config: RunConfig, as_of: date, source: Ref, store: StageStore, reason: str) -> AnchorsResult:
+    """Train the anchors from the log alone."""
     identity, device = identify(as_of, source, config.shaping), torch_device(config.resources)
     name_run(identity.run_id)
-    anchors = do.anchors(source, config.anchors, config.seed, store, config.run, config.publish, as_of, device=device)
-    return Beginning(identity=identity, anchors=anchors, previous=None, reason=reason)
+    anchors = steps.anchors(
+        source, config.anchors, config.seed, store, config.run, config.publish, as_of, device=device
+    )
+    return AnchorsResult(identity=identity, anchors=anchors, previous=None, reason=reason)
 
 
-def begin_again(config: RunConfig, as_of: date, source: Ref, store: StageStore) -> Beginning:
-    """What the day's published run began with, where it was incremental and its outputs are here; else a beginning of its own."""
+def anchors_of_published_run(config: RunConfig, as_of: date, source: Ref, store: StageStore) -> AnchorsResult:
+    """The anchors of the day's published run if it was incremental and its outputs exist, else newly made ones."""
     known = known_identity(config, as_of, source)
     summary = None if known is None else load_summary(config.run, known.run_id)
     if known is None or summary is None or summary.get("base") is None:
-        return begin(config, as_of, source, store)
+        return make_anchors(config, as_of, source, store)
     earlier = load_summary(config.run, summary["base"]["base"])
     if earlier is None or not outputs_exist(earlier):
-        return begin(config, as_of, source, store)
+        return make_anchors(config, as_of, source, store)
     previous = open_previous_run(earlier, source, config.projection, config.seed, config.incremental, store)
-    anchors, _ = do.refold(source, config.anchors, config.seed, store, previous)
-    reason = f"brings {previous.run_id} up to date"
-    return Beginning(identity=known, anchors=anchors, previous=previous, reason=reason)
+    anchors, _ = steps.update_anchors(source, config.anchors, config.seed, store, previous)
+    reason = f"updates {previous.run_id}"
+    return AnchorsResult(identity=known, anchors=anchors, previous=previous, reason=reason)

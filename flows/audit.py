@@ -9,11 +9,11 @@ from typing import Any
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 
-from flows import steps as do
-from flows.anchors import begin_again
+from flows.anchors import anchors_of_published_run
 from flows.config.run_config import RunConfig
 from flows.matching import match_catalog
 from flows.monitoring import logged
+from flows.steps import night as steps
 from tasks.audit.inputs import AuditInputs, AuditOptions
 from tasks.audit.write import write_audit
 from tasks.resources.memory_plan import plan_memory
@@ -37,11 +37,11 @@ def audit_catalog(config: RunConfig, as_of: date, options: AuditOptions, out: Pa
     """
     use_resources(config.resources)
     with config.run.store.in_use(), open_runner(config.resources, config.run.store) as store:
-        source = do.read(config.source, as_of, store)
-        beginning = begin_again(config, as_of, source, store)
-        run_id, anchors = beginning.identity.run_id, beginning.anchors
+        source = steps.read(config.source, as_of, store)
+        start = anchors_of_published_run(config, as_of, source, store)
+        run_id, anchors = start.identity.run_id, start.anchors
         memory = plan_memory(source, config.pipeline, config.resources)
-        matched = match_catalog(source, anchors, config, store, memory, beginning.previous)
+        matched = match_catalog(source, anchors, config, store, memory, start.previous)
         folder = out or config.run.run_folder(run_id) / "audit"
         inputs = AuditInputs(
             run_id=run_id, as_of=as_of.isoformat(), seed=config.seed, source=source, anchors=anchors, modalities=matched

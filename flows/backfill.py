@@ -12,7 +12,8 @@ from uuid import UUID
 from prefect import flow
 
 from flows.config.run_config import RunConfig
-from flows.nightly import Turn, rectify_catalog
+from flows.nightly import PublishTurn, rectify_catalog
+from flows.prefect_settings import hide_tracebacks
 from tasks.backfill import flow_runs as runs
 from tasks.backfill.day_process import DayProcess
 from tasks.backfill.execute import DayOutcome, ProgressEstimate, divided, run_days
@@ -132,10 +133,8 @@ def backfill_catalog(config: RunConfig, start: date, end: date, options: Backfil
 
 def run_day(config: RunConfig, day: date, run_id: UUID, url: str, turn: dict[str, Any], waits: Any) -> dict[str, Any]:
     """What a day's process does: the nightly flow, as the flow run that was made for it."""
-    from flows.commands.shared import hide_tracebacks
-
     hide_tracebacks()
-    parameters = {"config": config, "as_of": day, "turn": Turn(waits=waits, **turn)}
+    parameters = {"config": config, "as_of": day, "turn": PublishTurn(waits=waits, **turn)}
     found: dict[str, Any] = runs.run_as(rectify_catalog, run_id, url, parameters)
     return {name: found[name] for name in ("run_id", "version", "rows", "published")}
 
@@ -163,3 +162,11 @@ def _found(
         "latest": latest_day(published_days(config.publish)),
         "seconds": seconds,
     }
+
+
+def format_failed_days(result: dict[str, Any]) -> str:
+    """One line that names the days that failed, and why the first did."""
+    bad = [x for x in result["days"] if x["exit_code"]]
+    days = ", ".join(x["day"] for x in bad[:10]) + (f" and {len(bad) - 10} more" if len(bad) > 10 else "")
+    line = f"{len(bad)} of {len(result['days'])} days failed ({days}), the first: {bad[0]['message']}"
+    return f"{line}; run them again alone with --reprocess failed"

@@ -9,11 +9,11 @@ from typing import Any
 
 from prefect import flow
 
-from flows import steps as do
-from flows.anchors import begin_again, begin_cold
+from flows.anchors import anchors_of_published_run, make_cold_anchors
 from flows.config.run_config import RunConfig
 from flows.matching import match_catalog
 from flows.monitoring import logged
+from flows.steps import night as steps
 from tasks.compare.compare_runs import DayOutputs, compare_runs, within_tolerance, write_comparison
 from tasks.resources.memory_plan import plan_memory
 from tasks.resources.process import use_resources
@@ -32,27 +32,29 @@ def compare_nights(config: RunConfig, as_of: date, out: Path | None = None) -> d
     use_resources(config.resources)
     with config.run.store.in_use():
         store = config.run.store
-        source = do.read(config.source, as_of, store)
-        beginning = begin_again(config, as_of, source, store)
-        night = _outputs(config, source, beginning.anchors, beginning.previous, store)
+        source = steps.read(config.source, as_of, store)
+        start = anchors_of_published_run(config, as_of, source, store)
+        night = _outputs(config, source, start.anchors, start.previous, store)
         cold = _cold(config, as_of, source, store)
         other = _cold(replace(config, seed=config.seed + 1), as_of, source, store)
         difference, yardstick = compare_runs(night, cold), compare_runs(other, cold)
         result: dict[str, Any] = {
-            "run_id": beginning.identity.run_id,
+            "run_id": start.identity.run_id,
             "as_of": as_of.isoformat(),
-            "base": None if beginning.previous is None else beginning.previous.run_id,
-            "reason": beginning.reason,
+            "base": None if start.previous is None else start.previous.run_id,
+            "reason": start.reason,
             "modalities": difference,
             "yardstick": yardstick,
             "within": within_tolerance(difference, yardstick),
         }
-        folder = out or config.run.run_folder(beginning.identity.run_id) / "comparison"
+        folder = out or config.run.run_folder(start.identity.run_id) / "comparison"
         return result | {"page": write_comparison(folder, result)}
 
 
 def _cold(config: RunConfig, as_of: date, source: Ref, store: StageStore) -> DayOutputs:
-    return _outputs(config, source, begin_cold(config, as_of, source, store, "for comparison").anchors, None, store)
+    return _outputs(
+        config, source, make_cold_anchors(config, as_of, source, store, "for comparison").anchors, None, store
+    )
 
 
 def _outputs(
@@ -60,5 +62,5 @@ def _outputs(
 ) -> DayOutputs:
     memory = plan_memory(source, config.pipeline, config.resources)
     matched = match_catalog(source, anchors, config, store, memory, previous)
-    rectified = do.rectify(source, matched, config.rectify, config.segments, store, memory.room("rectify"))
+    rectified = steps.rectify(source, matched, config.rectify, config.segments, store, memory.room("rectify"))
     return DayOutputs(rectified=rectified, matched=matched)

@@ -3,21 +3,28 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 from typing import Any
 
 from prefect import flow
 from prefect.task_runners import ThreadPoolTaskRunner
+from pydantic import ValidationError
 
-from flows import steps as do
 from flows.config.run_config import RunConfig
-from flows.evaluation_steps import perform, write_report
 from flows.monitoring import logged
+from flows.steps import night as steps
+from flows.steps.evaluation import perform, write_report
+from rectifier_core.base.config import explain
+from tasks.errors import InputError
+from tasks.evaluation.config import EvaluationConfig
 from tasks.evaluation.dependencies import Chain
 from tasks.evaluation.grid import plan_grid
 from tasks.evaluation.workers import Workers
 from tasks.runs.identity import without_places
+from tasks.source.read import resolve_day
 from tasks.stages.trust import category_numbers
 from tasks.store.store import Ref, StageStore
 
@@ -45,7 +52,7 @@ def evaluate_rectification(config: RunConfig, as_of: date, workers: int) -> dict
     store = StageStore(folder / "stages")
     store.sweep(keep_seconds=config.run.keep_days * 86400)
     with store.in_use(), Workers(workers) as at:
-        source = do.read(config.source, as_of, store)
+        source = steps.read(config.source, as_of, store)
         chain = _chain(config, as_of, source)
         splits = perform("split", chain.splits(), store, at)
         pairs = perform("clicks", chain.pairs(splits), store, at)
@@ -75,3 +82,56 @@ def _chain(config: RunConfig, as_of: date, source: Ref) -> Chain:
 def _about(config: RunConfig, as_of: date, source: Ref) -> dict[str, Any]:
     parts = config.shaping | {"evaluation": config.evaluation}
     return {"as_of": as_of.isoformat(), "source": source.digest, "config": without_places(parts)}
+
+
+def evaluate_day(
+    path: Path, overrides: Iterable[str], as_of: date | None, options: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Evaluate the grid of a run config. Raises InputError or StorageError, each with one line for the user."""
+    config = RunConfig.from_toml(path, overrides)
+    config = replace(config, evaluation=with_options(config.evaluation, options))
+    return evaluate(config, resolve_day(config.source, as_of))
+
+
+def with_options(config: EvaluationConfig, options: Mapping[str, Any]) -> EvaluationConfig:
+    """``config`` with the command line's options, None where one was not given. Raises InputError naming the option."""
+    given = {name: value for name, value in options.items() if value is not None}
+    if "backbones" in given:
+        config = _replaced("--backbones", config, backbones=_names(given["backbones"]))
+    if "seeds" in given:
+        config = _replaced("--seeds", config, seeds=given["seeds"])
+    if "modality" in given:
+        config = replace(
+            config, corruption=_replaced("--modality", config.corruption, modalities=_names(given["modality"]))
+        )
+    if "corruption" in given:
+        config = replace(
+            config, corruption=_replaced("--corruption", config.corruption, shares=_shares(given["corruption"]))
+        )
+    return replace(config, out=str(given["out"].absolute())) if "out" in given else config
+
+
+def _replaced(option: str, config: Any, **settings: Any) -> Any:
+    try:
+        return replace(config, **settings)
+    except ValidationError as error:
+        raise InputError(f"{option}: {explain(error, type(config))}") from error
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(name.strip() for name in text.split(",") if name.strip())
+
+
+def _shares(text: str) -> tuple[float, ...]:
+    try:
+        return tuple(float(share) for share in _names(text))
+    except ValueError:
+        raise InputError(f"--corruption {text}: wanted shares such as 0,0.2,0.4") from None
+
+
+def format_failed_cells(found: Mapping[str, Any]) -> list[str]:
+    """In one line how many cells failed and why the first did; nothing when none did."""
+    if not found["failed"]:
+        return []
+    first = found["failures"][0]
+    return [f"{found['failed']:,} of {found['cells']:,} cells failed, the first: {first['cell']}: {first['reason']}"]

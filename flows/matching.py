@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from itertools import combinations
 from typing import Any, TypeVar
 
-from flows import steps as do
 from flows.config.run_config import RunConfig
+from flows.steps import matching as steps
 from rectifier_core.projection.cross_modal import witness_pairs
 from tasks.resources.memory_plan import MemoryPlan
 from tasks.resources.process import torch_device
@@ -45,15 +45,15 @@ def match_catalog(
     seed, modalities, device = config.seed, list(config.source.modalities), torch_device(config.resources)
     together = at_once if store.runner.remote else one_by_one
     segments = {
-        m: do.judge_segments(m, source, anchors, config.segments, seed, store) for m in sequence_modalities(source)
+        m: steps.judge_segments(m, source, anchors, config.segments, seed, store) for m in sequence_modalities(source)
     }
     features = {m: segments.get(m, source) for m in modalities}
     since = {m: previous if previous is not None and previous.can_update(m) else None for m in modalities}
     copies = together(
-        do.find_copies, {m: (m, features[m], anchors, config.copies, seed, store, since[m]) for m in modalities}
+        steps.find_copies, {m: (m, features[m], anchors, config.copies, seed, store, since[m]) for m in modalities}
     )
     projections = together(
-        do.project,
+        steps.project,
         {m: (m, features[m], copies[m], anchors, config.projection, seed, store, since[m]) for m in modalities},
         device=device,
     )
@@ -61,7 +61,8 @@ def match_catalog(
     pairs = witness_pairs(widths, config.witness)
     targets = sorted({onto for _, onto in pairs})
     cross_modal_targets = together(
-        do.place, {m: (m, features[m], copies[m], config.witness, seed, store, since[m]) for m in targets}
+        steps.cross_modal_target,
+        {m: (m, features[m], copies[m], config.witness, seed, store, since[m]) for m in targets},
     )
     held = {
         (a, b): (
@@ -77,15 +78,15 @@ def match_catalog(
         )
         for a, b in pairs
     }
-    cross_modal = together(do.witness, held, device=device)
+    cross_modal = together(steps.project_onto, held, device=device)
     # One by one: each has all the room there is for its index and its graph.
     rooms = {m: memory.room(f"affinity/{m}") for m in modalities}
     affinities = {
-        m: do.match(m, projections[m], config.affinity, seed, store, rooms[m], since[m], device=device)
+        m: steps.match(m, projections[m], config.affinity, seed, store, rooms[m], since[m], device=device)
         for m in modalities
     }
-    plans = {m: do.balance(m, affinities[m], config.sinkhorn, store, since[m]) for m in modalities}
-    trusts = do.judge_trust(source, anchors, projections, cross_modal, config.trust, seed, store)
+    plans = {m: steps.balance(m, affinities[m], config.sinkhorn, store, since[m]) for m in modalities}
+    trusts = steps.judge_trust(source, anchors, projections, cross_modal, config.trust, seed, store)
     return {
         m: ModalityRefs(
             features=features[m],
@@ -109,5 +110,5 @@ def time_offsets(
     segments = {m: refs.segments for m, refs in matched.items() if refs.segments is not None}
     pairs, doubtful = combinations(sorted(segments), 2), config.segments.doubtful
     return [
-        do.recover_offset(a, b, source, segments, config.time_offset, doubtful, config.seed, store) for a, b in pairs
+        steps.recover_offset(a, b, source, segments, config.time_offset, doubtful, config.seed, store) for a, b in pairs
     ]

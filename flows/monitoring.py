@@ -1,17 +1,21 @@
-"""A night that is watched from its first line to its last, and other work on a day that is logged."""
+"""Monitoring of a run: its log, metrics and events, and a result that outlives the Prefect server."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from copy import copy
 from datetime import date
 from functools import wraps
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
+from prefect.flows import Flow
+
 from flows.config.run_config import RunConfig
 from tasks.errors import InputError
 from tasks.observe.events import FAILED, emit_night
 from tasks.observe.watch import watch_run
+from tasks.run_logger import run_logger
 from tasks.runs.log import error_text, run_log, use_console
 from tasks.store.run_context import RunContext, bind_run
 
@@ -37,16 +41,16 @@ def read_nights_config(path: Path, overrides: Iterable[str], as_of: date | None)
         raise
 
 
-def watched(night: Night[P]) -> Night[P]:
-    """``night`` with a log, metrics and events of its own, whoever calls it: the command line, a backfill or a Prefect worker."""
+def monitored(night: Night[P]) -> Night[P]:
+    """``night`` with a log, metrics and events of its own, whoever calls it: the command line, a backfill or a worker."""
 
     @wraps(night)
-    def watched_night(config: RunConfig, as_of: date, /, *args: P.args, **more: P.kwargs) -> dict[str, Any]:
+    def monitored_night(config: RunConfig, as_of: date, /, *args: P.args, **more: P.kwargs) -> dict[str, Any]:
         with watch_run(config.watch, as_of) as run:
             run.summary = night(config, as_of, *args, **more)
             return run.summary
 
-    return watched_night
+    return monitored_night
 
 
 def logged(work: Callable[Concatenate[RunConfig, date, P], T]) -> Callable[Concatenate[RunConfig, date, P], T]:
@@ -60,3 +64,33 @@ def logged(work: Callable[Concatenate[RunConfig, date, P], T]) -> Callable[Conca
             return work(config, as_of, *args, **given)
 
     return logged_work
+
+
+def run_keeping_result(flow: Flow[..., Any], *given: Any) -> Any:
+    """``flow(*given)``. If Prefect fails after the work has ended, return or raise what the work did all the same."""
+    ended: list[tuple[Any, BaseException | None]] = []
+
+    @wraps(flow.fn)
+    def body(*args: Any, **more: Any) -> Any:
+        try:
+            result = flow.fn(*args, **more)
+        except BaseException as error:
+            ended.append((None, error))
+            raise
+        ended.append((result, None))
+        return result
+
+    recorded = copy(flow)
+    recorded.fn = body
+    try:
+        return recorded(*given)
+    except Exception as error:
+        if not ended:
+            raise
+        result, raised = ended[0]
+        if raised is error:
+            raise
+        run_logger().warning("the Prefect server did not take how the run ended: %s: %s", type(error).__name__, error)
+        if raised is not None:
+            raise raised from None
+        return result

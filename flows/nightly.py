@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from datetime import date
+from pathlib import Path
 from typing import Any, Literal
 
 from prefect import flow
 from prefect.runtime import flow_run
 
-from flows import steps as do
-from flows.anchors import Beginning, begin, begin_cold, known_identity
+from flows.anchors import AnchorsResult, known_identity, make_anchors, make_cold_anchors
 from flows.config.run_config import RunConfig
-from flows.feature_store_steps import refresh
 from flows.matching import match_catalog, time_offsets
-from flows.monitoring import watched
-from flows.publish_slot import write_slot
+from flows.monitoring import monitored, read_nights_config, run_keeping_result
+from flows.server.publish_slot import publish_slot
+from flows.steps import night as steps
+from flows.steps.feature_store import refresh
 from rectifier_core.base.published_records import QualityReport, TableVersion
-from tasks.errors import GateRefusedError
+from tasks.errors import GateRefusedError, RectifierError
 from tasks.evaluation.shadow import shadow_config
+from tasks.observe.watch import watch_run
 from tasks.report.inputs import ReportInputs, StageTiming
 from tasks.resources.memory_plan import MemoryPlan, plan_memory
 from tasks.resources.process import use_resources
@@ -28,8 +30,9 @@ from tasks.runs.day_journal import DayRun, hold_day
 from tasks.runs.day_status import made_from_now
 from tasks.runs.folders import load_summary, open_run, ref_values, save_summary, use_stages
 from tasks.runs.identity import identify, making_digest, without_places
-from tasks.runs.log import name_run
+from tasks.runs.log import name_run, use_console
 from tasks.shards.open_runner import open_runner
+from tasks.source.read import resolve_day
 from tasks.stages.previous_run import ROW_MAPPING, PreviousRun, incremental_facts
 from tasks.stages.quality import modality_facts, quality_values
 from tasks.store.peak_memory import peak_memory_bytes
@@ -43,7 +46,7 @@ from tasks.table.trend import Trend
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Turn:
+class PublishTurn:
     """A day's place among others, a backfill's or a server's; who gave it saw the day's journal at ``since``.
 
     The run ``waits`` for its turn to publish, for the table's slot where runs of a server share one (``slot``), ``patience`` seconds for
@@ -58,8 +61,8 @@ class Turn:
 
 
 @flow(name="rectify-catalog", flow_run_name="rectify {as_of}", validate_parameters=False, persist_result=False)
-@watched
-def rectify_catalog(config: RunConfig, as_of: date, turn: Turn | None = None) -> dict[str, Any]:
+@monitored
+def rectify_catalog(config: RunConfig, as_of: date, turn: PublishTurn | None = None) -> dict[str, Any]:
     """Publish the rectified features of one day and return the run's summary; a repeat publishes nothing.
 
     Where ``feature_store.enabled`` says so, its readers get the version as well, once the table is free again. Raises InputError,
@@ -71,7 +74,7 @@ def rectify_catalog(config: RunConfig, as_of: date, turn: Turn | None = None) ->
     return summary
 
 
-def _rectify(config: RunConfig, as_of: date, turn: Turn | None) -> dict[str, Any]:
+def _rectify(config: RunConfig, as_of: date, turn: PublishTurn | None) -> dict[str, Any]:
     use_resources(config.resources)
     if turn is not None:
         return _rectify_in_turn(config, as_of, turn)
@@ -84,7 +87,7 @@ def _rectify(config: RunConfig, as_of: date, turn: Turn | None) -> dict[str, Any
         return day.done(_rectify_day(config, as_of, day, store))
 
 
-def _rectify_in_turn(config: RunConfig, as_of: date, turn: Turn) -> dict[str, Any]:
+def _rectify_in_turn(config: RunConfig, as_of: date, turn: PublishTurn) -> dict[str, Any]:
     """The same of a day that is held all the while, and the table only from its turn on."""
     with hold_day(config.run.folder, config.publish, as_of, since=turn.since) as day, _under_way(config, day):
         if turn.prepares:
@@ -93,7 +96,7 @@ def _rectify_in_turn(config: RunConfig, as_of: date, turn: Turn) -> dict[str, An
         day.enter("its turn")
         turn.waits()
         with (
-            write_slot(config.publish) if turn.slot else nullcontext(),
+            publish_slot(config.publish) if turn.slot else nullcontext(),
             open_run(config.run, config.publish, as_of, patience=turn.patience) as stages,
             open_runner(config.resources, stages) as store,
         ):
@@ -107,34 +110,34 @@ def _under_way(config: RunConfig, day: DayRun) -> AbstractContextManager[None]:
 
 def _prepare(config: RunConfig, as_of: date, store: StageStore) -> None:
     """Build what a cold run of the day will find: nothing here reads the days before it, so days may do this side by side."""
-    source = do.read(config.source, as_of, store)
+    source = steps.read(config.source, as_of, store)
     if _known(config, as_of, source) is not None:
         return
     memory = plan_memory(source, config.pipeline, config.resources)
     if shadowing := shadow_config(config.evaluation):
-        do.shadow(source, shadowing, config.pipeline, config.seed, store)
-    matched = match_catalog(source, begin_cold(config, as_of, source, store, "").anchors, config, store, memory)
-    do.rectify(source, matched, config.rectify, config.segments, store, memory.room("rectify"))
+        steps.shadow(source, shadowing, config.pipeline, config.seed, store)
+    matched = match_catalog(source, make_cold_anchors(config, as_of, source, store, "").anchors, config, store, memory)
+    steps.rectify(source, matched, config.rectify, config.segments, store, memory.room("rectify"))
     time_offsets(source, matched, config, store)
 
 
 def _rectify_day(config: RunConfig, as_of: date, day: DayRun, store: StageStore) -> dict[str, Any]:
     """The night itself, under the table's lock and the day's lease; the same summary, the same errors."""
     shadowing = shadow_config(config.evaluation)
-    source = do.read(config.source, as_of, store)
+    source = steps.read(config.source, as_of, store)
     if (known := _known(config, as_of, source)) is not None:
         return known
     memory = plan_memory(source, config.pipeline, config.resources)
     shadow, shadow_found = (
-        do.shadow(source, shadowing, config.pipeline, config.seed, store) if shadowing else (None, None)
+        steps.shadow(source, shadowing, config.pipeline, config.seed, store) if shadowing else (None, None)
     )
-    made = _mend(config, as_of, source, begin(config, as_of, source, store), shadow, memory, day, store)
-    if not made.quality.passed and made.beginning.previous is not None:
-        beginning = begin_cold(config, as_of, source, store, "the quality gate refused the incremental night")
-        made = _mend(config, as_of, source, beginning, shadow, memory, day, store)
+    made = _mend(config, as_of, source, make_anchors(config, as_of, source, store), shadow, memory, day, store)
+    if not made.quality.passed and made.start.previous is not None:
+        start = make_cold_anchors(config, as_of, source, store, "the quality gate refused the incremental night")
+        made = _mend(config, as_of, source, start, shadow, memory, day, store)
     identity, previous, matched, rectified, quality = (
-        made.beginning.identity,
-        made.beginning.previous,
+        made.start.identity,
+        made.start.previous,
         made.matched,
         made.rectified,
         made.quality,
@@ -144,16 +147,16 @@ def _rectify_day(config: RunConfig, as_of: date, day: DayRun, store: StageStore)
         "quality": quality_values(quality),
     }
     facts |= {} if shadow_found is None else {"shadow": shadow_found}
-    facts |= {"incremental": incremental_facts(previous, made.beginning.reason)} if config.incremental.enabled else {}
+    facts |= {"incremental": incremental_facts(previous, made.start.reason)} if config.incremental.enabled else {}
     with timed_stage("publish"):
-        version = do.publish(config.publish, identity, source, rectified, facts) if quality.passed else None
-        trend = do.keep_trend(config.publish, identity, version, facts)
+        version = steps.publish(config.publish, identity, source, rectified, facts) if quality.passed else None
+        trend = steps.keep_trend(config.publish, identity, version, facts)
     facts["time_offsets"] = time_offsets(source, matched, config, store)
     night = _Night(
         config=config,
         identity=identity,
         source=source,
-        anchors=made.beginning.anchors,
+        anchors=made.start.anchors,
         previous=previous,
         matched=matched,
         rectified=rectified,
@@ -170,11 +173,27 @@ def _rectify_day(config: RunConfig, as_of: date, day: DayRun, store: StageStore)
     return summary
 
 
+def rectify_day(path: Path, overrides: Iterable[str], as_of: date | None) -> dict[str, Any]:
+    """Publish the day ``as_of``, by default the newest in the data, and return the run's summary.
+
+    A config or a source that cannot be read counts as a failed night: it is logged, and an event is sent.
+    """
+    config = read_nights_config(path, overrides, as_of)
+    use_console(config.run.log)
+    try:
+        day = resolve_day(config.source, as_of)
+    except RectifierError:
+        with watch_run(config.watch, as_of):
+            raise
+    result: dict[str, Any] = run_keeping_result(rectify_catalog, config, day)
+    return result
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Made:
     """What a run would publish, and what the gate says of it."""
 
-    beginning: Beginning
+    start: AnchorsResult
     matched: dict[str, ModalityRefs]
     rectified: Ref
     quality: QualityReport
@@ -184,18 +203,18 @@ def _mend(
     config: RunConfig,
     as_of: date,
     source: Ref,
-    beginning: Beginning,
+    start: AnchorsResult,
     shadow: Ref | None,
     memory: MemoryPlan,
     day: DayRun,
     store: StageStore,
 ) -> _Made:
-    matched = match_catalog(source, beginning.anchors, config, store, memory, beginning.previous)
-    rectified = do.rectify(source, matched, config.rectify, config.segments, store, memory.room("rectify"))
+    matched = match_catalog(source, start.anchors, config, store, memory, start.previous)
+    rectified = steps.rectify(source, matched, config.rectify, config.segments, store, memory.room("rectify"))
     with timed_stage("quality"):
         models = config.source.embedding_models
-        quality = do.judge_quality(source, matched, rectified, config.quality, config.publish, as_of, models, shadow)
-    return _Made(beginning=beginning, matched=matched, rectified=rectified, quality=quality)
+        quality = steps.judge_quality(source, matched, rectified, config.quality, config.publish, as_of, models, shadow)
+    return _Made(start=start, matched=matched, rectified=rectified, quality=quality)
 
 
 def _known(config: RunConfig, as_of: date, source: Ref) -> dict[str, Any] | None:
@@ -241,7 +260,7 @@ class _Night:
 
 def _report(night: _Night) -> dict[str, Any]:
     """Write the report and return the run's summary; raises GateRefusedError, which names the report, where nothing was published."""
-    path = do.report(night.config.run.run_folder(night.identity.run_id), _report_inputs(night), night.facts)
+    path = steps.report(night.config.run.run_folder(night.identity.run_id), _report_inputs(night), night.facts)
     if night.version is None:
         failed = [
             f"{c.name}: {c.value:.4g}, wanted {c.rule} {c.bound:.4g}"

@@ -6,8 +6,8 @@ from typing import Any
 
 from prefect import flow
 
-from flows import feature_store_steps as do
 from flows.config.run_config import RunConfig
+from flows.steps import feature_store as steps
 from rectifier_core.base.numerics import Progress
 from tasks.feature_store.served_version import Older
 from tasks.observe.events import has_server
@@ -21,7 +21,7 @@ def refresh_feature_store(config: RunConfig, version: int | None = None, older: 
     triggered by a version which another has overtaken. Raises InputError, TableHeldError, OnlineStoreError or StorageError, each with one
     line for the user.
     """
-    return do.refresh(config.feature_store, config.publish, version, older)
+    return steps.refresh(config.feature_store, config.publish, version, older)
 
 
 def refresh_now(config: RunConfig, version: int | None, older: Older, progress: Progress) -> dict[str, Any]:

@@ -24,7 +24,7 @@ THREADS = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS
 
 def pytest_configure(config: pytest.Config) -> None:
     """Before any test is imported: few threads, and a home for Prefect that goes with the session and is not the user's."""
-    from flows.commands.shared import PREFECT_DEFAULTS
+    from flows.prefect_settings import PREFECT_DEFAULTS
 
     home = tempfile.mkdtemp(prefix="prefect-home-")
     config.add_cleanup(lambda: shutil.rmtree(home, ignore_errors=True))

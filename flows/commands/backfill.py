@@ -13,10 +13,8 @@ from flows.commands.shared import (
     Overrides,
     end_with,
     given_day,
-    hide_tracebacks,
     read_run_config,
     run_command,
-    set_prefect_defaults,
 )
 from tasks.errors import InputError, InterruptedBackfillError
 
@@ -51,8 +49,7 @@ def backfill(
     failed: list[tuple[int, str]] = []
 
     def work() -> dict[str, Any]:
-        set_prefect_defaults()
-        from flows.backfill import BackfillOptions, backfill_catalog, plan_backfill
+        from flows.backfill import BackfillOptions, backfill_catalog, format_failed_days, plan_backfill
         from tasks.backfill.plan import parse_reprocess
 
         settings = read_run_config(config, overrides)
@@ -66,31 +63,21 @@ def backfill(
             raise InputError(str(error)) from error
         if dry_run:
             return {"dry_run": True, **plan_backfill(settings, first, last, options).told(options)}
-        if not debug:
-            hide_tracebacks()
         try:
-            found = backfill_catalog(settings, first, last, options)
+            result = backfill_catalog(settings, first, last, options)
         except KeyboardInterrupt:
             raise InterruptedBackfillError(
                 "stopped; days that were done stay done, the same command goes on with the rest"
             ) from None
-        if found["exit_code"]:
-            failed.append((found["exit_code"], failed_told(found)))
-        return dict(found)
+        if result["exit_code"]:
+            failed.append((result["exit_code"], format_failed_days(result)))
+        return dict(result)
 
-    def told(found: dict[str, Any]) -> str:
+    def format_backfill(result: dict[str, Any]) -> str:
         from tasks.runs.day_text import backfill_text, plan_text
 
-        return plan_text(found) if dry_run else backfill_text(found)
+        return plan_text(result) if dry_run else backfill_text(result)
 
-    run_command(work, as_json, debug, told)
+    run_command(work, as_json, debug, format_backfill, prefect=True)
     for code, line in failed:
         end_with(code, line)
-
-
-def failed_told(found: dict[str, Any]) -> str:
-    """In one line which days failed, and why the first did."""
-    bad = [x for x in found["days"] if x["exit_code"]]
-    days = ", ".join(x["day"] for x in bad[:10]) + (f" and {len(bad) - 10} more" if len(bad) > 10 else "")
-    line = f"{len(bad)} of {len(found['days'])} days failed ({days}), the first: {bad[0]['message']}"
-    return f"{line}; run them again alone with --reprocess failed"

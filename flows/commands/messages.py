@@ -1,20 +1,20 @@
-"""What commands say of what they did, in words; ``--json`` gives the same as values."""
+"""The results of commands as text. ``--json`` gives the same as values."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
-from tasks.report.phrases import offset_phrase, rate_phrase, sequence_phrase, stretch_phrase
 
-
-def told_rectify(found: Mapping[str, Any]) -> str:
+def format_night(found: Mapping[str, Any]) -> str:
     """What a night published, and what it found."""
+    from tasks.report.phrases import offset_phrase, rate_phrase, sequence_phrase, stretch_phrase
+
     done = "published" if found["published"] else "nothing new:"
     lines = [f"{found['as_of']}: {done} version {found['version']} of {found['table']}, {found['rows']:,} rows"]
     if "incremental" in found:
         lines.append(
-            f"  incremental: {'runs cold: ' if found['incremental']['base'] is None else ''}{found['incremental']['reason']}"
+            f"  incremental: {'computes everything: ' if found['incremental']['base'] is None else ''}{found['incremental']['reason']}"
         )
     for name, x in found["modalities"].items():
         rate = f"{rate_phrase(x)} mismatched" if x["identifiable"] else f"nothing can be told: {x['reason']}"
@@ -27,11 +27,11 @@ def told_rectify(found: Mapping[str, Any]) -> str:
         if "sequence" in x:
             lines.append(f"    {sequence_phrase(x['sequence'])}")
     lines += [f"  {offset_phrase(x)}" for x in found["time_offsets"]]
-    lines += [told_refresh(found["feature_store"])] if "feature_store" in found else []
+    lines += [format_refresh(found["feature_store"])] if "feature_store" in found else []
     return "\n".join([*lines, f"report: {found['report']}"])
 
 
-def told_versions(found: Mapping[str, Any]) -> str:
+def format_versions(found: Mapping[str, Any]) -> str:
     """The versions of a table, newest first."""
     lines = [f"{'version':>7}  {'committed (UTC)':19}  {'operation':9}  {'as_of':10}  {'rows':>9}  run"]
     for x in found["versions"]:
@@ -43,13 +43,13 @@ def told_versions(found: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def told_evaluation(found: Mapping[str, Any]) -> str:
+def format_evaluation(found: Mapping[str, Any]) -> str:
     """What was done, in words."""
     lines = [f"{found['cells']:,} cells, {found['reused']:,} of them from before; results: {found['results']}"]
     return "\n".join(lines + ([f"report: {found['report']}"] if found["report"] else []))
 
 
-def told_export(found: Mapping[str, Any]) -> str:
+def format_export(found: Mapping[str, Any]) -> str:
     """What was written where."""
     done = "already there:" if found["reused"] else "exported"
     what = f"{done} version {found['version']} as of {found['as_of']} as {found['format']}"
@@ -64,7 +64,7 @@ _REFRESHED = {
 }
 
 
-def told_refresh(found: Mapping[str, Any]) -> str:
+def format_refresh(found: Mapping[str, Any]) -> str:
     """What readers of the feature store get."""
     what = (
         f"version {found['version']} as of {found['as_of']}, {found['rows']:,} rows of {', '.join(found['modalities'])}"
@@ -72,8 +72,8 @@ def told_refresh(found: Mapping[str, Any]) -> str:
     return f"feature store {found['folder']} ({found['online']}) {_REFRESHED[found['done']]} {what}; {found['seconds']:.1f} s"
 
 
-def told_rollback(found: Mapping[str, Any]) -> str:
+def format_rollback(found: Mapping[str, Any]) -> str:
     """What the table shows again, and what readers of the feature store get."""
     done = f"the table shows version {found['to']} again, as version {found['version']}"
     lines = [done if found["published"] else f"the table already shows {found['to']}"]
-    return "\n".join(lines + ([told_refresh(found["feature_store"])] if "feature_store" in found else []))
+    return "\n".join(lines + ([format_refresh(found["feature_store"])] if "feature_store" in found else []))

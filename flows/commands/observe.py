@@ -17,7 +17,6 @@ from flows.commands.shared import (
     end_with,
     read_run_config,
     run_command,
-    set_prefect_defaults,
 )
 
 DEFAULT_PORT = 9464
@@ -39,14 +38,13 @@ def freshness(
     late: list[str] = []
 
     def work() -> dict[str, Any]:
-        set_prefect_defaults()
         from flows.freshness import check_freshness
 
         found = check_freshness(config, overrides or (), within)
         late.extend([found["told"]] if found["late"] else [])
         return found
 
-    run_command(work, as_json, debug, lambda found: str(found["told"]))
+    run_command(work, as_json, debug, lambda result: str(result["told"]), prefect=True)
     if late:
         end_with(1, late[0])
 

@@ -1,30 +1,29 @@
-"""One day from the command line; also what fails before there is a day to run is counted, logged and told of."""
+"""``python -m flows rectify``."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from flows.commands.shared import given_day
-from flows.monitoring import read_nights_config
-from flows.nightly import rectify_catalog
-from flows.server.outlast import run_through
-from tasks.errors import RectifierError
-from tasks.observe.watch import watch_run
-from tasks.runs.log import use_console
-from tasks.source.read import resolve_day
+import typer
+
+from flows.commands import messages
+from flows.commands.shared import AsJson, ConfigFile, Debug, Overrides, given_day, run_command
 
 
-def rectify_day(path: Path, overrides: Iterable[str], as_of: str | None) -> dict[str, Any]:
-    """Publish the day that ``as_of`` names, else the newest in the data; the run's summary."""
-    given = given_day(as_of)
-    config = read_nights_config(path, overrides, given)
-    use_console(config.run.log)
-    try:
-        day = resolve_day(config.source, given)
-    except RectifierError:
-        with watch_run(config.watch, given):
-            raise
-    found: dict[str, Any] = run_through(rectify_catalog, config, day)
-    return found
+def rectify(
+    config: ConfigFile,
+    as_of: Annotated[
+        str | None, typer.Option("--as-of", help="The day to publish, YYYY-MM-DD; the newest in the data by default.")
+    ] = None,
+    overrides: Overrides = None,
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    """Publish the rectified features of one day."""
+
+    def work() -> dict[str, Any]:
+        from flows.nightly import rectify_day
+
+        return rectify_day(config, overrides or (), given_day(as_of))
+
+    run_command(work, as_json, debug, messages.format_night, prefect=True)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
+from flows.prefect_settings import hide_tracebacks, set_prefect_defaults
 from tasks.errors import InputError, RectifierError, exit_code_of
 from tasks.runs.log import error_line, error_text
 
@@ -28,53 +29,47 @@ Overrides = Annotated[
 AsJson = Annotated[bool, typer.Option("--json", help="End standard output with one JSON object.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of a failure.")]
 
-PREFECT_DEFAULTS = {
-    "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
-    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-    "DO_NOT_TRACK": "1",
-    # What finds dead runs (deployments/automations.yaml) goes by it.
-    "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",
-}
-
 
 def run_command(
-    work: Callable[[], dict[str, Any]], as_json: bool, debug: bool, told: Callable[[dict[str, Any]], str]
+    work: Callable[[], dict[str, Any]],
+    as_json: bool,
+    debug: bool,
+    format_result: Callable[[dict[str, Any]], str],
+    *,
+    prefect: bool = False,
 ) -> None:
-    """Run a command; a failure is one line on standard error and its exit status, after a traceback only with ``--debug``."""
+    """Run a command and print its result, as text and with ``--json`` as one JSON object.
+
+    A failure is one line on standard error and its exit status. A traceback is printed only with ``--debug``. ``prefect`` says that the
+    command runs a flow.
+    """
+    if prefect:
+        set_prefect_defaults()
+        if not debug:
+            hide_tracebacks()
     try:
-        found = work()
+        result = work()
     except BaseException as error:
         # Polars' panics are no Exceptions, and are failures all the same.
         if isinstance(error, SystemExit):
             raise
         if debug:
             traceback.print_exc()
-        code, said = exit_code_of(error), error_text(error)
+        code, line = exit_code_of(error), error_text(error)
         print(
-            error_line(said if isinstance(error, RectifierError) else f"{said} (--debug shows where)", code),
+            error_line(line if isinstance(error, RectifierError) else f"{line} (--debug shows where)", code),
             file=sys.stderr,
         )
         raise typer.Exit(code) from None
-    print(told(found))
+    print(format_result(result))
     if as_json:
-        print(json.dumps(found, allow_nan=False, default=str))
+        print(json.dumps(result, allow_nan=False, default=str))
 
 
 def end_with(code: int, line: str) -> NoReturn:
     """End a command that has said what it did with one line on what failed, and that exit status."""
     print(error_line(line, code), file=sys.stderr)
     raise typer.Exit(code)
-
-
-def told_by(name: str) -> Callable[[dict[str, Any]], str]:
-    """A function of ``flows.commands.messages``, which is loaded when there is something to say."""
-
-    def told(found: dict[str, Any]) -> str:
-        from flows.commands import messages as words
-
-        return str(getattr(words, name)(found))
-
-    return told
 
 
 def given_day(text: str | None, option: str = "--as-of") -> date | None:
@@ -113,23 +108,6 @@ def printed_progress() -> Callable[[str, int, int], None]:
             print(line, file=sys.stderr)
 
     return report
-
-
-def set_prefect_defaults() -> None:
-    """What the user's environment does not say; to be called before anything of Prefect is imported."""
-    for name, value in PREFECT_DEFAULTS.items():
-        os.environ.setdefault(name, value)
-
-
-def hide_tracebacks() -> None:
-    """Keep a failure to its one line: Prefect's run loggers would print the traceback of every layer it passes."""
-
-    def one_line(record: logging.LogRecord) -> bool:
-        record.exc_info = record.exc_text = None
-        return True
-
-    for name in ("prefect.flow_runs", "prefect.task_runs"):
-        logging.getLogger(name).addFilter(one_line)
 
 
 def run_app(app: typer.Typer) -> None:

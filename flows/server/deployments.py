@@ -23,13 +23,12 @@ from prefect.states import Failed
 from pydantic import ConfigDict, Field, ValidationError, create_model
 
 from flows.audit import audit_catalog
-from flows.backfill import BackfillOptions, backfill_catalog
-from flows.commands.backfill import failed_told as failed_days
-from flows.commands.evaluate import evaluate_day, failed_told
+from flows.backfill import BackfillOptions, backfill_catalog, format_failed_days
 from flows.config.run_config import RunConfig
+from flows.evaluate import evaluate_day, format_failed_cells
 from flows.freshness import check_freshness
 from flows.monitoring import read_nights_config
-from flows.nightly import Turn, rectify_catalog
+from flows.nightly import PublishTurn, rectify_catalog
 from flows.refresh import refresh_feature_store
 from rectifier_core.base.config import explain
 from tasks.audit.inputs import AuditOptions
@@ -122,7 +121,7 @@ def nightly(
         raise InputError(f"nightly: timezone: {timezone!r} is no IANA time zone such as Europe/Berlin")
     settings = read_nights_config(Path(config), overrides, day)
     seen = entry_version(read_day(settings.run.folder, settings.publish, day))
-    turn = Turn(since=seen, prepares=False, patience=PATIENCE, waits=lambda: None, slot=True)
+    turn = PublishTurn(since=seen, prepares=False, patience=PATIENCE, waits=lambda: None, slot=True)
     found: dict[str, Any] = rectify_catalog.fn(settings, day, turn)
     return found
 
@@ -147,7 +146,7 @@ def backfill(
     options = BackfillOptions(states=states, newest_first=newest_first, parallel=parallel, patience=PATIENCE, slot=True)
     found: dict[str, Any] = backfill_catalog.fn(settings, start, end, options)
     if found["exit_code"]:
-        error = RectifierError(failed_days(found))
+        error = RectifierError(format_failed_days(found))
         error.exit_code = found["exit_code"]
         raise error
     return found
@@ -226,6 +225,6 @@ def evaluate(
     """Train recommenders on raw and on rectified features, and say what rectification is worth to them."""
     options = {"backbones": backbones, "modality": modality, "corruption": corruption, "seeds": seeds}
     found = evaluate_day(Path(config), overrides, as_of, options | {"out": None if out is None else Path(out)})
-    if failed := failed_told(found):
+    if failed := format_failed_cells(found):
         raise RectifierError(failed[0])
     return found

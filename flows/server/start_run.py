@@ -10,7 +10,7 @@ import os
 import runpy
 from uuid import UUID
 
-from flows.commands.shared import set_prefect_defaults
+from flows.prefect_settings import set_prefect_defaults
 from tasks.errors import RectifierError
 
 

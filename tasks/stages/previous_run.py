@@ -84,7 +84,7 @@ def find_previous_run(
         if obstacle is None:
             previous = open_previous_run(summary, source, shaping["projection"], shaping["seed"], config, store)
             obstacle = _why_cold(previous)
-            return (previous, f"brings {previous.run_id} up to date") if obstacle is None else (None, obstacle)
+            return (previous, f"updates {previous.run_id}") if obstacle is None else (None, obstacle)
         reason = f"{summary['run_id']}: {obstacle}" if number == 0 else reason
     return None, reason
 

@@ -16,8 +16,8 @@ from prefect.assets import Asset
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.states import Failed
 
-from flows import steps as prefect_tasks
 from flows.config.run_config import RunConfig
+from flows.steps import night as prefect_tasks
 from tasks.demo.tables import LAST_DAY
 from tasks.errors import GateRefusedError, InputError, StorageError, TableHeldError
 from tasks.object_store import StorageUnreachableError
@@ -45,7 +45,7 @@ def test_a_server_shows_the_day_the_stages_and_what_was_found(three_days: Publis
     parts = ("find copies in", "project", "match", "balance")
     named = {f"read as of {day}", f"publish {day}", "hold text against image"}
     assert names >= named | {f"{part} {m}" for part in parts for m in ("image", "text")}
-    assert names >= {"learn anchors", "judge trust", "mend", "check quality", "keep the trend", "write the report"}
+    assert names >= {"train anchors", "trust", "rectify", "quality gate", "keep the trend", "write the report"}
     assert {x["state"]["type"] for x in task_runs} == {"COMPLETED"}
     artifacts = ask_prefect(prefect_server, "artifacts", {"artifacts": {"flow_run_id": {"any_": [flow_run_id]}}})
     found = {x["key"]: x for x in artifacts}

@@ -66,23 +66,23 @@ class LocalServer:
         return found
 
     def status(self) -> dict[str, Any]:
-        found: dict[str, Any] = json.loads(self.command("status").stdout.splitlines()[-1])
+        done = self.command("status", "--port", str(self.port))
+        found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
         return found
 
     def processes(self) -> dict[str, int]:
-        """The process ids of the supervisor, and of the server, the worker and the flow runs below it, by a word of their command."""
+        """The process ids of the server, its worker and a flow run, by a word of their command."""
         found = {}
         for path in Path("/proc").glob("[0-9]*"):
             try:
                 words, environment = (path / "cmdline").read_bytes(), (path / "environ").read_bytes()
             except OSError:
                 continue
-            if f"PREFECT_HOME={self.folder}\0".encode() in environment:
+            if f"RECTIFIER_SERVER={self.folder}\0".encode() in environment:
                 for name, word in {
-                    "supervise": b"supervise",
                     "server": b"prefect\0server",
                     "worker": b"worker\0start",
-                    "run": b"run_deployed",
+                    "run": b"start_run",
                 }.items():
                     if word in words:
                         found[name] = int(path.name)

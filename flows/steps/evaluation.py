@@ -13,7 +13,7 @@ from prefect import task
 from prefect.futures import PrefectFuture
 from prefect.states import Cancelled, Failed
 
-from flows.steps import PLAIN
+from flows.steps.options import PLAIN
 from tasks.evaluation.dependencies import Dependency, Results
 from tasks.evaluation.grid import Grid
 from tasks.evaluation.report import write_evaluation_report, write_evidence

@@ -6,7 +6,7 @@ from typing import Any
 
 from prefect.assets import Asset, AssetProperties, materialize
 
-from flows.steps import IO, PLAIN
+from flows.steps.options import IO, PLAIN
 from tasks.feature_store.config import FeatureStoreConfig
 from tasks.feature_store.served_version import Older
 from tasks.observe.events import asset_key, key_of

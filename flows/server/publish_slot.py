@@ -27,7 +27,7 @@ def slot_name(config: PublishConfig) -> str:
 
 
 @contextmanager
-def write_slot(config: PublishConfig) -> Iterator[None]:
+def publish_slot(config: PublishConfig) -> Iterator[None]:
     """Hold the table's slot for the block, after waiting for it; a holder that dies gives it back within ``LEASE`` seconds and a few."""
     name = slot_name(config)
     with get_client(sync_client=True) as client:

@@ -1,4 +1,4 @@
-"""Everything a Prefect server has to know of this project: the work pool, the deployments, the automations."""
+"""Register the work pool, the deployments and the automations with a Prefect server."""
 
 from __future__ import annotations
 
@@ -16,9 +16,10 @@ from prefect.client.schemas.actions import WorkPoolCreate
 from prefect.client.schemas.filters import WorkerFilter, WorkerFilterStatus
 from prefect.events.schemas.automations import AutomationCore
 from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
+from prefect.workers.process import ProcessWorker
 
 from flows.config.run_config import RunConfig
-from flows.server.supervisor import POOL
+from flows.server.local import POOL
 from tasks.errors import InputError
 from tasks.observe.events import asset_key
 
@@ -28,52 +29,37 @@ DEFAULTS = {"RECTIFIER_CRON": "30 2 * * *", "RECTIFIER_TIMEZONE": "UTC"}
 
 
 def register(path: Path, config: RunConfig) -> dict[str, Any]:
-    """Register it all with the server that PREFECT_API_URL names, for the run config at ``path``; anew each time.
+    """Register everything with the server that PREFECT_API_URL names, for the run config at ``path``. A repeat replaces it.
 
-    Raises InputError where Prefect will not take a deployment.
+    Raises InputError where Prefect refuses a deployment.
     """
     with get_client(sync_client=True) as client:
         if client.server_type.value == "ephemeral":
             raise InputError(
-                "PREFECT_API_URL is not set: say which server, or start one with python -m flows server start"
+                "PREFECT_API_URL is not set: set it to a server, or start one with python -m flows server start"
             )
         with suppress(ObjectAlreadyExists):
-            client.create_work_pool(WorkPoolCreate(name=POOL, type="process", base_job_template=_process_template()))
+            template = ProcessWorker.get_default_base_job_template()
+            client.create_work_pool(WorkPoolCreate(name=POOL, type="process", base_job_template=template))
         deployments = _deploy({"RECTIFIER_CONFIG": str(path), "RECTIFIER_TABLE": asset_key(config.publish)})
         return {"deployments": deployments, "automations": _automate(client)}
 
 
-def _process_template() -> dict[str, Any]:
-    from prefect.workers.process import ProcessWorker
-
-    return ProcessWorker.get_default_base_job_template()
-
-
-def _deploy(told: dict[str, str]) -> list[str]:
-    environment = {**DEFAULTS, **os.environ, **told}
-    command = [
-        sys.executable,
-        "-m",
-        "prefect",
-        "--no-prompt",
-        "deploy",
-        "--all",
-        "--prefect-file",
-        str(DEPLOYMENTS / "prefect.yaml"),
-    ]
+def _deploy(values: dict[str, str]) -> list[str]:
+    file = DEPLOYMENTS / "prefect.yaml"
+    command = [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all", "--prefect-file", str(file)]
+    environment = {**DEFAULTS, **os.environ, **values}
     done = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, check=False)
     if done.returncode:
-        said = [x for x in (done.stderr + done.stdout).splitlines() if x.strip()]
-        raise InputError(
-            f"{DEPLOYMENTS / 'prefect.yaml'}: prefect deploy ended with {done.returncode}: {said[-1] if said else 'no word'}"
-        )
-    return [x["name"] for x in yaml.safe_load((DEPLOYMENTS / "prefect.yaml").read_text())["deployments"]]
+        lines = [x for x in (done.stderr + done.stdout).splitlines() if x.strip()] or ["no output"]
+        raise InputError(f"{file}: prefect deploy ended with {done.returncode}: {lines[-1]}")
+    return [x["name"] for x in yaml.safe_load(file.read_text())["deployments"]]
 
 
 def _automate(client: SyncPrefectClient) -> list[str]:
-    """Every automation of ``automations.yaml``, in place of the one that has its name."""
+    """Create every automation of ``automations.yaml``, or replace the one of its name; their names."""
     block = _alert_block(client)
-    wanted = []
+    names = []
     for values in yaml.safe_load((DEPLOYMENTS / "automations.yaml").read_text())["automations"]:
         text = values.pop("alert", None)
         if text is not None:
@@ -86,8 +72,8 @@ def _automate(client: SyncPrefectClient) -> list[str]:
             client.update_automation(known[0].id, automation)
         else:
             client.create_automation(automation)
-        wanted.append(automation.name)
-    return wanted
+        names.append(automation.name)
+    return names
 
 
 def _notification(block: UUID, subject: str, text: str) -> dict[str, Any]:
@@ -103,12 +89,12 @@ def _alert_block(client: SyncPrefectClient) -> UUID | None:
         return client.read_block_document_by_name(name, kind, include_secrets=False).id
     except ObjectNotFound:
         raise InputError(
-            f"RECTIFIER_ALERT_BLOCK={named}: the server has no such block; make a notification block and say <type>/<name>"
+            f"RECTIFIER_ALERT_BLOCK={named}: the server has no such block; make a notification block and name it as <type>/<name>"
         ) from None
 
 
 def worker_is_online() -> bool:
-    """Whether a worker of the pool told the server lately that it lives."""
+    """Whether the server got a heartbeat of a worker of the pool lately."""
     with get_client(sync_client=True) as client:
-        found = client.read_workers_for_work_pool(POOL, WorkerFilter(status=WorkerFilterStatus(any_=["ONLINE"])))
-        return bool(found)
+        online = WorkerFilter(status=WorkerFilterStatus(any_=["ONLINE"]))
+        return bool(client.read_workers_for_work_pool(POOL, online))
