@@ -23,7 +23,7 @@ from tasks.runs.day_lease import is_held
 from tasks.runs.folders import load_summary
 from tasks.runs.identity import code_version, config_digest, section_digests
 from tasks.source.config import SourceConfig
-from tasks.source.fingerprints import Inputs, changed_inputs, recorded_prints
+from tasks.source.fingerprints import Inputs, changed_inputs, input_fingerprints
 from tasks.table.config import PublishConfig
 from tasks.table.files import TableFiles, storage_errors
 from tasks.table.log import LOOK, open_table, read_log, visible_files
@@ -78,7 +78,7 @@ class DayStatus:
 
 def made_from_now(source: SourceConfig, shaping: Mapping[str, Any], day: date) -> dict[str, Any]:
     """What a run of that day would be made from now: `code`, `config` by section, and `inputs`."""
-    return {"code": code_version(), "config": section_digests(shaping), "inputs": recorded_prints(source, day)}
+    return {"code": code_version(), "config": section_digests(shaping), "inputs": input_fingerprints(source, day)}
 
 
 def read_status(
@@ -108,7 +108,7 @@ def read_status(
     for day in (start + timedelta(days=x) for x in range((end - start).days + 1)):
         entry, shown, held = entries.get(day), published.get(day), is_held(settings.folder, publish, day)
         made = {} if shown is None else _made_from(entry, shown, settings, shaping)
-        of_day = now | {"inputs": inputs.prints(day)}
+        of_day = now | {"inputs": inputs.fingerprints(day)}
         state, why = judge_day(entry, held=held, published=shown, made=made, now=of_day, data=day in data)
         statuses.append(DayStatus(day=day, state=state, why=why, published=shown, entry=entry))
     return statuses

@@ -18,7 +18,7 @@ from tasks.source.config import SourceConfig
 from tasks.source.files import Listed, ParquetFiles, list_input, log_of, snapshot_of
 from tasks.source.interactions import event_days
 
-Prints = dict[str, dict[str, Any]]
+Fingerprints = dict[str, dict[str, Any]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,7 +34,7 @@ class Inputs:
         """Both as they are now. Raises InputError where one is missing."""
         return cls(config=config, catalog=list_input(config.catalog), log=list_input(config.interactions))
 
-    def prints(self, day: date) -> Prints | None:
+    def fingerprints(self, day: date) -> Fingerprints | None:
         """``catalog`` and ``log``, each ``{digest, files, bytes, newest}``; None where a run of that day would find one of them missing."""
         try:
             catalog, log = snapshot_of(self.catalog, day), log_of(self.log, day, self.config.lookback_days)
@@ -53,13 +53,13 @@ class Inputs:
         if not self.log[1]:
             column = self.config.time_column
             own.update([today] if column is None else event_days(self.log[0], column, today))
-        return sorted(day for day in own if day <= today and self.prints(day) is not None)
+        return sorted(day for day in own if day <= today and self.fingerprints(day) is not None)
 
 
-def recorded_prints(config: SourceConfig, day: date) -> Prints | None:
+def input_fingerprints(config: SourceConfig, day: date) -> Fingerprints | None:
     """What a run of that day is about to read; None where it cannot be listed, which the run will say itself."""
     try:
-        return Inputs.listed(config).prints(day)
+        return Inputs.listed(config).fingerprints(day)
     except InputError:
         return None
 
