@@ -50,9 +50,9 @@ def audit(
         return audit_catalog(settings, day, options, None if out is None else out.absolute())
 
     def format_audit(result: dict[str, Any]) -> str:
-        from tasks.audit.explanations import told_audit
+        from tasks.audit.explanations import describe_audit
 
-        return told_audit(result)
+        return describe_audit(result)
 
     run_command(work, as_json, debug, format_audit, prefect=True)
 

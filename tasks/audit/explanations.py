@@ -1,4 +1,4 @@
-"""Why an item is suspect, in plain words: what its feature sits with, where buyers place the item, what its other modalities say."""
+"""Why an item is suspect: which items its feature resembles, and which items its buyers and its other modalities resemble."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tasks.report.suspects import shorten
 from tasks.store.store import Ref
 
 SEPARATORS = re.compile(r"\s*[|,;]\s*")
-# Fewer nearest items than this in one category are no company to speak of.
+# A category needs so many of the nearest items before a reason names it.
 LEAST_COMPANY = 3
 SURE = 0.5
 
@@ -52,7 +52,7 @@ class Catalog:
         return [value if row >= 0 else None for value, row in zip(found, rows.tolist(), strict=True)]
 
     def names(self, rows: Int64) -> list[str]:
-        """What a reader knows the rows by, titles else ids, without those of row -1."""
+        """Titles of the rows, or ids where there is none; rows of -1 are left out."""
         kept = rows[rows >= 0]
         titles = [shorten(x, 60) for x in self.column("title", kept)]
         return [title or str(item) for title, item in zip(titles, self.ids[kept].tolist(), strict=True)]
@@ -108,7 +108,7 @@ def reasons(name: str, found: Findings, catalog: Catalog) -> list[str]:
 
 
 def reason(name: str, looks_like: Int64, buyers: Int64, others: dict[str, Int64], catalog: Catalog) -> str:
-    """Where the feature sits, then where buyers and the other modalities place the item: by categories where they tell, else by titles."""
+    """Where the feature belongs, then where buyers and other modalities place the item: by category where these differ, else by title."""
     places = [("its buyers", buyers), *((f"its {other}", at) for other, at in others.items())]
     told = [(who, at) for who, at in places if (at >= 0).any()]
     own, companies = catalog.company(looks_like), [catalog.company(at) for _, at in told]
@@ -129,16 +129,16 @@ def reason(name: str, looks_like: Int64, buyers: Int64, others: dict[str, Int64]
 
 
 def _grouped(told: Sequence[tuple[str, Company | None]]) -> list[str]:
-    """Witnesses that name one category share a clause; those that name none are left out."""
+    """One clause a category, for all sources that name it; a source without a category is left out."""
     by_category: dict[str, list[tuple[str, Company]]] = {}
     for who, company in told:
         if company is not None:
             by_category.setdefault(company.category, []).append((who, company))
     clauses = []
-    for category, voices in by_category.items():
-        who = " and ".join(x for x, _ in voices)
-        counts = " and ".join(f"{x.count} of {x.of}" for _, x in voices)
-        clauses.append(f"{who} {'place' if len(voices) > 1 else _place(voices[0][0])} it with {category} ({counts})")
+    for category, sources in by_category.items():
+        who = " and ".join(x for x, _ in sources)
+        counts = " and ".join(f"{x.count} of {x.of}" for _, x in sources)
+        clauses.append(f"{who} {'place' if len(sources) > 1 else _place(sources[0][0])} it with {category} ({counts})")
     return clauses
 
 
@@ -150,8 +150,8 @@ def _listed(names: Sequence[str], most: int = 3) -> str:
     return ", ".join(f"“{name}”" for name in names[:most])
 
 
-def told_audit(found: dict[str, Any]) -> str:
-    """What the command prints for people."""
+def describe_audit(found: dict[str, Any]) -> str:
+    """The lines that the command prints."""
     lines = [f"{found['as_of']}: audited, nothing published"]
     for name, x in found["modalities"].items():
         if x["identifiable"]:
@@ -159,10 +159,10 @@ def told_audit(found: dict[str, Any]) -> str:
             lines.append(f"  {name}: {rate_phrase(x)} of {x['judged']:,} judged items look mismatched{stretch}")
             at_most = f" (at most {number(x['expected_false_at_most'], 2)})"
             lines.append(
-                f"    {x['suspects']:,} listed, about {number(x['expected_false'], 2)} of them expected to be innocent{at_most}"
+                f"    {x['suspects']:,} listed, about {number(x['expected_false'], 2)} of them expected to be false alarms{at_most}"
             )
         else:
-            lines.append(f"  {name}: nothing can be told: {x['reason']}")
+            lines.append(f"  {name}: mismatches cannot be detected: {x['reason']}")
         left = x["items"] - x["judged"]
         whys = "; ".join(f"{count:,} {why}" for why, count in x["unjudged"].items())
         lines.append(f"    {left:,} of {x['items']:,} items could not be judged" + (f": {whys}" if whys else ""))
@@ -178,6 +178,6 @@ def told_audit(found: dict[str, Any]) -> str:
             said = f"{by_hand['mismatches']:,} of {by_hand['labelled']:,} labelled items are mismatched"
             lines.append(
                 f"    {said}; rate after recalibration {after}"
-                + ("" if by_hand["like_random"] else " (the labelled ones are no random sample)")
+                + ("" if by_hand["like_random"] else " (the labelled items are not a random sample)")
             )
     return "\n".join([*lines, f"page: {found['page']}"])

@@ -12,7 +12,7 @@ from tasks.audit.explanations import Catalog, reason
 from tasks.audit.findings import WHY, Findings, Judged
 from tasks.audit.inputs import AuditInputs, AuditOptions
 from tasks.audit.labels import Labels
-from tasks.audit.pictures import safe_picture
+from tasks.audit.page import safe_picture
 from tasks.report.suspects import LONGEST_ID, shorten
 from tasks.store.store import plain
 

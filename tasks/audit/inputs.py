@@ -1,4 +1,4 @@
-"""What an audit is told and what it works from: options, and references to the stage outputs of one day."""
+"""The options of an audit, and references to the stage outputs of one day."""
 
 from __future__ import annotations
 

@@ -28,12 +28,12 @@ def unguarded(text: str) -> str:
 
 
 def write_parquet(path: Path, table: pl.DataFrame) -> None:
-    """Write ``table`` whole or not at all. Raises StorageError."""
+    """Write ``table`` atomically. Raises StorageError."""
     whole(path, lambda place: table.write_parquet(place, compression="zstd"))
 
 
 def write_csv(path: Path, table: pl.DataFrame) -> None:
-    """Write ``table`` whole or not at all, lists joined by `` | ``, text guarded against formulas. Raises StorageError."""
+    """Write ``table`` atomically, lists joined by `` | ``, text guarded against formulas. Raises StorageError."""
     flat = table.with_columns(
         _joined(name, kind) if isinstance(kind, pl.List) else pl.col(name)
         for name, kind in table.schema.items()
@@ -51,12 +51,12 @@ def _joined(name: str, kind: pl.List) -> pl.Expr:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write ``text`` whole or not at all. Raises StorageError."""
+    """Write ``text`` atomically. Raises StorageError."""
     whole(path, lambda place: place.write_text(text, encoding="utf-8"))
 
 
 def whole(path: Path, write: Callable[[Path], object]) -> None:
-    """Let ``write`` fill a file that is there whole or not at all. Raises StorageError naming the file."""
+    """Let ``write`` fill a file, which appears only when it is complete. Raises StorageError naming the file."""
     write_whole(
         path,
         write,

@@ -7,7 +7,6 @@ size. Nothing is published.
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +18,7 @@ from tasks.audit.labels import read_labels
 from tasks.audit.page import render_audit
 from tasks.audit.rows import feature_table, hand_check_table, placeholder_table, suspect_table, unjudged_table
 from tasks.audit.tables import write_csv, write_parquet, write_text
-
-MAX_BYTES = 2_000_000
+from tasks.report.page_templates import fit_page
 
 
 def write_audit(folder: Path, inputs: AuditInputs, options: AuditOptions) -> dict[str, Any]:
@@ -50,14 +48,6 @@ def _write_page(folder: Path, summary: dict[str, Any], found: Findings, catalog:
         "galleries": {name: gallery(name, found, catalog) for name in summary["modalities"]},
         "placeholder_groups": {name: placeholder_groups(found.judged[name], catalog) for name in summary["modalities"]},
     }
-    longest = max((len(cards) for cards in facts["galleries"].values()), default=0)
-    while True:
-        text = json.dumps(facts, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-        page = render_audit(json.loads(text))
-        if len(page.encode()) <= MAX_BYTES or not longest:
-            break
-        longest //= 2
-        for cards in facts["galleries"].values():
-            del cards[longest:]
+    text, page = fit_page(facts, list(facts["galleries"].values()), render_audit)
     write_text(folder / "audit.json", text)
     write_text(folder / "audit.html", page)

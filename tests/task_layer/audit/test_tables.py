@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks.audit.pictures import safe_picture
+from tasks.audit.page import safe_picture
 from tasks.audit.tables import FORMULA, guarded, unguarded, whole, write_csv, write_parquet
 from tasks.errors import StorageError
 
