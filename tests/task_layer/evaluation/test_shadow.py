@@ -145,7 +145,7 @@ def test_the_report_shows_what_was_found_and_what_it_cost(shadow: Ref, tmp_path:
     assert [x["name"] for x in twin["metrics"]] == list(facts["raw"])
     assert "Shadow evaluation" in page
     assert "Cost: 1 min 23 s for 6 epochs in 1 training a side and one more matching" in page
-    assert "peak memory of the run 500 MiB before it, 612 MiB after" in page
+    assert "peak memory of the run 500 MiB before it and 612 MiB after it" in page
     for word in (
         "tested on the last ones",
         f"Recall@20 is {facts['raw']['recall@20']:.3g} with raw features",
