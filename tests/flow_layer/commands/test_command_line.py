@@ -14,7 +14,9 @@ from pathlib import Path
 import polars as pl
 import pytest
 import torch
+from typer.testing import CliRunner
 
+from flows.__main__ import app
 from tests.support.flow.flow_support import ROOT, CommandLine, Published, days_of, table_uri
 
 RESULT = {"run_id", "as_of", "version", "rows", "report", "modalities"}
@@ -109,16 +111,17 @@ BAD_CONFIG = {
 
 
 @pytest.mark.parametrize("case", BAD_CONFIG)
-def test_a_bad_config_is_one_line_that_names_the_key(tiny_demo: Path, cli: CommandLine, case: str) -> None:
-    given, said = BAD_CONFIG[case]
-    given = [str(tiny_demo / x) if at and given[at - 1] == "--config" else x for at, x in enumerate(given)]
-    if "--config" not in given:
-        given = ["--config", str(tiny_demo / "run.toml"), *given]
-    finished = cli("rectify", *given, "--json")
-    assert finished.code == 2, finished.err
-    assert said in finished.error
-    assert finished.err == finished.error + "\n"
-    assert finished.out == ""
+def test_a_bad_config_is_one_line_that_names_the_key(tiny_demo: Path, case: str) -> None:
+    options, message = BAD_CONFIG[case]
+    options = [str(tiny_demo / x) if at and options[at - 1] == "--config" else x for at, x in enumerate(options)]
+    if "--config" not in options:
+        options = ["--config", str(tiny_demo / "run.toml"), *options]
+    finished = CliRunner().invoke(app, ["rectify", *options, "--json"])
+    assert finished.exit_code == 2
+    assert message in finished.stderr
+    assert finished.stderr.startswith("error: ")
+    assert finished.stderr.count("\n") == 1
+    assert finished.stdout == ""
 
 
 BAD_INPUT = {
@@ -161,14 +164,12 @@ def test_a_missing_log_is_named_when_no_day_is_given(demo: Path, cli: CommandLin
         (["score", "--truth", "truth"], "no published table can be read there"),
     ],
 )
-def test_commands_about_a_table_that_is_not_there(
-    tiny_demo: Path, cli: CommandLine, command: list[str], said: str
-) -> None:
-    given = [str(tiny_demo / x) if x == "truth" else x for x in command]
-    finished = cli(*given, "--config", tiny_demo / "run.toml", "--json")
-    assert finished.code == 2, finished.err
-    assert said in finished.error
-    assert finished.out == ""
+def test_commands_about_a_table_that_is_not_there(tiny_demo: Path, command: list[str], said: str) -> None:
+    words = [str(tiny_demo / x) if x == "truth" else x for x in command]
+    finished = CliRunner().invoke(app, [*words, "--config", str(tiny_demo / "run.toml"), "--json"])
+    assert finished.exit_code == 2
+    assert said in finished.stderr
+    assert finished.stdout == ""
 
 
 def test_a_rollback_to_no_version_and_a_bad_demo(published: Published, cli: CommandLine, tmp_path: Path) -> None:
