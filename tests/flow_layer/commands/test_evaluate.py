@@ -196,10 +196,10 @@ def test_a_cell_that_fails_is_named_and_the_others_go_on(
     ("options", "said"),
     [
         (("--backbones", "gpt"), "evaluation.backbones: 'gpt' is not one of lightgcn"),
-        (("--backbones", ","), "--backbones: backbones: wanted at least one"),
+        (("--backbones", ","), "--backbones: backbones: wanted at least 1"),
         (("--modality", "audio"), "evaluation.corruption.modalities: 'audio' is not one of all, image, text"),
         (("--corruption", "0,lots"), "--corruption 0,lots: wanted shares such as 0,0.2,0.4"),
-        (("--corruption", "1.5"), "--corruption: shares: wanted shares from 0 to 1, got 1.5"),
+        (("--corruption", "1.5"), "--corruption: shares.0: wanted at most 1, got 1.5"),
         (("--seeds", "0"), "--seeds: seeds: wanted at least 1, got 0"),
         (("--set", "evaluation.corruption.kinds=['melt']"), "evaluation.corruption.kinds"),
         (("--set", "evaluation.sed=3"), "evaluation.sed: unknown key"),
