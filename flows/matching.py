@@ -79,11 +79,9 @@ def match_catalog(
         for a, b in pairs
     }
     cross_modal = together(steps.project_onto, held, device=device)
-    # One by one: each has all the room there is for its index and its graph.
-    rooms = {m: memory.room(f"affinity/{m}") for m in modalities}
+    # One by one: each has all the room there is for its index.
     affinities = {
-        m: steps.match(m, projections[m], config.affinity, seed, store, rooms[m], since[m], device=device)
-        for m in modalities
+        m: steps.match(m, projections[m], config.affinity, seed, store, since[m], device=device) for m in modalities
     }
     plans = {m: steps.balance(m, affinities[m], config.sinkhorn, store, since[m]) for m in modalities}
     trusts = steps.judge_trust(source, anchors, projections, cross_modal, config.trust, seed, store)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from rectifier_core.affinity.affinity import find_neighbours
+from rectifier_core.affinity.affinity import find_affinity
 from rectifier_core.anchors.anchors import train_anchors
 from rectifier_core.base.arrays import Bool, Int32
 from rectifier_core.base.devices import CPU
@@ -98,7 +98,7 @@ def rectify_catalog(
     anchors = anchors or train_anchors(interactions, config.anchors, seed=seed, device=device, progress=progress)
     judged = judge_catalog(catalog, anchors, config, seed=seed, category=category, device=device, progress=progress)
     affinities = {
-        m: find_neighbours(x, config.affinity, seed=seed, device=device, progress=progress)
+        m: find_affinity(x, config.affinity, seed=seed, device=device, progress=progress)
         for m, x in judged.projections.items()
     }
     plans = {m: balance(x, config.sinkhorn, progress=progress) for m, x in affinities.items()}

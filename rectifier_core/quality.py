@@ -13,11 +13,10 @@ import numba
 import numpy as np
 import torch
 
-from rectifier_core.affinity.top_k import in_threads
 from rectifier_core.base.arrays import Float32
 from rectifier_core.base.numerics import row_blocks
 from rectifier_core.base.published_records import Check, QualityReport, Status
-from rectifier_core.base.threads import kernel, read_only
+from rectifier_core.base.threads import in_threads, kernel, read_only
 from rectifier_core.config import QualityConfig
 
 WARNABLE = ("marginal_error", "changed", "norm_ratio", "drift", "rate_jump", "shadow")

@@ -15,7 +15,7 @@ from dataclasses import replace
 import numpy as np
 
 from benchmarks.shared.movielens import Sample, load_tested, options_parser, trained
-from rectifier_core.affinity.affinity import find_neighbours
+from rectifier_core.affinity.affinity import find_affinity
 from rectifier_core.base.arrays import Float32
 from rectifier_core.base.numerics import unit_rows
 from rectifier_core.base.records import Anchors, Catalog, Projection
@@ -46,7 +46,7 @@ def mended(
 ) -> Float32:
     """One modality rectified; ``projection`` replaces the judged one for matching, and then acts whatever trust says."""
     found = projection or judged.projections[modality]
-    plan = balance(find_neighbours(found, PipelineConfig().affinity, seed=seed), PipelineConfig().sinkhorn)
+    plan = balance(find_affinity(found, PipelineConfig().affinity, seed=seed), PipelineConfig().sinkhorn)
     trust = judged.trusts[modality] if projection is None else replace(judged.trusts[modality], identifiable=True)
     features = catalog.features[modality]
     status = decide_status(catalog.present[modality], plan, trust, config)

@@ -35,8 +35,10 @@ from rectifier_core.sequences.config import SegmentsConfig, TimeOffsetConfig
 from rectifier_core.sequences.segment_pooling import pool_segments
 from rectifier_core.sequences.segments import judge_segments
 from rectifier_core.sequences.time_offset import Track, recover_time_offset
-from tasks.demo.catalog import DemoConfig, write_demo
-from tasks.source.read import SourceConfig, read_source
+from tasks.demo.catalog import write_demo
+from tasks.demo.config import DemoConfig
+from tasks.source.config import SourceConfig
+from tasks.source.read import read_source
 from tasks.stages.anchors import anchors_stage
 from tasks.store.saved_records import load_record
 from tasks.store.store import Ref, StageStore

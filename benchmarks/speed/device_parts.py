@@ -11,10 +11,10 @@ import numpy as np
 from benchmarks.shared.placed import placed
 from benchmarks.shared.synthetic_log import clustered_log
 from benchmarks.speed.device_bench import Bench, failed, relative
-from rectifier_core.affinity.affinity import find_neighbours
+from rectifier_core.affinity.affinity import find_affinity
 from rectifier_core.affinity.config import AffinityConfig
-from rectifier_core.affinity.device_search import DeviceSearch
-from rectifier_core.affinity.top_k import largest_products
+from rectifier_core.affinity.device_search import DeviceRows
+from rectifier_core.affinity.index import search_rows
 from rectifier_core.anchors.anchors import train_anchors
 from rectifier_core.anchors.config import AnchorsConfig
 from rectifier_core.anchors.held_out_recall import HeldOutRecall
@@ -61,15 +61,10 @@ def search_with_ties(bench: Bench) -> None:
     features = rows.copy()
     features[generator(0, "placeholder").random(items) < 1 / 3] = rows[0]
     projection, config = placed(features, rows), AffinityConfig(index="flat")
-    here = find_neighbours(projection, config, seed=0, threads=bench.threads)
-    there = find_neighbours(projection, config, seed=0, threads=bench.threads, device=bench.device)
-    bench.check(
-        f"search, {items:,} items with a placeholder: equal neighbours",
-        float((here.neighbours == there.neighbours).mean()),
-        ">=",
-        0.9999,
-    )
-    bench.check("the same: scores apart by at most", float(np.abs(here.scores - there.scores).max()), "<=", 1e-5)
+    here = find_affinity(projection, config, seed=0, threads=bench.threads)
+    there = find_affinity(projection, config, seed=0, threads=bench.threads, device=bench.device)
+    apart = float(np.abs(here.scores - there.scores).max())
+    bench.check(f"search, {items:,} items with a placeholder: scores apart by at most", apart, "<=", 1e-5)
 
 
 def search_large(bench: Bench) -> None:
@@ -78,12 +73,14 @@ def search_large(bench: Bench) -> None:
     rows = clustered(items)
     projection, config = placed(rows, rows), AffinityConfig(num_neighbours=COUNT)
     small = placed(rows[:20_000], rows[:20_000])
-    find_neighbours(small, AffinityConfig(index="ivf"), seed=0)
-    find_neighbours(small, config, seed=0, device=bench.device)
-    search = partial(find_neighbours, projection, config, seed=0, threads=bench.threads)
+    find_affinity(small, AffinityConfig(index="ivf"), seed=0)
+    find_affinity(small, config, seed=0, device=bench.device)
+    search = partial(find_affinity, projection, config, seed=0, threads=bench.threads)
     found, seconds, peak = bench.timed(partial(search, device=bench.device))
-    held = DeviceSearch(rows, np.arange(items), bench.device)
-    _, alone, _ = bench.timed(lambda: [held(rows[block], COUNT + 4) for block in row_blocks(items, config.block_rows)])
+    held = DeviceRows(rows, np.arange(items), bench.device)
+    _, alone, _ = bench.timed(
+        lambda: [held.candidates(rows[block], COUNT + 4) for block in row_blocks(items, config.block_rows)]
+    )
     rate = 2e-12 * items**2 * WIDTH / alone
     bench.note(
         f"search, {items:,} x {items:,}: seconds on the device alone, scoring candidates again left out",
@@ -91,9 +88,7 @@ def search_large(bench: Bench) -> None:
     )
     sample = np.sort(generator(1, "asked").choice(items, min(SAMPLE, items), replace=False))
     start = time.perf_counter()
-    truth, scores = largest_products(
-        rows, rows[sample], COUNT, threads=bench.threads, block_rows=-(-len(sample) // bench.threads)
-    )
+    truth, scores = search_rows(rows, np.arange(items), rows[sample], COUNT, threads=bench.threads)
     exact = (time.perf_counter() - start) * items / len(sample)
     there = found.neighbours[sample]
     recall = float(np.mean([len(np.intersect1d(a, b)) / COUNT for a, b in zip(truth, there, strict=True)]))

@@ -1,11 +1,13 @@
-"""What the twenty best features of every item cost: FAISS's exact search, ours, and the search by lists with its index and its tuning.
+"""What the twenty best features of every item cost: the affinity search, its index and tuning included, beside FAISS's exact search.
 
 python -m benchmarks.speed.top_k [--sizes 50000 200000 1000000] [--whole 50000] [--threads 1] > benchmarks/results/top_k.md
 
-Two sorts of data, d = 64, unit rows. "clustered": an intrinsic dimension of 24, a cluster for every 250 items and noise; every row
-asks for rows like itself. "hubs": a falling spectrum, clusters of very unequal size, and queries that are not the rows but beside them, as
-anchors lie beside projected features. FAISS is called through IndexFlatIP in batches of 8,192 queries, all of them up to --whole items and
-a sample beyond, whose cost is scaled up; it runs half before and half after ours. Recall is measured on queries that tuned nothing.
+Two sorts of data, d = 64, unit rows:
+- "clustered": an intrinsic dimension of 24, a cluster for every 250 items, and noise. Queries are the rows themselves.
+- "hubs": a falling spectrum and clusters of very unequal size. Queries lie beside the rows, as anchors lie beside projected features.
+
+Exact search is FAISS's IndexFlatIP in batches of 8,192 queries: all of them up to --whole items, and a sample beyond, whose cost is scaled
+up. Half of it runs before the affinity search and half after. Recall is measured on queries that tuned nothing.
 """
 
 from __future__ import annotations
@@ -19,14 +21,13 @@ import faiss
 import numpy as np
 
 from benchmarks.shared.placed import placed
-from rectifier_core.affinity.affinity import find_neighbours
+from rectifier_core.affinity.affinity import find_affinity
 from rectifier_core.affinity.config import AffinityConfig
-from rectifier_core.affinity.top_k import in_threads, lay_out, search_all
 from rectifier_core.base.arrays import Float32, Int64
 from rectifier_core.base.numerics import row_blocks, unit_rows
 from rectifier_core.base.seeding import generator
 
-WIDTH, COUNT, SAMPLE, BATCH, PAIRS = 64, 20, 2000, 8192, 10**9
+WIDTH, COUNT, SAMPLE, BATCH = 64, 20, 2000, 8192
 
 
 def clustered(items: int) -> tuple[Float32, Float32]:
@@ -64,25 +65,12 @@ class Clock:
         return np.array([time.perf_counter() - self._start[0], time.process_time() - self._start[1]])
 
 
-def peer(index: faiss.Index, queries: Float32) -> np.ndarray:
-    """What FAISS takes for these queries, in batches."""
+def exact(index: faiss.Index, queries: Float32) -> np.ndarray:
+    """What exact search takes for these queries, in batches."""
     clock = Clock()
     for block in row_blocks(len(queries), BATCH):
         index.search(queries[block], COUNT)
     return clock.read()
-
-
-def ours_exact(features: Float32, queries: Float32, threads: int) -> np.ndarray:
-    """What our exact search takes for these queries, laying the features out included."""
-    clock = Clock()
-    panels = lay_out(features, np.arange(len(features)), np.array([0, len(features)]))
-    laid = clock.read() * len(queries) / len(features)
-    clock = Clock()
-    for _ in in_threads(
-        lambda block: search_all(panels, queries[block], COUNT), list(row_blocks(len(queries), BATCH)), threads
-    ):
-        pass
-    return laid + clock.read()
 
 
 def resident(field: str) -> float:
@@ -91,70 +79,50 @@ def resident(field: str) -> float:
     return int(line.split()[1]) / 1024
 
 
-def measure(kind: str, items: int, whole: int, threads: int) -> tuple[str, float]:
-    """One line of the table, and the CPU seconds of the search by lists."""
+def measure(kind: str, items: int, whole: int, threads: int) -> str:
+    """One line of the table."""
     queries, features = KINDS[kind](items)
     rng = generator(1, "asked")
-    asked: Int64 = (
-        np.arange(items) if items <= whole else np.sort(rng.choice(items, min(items, 4 * SAMPLE), replace=False))
-    )
+    asked: Int64 = np.arange(items) if items <= whole else np.sort(rng.choice(items, 4 * SAMPLE, replace=False))
     halves = np.array_split(asked, 2)
     index = faiss.IndexFlatIP(WIDTH)
     index.add(features)
-    flat = peer(index, queries[halves[0]])
+    faiss.omp_set_num_threads(threads)
+    flat = exact(index, queries[halves[0]])
     Path("/proc/self/clear_refs").write_text("5")
     before, clock = resident("VmRSS"), Clock()
-    found = find_neighbours(placed(features, queries), AffinityConfig(), seed=0, threads=threads)
-    lists, peak = clock.read(), resident("VmHWM") - before
-    flat = (flat + peer(index, queries[halves[1]])) * items / len(asked)
-    some = queries[asked[: max(1024, min(len(asked), PAIRS // items))]]
-    exact = np.array([peer(index, some) / ours_exact(features, some, threads) for _ in range(3)])
+    found = find_affinity(placed(features, queries), AffinityConfig(), seed=0, threads=threads)
+    ours, peak = clock.read(), resident("VmHWM") - before
+    faiss.omp_set_num_threads(threads)
+    flat = (flat + exact(index, queries[halves[1]])) * items / len(asked)
     sample = np.sort(rng.choice(items, SAMPLE, replace=False))
     truth = index.search(queries[sample], COUNT)[1]
     recall = np.mean([len(np.intersect1d(a, b)) / COUNT for a, b in zip(truth, found.neighbours[sample], strict=True)])
-    said = f"{flat[1]:.1f}{'' if items <= whole else ' (from a sample)'} | {np.median(exact[:, 1]):.2f} ({np.median(exact[:, 0]):.2f})"
-    ratio = flat / lists
-    line = f"| {kind} | {items:,} | {said} | {found.index} | {lists[1]:.1f} | {found.recall:.4f} | {recall:.4f} | "
-    return line + f"**{ratio[1]:.1f}** ({ratio[0]:.1f}) | {peak:.0f} |", float(lists[1])
+    scaled = "" if items <= whole else " (from a sample)"
+    return (
+        f"| {kind} | {items:,} | {flat[1]:.1f}{scaled} | {found.index} | {ours[1]:.1f} ({ours[0]:.1f}) | "
+        f"{found.recall:.4f} | {recall:.4f} | {flat[1] / ours[1]:.1f} | {peak:.0f} |"
+    )
 
 
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--sizes", type=int, nargs="+", default=[50_000, 200_000, 1_000_000])
+    parser.add_argument("--kinds", nargs="+", choices=KINDS, default=list(KINDS))
     parser.add_argument("--whole", type=int, default=50_000)
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
-    faiss.omp_set_num_threads(options.threads)
-    asked, found = clustered(3000)
-    small = placed(found, asked)
-    find_neighbours(small, AffinityConfig(index="ivf"), seed=0)
-    cpu = next(
-        (
-            line.split(":")[1].strip()
-            for line in Path("/proc/cpuinfo").read_text().splitlines()
-            if line.startswith("model name")
-        ),
-        "",
-    )
-    sizes = " ".join(map(str, options.sizes))
-    print(
-        f"Command: `python -m benchmarks.speed.top_k --sizes {sizes} --whole {options.whole} --threads {options.threads}`, {cpu}\n"
-    )
-    print(
-        "| data | items | FAISS flat: CPU s | our exact search: times faster, CPU (wall) | lists | all of it: CPU s | recall, as reported",
-        end="",
-    )
-    print(" | recall, measured | times faster than FAISS flat, CPU (wall) | peak memory added, MiB |\n|" + "---|" * 10)
-    for kind in KINDS:
-        costs = []
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    cpu = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), "")
+    sizes, kinds = " ".join(map(str, options.sizes)), " ".join(options.kinds)
+    command = f"python -m benchmarks.speed.top_k --kinds {kinds} --sizes {sizes} --whole {options.whole}"
+    print(f"Command: `{command} --threads {options.threads}`, {cpu}\n")
+    print("| data | items | exact search: CPU s | index | affinity search: CPU s (wall) | recall, reported", end="")
+    print(" | recall, measured | times less CPU than exact | peak memory added, MiB |\n|" + "---|" * 9)
+    for kind in options.kinds:
         for items in options.sizes:
-            line, cost = measure(kind, items, options.whole, options.threads)
-            costs.append(cost)
-            print(line, flush=True)
-        if len(costs) > 1:
-            slope = np.polyfit(np.log(options.sizes), np.log(costs), 1)[0]
-            print(f"| {kind} | | | | growth: CPU s as items to the power | {slope:.2f} | | | | |", flush=True)
+            print(measure(kind, items, options.whole, options.threads), flush=True)
 
 
 if __name__ == "__main__":

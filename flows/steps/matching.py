@@ -148,7 +148,6 @@ def match(
     config: AffinityConfig,
     seed: int,
     store: StageStore,
-    memory: int,
     previous: PreviousRun | None = None,
     *,
     device: str = "cpu",
@@ -161,7 +160,6 @@ def match(
         seed,
         store,
         previous=previous,
-        memory=memory,
         device=device,
         progress=logged_progress(),
     )

@@ -1,242 +1,162 @@
 """Stage: affinity, per item the K features that fit its anchor best.
 
 Source: "Towards Trustworthy Multimodal Recommendation", arXiv 2602.00730: top-K cosine between anchors and projected features over a
-temperature, the diagonal always in. Search: ``top_k`` (exact) or ``inverted_lists``.
+temperature, the diagonal always in. Search: ``index``.
 
 Differs from the paper:
-- Only items with an anchor ask and only items with a feature are found, so the problem may be rectangular; the paper assumes every item
-  has both.
-- Where exact search would cost at least twice as much, the search is approximate, tuned until the measured recall reaches
-  ``target_recall``.
+- Only items with an anchor search, and only items with a feature are found. So the problem may be rectangular. The paper assumes that every
+  item has both.
+- A large catalog is searched approximately. A sample measures the recall, which reaches ``target_recall``.
 """
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from rectifier_core.affinity.config import AffinityConfig
-from rectifier_core.affinity.device_search import DeviceSearch
-from rectifier_core.affinity.inverted_lists import (
-    ITERATIONS,
-    PER_LIST,
-    SAMPLE,
-    InvertedLists,
-    build_lists,
-    by_likeness,
-    candidates,
-    one_list,
-    search,
+from rectifier_core.affinity.device_search import DeviceRows
+from rectifier_core.affinity.index import (
+    Clusters,
+    NearestRows,
+    best_of,
+    build_index,
+    score_candidates,
 )
-from rectifier_core.affinity.search_kernels import PANEL, order_rows, products_with
-from rectifier_core.affinity.top_k import Found, in_threads, padded, padded_rows
 from rectifier_core.base.arrays import Float32, Int32, Int64
 from rectifier_core.base.devices import CPU
 from rectifier_core.base.numerics import Progress, row_blocks, silent
 from rectifier_core.base.records import NO_NEIGHBOUR, Affinity, Projection
-from rectifier_core.base.seeding import derive_seed, generator
+from rectifier_core.base.seeding import derive_seed
+from rectifier_core.base.threads import in_threads
 
-# What a query costs beside its products with candidates and means, counted in products, and what a candidate costs in a list rather than
-# in one long scan: benchmarks/results/top_k.md.
-QUERY_COST = 3000
-CANDIDATE_COST = 1.3
-WORTH = 2
 SPARE = 4
-"""So many more are searched for than are neighbours: 16 bits or a device may misjudge the last ones, which are scored again, and a later
-run can lose a neighbour or two without asking for all of them anew."""
+"""Next best neighbours that are kept, so that a later run can lose some without a new search."""
 
 
 @dataclass(frozen=True, slots=True)
-class FoundRows:
-    """An affinity while its rows are found: ``neighbours`` [I, K], ``scores`` [I, K] and the next best, ``spare`` [I, ``SPARE``]."""
+class AffinityRows:
+    """The rows of an affinity: ``neighbours`` [I, K] int32, ``scores`` [I, K] float32 and the next best, ``spare`` [I, ``SPARE``] int32."""
 
     neighbours: Int32
     scores: Float32
     spare: Int32
 
     @classmethod
-    def of(cls, num_items: int, config: AffinityConfig) -> FoundRows:
-        """All of them empty."""
+    def empty(cls, num_items: int, config: AffinityConfig) -> AffinityRows:
+        """Rows without a neighbour."""
         shape = (num_items, config.num_neighbours)
-        none = (np.full((num_items, width), NO_NEIGHBOUR, np.int32) for width in (shape[1], SPARE))
-        return cls(next(none), np.full(shape, -np.inf, np.float32), next(none))
+        return cls(
+            np.full(shape, NO_NEIGHBOUR, np.int32),
+            np.full(shape, -np.inf, np.float32),
+            np.full((num_items, SPARE), NO_NEIGHBOUR, np.int32),
+        )
 
-    def put(self, rows: Int64 | slice, found: tuple[Any, ...]) -> None:
-        """Fill the given rows [B] with what ``neighbours_of`` gives for them, or with three numbers."""
-        self.neighbours[rows], self.scores[rows], self.spare[rows] = found
+    def put(self, rows: Int64 | slice, part: AffinityRows) -> None:
+        """Copy ``part`` [B] to the given rows [B]."""
+        self.neighbours[rows], self.scores[rows], self.spare[rows] = part.neighbours, part.scores, part.spare
 
-    def affinity(self, modality: str, recall: float, index: str) -> Affinity:
-        """All of it as the record."""
+    def record(self, modality: str, index: NearestRows | DeviceRows | None) -> Affinity:
+        """The rows as the stage's record."""
         return Affinity(
             modality=modality,
             neighbours=self.neighbours,
             scores=self.scores,
             spare=self.spare,
-            recall=recall,
-            index=index,
+            recall=1.0 if index is None else index.recall,
+            index="none" if index is None else index.name,
         )
 
 
-def find_neighbours(
+def find_affinity(
     projection: Projection,
     config: AffinityConfig,
     *,
     seed: int,
     threads: int = 1,
-    memory: int | None = None,
     device: str = CPU,
     progress: Progress = silent,
 ) -> Affinity:
     """The ``num_neighbours`` best features of every item with an anchor, its own (where it has one) always among them.
 
     Returns rows sorted by descending score, ties by ascending item; a small catalog leaves unused slots at -1. ``threads`` change no bit.
-    ``memory`` bounds, in bytes, what the index and the blocks in work take beside the result: float32 vectors that would fill more than
-    half of it are indexed in 16 bits, and blocks shrink to the rest.
 
-    A ``device`` other than the CPU picks the candidates of exact search; they are scored on the CPU, so that an item's neighbours differ
-    only where the last one and the ``SPARE`` next ones score alike to within rounding, and a score of the same pair by no bit.
+    A ``device`` other than the CPU picks the candidates of exact search, and the CPU scores them. So results differ only where the last
+    candidates score alike to within rounding.
     """
-    made = FoundRows.of(len(projection.target), config)
-    rows, name, recall = np.flatnonzero(projection.target.any(axis=1)), "none", 1.0
-    index: InvertedLists | DeviceSearch | None = None
-    if len(rows) and device != CPU and config.index != "ivf":
-        index = index_on_device(projection, device)
-    elif len(rows):
-        index = index_features(projection, config, seed=seed, threads=threads, memory=memory)
-    if index is not None:
-        name, recall = index.name, index.recall
-        held, ordered = 0, rows
-        if isinstance(index, InvertedLists):
-            held, ordered = index.vectors.nbytes, by_likeness(index, projection.target, rows, threads=threads)
+    rows = np.flatnonzero(projection.target.any(axis=1))
+    index: NearestRows | DeviceRows | None
+    if device != CPU and config.index != "ivf":
+        index = DeviceRows.of(projection.projected, device)
+    else:
+        index = index_features(projection, config, rows, seed=seed, threads=threads)
+    found = AffinityRows.empty(len(projection.target), config)
+    if index is not None and len(rows):
+        ordered = index.order(projection.target, rows, threads=threads)
 
         def work(block: slice) -> None:
-            at = ordered[block]
-            made.put(at, neighbours_of(projection, index, at, config))
+            found.put(ordered[block], search_block(projection, index, ordered[block], config))
 
-        blocks = list(row_blocks(len(rows), rows_in_work(config, projection.target.shape[1], held, memory, threads)))
-        for block in in_threads(work, blocks, threads):
-            progress(f"affinity of {projection.modality} ({name})", block.stop, len(rows))
-    return made.affinity(projection.modality, recall, name)
+        for block in in_threads(work, list(row_blocks(len(rows), config.block_rows)), threads):
+            progress(f"affinity of {projection.modality} ({index.name})", block.stop, len(rows))
+    return found.record(projection.modality, index if len(rows) else None)
 
 
 def index_features(
-    projection: Projection, config: AffinityConfig, *, seed: int, threads: int = 1, memory: int | None = None
-) -> InvertedLists | None:
-    """The index of all features of a modality, exact or by lists as ``config`` says; None where it has none."""
-    rows = np.flatnonzero(projection.target.any(axis=1))
-    columns = np.flatnonzero(projection.projected.any(axis=1))
-    if not len(columns):
+    projection: Projection,
+    config: AffinityConfig,
+    asking: Int64,
+    *,
+    seed: int,
+    threads: int = 1,
+    clusters: Clusters | None = None,
+) -> NearestRows | None:
+    """The index of all features of a modality for the anchors ``asking``; None where it has no feature."""
+    rows = np.flatnonzero(projection.projected.any(axis=1))
+    if not len(rows):
         return None
-    compact = needs_compact(len(columns), projection.projected.shape[1], memory)
-    exact = config.index == "flat"
-    if config.index == "auto":
-        exact = one_list_is_cheaper(len(rows), len(columns))
-    if not exact and len(rows):
-        index = build_lists(
-            projection.projected,
-            columns,
-            projection.target,
-            rows,
-            # Vectors of 16 bits may misjudge the last ones.
-            config.num_neighbours + SPARE * compact,
-            config.target_recall,
-            num_lists=number_of_lists(len(columns)),
-            seed=derive_seed(seed, "affinity"),
-            spare=SPARE * (not compact),
-            compact=compact,
-            threads=threads,
-        )
-        if config.index == "ivf" or not _disappointing(index, projection.target, rows, config, seed):
-            return index
-    return one_list(projection.projected, columns, compact=compact)
+    return build_index(
+        projection.projected,
+        rows,
+        projection.target,
+        asking,
+        config.num_neighbours,
+        seed=derive_seed(seed, "affinity"),
+        spare=SPARE,
+        kind=config.index,
+        target_recall=config.target_recall,
+        threads=threads,
+        clusters=clusters,
+    )
 
 
-def needs_compact(features: int, width: int, memory: int | None) -> bool:
-    """Whether float32 vectors would fill more than half of ``memory`` bytes, and are indexed in 16 bits."""
-    return memory is not None and 4 * features * width > memory // 2
+def search_block(
+    projection: Projection, index: NearestRows | DeviceRows, rows: Int64, config: AffinityConfig
+) -> AffinityRows:
+    """The rows ``rows`` [B] of the affinity.
 
-
-def index_on_device(projection: Projection, device: str) -> DeviceSearch | None:
-    """All features of a modality for exact search on ``device``; None where it has none."""
-    columns = np.flatnonzero(projection.projected.any(axis=1))
-    return DeviceSearch(projection.projected, columns, device) if len(columns) else None
-
-
-def neighbours_of(
-    projection: Projection, index: InvertedLists | DeviceSearch, rows: Int64, config: AffinityConfig
-) -> tuple[Int32, Float32, Int32]:
-    """The rows ``rows`` [B] of the affinity: neighbours int32 [B, K], scores float32 [B, K] and the next best int32 [B, ``SPARE``].
-
-    They are the same whatever else is asked for beside them. With the index and the projection memory-mapped, this is all that a worker
-    needs for its share of the rows.
+    With the index and the projection memory-mapped, this is all that a worker needs for its share of the rows.
     """
-    asked, width = np.ascontiguousarray(projection.target[rows]), config.num_neighbours + SPARE
-    if isinstance(index, DeviceSearch):
-        found = scored(projection, index(asked, width), asked, width)
-    elif index.vectors.dtype == np.int16:
-        found = scored(projection, search(index, asked, width)[0], asked, width)
-    else:
-        found = search(index, asked, width)
-    return with_own(projection, rows, found, asked, config)
+    queries = np.ascontiguousarray(projection.target[rows])
+    return rank_candidates(projection, rows, queries, index.candidates(queries, config.num_neighbours + SPARE), config)
 
 
-def with_own(
-    projection: Projection, rows: Int64, found: Found, asked: Float32, config: AffinityConfig
-) -> tuple[Int32, Float32, Int32]:
-    """``found`` [B, W], sorted, cut into neighbours, scores and the next best, each item's own feature forced among its neighbours."""
-    (items, cosine), last = found, config.num_neighbours - 1
-    has = projection.projected[rows].any(axis=1)
-    absent = has & ~(items == rows[:, None]).any(axis=1)
-    items[absent, -1] = rows[absent]
-    cosine[absent, -1:] = products_with(
-        projection.projected, items[absent, -1:], padded_rows(asked[absent], padded(asked.shape[1]))
+def rank_candidates(
+    projection: Projection, rows: Int64, queries: Float32, candidates: Int32, config: AffinityConfig
+) -> AffinityRows:
+    """The best of ``candidates`` [B, C] for the items ``rows``, cut into neighbours and spare; each item's own feature is a neighbour."""
+    has_own = projection.projected[rows].any(axis=1)
+    own = np.where(has_own, rows, NO_NEIGHBOUR).astype(np.int32)[:, None]
+    items = np.hstack([own, np.where(candidates == own, NO_NEIGHBOUR, candidates)])
+    scores = score_candidates(projection.projected, queries, items)
+    own_score = scores[:, 0].copy()
+    # A score above all others keeps the own feature among the neighbours; it gets its real one before they are sorted.
+    scores[has_own, 0] = np.inf
+    best = best_of(items, scores, config.num_neighbours + SPARE)
+    best.scores[has_own, 0] = own_score[has_own]
+    kept = config.num_neighbours
+    neighbours = best_of(best.items[:, :kept], best.scores[:, :kept], kept)
+    return AffinityRows(
+        neighbours.items, neighbours.scores / np.float32(config.temperature), np.ascontiguousarray(best.items[:, kept:])
     )
-    # Its own goes before all that are no better than the last neighbour, whose order stays.
-    own = items == rows[:, None]
-    late = own[:, last + 1 :].any(axis=1)
-    place = np.arange(items.shape[1], dtype=np.float32)
-    order = np.argsort(np.where(own[late], np.float32(last - 0.5), place), axis=1, kind="stable")
-    items[late], cosine[late] = (np.take_along_axis(x[late], order, axis=1) for x in (items, cosine))
-    order_rows(
-        *(neighbours := (np.ascontiguousarray(items[:, : last + 1]), np.ascontiguousarray(cosine[:, : last + 1])))
-    )
-    return neighbours[0], neighbours[1] / np.float32(config.temperature), items[:, last + 1 :]
-
-
-def scored(projection: Projection, found: Int32, asked: Float32, width: int) -> Found:
-    """Candidates ``found`` [B, C], -1 for none, by the cosine of their float32 features with ``asked`` [B, A]: the best ``width``."""
-    items = np.full((len(found), max(width, found.shape[1])), NO_NEIGHBOUR, np.int32)
-    items[:, : found.shape[1]] = found
-    cosine = products_with(projection.projected, items, padded_rows(asked, padded(asked.shape[1])))
-    order_rows(items, cosine)
-    return items[:, :width], cosine[:, :width]
-
-
-def number_of_lists(features: int) -> int:
-    """How many lists are cheapest, build and search together, as measured from 50,000 to 1,000,000 features."""
-    return max(1, round(math.pow(features, 0.75) / 9))
-
-
-def one_list_is_cheaper(queries: int, features: int) -> bool:
-    """Whether exact search beats lists that would find everything at once, but for a factor of ``WORTH``."""
-    lists = number_of_lists(features)
-    build = features * (lists + SAMPLE) + ITERATIONS * min(PER_LIST * lists, features) * lists
-    return queries * features <= WORTH * (build + queries * (QUERY_COST + 2 * lists))
-
-
-def _disappointing(index: InvertedLists, targets: Float32, rows: Int64, config: AffinityConfig, seed: int) -> bool:
-    sample = np.sort(generator(seed, "affinity", "cost").choice(rows, min(SAMPLE, len(rows)), replace=False))
-    compared = candidates(index, np.ascontiguousarray(targets[sample]), config.num_neighbours + SPARE)
-    return QUERY_COST + 2 * len(index.means) + CANDIDATE_COST * compared > len(index.items)
-
-
-def rows_in_work(config: AffinityConfig, width: int, held: int, memory: int | None, threads: int) -> int:
-    """How many items, of anchors ``width`` long, each thread may ask for at a time where an index of ``held`` bytes shares ``memory``."""
-    if memory is None:
-        return config.block_rows
-    # Per row: its candidates' vectors, once gathered and once multiplied, the lists it is noted beside, and its anchor.
-    each = 4 * (2 * (config.num_neighbours + SPARE) * width + PANEL + 3 * width)
-    return max(1, min(config.block_rows, max(memory - held, memory // 4) // threads // each))

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from rectifier_core.affinity.top_k import Panels, largest_products, lay_out, search_all
+from rectifier_core.affinity.index import NearestRows, exact_index, search_rows
 from rectifier_core.audit.config import OwnersConfig
 from rectifier_core.base.arrays import Bool, Float32, Float64, Int64
 from rectifier_core.base.numerics import row_blocks
@@ -159,8 +159,8 @@ def nearest_rows(asking: Float32, asked: Float32, usable: Bool, rows: Int64, cou
     columns, found = np.flatnonzero(usable), np.full((len(rows), count), -1, np.int64)
     places = np.flatnonzero(np.any(asking[rows] != 0, axis=1))
     if len(columns) and len(places):
-        near = largest_products(asked[columns], asking[rows[places]], min(count + 1, len(columns)))[0]
-        for place, others in zip(places, columns[near], strict=True):
+        near = search_rows(asked, columns, asking[rows[places]], min(count + 1, len(columns))).items
+        for place, others in zip(places, near, strict=True):
             kept = others[others != rows[place]][:count]
             found[place, : len(kept)] = kept
     return found
@@ -191,12 +191,12 @@ def _suggest(
     if len(columns) > 1:
         bonus = np.log(prior).astype(np.float32)
         extended = np.hstack([asked[columns], bonus[columns, None]]).astype(np.float32)
-        index = lay_out(extended, np.arange(len(extended)), np.array([0, len(extended)]))
+        index = exact_index(extended, np.arange(len(extended)))
         sample = np.sort(generator(seed, "owners", name).permutation(len(columns))[: config.sample])
         for block in row_blocks(len(rows), config.block_rows):
             at = rows[block]
             query = np.hstack([asking[at], np.ones((len(at), 1), np.float32)])
-            best, log_weight, log_total = _weigh(index, query, extended, sample, columns, at, config)
+            best, log_weight, log_total = _weigh(index, query, sample, columns, at, config)
             held = min(count, best.shape[1])
             top, weight = best[:, :held], log_weight[:, :held]
             known = np.isfinite(weight) & np.any(asking[at] != 0, axis=1, keepdims=True)
@@ -208,18 +208,18 @@ def _suggest(
 
 
 def _weigh(
-    index: Panels, query: Float32, extended: Float32, sample: Int64, columns: Int64, rows: Int64, config: OwnersConfig
+    index: NearestRows, query: Float32, sample: Int64, columns: Int64, rows: Int64, config: OwnersConfig
 ) -> tuple[Int64, Float64, Float64]:
     """The best candidates as items [Q, K], their log weights, and the log of the weight of all candidates together [Q]."""
     width = min(max(config.exact, config.count) + 1, len(columns))
-    place, found = search_all(index, query, width)
+    place, found = index.search(query, width)
     weight = np.where(columns[place] == rows[:, None], -np.inf, found.astype(np.float64))
     order = np.lexsort((columns[place], -weight), axis=1)
     best, weight = np.take_along_axis(columns[place], order, axis=1), np.take_along_axis(weight, order, axis=1)
     peak = np.where(np.isfinite(weight[:, 0]), weight[:, 0], 0.0)
     total = np.exp(weight - peak[:, None]).sum(axis=1)
     if width < len(columns):
-        drawn = (query @ extended[sample].T).astype(np.float64)
+        drawn = (query @ index.vectors[sample].T).astype(np.float64)
         behind = (drawn < found[:, -1:]) & (columns[sample] != rows[:, None])
         rest = len(columns) / len(sample)
         total = total + rest * np.where(behind, np.exp(np.minimum(drawn - peak[:, None], 0.0)), 0.0).sum(axis=1)

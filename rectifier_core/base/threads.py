@@ -7,7 +7,8 @@ there ends the process when two threads of Python enter it at once, and the Open
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 
 import numba
@@ -91,3 +92,15 @@ def balanced_bounds(indptr: Int32 | Int64, shards: int) -> list[int]:
     weight = indptr + np.arange(rows + 1, dtype=np.int64)
     cuts = np.searchsorted(weight, np.linspace(0, weight[-1], shards + 1)[1:-1])
     return [0, *(int(cut) for cut in cuts), rows]
+
+
+def in_threads(work: Callable[[slice], None], blocks: list[slice], threads: int) -> Iterator[slice]:
+    """Call ``work`` on every block, ``threads`` at a time, and yield the blocks in order as they are done."""
+    if threads == 1:
+        for block in blocks:
+            work(block)
+            yield block
+    else:
+        with ThreadPoolExecutor(threads) as pool:
+            for block, _ in zip(blocks, pool.map(work, blocks), strict=True):
+                yield block

@@ -15,7 +15,7 @@ from typing import Literal, get_args
 
 import numpy as np
 
-from rectifier_core.affinity.affinity import find_neighbours
+from rectifier_core.affinity.affinity import find_affinity
 from rectifier_core.base.arrays import Bool, Features, Float32, Int32
 from rectifier_core.base.numerics import unit_rows
 from rectifier_core.base.published_records import Status
@@ -129,7 +129,7 @@ def _by_shuffled_anchors(
         projection = fit_projection(
             m, features, catalog.present[m] & ~copies.placeholder, control, config.projection, seed=seed
         )
-        plan = balance(find_neighbours(projection, config.affinity, seed=seed), config.sinkhorn)
+        plan = balance(find_affinity(projection, config.affinity, seed=seed), config.sinkhorn)
         mixing = RectifyConfig(mix="constant", keep_original=1 - strength[m])
         status = decide_status(catalog.present[m], plan, trust, mixing, copies.placeholder)
         made[m] = np.ascontiguousarray(rectify_rows(features, slice(0, len(features)), status, plan, trust, mixing))

@@ -1,213 +1,159 @@
-"""Neighbours after few features and anchors changed: most rows keep theirs, scored anew, and hear of the features that are new.
+"""Neighbours after few features and anchors changed: most rows keep theirs, and only changed features are searched for them.
 
-An item asks for all its neighbours anew where its anchor moved, its own feature changed, or more of its neighbours' did than it has spare
-ones. Every other item is asked against the changed features alone: one of them enters where it beats the last that the item knows. Below
-that last one nothing is known, so a row that lost some is not filled up by what changed. What is missed is a feature that did not change
-and was not known, but would be among the K best now that the anchor moved by less than the bound.
+Search again if the item's anchor moved, its own feature changed, or more of its neighbours changed than it has spare ones. Otherwise score
+the known neighbours again and merge the changed features in. A changed feature counts only where it beats the worst known neighbour: below
+that one, unchanged features may be missing. What this misses is an unchanged feature outside the known ones that an anchor which moved a
+little would now prefer.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
-from rectifier_core.affinity.affinity import (
-    SPARE,
-    FoundRows,
-    index_features,
-    needs_compact,
-    neighbours_of,
-    number_of_lists,
-    scored,
-    with_own,
-)
+from rectifier_core.affinity.affinity import SPARE, AffinityRows, index_features, rank_candidates, search_block
 from rectifier_core.affinity.config import AffinityConfig
-from rectifier_core.affinity.inverted_lists import (
-    InvertedLists,
-    Lists,
-    build_news,
-    by_likeness,
-    fill_lists,
-    improve,
-    one_list,
-)
-from rectifier_core.affinity.top_k import Found, in_threads
+from rectifier_core.affinity.index import Clusters, NearestRows, build_index, exact_index, score_candidates
 from rectifier_core.base.arrays import Bool, Float32, Int32, Int64
 from rectifier_core.base.numerics import Progress, row_blocks, silent
 from rectifier_core.base.records import NO_NEIGHBOUR, Affinity, Projection
 from rectifier_core.base.seeding import derive_seed, generator
-from rectifier_core.incremental.carried import Carried
+from rectifier_core.base.threads import in_threads
+from rectifier_core.incremental.row_mapping import RowMapping
 
-FEW = 2048
-"""Up to so many changed features are held against every item: lists of them would save little."""
-TUNED_ON = 2000
 SAMPLE = 300
-"""Rows whose exact best tell the recall: each is held against every feature, and three hundred know it to two tenths of a percent."""
+"""Rows that measure the recall. Each is compared with every feature; 300 rows bound the error to .2 %."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class EarlierNeighbours:
-    """What an earlier run found: its ``affinity``, the ``target`` [J, A] that it was asked for, and the ``lists`` it searched, where there
-    are any."""
+class PreviousNeighbours:
+    """The previous run's ``affinity``, its anchors ``target`` [J, A], and the clusters of its index, if it had any."""
 
     affinity: Affinity
     target: Float32
-    lists: Lists | None = None
+    clusters: Clusters | None = None
 
 
-def update_neighbours(
-    earlier: EarlierNeighbours,
-    carried: Carried,
+def update_affinity(
+    previous: PreviousNeighbours,
+    mapping: RowMapping,
     projection: Projection,
     config: AffinityConfig,
     *,
-    still: float,
+    min_anchor_cosine: float,
     seed: int,
     threads: int = 1,
-    memory: int | None = None,
     progress: Progress = silent,
-) -> tuple[Affinity, Lists | None]:
-    """The affinity of ``projection``, and the lists for the next run, None where the search was exact.
+) -> tuple[Affinity, Clusters | None]:
+    """The affinity of ``projection``, and the clusters for the next run, None where the search was exact.
 
-    An anchor has moved where its cosine with the earlier one is below ``still``.
-
-    ``recall`` is what a sample of the rows that kept their neighbours has of the exact best, weighed with the index's for the others.
+    An anchor moved where its cosine with the previous one is below ``min_anchor_cosine``. ``recall`` is measured on a sample of the rows
+    that kept their neighbours, and weighted with the index's recall for the others.
     """
-    stays, made = carried.same & projection.projected.any(axis=1), FoundRows.of(len(carried.same), config)
-    (held, anew), asking = _held(earlier, carried, stays, projection, config, still), projection.target.any(axis=1)
-    full, part = (np.flatnonzero(asking & x) for x in (anew, ~anew))
-    whole = _index(earlier.lists, carried, stays, projection, config, seed, threads, memory) if len(full) else None
-    changed = _news(projection, np.flatnonzero(~stays & projection.projected.any(axis=1)), held, part, config, seed)
-
-    def ask(index: InvertedLists) -> None:
-        ordered = by_likeness(index, projection.target, full, threads=threads)
-
-        def work(block: slice) -> None:
-            made.put(ordered[block], neighbours_of(projection, index, ordered[block], config))
-
-        _through(work, len(full), config, threads, f"affinity of {projection.modality}: asked anew", progress)
+    has_feature: Bool = np.any(projection.projected, axis=1)
+    unchanged: Bool = mapping.same & has_feature
+    known, outdated = _known_neighbours(previous, mapping, unchanged, projection, config, min_anchor_cosine)
+    asking: Bool = np.any(projection.target, axis=1)
+    anew, kept = np.flatnonzero(asking & outdated), np.flatnonzero(asking & ~outdated)
+    found, changed = AffinityRows.empty(len(asking), config), np.flatnonzero(has_feature & ~unchanged)
+    changed_index = index_changed(projection, changed, kept, config, seed=seed, threads=threads) if len(kept) else None
+    clusters, whole = previous.clusters, None
+    if len(anew):
+        whole = index_features(projection, config, anew, seed=seed, threads=threads, clusters=previous.clusters)
 
     def refresh(block: slice) -> None:
-        rows = part[block]
-        asked = np.ascontiguousarray(projection.target[rows])
-        found = _known(projection, held[rows], rows, asked, config)
-        if changed is not None:
-            improve(changed, asked, found)
-        made.put(rows, with_own(projection, rows, _rolled(found, -_blanks(found)), asked, config))
+        rows = kept[block]
+        found.put(rows, merge_changed(projection, known[rows], rows, changed_index, config))
 
+    for block in in_threads(refresh, list(row_blocks(len(kept), config.block_rows)), threads):
+        progress(f"affinity of {projection.modality}: known neighbours", block.stop, len(kept))
     if whole is not None:
-        ask(whole)
-    _through(refresh, len(part), config, threads, f"affinity of {projection.modality}: scored anew", progress)
-    recall, share = _recall(projection, made.neighbours, part, config, seed), len(part) / max(1, len(part) + len(full))
-    if whole is not None:
-        recall = share * recall + (1 - share) * whole.recall
-    found = made.affinity(
-        projection.modality, recall, f"{100 * share:.0f} % kept, {'none' if whole is None else whole.name}"
+        ordered, index = whole.order(projection.target, anew, threads=threads), whole
+        clusters = whole.clusters or clusters
+
+        def search(block: slice) -> None:
+            found.put(ordered[block], search_block(projection, index, ordered[block], config))
+
+        for block in in_threads(search, list(row_blocks(len(anew), config.block_rows)), threads):
+            progress(f"affinity of {projection.modality}: searched again", block.stop, len(anew))
+    share = len(kept) / max(1, len(kept) + len(anew))
+    recall = share * _recall(projection, found.neighbours, kept, config, seed)
+    recall += (1 - share) * (1.0 if whole is None else whole.recall)
+    affinity = Affinity(
+        modality=projection.modality,
+        neighbours=found.neighbours,
+        scores=found.scores,
+        spare=found.spare,
+        recall=recall,
+        index=f"{100 * share:.0f} % kept, {'none' if whole is None else whole.name}",
     )
-    return found, None if whole is None or len(whole.means) == 1 else Lists.of(whole, len(stays))
+    return affinity, clusters
 
 
-def _index(
-    lists: Lists | None,
-    carried: Carried,
-    stays: Bool,
-    projection: Projection,
-    config: AffinityConfig,
-    seed: int,
-    threads: int,
-    memory: int | None,
-) -> InvertedLists | None:
-    """The earlier run's lists with the rows of now, or lists anew where it left none."""
-    if lists is None:
-        return index_features(projection, config, seed=seed, threads=threads, memory=memory)
-    columns = np.flatnonzero(projection.projected.any(axis=1))
-    compact = needs_compact(len(columns), projection.projected.shape[1], memory)
-    number = np.where(stays, carried.rows(lists.number, -1), np.int32(-1))
-    return fill_lists(replace(lists, number=number), projection.projected, columns, compact=compact, threads=threads)
-
-
-def _held(
-    earlier: EarlierNeighbours,
-    carried: Carried,
-    stays: Bool,
-    projection: Projection,
-    config: AffinityConfig,
-    still: float,
-) -> tuple[Int32, Bool]:
-    """What each item knew [I, W] that is still there, as rows of this run, and which items have to ask anew [I]."""
-    known = earlier.affinity.neighbours
-    if earlier.affinity.spare is not None:
-        known = np.hstack([known, earlier.affinity.spare])
-    after = np.append(carried.after(len(known)), -1).astype(np.int32)
-    after[np.append(~carried.marked(stays, len(after) - 1), False)] = -1
-    now = after[carried.rows(known, NO_NEIGHBOUR)]
-    few = (now != NO_NEIGHBOUR).sum(axis=1) < config.num_neighbours
-    moved = np.einsum("ij,ij->i", carried.rows(earlier.target, 0), projection.target) < still
-    own_changed = projection.projected.any(axis=1) & ~stays
-    return now, few | moved | own_changed
-
-
-def _news(
-    projection: Projection, fresh: Int64, held: Int32, part: Int64, config: AffinityConfig, seed: int
-) -> InvertedLists | None:
-    """The changed features to be held against what the rows ``part`` know; None where there are none."""
-    if not len(fresh) or not len(part):
+def index_changed(
+    projection: Projection, changed: Int64, kept: Int64, config: AffinityConfig, *, seed: int, threads: int = 1
+) -> NearestRows | None:
+    """The index of the ``changed`` features for the items ``kept``; None where no feature changed."""
+    if not len(changed):
         return None
-    if len(fresh) <= FEW:
-        return one_list(projection.projected, fresh)
-    rows = np.sort(generator(seed, "affinity", "news").choice(part, min(TUNED_ON, len(part)), replace=False))
-    asked = np.ascontiguousarray(projection.target[rows])
-    found, lists = _known(projection, held[rows], rows, asked, config), number_of_lists(len(fresh))
-    return build_news(
+    return build_index(
         projection.projected,
-        fresh,
-        asked,
-        found,
-        config.target_recall,
-        num_lists=lists,
-        seed=derive_seed(seed, "affinity", "news"),
+        changed,
+        projection.target,
+        kept,
+        config.num_neighbours,
+        seed=derive_seed(seed, "affinity", "changed"),
+        spare=SPARE,
+        kind=config.index,
+        target_recall=config.target_recall,
+        threads=threads,
     )
 
 
-def _known(projection: Projection, held: Int32, rows: Int64, asked: Float32, config: AffinityConfig) -> Found:
-    """What the items ``rows`` know of others' features, scored anew and sorted; in front of it as many blanks, better than all, as fill the
-    row. So the last of a row is the last that is known, and what enters pushes it out."""
-    found = scored(
-        projection, np.where(held == rows[:, None], NO_NEIGHBOUR, held), asked, config.num_neighbours + SPARE
-    )
-    found = _rolled(found, _blanks(found))
-    found[1][found[0] == NO_NEIGHBOUR] = np.inf
-    return found
+def merge_changed(
+    projection: Projection, known: Int32, rows: Int64, changed: NearestRows | None, config: AffinityConfig
+) -> AffinityRows:
+    """The best of the ``known`` [B, W] neighbours of the items ``rows`` and of the ``changed`` features."""
+    queries = np.ascontiguousarray(projection.target[rows])
+    others = np.where(known == rows[:, None], NO_NEIGHBOUR, known)
+    if changed is None:
+        return rank_candidates(projection, rows, queries, others, config)
+    scores = score_candidates(projection.projected, queries, others)
+    worst = np.where(others == NO_NEIGHBOUR, np.inf, scores).min(axis=1, keepdims=True)
+    entering = changed.search(queries, config.num_neighbours + SPARE)
+    items = np.where(entering.scores > worst, entering.items, NO_NEIGHBOUR)
+    return rank_candidates(projection, rows, queries, np.hstack([others, items]), config)
 
 
-def _blanks(found: Found) -> Int64:
-    return np.asarray((found[0] == NO_NEIGHBOUR).sum(axis=1), np.int64)
-
-
-def _rolled(found: Found, by: Int64) -> Found:
-    """Each row moved right by its own number of places, what falls off coming in again at the other end; blanks at the end are worst."""
-    width = found[0].shape[1]
-    at = (np.arange(width) - by[:, None]) % width
-    items, scores = np.take_along_axis(found[0], at, axis=1), np.take_along_axis(found[1], at, axis=1)
-    scores[items == NO_NEIGHBOUR] = -np.inf
-    return items, scores
-
-
-def _through(
-    work: Callable[[slice], None], count: int, config: AffinityConfig, threads: int, what: str, progress: Progress
-) -> None:
-    for block in in_threads(work, list(row_blocks(count, config.block_rows)), threads):
-        progress(what, block.stop, count)
+def _known_neighbours(
+    previous: PreviousNeighbours,
+    mapping: RowMapping,
+    unchanged: Bool,
+    projection: Projection,
+    config: AffinityConfig,
+    min_anchor_cosine: float,
+) -> tuple[Int32, Bool]:
+    """The unchanged neighbours of each item [I, W], as rows of this run, and which items [I] need a new search."""
+    neighbours = previous.affinity.neighbours
+    if previous.affinity.spare is not None:
+        neighbours = np.hstack([neighbours, previous.affinity.spare])
+    row_now = np.append(mapping.now(len(neighbours)), NO_NEIGHBOUR).astype(np.int32)
+    row_now[np.append(~mapping.marked(unchanged, len(row_now) - 1), False)] = NO_NEIGHBOUR
+    known = row_now[mapping.rows(neighbours, NO_NEIGHBOUR)]
+    few = (known != NO_NEIGHBOUR).sum(axis=1) < config.num_neighbours
+    cosine = np.einsum("ij,ij->i", mapping.rows(previous.target, 0), projection.target)
+    own_changed = projection.projected.any(axis=1) & ~unchanged
+    return known, few | (cosine < min_anchor_cosine) | own_changed
 
 
 def _recall(projection: Projection, neighbours: Int32, rows: Int64, config: AffinityConfig, seed: int) -> float:
+    """The share of the exact neighbours that a sample of ``rows`` has."""
     if not len(rows):
         return 1.0
     sample = np.sort(generator(seed, "affinity", "kept").choice(rows, min(SAMPLE, len(rows)), replace=False))
-    columns = np.flatnonzero(projection.projected.any(axis=1))
-    exact = neighbours_of(projection, one_list(projection.projected, columns), sample, config)[0]
-    there = exact != NO_NEIGHBOUR
-    found = (exact[:, :, None] == neighbours[sample][:, None, :]).any(axis=2) & there
-    return float(found.sum() / max(1, int(there.sum())))
+    exact = exact_index(projection.projected, np.flatnonzero(projection.projected.any(axis=1)))
+    wanted = search_block(projection, exact, sample, config).neighbours
+    there = wanted != NO_NEIGHBOUR
+    known = (wanted[:, :, None] == neighbours[sample][:, None, :]).any(axis=2) & there
+    return float(known.sum() / max(1, int(there.sum())))

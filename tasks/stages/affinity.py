@@ -6,15 +6,15 @@ from typing import Any
 
 import torch
 
-from rectifier_core.affinity.affinity import find_neighbours
+from rectifier_core.affinity.affinity import find_affinity
 from rectifier_core.affinity.config import AffinityConfig
 from rectifier_core.base.devices import CPU
 from rectifier_core.base.numerics import Progress, silent
 from rectifier_core.base.records import Affinity, Projection
-from rectifier_core.incremental.affinity import EarlierNeighbours, update_neighbours
-from tasks.shards.affinity import write_neighbours
+from rectifier_core.incremental.affinity import PreviousNeighbours, update_affinity
+from tasks.shards.affinity import write_affinity
 from tasks.stages.previous_run import PreviousRun
-from tasks.store.saved_records import load_lists, load_record, save_lists, save_record
+from tasks.store.saved_records import load_clusters, load_record, save_clusters, save_record
 from tasks.store.store import Ref, StageStore, StageWriter
 
 
@@ -26,34 +26,32 @@ def affinity_stage(
     store: StageStore,
     *,
     previous: PreviousRun | None = None,
-    memory: int | None = None,
     device: str = CPU,
     progress: Progress = silent,
 ) -> Ref:
-    """Find every item's best donors. ``memory`` bounds, in bytes, the index and the blocks in work.
-
-    With ``previous``, only changed items are searched again.
-    """
+    """Find every item's best donors. With ``previous``, only changed items are searched again."""
     name, before = f"affinity/{modality}", f"projection/{modality}"
-    limits: dict[str, Any] = {"threads": torch.get_num_threads(), "memory": memory, "progress": progress}
+    limits: dict[str, Any] = {"threads": torch.get_num_threads(), "progress": progress}
 
     def build(writer: StageWriter) -> None:
         if previous is not None:
-            old = EarlierNeighbours(
+            old = PreviousNeighbours(
                 affinity=load_record(previous.stages[name], Affinity),
                 target=previous.stages[before].array("target"),
-                lists=load_lists(previous.stages[name]),
+                clusters=load_clusters(previous.stages[name]),
             )
             mapped, record = previous.mapped(modality), load_record(projection, Projection)
-            still = previous.config.still
-            affinity, lists = update_neighbours(old, mapped, record, config, still=still, seed=seed, **limits)
+            bound = previous.config.min_anchor_cosine
+            affinity, clusters = update_affinity(
+                old, mapped, record, config, min_anchor_cosine=bound, seed=seed, **limits
+            )
             save_record(writer, affinity)
-            save_lists(writer, lists)
+            save_clusters(writer, clusters)
         elif device == CPU or store.runner.remote:
-            write_neighbours(writer, projection, config, store.runner, seed=seed, memory=memory, progress=progress)
+            write_affinity(writer, projection, config, store.runner, seed=seed, progress=progress)
         else:
             record = load_record(projection, Projection)
-            save_record(writer, find_neighbours(record, config, seed=seed, device=device, **limits))
+            save_record(writer, find_affinity(record, config, seed=seed, device=device, **limits))
 
-    update = () if previous is None else (*previous.inputs(name, before), previous.config.still)
+    update = () if previous is None else (*previous.inputs(name, before), previous.config.min_anchor_cosine)
     return store.once(name, (projection, config, seed, *update), build)

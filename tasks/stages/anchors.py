@@ -10,8 +10,8 @@ from rectifier_core.base.arrays import Float32
 from rectifier_core.base.devices import CPU
 from rectifier_core.base.numerics import Progress, silent
 from rectifier_core.base.records import Interactions
-from rectifier_core.incremental.anchors import EarlierRows, refold_anchors
-from rectifier_core.incremental.carried import carried_rows
+from rectifier_core.incremental.anchors import PreviousRows, update_anchors
+from rectifier_core.incremental.row_mapping import mapped_rows
 from tasks.stages.previous_run import PreviousRun
 from tasks.store.saved_records import save_record
 from tasks.store.store import Ref, StageStore, StageWriter
@@ -56,13 +56,13 @@ def updated_anchors_stage(
 
     def build(writer: StageWriter) -> None:
         items, users = (np.asarray(previous.row_mapping.array(name)) for name in ("before", "user_before"))
-        rows = EarlierRows(
-            users=carried_rows(old_anchors.array("user_ego"), users, np.nan),
-            items=carried_rows(old_anchors.array("ego"), items, np.nan),
-            reliability=carried_rows(old_anchors.array("reliability"), items, np.nan),
+        rows = PreviousRows(
+            users=mapped_rows(old_anchors.array("user_ego"), users, np.nan),
+            items=mapped_rows(old_anchors.array("ego"), items, np.nan),
+            reliability=mapped_rows(old_anchors.array("reliability"), items, np.nan),
         )
-        rows.reliability[~carried_rows(old_anchors.array("trained"), items, False)] = np.nan
-        save_record(writer, refold_anchors(load_interactions(source), rows, config, seed=seed))
+        rows.reliability[~mapped_rows(old_anchors.array("trained"), items, False)] = np.nan
+        save_record(writer, update_anchors(load_interactions(source), rows, config, seed=seed))
 
     return store.once("anchors", (source, config, seed, *previous.inputs("anchors")), build)
 

@@ -23,7 +23,7 @@ class IncrementalConfig:
     most_fallen: Share = Field(
         default=0.1, description="Compute everything if held-out recall fell by a larger share since the previous run."
     )
-    still: Share = Field(
+    min_anchor_cosine: Share = Field(
         default=0.99,
         description="Search an item's neighbours again if the cosine of its anchor to the previous one is below this.",
     )
@@ -31,4 +31,4 @@ class IncrementalConfig:
     @property
     def rows(self) -> dict[str, float]:
         """The settings that the rows of an incremental run depend on. The others only decide which runs are incremental."""
-        return {"still": self.still}
+        return {"min_anchor_cosine": self.min_anchor_cosine}

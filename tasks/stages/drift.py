@@ -17,7 +17,7 @@ from deltalake import DeltaTable
 from pyarrow.dataset import FileSystemDataset
 
 from rectifier_core.base.published_records import Status
-from rectifier_core.incremental.carried import gathered
+from rectifier_core.incremental.row_mapping import gathered
 from tasks.store.store import Ref
 from tasks.table.config import PublishConfig
 from tasks.table.embedding_models import is_another, named_models

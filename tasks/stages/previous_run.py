@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from rectifier_core.base.arrays import Bool, Int64
-from rectifier_core.incremental.carried import Carried, carried_folds
+from rectifier_core.incremental.row_mapping import RowMapping, mapped_folds
 from rectifier_core.projection.config import ProjectionConfig
 from rectifier_core.projection.crossfit import item_folds
 from tasks.runs.config import RunSettings
@@ -42,10 +42,10 @@ class PreviousRun:
         """What the rows of the new run depend on, beside the config and its inputs."""
         return {"base": self.run_id, **self.config.rows}
 
-    def mapped(self, modality: str) -> Carried:
+    def mapped(self, modality: str) -> RowMapping:
         """Return where one modality's rows were in this run."""
-        return Carried(
-            before=np.asarray(self.row_mapping.array("before")),
+        return RowMapping(
+            previous=np.asarray(self.row_mapping.array("before")),
             same=np.asarray(self.row_mapping.array(f"same-{modality}")),
             fold=np.asarray(self.row_mapping.array("fold")),
         )
@@ -164,7 +164,7 @@ def _row_mapping_stage(
         )
         writer.array("before", before)
         writer.array("user_before", previous_rows(users, old_users))
-        writer.array("fold", carried_folds(folds, before, projection.folds, seed))
+        writer.array("fold", mapped_folds(folds, before, projection.folds, seed))
         either, changed = len(ids) + len(old_ids) - int((before >= 0).sum()), {}
         for modality, same in _unchanged(source, old, before):
             writer.array(f"same-{modality}", same)

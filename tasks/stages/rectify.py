@@ -8,10 +8,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from rectifier_core.affinity.top_k import in_threads
 from rectifier_core.base.arrays import Float32
 from rectifier_core.base.numerics import Progress, row_blocks, silent
 from rectifier_core.base.records import Copies, Plan, Trust
+from rectifier_core.base.threads import in_threads
 from rectifier_core.rectify.config import RectifyConfig
 from rectifier_core.rectify.rectify import decide_status, rectify_rows
 from rectifier_core.sequences.config import SegmentsConfig

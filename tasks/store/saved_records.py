@@ -10,7 +10,7 @@ from typing import Any, TypeVar, get_type_hints
 
 import numpy as np
 
-from rectifier_core.affinity.inverted_lists import Lists
+from rectifier_core.affinity.index import Clusters
 from rectifier_core.copies.near_copies import Sketch
 from rectifier_core.projection.cross_modal import Axes
 from tasks.store.store import Ref, StageWriter, plain
@@ -68,25 +68,20 @@ def load_sketch(ref: Ref) -> Sketch:
     return Sketch(rows=rows, points=points, spread=float(ref.array("sketch_spread")[0]))
 
 
-def save_lists(writer: StageWriter, lists: Lists | None) -> None:
-    """Keep the lists that neighbours were found by, where there are any, for the next run."""
-    if lists is not None:
-        writer.array("list_number", lists.number)
-        writer.array("list_means", lists.means)
-        writer.array("list_tuning", np.array([lists.reach, lists.recall]))
+def save_clusters(writer: StageWriter, clusters: Clusters | None) -> None:
+    """Keep the clusters of an approximate index for the next run."""
+    if clusters is not None:
+        writer.array("clusters_centroids", clusters.centroids)
+        writer.array("clusters_tuning", np.array([clusters.probes, clusters.factor, clusters.recall]))
 
 
-def load_lists(ref: Ref) -> Lists | None:
-    """Read back what ``save_lists`` wrote, None where it wrote nothing."""
-    if not ref.file("list_number.npy").exists():
+def load_clusters(ref: Ref) -> Clusters | None:
+    """Read back what ``save_clusters`` wrote, None where it wrote nothing."""
+    if not ref.file("clusters_centroids.npy").exists():
         return None
-    reach, recall = ref.array("list_tuning").tolist()
-    return Lists(
-        number=np.asarray(ref.array("list_number")),
-        means=np.asarray(ref.array("list_means")),
-        reach=reach,
-        recall=recall,
-    )
+    probes, factor, recall = ref.array("clusters_tuning").tolist()
+    centroids = np.asarray(ref.array("clusters_centroids"))
+    return Clusters(centroids=centroids, probes=int(probes), factor=factor, recall=recall)
 
 
 def save_axes(writer: StageWriter, axes: Axes) -> None:

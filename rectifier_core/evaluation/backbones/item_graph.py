@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 import scipy.sparse as sp
 
-from rectifier_core.affinity.top_k import largest_products
+from rectifier_core.affinity.index import search_rows
 from rectifier_core.base.arrays import Bool, Float32, Int32
 from rectifier_core.base.numerics import unit_rows
 
@@ -28,7 +28,7 @@ def nearest_items(features: Float32, present: Bool, num_neighbours: int) -> tupl
     if width < 2:
         return neighbours, cosines
     unit = unit_rows(np.ascontiguousarray(features[rows]))
-    found, found_cosines = largest_products(unit, unit, width)
+    found, found_cosines = search_rows(unit, np.arange(len(unit)), unit, width)
     # Copies of an item tie with it, and the search may then leave the item itself out.
     without = np.flatnonzero(~(found == np.arange(len(rows))[:, None]).any(axis=1))
     found[without, -1] = without

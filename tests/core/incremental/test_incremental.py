@@ -7,9 +7,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pytest
 
-from rectifier_core.affinity.affinity import find_neighbours, index_features
+from rectifier_core.affinity.affinity import find_affinity, index_features
 from rectifier_core.affinity.config import AffinityConfig
-from rectifier_core.affinity.inverted_lists import Lists
 from rectifier_core.anchors.anchors import train_anchors
 from rectifier_core.anchors.config import AnchorsConfig
 from rectifier_core.base.arrays import Float32
@@ -19,11 +18,11 @@ from rectifier_core.base.row_digest import row_digests
 from rectifier_core.copies.config import CopiesConfig
 from rectifier_core.copies.copies import find_copies
 from rectifier_core.copies.near_copies import sketch_rows
-from rectifier_core.incremental.affinity import FEW, EarlierNeighbours, update_neighbours
-from rectifier_core.incremental.anchors import EarlierRows, refold_anchors
-from rectifier_core.incremental.carried import Carried, carried_folds, gathered
+from rectifier_core.incremental.affinity import PreviousNeighbours, update_affinity
+from rectifier_core.incremental.anchors import PreviousRows, update_anchors
 from rectifier_core.incremental.copies import update_copies
 from rectifier_core.incremental.projection import update_projection
+from rectifier_core.incremental.row_mapping import RowMapping, gathered, mapped_folds
 from rectifier_core.projection.config import ProjectionConfig
 from rectifier_core.projection.crossfit import item_folds
 from rectifier_core.projection.projection import fit_projection
@@ -37,14 +36,14 @@ EXACT = AffinityConfig(index="flat", num_neighbours=7)
 class Drift:
     """A catalog one night on: rows reordered, some gone, some new, some with another feature."""
 
-    carried: Carried
+    mapping: RowMapping
     features: Float32
     anchors: Anchors
 
 
-def unmoved(num_items: int) -> Carried:
+def unmoved(num_items: int) -> RowMapping:
     rows = np.arange(num_items)
-    return Carried(before=rows, same=np.ones(num_items, np.bool_), fold=item_folds(num_items, 5, 0))
+    return RowMapping(previous=rows, same=np.ones(num_items, np.bool_), fold=item_folds(num_items, 5, 0))
 
 
 def drift(features: Float32, anchors: Anchors, *, seed: int, changed: int = 15, come: int = 4, gone: int = 6) -> Drift:
@@ -59,16 +58,18 @@ def drift(features: Float32, anchors: Anchors, *, seed: int, changed: int = 15, 
     items = anchors.items[before]
     items[before < 0] = random_units(rng, come, items.shape[1])
     trained = anchors.trained[before] | (before < 0)
-    fold = carried_folds(item_folds(len(features), 5, 0), before, 5, 0)
-    return Drift(Carried(before=before, same=same, fold=fold), np.ascontiguousarray(now), anchors_of(items, trained))
+    fold = mapped_folds(item_folds(len(features), 5, 0), before, 5, 0)
+    return Drift(
+        RowMapping(previous=before, same=same, fold=fold), np.ascontiguousarray(now), anchors_of(items, trained)
+    )
 
 
-def test_rows_are_carried_by_item() -> None:
+def test_rows_are_mapping_by_item() -> None:
     before = np.array([3, -1, 0, 2])
-    carried = Carried(before=before, same=np.array([True, False, True, False]), fold=np.zeros(4, np.int32))
+    mapping = RowMapping(previous=before, same=np.array([True, False, True, False]), fold=np.zeros(4, np.int32))
     values = np.array([[10.0, 11], [20, 21], [30, 31], [40, 41]], np.float32)
-    np.testing.assert_array_equal(carried.rows(values, -1), [[40, 41], [-1, -1], [10, 11], [30, 31]])
-    np.testing.assert_array_equal(carried.after(4), [2, -1, 3, 0])
+    np.testing.assert_array_equal(mapping.rows(values, -1), [[40, 41], [-1, -1], [10, 11], [30, 31]])
+    np.testing.assert_array_equal(mapping.now(4), [2, -1, 3, 0])
     rng = np.random.default_rng(0)
     large = normals(rng, 500, 3)
     for rows in (rng.permutation(500)[:9], np.arange(100, 200), np.zeros(0, np.int64)):
@@ -78,7 +79,7 @@ def test_rows_are_carried_by_item() -> None:
 def test_a_fold_stays_with_its_item() -> None:
     folds, before = item_folds(300, 5, 0), np.random.default_rng(1).permutation(310) - 10
     before[before < 0] = -1
-    now = carried_folds(folds, before, 5, 0)
+    now = mapped_folds(folds, before, 5, 0)
     np.testing.assert_array_equal(now[before >= 0], folds[before[before >= 0]])
     assert set(now[before < 0]) <= set(range(5))
 
@@ -103,13 +104,13 @@ def trained(log: Interactions) -> Anchors:
     return train_anchors(log, AnchorsConfig(embedding_size=16, epochs=4), seed=0)
 
 
-def earlier_rows(anchors: Anchors) -> EarlierRows:
+def earlier_rows(anchors: Anchors) -> PreviousRows:
     assert anchors.user_ego is not None
-    return EarlierRows(users=anchors.user_ego.copy(), items=anchors.ego.copy(), reliability=anchors.reliability.copy())
+    return PreviousRows(users=anchors.user_ego.copy(), items=anchors.ego.copy(), reliability=anchors.reliability.copy())
 
 
 def test_the_same_log_gives_the_same_anchors(log: Interactions, trained: Anchors) -> None:
-    again = refold_anchors(log, earlier_rows(trained), AnchorsConfig(embedding_size=16), seed=0)
+    again = update_anchors(log, earlier_rows(trained), AnchorsConfig(embedding_size=16), seed=0)
     np.testing.assert_array_equal(again.items, trained.items)
     np.testing.assert_array_equal(again.ego, trained.ego)
     np.testing.assert_array_equal(again.reliability, trained.reliability)
@@ -119,7 +120,7 @@ def test_the_same_log_gives_the_same_anchors(log: Interactions, trained: Anchors
 def test_newcomers_are_folded_in_where_their_neighbours_are(log: Interactions, trained: Anchors) -> None:
     rows = earlier_rows(trained)
     rows.users[:20], rows.items[:8], rows.reliability[:8] = np.nan, np.nan, np.nan
-    found = refold_anchors(log, rows, AnchorsConfig(embedding_size=16), seed=0)
+    found = update_anchors(log, rows, AnchorsConfig(embedding_size=16), seed=0)
     assert np.einsum("ij,ij->i", found.items, trained.items)[:8].min() > 0.9
     np.testing.assert_allclose(found.items[8:], trained.items[8:], atol=0.2)
     lengths = np.linalg.norm(trained.ego, axis=1)
@@ -153,13 +154,13 @@ def test_groups_of_copies_are_those_of_a_cold_run(seed: int) -> None:
     np.testing.assert_array_equal(unchanged.points, sketch.points)
     night = drift(features, anchors, seed=seed)
     # Of what changed, some join a group, and two become a group of their own.
-    changed = np.flatnonzero(~night.carried.same)
-    night.features[changed[:3]] = night.features[np.flatnonzero(night.carried.same)[:3]]
+    changed = np.flatnonzero(~night.mapping.same)
+    night.features[changed[:3]] = night.features[np.flatnonzero(night.mapping.same)[:3]]
     night.features[changed[3:5]] = night.features[changed[3]]
     night.features[changed[6]] = features[np.argmax(before.group == 0)]
-    there = np.where(night.carried.before >= 0, present[night.carried.before], True)
+    there = np.where(night.mapping.previous >= 0, present[night.mapping.previous], True)
     cold = find_copies("image", night.features, there, night.anchors, config, seed=0)
-    warm, _ = update_copies(before, sketch, night.carried, night.features, there, night.anchors, config, seed=0)
+    warm, _ = update_copies(before, sketch, night.mapping, night.features, there, night.anchors, config, seed=0)
     same_groups(warm, cold)
 
 
@@ -172,37 +173,32 @@ def test_maps_are_kept_and_used_on_what_changed() -> None:
         np.testing.assert_array_equal(getattr(again, name), getattr(before, name), err_msg=name)
     night = drift(features, scene.anchors, seed=3)
     everyone = np.ones(len(night.features), np.bool_)
-    now = update_projection(before, night.carried, night.features, everyone, night.anchors, config, seed=0)
+    now = update_projection(before, night.mapping, night.features, everyone, night.anchors, config, seed=0)
     for row in np.flatnonzero(night.anchors.trained):
-        fold = night.carried.fold[row]
+        fold = night.mapping.fold[row]
         wanted = (unit_rows(night.features[[row]]) - before.fold_means[fold]) @ before.fold_weights[fold]
         np.testing.assert_allclose(now.projected[row], unit_rows(wanted)[0], atol=1e-5)
         assert now.alignment[row] == pytest.approx(float(now.projected[row] @ now.target[row]), abs=1e-6)
 
 
-@pytest.mark.parametrize("few", [0, FEW])
-@pytest.mark.parametrize("kind", ["flat", "ivf", "kept lists"])
+@pytest.mark.parametrize("kind", ["flat", "ivf", "kept clusters"])
 @pytest.mark.parametrize("seed", range(3))
-def test_neighbours_are_the_exact_ones_while_anchors_stay(
-    seed: int, kind: str, few: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("rectifier_core.incremental.affinity.FEW", few)
+def test_neighbours_are_the_exact_ones_while_anchors_stay(seed: int, kind: str) -> None:
     rng = np.random.default_rng(seed)
     projected, target = random_units(rng, EVERYTHING, 12), random_units(rng, EVERYTHING, 12)
     projected[rng.random(EVERYTHING) < 0.1], target[rng.random(EVERYTHING) < 0.1] = 0, 0
     config = replace(EXACT, index="flat" if kind == "flat" else "ivf", target_recall=1.0)
-    earlier = find_neighbours(projection_of(projected, target), config, seed=0)
+    items = projection_of(projected, target)
+    known = PreviousNeighbours(affinity=find_affinity(items, config, seed=0), target=target)
+    if kind == "kept clusters":
+        index = index_features(items, config, np.flatnonzero(target.any(axis=1)), seed=0)
+        assert index is not None and index.clusters is not None
+        known = replace(known, clusters=replace(index.clusters, probes=len(index.clusters.centroids)))
     night = drift(projected, anchors_of(target, target.any(axis=1)), seed=seed)
     now = projection_of(unit_rows(night.features), unit_rows(night.anchors.items))
-    index = index_features(projection_of(projected, target), config, seed=0)
-    assert index is not None
-    lists = Lists.of(index, EVERYTHING) if kind == "kept lists" else None
-    known = EarlierNeighbours(affinity=earlier, target=target, lists=lists)
-    found, left = update_neighbours(known, night.carried, now, config, still=0.999, seed=0)
-    assert (left is None) == (kind == "flat")
-    if left is not None:
-        np.testing.assert_array_equal(left.number >= 0, now.projected.any(axis=1))
-    wanted = find_neighbours(now, EXACT, seed=0)
+    found, clusters = update_affinity(known, night.mapping, now, config, min_anchor_cosine=0.999, seed=0)
+    assert (clusters is None) == (kind == "flat")
+    wanted = find_affinity(now, EXACT, seed=0)
     np.testing.assert_array_equal(found.neighbours, wanted.neighbours)
     np.testing.assert_array_equal(found.scores, wanted.scores)
     assert found.recall == pytest.approx(1, abs=0.02)
@@ -214,15 +210,15 @@ def test_spare_neighbours_last_for_nights_and_are_never_taken_for_more_than_they
     features, target = random_units(rng, EVERYTHING, 12), random_units(rng, EVERYTHING, 12)
     target[rng.random(EVERYTHING) < 0.1] = 0
     items = projection_of(features, target)
-    affinity, asked = find_neighbours(items, EXACT, seed=0), []
+    affinity, asked = find_affinity(items, EXACT, seed=0), []
     for _ in range(6):
         changed = rng.random(EVERYTHING) < 0.03
         features = np.where(changed[:, None], random_units(rng, EVERYTHING, 12), features)
         now, night = projection_of(features, target), replace(unmoved(EVERYTHING), same=~changed)
-        affinity, _ = update_neighbours(
-            EarlierNeighbours(affinity=affinity, target=target), night, now, EXACT, still=0.999, seed=0
+        affinity, _ = update_affinity(
+            PreviousNeighbours(affinity=affinity, target=target), night, now, EXACT, min_anchor_cosine=0.999, seed=0
         )
-        wanted = find_neighbours(now, EXACT, seed=0)
+        wanted = find_affinity(now, EXACT, seed=0)
         np.testing.assert_array_equal(affinity.neighbours, wanted.neighbours)
         np.testing.assert_array_equal(affinity.scores, wanted.scores)
         asked.append(float(affinity.index.split(" %")[0]))
@@ -233,14 +229,12 @@ def test_spare_neighbours_last_for_nights_and_are_never_taken_for_more_than_they
 def test_who_moved_asks_anew_and_who_did_not_is_scored_anew() -> None:
     rng = np.random.default_rng(5)
     projected, target = random_units(rng, EVERYTHING, 12), random_units(rng, EVERYTHING, 12)
-    earlier = EarlierNeighbours(
-        affinity=find_neighbours(projection_of(projected, target), EXACT, seed=0), target=target
-    )
+    earlier = PreviousNeighbours(affinity=find_affinity(projection_of(projected, target), EXACT, seed=0), target=target)
     moved = unit_rows(target + np.float32(0.02) * random_units(rng, EVERYTHING, 12))
     moved[:50] = random_units(rng, 50, 12)
     now = projection_of(projected, moved)
-    found, _ = update_neighbours(earlier, unmoved(EVERYTHING), now, EXACT, still=0.99, seed=0)
-    wanted = find_neighbours(now, EXACT, seed=0)
+    found, _ = update_affinity(earlier, unmoved(EVERYTHING), now, EXACT, min_anchor_cosine=0.99, seed=0)
+    wanted = find_affinity(now, EXACT, seed=0)
     np.testing.assert_array_equal(found.neighbours[:50], wanted.neighbours[:50])
     known = np.hstack([earlier.affinity.neighbours, earlier.affinity.spare])
     cosines = np.einsum("id,ikd->ik", moved, projected[known])

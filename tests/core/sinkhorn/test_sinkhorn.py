@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import linprog
 
-from rectifier_core.affinity.affinity import find_neighbours
+from rectifier_core.affinity.affinity import find_affinity
 from rectifier_core.affinity.config import AffinityConfig
 from rectifier_core.base.numerics import unit_rows
 from rectifier_core.base.records import Affinity, BalanceOutcome, Plan
@@ -37,7 +37,7 @@ def clustered(seed: int, *, items: int = 900, clusters: int = 12, neighbours: in
     where = np.minimum((clusters * rng.power(0.6, items)).astype(int), clusters - 1)
     anchors = unit_rows((centre[where] + 0.15 * rng.standard_normal((items, 16))).astype(np.float32))
     features = unit_rows((centre[where] + 0.35 * rng.standard_normal((items, 16))).astype(np.float32))
-    return find_neighbours(projection_of(features, anchors), AffinityConfig(num_neighbours=neighbours), seed=0)
+    return find_affinity(projection_of(features, anchors), AffinityConfig(num_neighbours=neighbours), seed=0)
 
 
 @pytest.mark.parametrize("method", ["anderson", "knopp"])
