@@ -16,7 +16,7 @@ from flows.monitoring import logged
 from flows.steps import night as steps
 from tasks.audit.inputs import AuditInputs, AuditOptions
 from tasks.audit.write import write_audit
-from tasks.resources.memory_plan import plan_memory
+from tasks.resources.memory_plan import check_memory
 from tasks.resources.process import use_resources
 from tasks.shards.open_runner import open_runner
 
@@ -40,8 +40,8 @@ def audit_catalog(config: RunConfig, as_of: date, options: AuditOptions, out: Pa
         source = steps.read(config.source, as_of, store)
         start = anchors_of_published_run(config, as_of, source, store)
         run_id, anchors = start.identity.run_id, start.anchors
-        memory = plan_memory(source, config.pipeline, config.resources)
-        matched = match_catalog(source, anchors, config, store, memory, start.previous)
+        check_memory(source, config.pipeline, config.resources)
+        matched = match_catalog(source, anchors, config, store, start.previous)
         folder = out or config.run.run_folder(run_id) / "audit"
         inputs = AuditInputs(
             run_id=run_id, as_of=as_of.isoformat(), seed=config.seed, source=source, anchors=anchors, modalities=matched

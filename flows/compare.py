@@ -15,7 +15,7 @@ from flows.matching import match_catalog
 from flows.monitoring import logged
 from flows.steps import night as steps
 from tasks.compare.compare_runs import DayOutputs, compare_runs, within_tolerance, write_comparison
-from tasks.resources.memory_plan import plan_memory
+from tasks.resources.memory_plan import check_memory
 from tasks.resources.process import use_resources
 from tasks.stages.previous_run import PreviousRun
 from tasks.store.store import Ref, StageStore
@@ -60,7 +60,7 @@ def _cold(config: RunConfig, as_of: date, source: Ref, store: StageStore) -> Day
 def _outputs(
     config: RunConfig, source: Ref, anchors: Ref, previous: PreviousRun | None, store: StageStore
 ) -> DayOutputs:
-    memory = plan_memory(source, config.pipeline, config.resources)
-    matched = match_catalog(source, anchors, config, store, memory, previous)
-    rectified = steps.rectify(source, matched, config.rectify, config.segments, store, memory.room("rectify"))
+    check_memory(source, config.pipeline, config.resources)
+    matched = match_catalog(source, anchors, config, store, previous)
+    rectified = steps.rectify(source, matched, config.rectify, config.segments, store)
     return DayOutputs(rectified=rectified, matched=matched)

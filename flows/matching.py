@@ -9,7 +9,6 @@ from typing import Any, TypeVar
 from flows.config.run_config import RunConfig
 from flows.steps import matching as steps
 from rectifier_core.projection.cross_modal import witness_pairs
-from tasks.resources.memory_plan import MemoryPlan
 from tasks.resources.process import torch_device
 from tasks.stages.previous_run import PreviousRun
 from tasks.stages.sequences import sequence_modalities
@@ -35,7 +34,6 @@ def match_catalog(
     anchors: Ref,
     config: RunConfig,
     store: StageStore,
-    memory: MemoryPlan,
     previous: PreviousRun | None = None,
 ) -> dict[str, ModalityRefs]:
     """Judge segments, find copies, project, hold modalities against one another, match, balance, and judge trust.
@@ -79,7 +77,7 @@ def match_catalog(
         for a, b in pairs
     }
     cross_modal = together(steps.project_onto, held, device=device)
-    # One by one: each has all the room there is for its index.
+    # One by one, so that only one index is in memory.
     affinities = {
         m: steps.match(m, projections[m], config.affinity, seed, store, since[m], device=device) for m in modalities
     }

@@ -24,7 +24,7 @@ from tasks.errors import GateRefusedError, RectifierError
 from tasks.evaluation.shadow import shadow_config
 from tasks.observe.watch import watch_run
 from tasks.report.inputs import ReportInputs, StageTiming
-from tasks.resources.memory_plan import MemoryPlan, plan_memory
+from tasks.resources.memory_plan import check_memory
 from tasks.resources.process import use_resources
 from tasks.runs.day_journal import DayRun, hold_day
 from tasks.runs.day_status import made_from_now
@@ -113,11 +113,11 @@ def _prepare(config: RunConfig, as_of: date, store: StageStore) -> None:
     source = steps.read(config.source, as_of, store)
     if _known(config, as_of, source) is not None:
         return
-    memory = plan_memory(source, config.pipeline, config.resources)
+    check_memory(source, config.pipeline, config.resources)
     if shadowing := shadow_config(config.evaluation):
         steps.shadow(source, shadowing, config.pipeline, config.seed, store)
-    matched = match_catalog(source, make_cold_anchors(config, as_of, source, store, "").anchors, config, store, memory)
-    steps.rectify(source, matched, config.rectify, config.segments, store, memory.room("rectify"))
+    matched = match_catalog(source, make_cold_anchors(config, as_of, source, store, "").anchors, config, store)
+    steps.rectify(source, matched, config.rectify, config.segments, store)
     time_offsets(source, matched, config, store)
 
 
@@ -127,14 +127,14 @@ def _rectify_day(config: RunConfig, as_of: date, day: DayRun, store: StageStore)
     source = steps.read(config.source, as_of, store)
     if (known := _known(config, as_of, source)) is not None:
         return known
-    memory = plan_memory(source, config.pipeline, config.resources)
+    check_memory(source, config.pipeline, config.resources)
     shadow, shadow_found = (
         steps.shadow(source, shadowing, config.pipeline, config.seed, store) if shadowing else (None, None)
     )
-    made = _mend(config, as_of, source, make_anchors(config, as_of, source, store), shadow, memory, day, store)
+    made = _mend(config, as_of, source, make_anchors(config, as_of, source, store), shadow, day, store)
     if not made.quality.passed and made.start.previous is not None:
         start = make_cold_anchors(config, as_of, source, store, "the quality gate refused the incremental night")
-        made = _mend(config, as_of, source, start, shadow, memory, day, store)
+        made = _mend(config, as_of, source, start, shadow, day, store)
     identity, previous, matched, rectified, quality = (
         made.start.identity,
         made.start.previous,
@@ -165,7 +165,6 @@ def _rectify_day(config: RunConfig, as_of: date, day: DayRun, store: StageStore)
         version=version,
         facts=facts,
         trend=trend,
-        memory=memory,
     )
     with timed_stage("report"):
         summary = _report(night)
@@ -205,12 +204,11 @@ def _mend(
     source: Ref,
     start: AnchorsResult,
     shadow: Ref | None,
-    memory: MemoryPlan,
     day: DayRun,
     store: StageStore,
 ) -> _Made:
-    matched = match_catalog(source, start.anchors, config, store, memory, start.previous)
-    rectified = steps.rectify(source, matched, config.rectify, config.segments, store, memory.room("rectify"))
+    matched = match_catalog(source, start.anchors, config, store, start.previous)
+    rectified = steps.rectify(source, matched, config.rectify, config.segments, store)
     with timed_stage("quality"):
         models = config.source.embedding_models
         quality = steps.judge_quality(source, matched, rectified, config.quality, config.publish, as_of, models, shadow)
@@ -247,7 +245,6 @@ class _Night:
     version: TableVersion | None
     facts: dict[str, Any]
     trend: Trend
-    memory: MemoryPlan
 
     @property
     def stages(self) -> dict[str, Ref]:
@@ -285,10 +282,7 @@ def _report(night: _Night) -> dict[str, Any]:
         "cpu_seconds": {name: round(ref.cpu_seconds, 3) for name, ref in night.stages.items()},
         "peak_memory_bytes": peak_memory_bytes(),
         "stage_memory_bytes": {name: ref.peak_memory for name, ref in night.stages.items() if not ref.reused},
-        "planned_memory_bytes": {
-            name: planned for name in night.stages if (planned := night.memory.planned(name)) is not None
-        },
-        "memory_limit_bytes": night.memory.limit,
+        "memory_limit_bytes": night.config.resources.memory_bytes,
         "stages": {name: ref_values(ref) for name, ref in night.stages.items()},
         "making": making_digest(night.config.shaping),
         "base": None if night.previous is None else night.previous.identity,
@@ -318,9 +312,9 @@ def _report_inputs(night: _Night) -> ReportInputs:
         modalities=night.matched,
         rectified=night.rectified,
         quality=night.quality,
-        timings=tuple(StageTiming.of(name, ref, night.memory.planned(name)) for name, ref in night.stages.items()),
+        timings=tuple(StageTiming.of(name, ref) for name, ref in night.stages.items()),
         peak_memory_bytes=peak_memory_bytes(),
-        memory_limit=night.memory.limit,
+        memory_limit=night.config.resources.memory_bytes,
         provenance={
             "digest": identity.digest,
             "config": identity.config_digest,

@@ -127,10 +127,9 @@ def rectify(
     config: RectifyConfig,
     segments: SegmentsConfig,
     store: StageStore,
-    memory: int,
 ) -> Ref:
     """Rectify every modality."""
-    return rectify_stage(source, matched, config, segments, store, memory=memory, progress=logged_progress())
+    return rectify_stage(source, matched, config, segments, store, progress=logged_progress())
 
 
 @task(task_run_name="train the shadow", **PLAIN)

@@ -6,7 +6,6 @@ A mismatch raises ``ValueError`` naming the field, what was wanted and what was 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
@@ -42,16 +41,8 @@ def check_range(field: str, array: Int32, stop: int, *, start: int = 0) -> None:
         block = array[first : first + CHECKED]
         if block.size:
             ends += [int(block.min()), int(block.max())]
-        let_go(array)
     if ends and (min(ends) < start or max(ends) >= stop):
         raise ValueError(f"{field}: wanted values in [{start}, {stop}), got [{min(ends)}, {max(ends)}]")
-
-
-def let_go(array: NDArray[Any]) -> None:
-    """Let the pages of a memory map go where it knows how, by a method of this name: a block of it is done with."""
-    release = getattr(array, "let_go", None)
-    if release is not None:
-        release()
 
 
 def check_modalities(field: str, features: Features, given: Mapping[str, object]) -> None:

@@ -52,7 +52,6 @@ GAUGES = {
     "stage_seconds": ("Wall time of a stage of the last run.", "stage"),
     "stage_cpu_seconds": ("Processor time of a stage of the last run.", "stage"),
     "stage_peak_memory_bytes": ("The most memory used while a stage of the last run ran.", "stage"),
-    "stage_planned_memory_bytes": ("The memory planned for a stage of the last run.", "stage"),
     "days": ("Days by how their last run ended. A dead run was killed.", "state"),
     "late_after_seconds": ("How long ago the newest published day may have ended.",),
     "table_version": ("The newest version of the table.",),

@@ -86,7 +86,6 @@ def _set_last_run(metrics: TableMetrics, run: RunContext, code: int) -> None:
         metrics.put("stage_seconds", spent.seconds, stage)
         metrics.put("stage_cpu_seconds", spent.cpu_seconds, stage)
         metrics.put("stage_peak_memory_bytes", spent.peak_memory or None, stage)
-        metrics.put("stage_planned_memory_bytes", summary.get("planned_memory_bytes", {}).get(stage), stage)
 
 
 @contextmanager

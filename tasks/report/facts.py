@@ -25,7 +25,7 @@ Shape (``null`` where a number does not exist; a share is ``{count, of}``)::
       index           name, recall, num_neighbours, rows
       suspects        [{item_id, title, category, trust, interactions, nearest_by_behaviour, nearest_by_feature}], worst first
     time_offsets      one sentence a pair of sequence modalities
-    timings           [{stage, seconds, cpu_seconds, reused, peak_memory, planned_memory}]
+    timings           [{stage, seconds, cpu_seconds, reused, peak_memory}]
     provenance, config  values that look like credentials masked
 """
 

@@ -15,17 +15,16 @@ Outcome = Literal["published", "unchanged", "refused"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StageTiming:
-    """One stage of the run: wall-clock and CPU seconds, bytes of peak memory and of the plan (None: no plan), and whether it was reused."""
+    """One stage of the run: wall-clock and CPU seconds, bytes of peak memory, and whether it was reused."""
 
     stage: str
     seconds: float
     cpu_seconds: float
     reused: bool
     peak_memory: int
-    planned_memory: int | None
 
     @classmethod
-    def of(cls, stage: str, ref: Ref, planned_memory: int | None) -> StageTiming:
+    def of(cls, stage: str, ref: Ref) -> StageTiming:
         """The timing recorded in a stage's output."""
         return cls(
             stage=stage,
@@ -33,7 +32,6 @@ class StageTiming:
             cpu_seconds=ref.cpu_seconds,
             reused=ref.reused,
             peak_memory=ref.peak_memory,
-            planned_memory=planned_memory,
         )
 
 

@@ -21,8 +21,6 @@ UNITS = {"MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
 _SIZE = re.compile(r"(\d+(?:\.\d+)?) ?(MiB|GiB|TiB)")
 _ADDRESS = re.compile(r"(tcp|tls|ws|wss|ucx)://[^\s/]+:\d+")
 DEFAULT_SHARE = 0.75
-MAPPED_SHARE = 8
-"""The share of memory, one in so many, that pages of mapped files may fill."""
 LEAST = 512 * 2**20
 LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
 

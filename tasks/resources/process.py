@@ -1,4 +1,4 @@
-"""Apply ``[resources]`` to this process: its threads, its memory maps and its device."""
+"""Apply ``[resources]`` to this process: its threads and its device."""
 
 from __future__ import annotations
 
@@ -7,8 +7,7 @@ import torch
 from threadpoolctl import threadpool_limits
 
 from tasks.errors import InputError
-from tasks.resources.config import MAPPED_SHARE, ResourcesConfig
-from tasks.store.mapped import use_room
+from tasks.resources.config import ResourcesConfig
 
 
 def torch_device(config: ResourcesConfig) -> str:
@@ -22,9 +21,8 @@ def torch_device(config: ResourcesConfig) -> str:
 
 
 def use_resources(config: ResourcesConfig) -> None:
-    """Limit this process to the run's threads, and its maps to their share of the run's memory."""
+    """Limit this process to the run's threads."""
     use_threads(config.thread_count)
-    use_room(config.memory_bytes // MAPPED_SHARE)
 
 
 def use_threads(count: int) -> None:

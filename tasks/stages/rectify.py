@@ -1,4 +1,4 @@
-"""The rectified rows as a stage: every row is mended every night, for what it is mixed from moves every night."""
+"""Stage: rectify. Every night rectifies every row again, because every night moves the donors."""
 
 from __future__ import annotations
 
@@ -17,7 +17,6 @@ from rectifier_core.rectify.rectify import decide_status, rectify_rows
 from rectifier_core.sequences.config import SegmentsConfig
 from tasks.shards.rectify import write_rectified
 from tasks.stages.sequences import write_mended
-from tasks.store.mapped import whole_rows
 from tasks.store.saved_records import load_record
 from tasks.store.stage_outputs import ModalityRefs
 from tasks.store.store import Ref, StageStore, StageWriter
@@ -30,11 +29,9 @@ def rectify_stage(
     segments: SegmentsConfig,
     store: StageStore,
     *,
-    memory: int = 0,
     progress: Progress = silent,
 ) -> Ref:
-    """Every modality rectified, written block by block. Features of at most ``memory`` bytes are mapped whole; of larger ones the donors'
-    rows are fetched."""
+    """Rectify every modality and write it block by block."""
 
     def build(writer: StageWriter) -> None:
         for modality, refs in matched.items():
@@ -46,8 +43,7 @@ def rectify_stage(
             if store.runner.remote:
                 write_rectified(out, modality, refs, status, config, store.runner, progress)
             else:
-                with whole_rows(features, memory) as rows:
-                    _write_rectified(out, rows, status, plan, trust, config, progress)
+                _write_rectified(out, features, status, plan, trust, config, progress)
             writer.array(f"features-{modality}", out)
             writer.array(f"status-{modality}", status)
             writer.array(f"trust-{modality}", trust.probability)

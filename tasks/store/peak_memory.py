@@ -1,7 +1,7 @@
-"""How much memory this process holds and has held: the whole of it, and each stage's own peak.
+"""How much memory this process holds, and the most that each stage held.
 
-The kernel keeps one high-water mark a process. Writing 5 to ``clear_refs`` sets it back to what is resident now (proc(5)), so that the
-next mark is the next stage's own; where that is not allowed a stage's peak is that of the process so far.
+We count anonymous memory. Pages of mapped files are not counted: the system takes them back whenever it needs the room. The kernel keeps no
+high-water mark of anonymous memory, so a thread reads it every ``INTERVAL`` seconds while a stage is built.
 """
 
 from __future__ import annotations
@@ -15,84 +15,81 @@ from pathlib import Path
 
 import pyarrow as pa
 
-STATUS, CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+STATUS = Path("/proc/self/status")
+INTERVAL = 0.02
 
 
 class Peak:
-    """The most bytes that were resident while it was watched."""
+    """The most bytes held while it was watched."""
 
     def __init__(self) -> None:
         self.size = 0
 
 
-class _Marks:
-    """The process's high-water mark, shared by everyone who watches it."""
+class _Sampler:
+    """Samples the memory of the process for everyone who watches it."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._highest = 0
-        self._watching: list[Peak] = []
+        self._peaks: list[Peak] = []
 
-    def take(self, *, anew: bool) -> int:
-        """The mark of the whole process; ``anew`` starts the kernel's over, once everyone has been told what it was."""
+    def sample(self) -> int:
+        """Update all peaks. Return the highest value seen so far in this process."""
+        size = held_bytes()
         with self._lock:
-            here = _high_water()
-            self._highest = max(self._highest, here)
-            for peak in self._watching:
-                peak.size = max(peak.size, here)
-            if anew:
-                with suppress(OSError):
-                    CLEAR.write_text("5")
+            self._highest = max(self._highest, size)
+            for peak in self._peaks:
+                peak.size = max(peak.size, size)
             return self._highest
 
     @contextmanager
     def watch(self) -> Iterator[Peak]:
-        """Watch the mark from its start at what is resident now, no more of it than need be."""
-        give_back()
-        self.take(anew=True)
-        peak = Peak()
-        self._watching.append(peak)
+        _free_unused()
+        peak, done = Peak(), threading.Event()
+        with self._lock:
+            self._peaks.append(peak)
+        thread = threading.Thread(target=self._run, args=(done,), daemon=True)
+        thread.start()
         try:
             yield peak
         finally:
-            self.take(anew=False)
-            self._watching.remove(peak)
+            done.set()
+            self.sample()
+            thread.join()
+            with self._lock:
+                self._peaks.remove(peak)
+
+    def _run(self, done: threading.Event) -> None:
+        while not done.wait(INTERVAL):
+            self.sample()
 
 
-def _high_water() -> int:
-    found = _status("VmHWM:")
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 if found is None else found
+def held_bytes() -> int:
+    """Return the anonymous memory of this process; where the system does not tell, its largest resident set so far."""
+    with suppress(OSError):
+        lines = (line.split() for line in STATUS.read_text().splitlines())
+        sizes = [int(words[1]) for words in lines if words and words[0] in ("RssAnon:", "RssShmem:")]
+        if sizes:
+            return sum(sizes) * 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
-def _status(name: str) -> int | None:
-    try:
-        line = next(x for x in STATUS.read_text().splitlines() if x.startswith(name))
-    except (OSError, StopIteration):
-        return None
-    return int(line.split()[1]) * 1024
-
-
-def resident_bytes() -> int:
-    """What this process holds now; where the system does not say, the most it has held."""
-    found = _status("VmRSS:")
-    return _high_water() if found is None else found
-
-
-def give_back() -> None:
-    """Return to the system what earlier stages freed: the C library and Arrow keep it, and a stage would start from all that was."""
+def _free_unused() -> None:
+    """Return freed memory to the system. The C library and Arrow keep it, so a stage would start from its predecessors' peak."""
     pa.default_memory_pool().release_unused()
     with suppress(OSError, AttributeError):
         ctypes.CDLL(None).malloc_trim(0)
 
 
-_MARKS = _Marks()
+_SAMPLER = _Sampler()
 
 
 def peak_memory_bytes() -> int:
-    """The most memory that this process has held so far."""
-    return _MARKS.take(anew=False)
+    """Return the most memory that this process has held so far."""
+    return _SAMPLER.sample()
 
 
 def watch_memory() -> AbstractContextManager[Peak]:
-    """Watch the memory of a block: ``size`` is its peak, all threads of the process together, once the block is over."""
-    return _MARKS.watch()
+    """Watch the memory of a block. ``size`` is its peak over all threads, once the block has ended."""
+    return _SAMPLER.watch()

@@ -26,11 +26,11 @@ from typing import Any
 
 import numpy as np
 import xxhash
+from numpy.lib.format import open_memmap
 
 from tasks.errors import StorageError
 from tasks.store.atomic_files import TEMPORARY, flush_folders, flushed_files, fsync, held, is_abandoned
 from tasks.store.code_digest import code_digest
-from tasks.store.mapped import create_mapped, open_mapped
 from tasks.store.peak_memory import watch_memory
 from tasks.store.run_context import StageSpent, begin_stage, end_stage
 from tasks.store.runner import LocalRunner, Runner
@@ -61,8 +61,9 @@ class Ref:
         return Path(self.path) / name
 
     def array(self, name: str) -> np.ndarray[Any, Any]:
-        """A read-only memory map of ``<name>.npy``, whose blocks are copies."""
-        return open_mapped(self.file(f"{name}.npy"))
+        """Return a read-only memory map of ``<name>.npy``."""
+        values: np.ndarray[Any, Any] = np.load(self.file(f"{name}.npy"), mmap_mode="r", allow_pickle=False)
+        return values
 
     @property
     def meta(self) -> dict[str, Any]:
@@ -94,7 +95,7 @@ class StageWriter:
     def memmap(self, name: str, shape: tuple[int, ...], dtype: Any) -> np.memmap[Any, Any]:
         """A writable ``<name>.npy`` to fill block by block, its room on the disk taken now."""
         path = self.folder / f"{name}.npy"
-        mapped = create_mapped(path, shape, dtype)
+        mapped: np.memmap[Any, Any] = open_memmap(path, mode="w+", dtype=np.dtype(dtype), shape=shape)
         # The file is sparse so far: on a full disk the first write to a page without room would be a SIGBUS, which nothing can catch.
         with path.open("r+b") as stream:
             try:

@@ -62,12 +62,9 @@ def test_three_days_are_three_partitions_of_the_contracts_table(three_days: Publ
     assert len({x["run_id"] for x in three_days.results}) == 3
 
 
-def test_every_stage_says_what_it_was_to_hold_and_what_it_held(three_days: Published) -> None:
+def test_every_stage_states_what_it_held(three_days: Published) -> None:
     for result in three_days.results:
-        planned, reached = result["planned_memory_bytes"], result["stage_memory_bytes"]
-        assert reached.keys() - planned.keys() == {"source"}
-        assert all(reached[name] < 1.25 * planned[name] + (128 << 20) for name in reached.keys() & planned.keys())
-        assert all(0 < planned[name] < result["memory_limit_bytes"] for name in planned)
+        assert all(0 < held < result["memory_limit_bytes"] for held in result["stage_memory_bytes"].values())
         assert all(seconds >= 0 for seconds in result["cpu_seconds"].values())
 
 

@@ -36,7 +36,7 @@ GATE = QualityReport(
 def timing(stage: str, seconds: float, *, reused: bool) -> StageTiming:
     """One stage's line in the report."""
     return StageTiming(
-        stage=stage, seconds=seconds, cpu_seconds=seconds, reused=reused, peak_memory=412 << 20, planned_memory=None
+        stage=stage, seconds=seconds, cpu_seconds=seconds, reused=reused, peak_memory=412 << 20
     )
 
 
