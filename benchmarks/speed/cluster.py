@@ -25,7 +25,7 @@ from distributed.protocol.pickle import dumps
 
 from tasks.resources.config import ResourcesConfig, use_threads
 from tasks.shards.dask_runner import DaskRunner, connect
-from tasks.shards.dask_worker import Terms, write_shard
+from tasks.shards.dask_worker import WorkerJob, write_shard
 from tasks.store.code_digest import worker_digest
 from tasks.store.runner import Arrays, Shared
 
@@ -88,8 +88,8 @@ def shard_costs(runner: DaskRunner, shards: int) -> Iterator[str]:
             for _ in work.map(zeros, pieces):
                 pass
             wall, cpu = 1000 * (time.perf_counter() - start) / count, 1000 * (time.process_time() - spent) / count
-            terms = Terms(str(work.folder), worker_digest(), runner.resources)
-            sent = len(dumps((write_shard, zeros, pieces[0], count, terms)))
+            job = WorkerJob(str(work.folder), worker_digest(), 1)
+            sent = len(dumps((write_shard, zeros, pieces[0], count, job)))
         yield f"| {floats * 4:,} | {count} | {wall:.1f} | {cpu:.1f} | {sent:,} |"
 
 

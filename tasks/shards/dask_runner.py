@@ -1,7 +1,7 @@
-"""Shards on a ``distributed`` cluster that is there already: out go references and numbers, back come the paths of files.
+"""Computes shards on a running Dask cluster. References and numbers go to the workers, paths of files come back.
 
-Shards are tasks of the cluster, not Prefect's: a Prefect task on a worker costs a tenth of a second, and in a worker that knows no API it
-starts a server, which outlives the worker. The scheduler gives what a dead worker had in hand to another.
+Shards are Dask's tasks, not Prefect's: a Prefect task on a worker costs 0.1 s, and starts a server of its own where no API is known. Dask
+gives the shards of a dead worker to another.
 """
 
 from __future__ import annotations
@@ -28,19 +28,19 @@ from distributed.scheduler import KilledWorker
 from tasks.errors import ClusterError, InputError
 from tasks.resources.config import ResourcesConfig
 from tasks.shards import dask_worker
-from tasks.shards.dask_worker import Terms, Written, checksum, write_shard
+from tasks.shards.dask_worker import ShardFiles, WorkerJob, checksum, no_folder, other_code, write_shard
 from tasks.store.atomic_files import TEMPORARY, held
 from tasks.store.code_digest import worker_digest
 from tasks.store.runner import Arrays, S, ShardWork, Shared
 
 POLL = 2.0
 AHEAD = 3
-"""Shards that are out at a time, for each thread of the cluster: files of more would pile up behind the one that is awaited."""
+"""Shards submitted at a time, for each thread of the cluster. The files of more would pile up behind the next one in order."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class DaskRunner:
-    """Shards on the workers of one scheduler; their files lie under ``root``, which all of them see."""
+    """Computes shards on the workers of one scheduler. Their files are under ``root``, which all workers see."""
 
     client: Client
     root: Path
@@ -49,12 +49,12 @@ class DaskRunner:
 
     @property
     def shard_rows(self) -> int:
-        """Rows of one shard."""
+        """Return the rows of one shard."""
         return self.resources.shard_rows
 
     @contextmanager
     def open_work(self, name: str) -> Iterator[ShardWork]:
-        """A folder for the shards of one stage, marked as in use until it is removed."""
+        """Make a folder for the shards of one stage, locked until it is removed."""
         folder = self.root / f"{TEMPORARY}shards-{name.replace('/', '-')}-{token_hex(6)}"
         folder.mkdir(parents=True)
         work = _DaskWork(self, folder)
@@ -69,8 +69,8 @@ class DaskRunner:
 class _DaskWork:
     def __init__(self, runner: DaskRunner, folder: Path) -> None:
         self._client, self._resources, self.folder = runner.client, runner.resources, folder
-        self._terms = Terms(str(folder), worker_digest(), runner.resources)
-        self._out: deque[Future] = deque()
+        self._job = WorkerJob(str(folder), worker_digest(), runner.resources.threads)
+        self._submitted: deque[Future] = deque()
         self._numbers = count()
 
     def share(self, **arrays: np.ndarray[Any, Any]) -> Shared:
@@ -81,51 +81,45 @@ class _DaskWork:
                 np.save(folder / f"{name}.npy", array, allow_pickle=False)
         return Shared(folder=str(folder))
 
-    def drop(self, shared: Shared) -> None:
-        shutil.rmtree(str(shared.folder), ignore_errors=True)
-
-    def map(self, function: Callable[[S], Arrays], shards: Sequence[S], *, at_home: bool = False) -> Iterator[Arrays]:
-        with self._reaching():
-            threads = self._client.nthreads()
-        homes = sorted(threads) if at_home else []
-        waiting = iter([(shard, homes[at % len(homes)] if homes else None) for at, shard in enumerate(shards)])
+    def map(self, function: Callable[[S], Arrays], shards: Sequence[S]) -> Iterator[Arrays]:
+        with self._connected():
+            threads = sum(self._client.nthreads().values())
+        waiting = iter(shards)
         try:
-            self._send(function, waiting, max(1, AHEAD * sum(threads.values())))
-            while self._out:
-                written = self._awaited(self._out[0])
-                yield read_shard(written)
-                shutil.rmtree(written.folder, ignore_errors=True)
-                self._out.popleft()
-                self._send(function, waiting, 1)
+            self._submit(function, waiting, max(1, AHEAD * threads))
+            while self._submitted:
+                files = self._result(self._submitted[0])
+                yield read_shard(files)
+                shutil.rmtree(files.folder, ignore_errors=True)
+                self._submitted.popleft()
+                self._submit(function, waiting, 1)
         finally:
             self.cancel()
 
     def cancel(self) -> None:
-        """Call back what is out."""
-        if self._out:
+        """Cancel the shards that are submitted."""
+        if self._submitted:
             with suppress(OSError, CancelledError):
-                self._client.cancel(list(self._out), force=True)
-            self._out.clear()
+                self._client.cancel(list(self._submitted), force=True)
+            self._submitted.clear()
 
-    def _send(self, function: Callable[[S], Arrays], waiting: Iterator[tuple[S, str | None]], most: int) -> None:
-        for shard, home in islice(waiting, most):
+    def _submit(self, function: Callable[[S], Arrays], waiting: Iterator[S], most: int) -> None:
+        for shard in islice(waiting, most):
             number = next(self._numbers)
-            where = {} if home is None else {"workers": [home], "allow_other_workers": True}
             key = f"{function.__name__}-{number}-{token_hex(6)}"
-            self._out.append(
-                self._client.submit(write_shard, function, shard, number, self._terms, key=key, pure=False, **where)
-            )
+            future = self._client.submit(write_shard, function, shard, number, self._job, key=key, pure=False)
+            self._submitted.append(future)
 
-    def _awaited(self, future: Future) -> Written:
-        """What a shard gave, or the exception that it raised. While nothing comes, someone must be there to work."""
+    def _result(self, future: Future) -> ShardFiles:
+        """Wait for a shard. Raises what it raised, and ClusterError once no worker has been left for ``resources.patience`` seconds."""
         seen, patience = time.monotonic(), self._resources.patience
         while True:
-            with self._reaching():
+            with self._connected():
                 try:
                     error = future.exception(timeout=POLL)
                     if error is None:
-                        found: Written = future.result(timeout=POLL)
-                        return found
+                        files: ShardFiles = future.result(timeout=POLL)
+                        return files
                     break
                 except TimeoutError:
                     seen = time.monotonic() if self._client.nthreads() else seen
@@ -140,7 +134,7 @@ class _DaskWork:
         raise error
 
     @contextmanager
-    def _reaching(self) -> Iterator[None]:
+    def _connected(self) -> Iterator[None]:
         try:
             yield
         except (OSError, CancelledError) as error:
@@ -150,11 +144,11 @@ class _DaskWork:
         return ClusterError(f"the scheduler at {self._resources.address} was lost: {AGAIN}")
 
 
-AGAIN = "start workers anew, then run again; what was done is kept"
+AGAIN = "start workers again, then run again; finished stages are kept"
 
 
 def _linked(array: np.ndarray[Any, Any], path: Path) -> bool:
-    """Give the file of a map of all of it another name, where the storage can: workers see it as it is."""
+    """Hard-link the file of a map instead of copying it. Return whether that was possible."""
     if not isinstance(array, np.memmap) or array.filename is None:
         return False
     if array.offset + array.nbytes != os.path.getsize(array.filename):
@@ -167,28 +161,28 @@ def _linked(array: np.ndarray[Any, Any], path: Path) -> bool:
     return True
 
 
-def read_shard(written: Written) -> Arrays:
-    """The arrays that a worker wrote, mapped. Raises ClusterError where they are not what it wrote."""
-    found = {}
-    for name, wanted in written.checksums.items():
-        path = Path(written.folder) / f"{name}.npy"
+def read_shard(files: ShardFiles) -> Arrays:
+    """Return the arrays that a worker wrote, mapped. Raises ClusterError if they are not what it wrote."""
+    arrays = {}
+    for name, wanted in files.checksums.items():
+        path = Path(files.folder) / f"{name}.npy"
         try:
-            found[name] = np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))
+            arrays[name] = np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))
         except (OSError, ValueError) as error:
             raise ClusterError(
                 f"{path}: a worker wrote it and here it cannot be read: {error}; check the shared storage"
             ) from error
-        if checksum(found[name]) != wanted:
+        if checksum(arrays[name]) != wanted:
             raise ClusterError(f"{path}: not what a worker wrote; check the shared storage, then run again")
-    return found
+    return arrays
 
 
 @contextmanager
 def connect(
     resources: ResourcesConfig, root: Path, log: logging.Logger | logging.LoggerAdapter[logging.Logger]
 ) -> Iterator[DaskRunner]:
-    """The runner of ``resources.address`` for the block, once its workers were found fit. Raises ClusterError or InputError."""
-    for name in [x for x in logging.root.manager.loggerDict if x.split(".")[0] == "distributed"]:
+    """Return the runner of ``resources.address`` for the block, after a check of its workers. Raises ClusterError or InputError."""
+    for name in [name for name in logging.root.manager.loggerDict if name.split(".")[0] == "distributed"]:
         logging.getLogger(name).setLevel(logging.CRITICAL)
     try:
         with warnings.catch_warnings():
@@ -215,7 +209,7 @@ def connect(
 
 
 def _check_workers(client: Client, root: Path) -> None:
-    """Ask every worker what it is. One that does not answer is the scheduler's business; one that is not fit would fail shard by shard."""
+    """Check the code and the storage of every worker, before shards fail one by one. A worker that does not answer is skipped."""
     root.mkdir(parents=True, exist_ok=True)
     marker = root / f"{TEMPORARY}seen-{token_hex(6)}"
     try:
@@ -231,10 +225,6 @@ def _check_workers(client: Client, root: Path) -> None:
                 f"worker {worker} cannot load the code of the run: {answer}; put the same project on its PYTHONPATH"
             )
         if answer["code"] != worker_digest():
-            raise InputError(
-                f"worker {worker} has another version of the code than the run: install the same on every worker"
-            )
+            raise InputError(other_code(worker))
         if not answer["sees"]:
-            raise InputError(
-                f"worker {worker} does not see {root}: run.folder must be shared storage under one path on every worker"
-            )
+            raise InputError(no_folder(worker, root))

@@ -1,4 +1,4 @@
-"""The runner that the config asks for, for as long as a run takes."""
+"""Opens the runner that the config names, for the time of a run."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from tasks.store.store import StageStore
 
 @contextmanager
 def open_runner(resources: ResourcesConfig, store: StageStore) -> Iterator[StageStore]:
-    """``store`` with its shards worked on as ``resources`` say, for the block. Raises ClusterError or InputError where no cluster can."""
+    """Return ``store`` with the runner of ``resources``, for the block. Raises ClusterError or InputError if the cluster is unusable."""
     try:
-        with _runner(resources, store) as given:
-            yield given
+        with _runner(resources, store) as opened:
+            yield opened
     finally:
-        # A process that outlives the run would keep the maps of outputs that are swept, and their room on the disk with them.
+        # A process that outlives the run would keep deleted outputs mapped, and their space on the disk.
         open_record.cache_clear()
 
 

@@ -1,4 +1,4 @@
-"""Rectified rows as shards: each reads its rows, their plan and their donors, wherever these lie."""
+"""Rectified rows as shards: each reads its rows, their plan and their donors."""
 
 from __future__ import annotations
 
@@ -15,46 +15,29 @@ from rectifier_core.rectify.rectify import rectify_rows
 from tasks.store.runner import Arrays, Runner, Shared, row_shards
 from tasks.store.saved_records import open_record
 from tasks.store.stage_outputs import ModalityRefs
-from tasks.store.store import Ref
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RectifyShard:
-    """Items ``first`` to ``last`` of one modality; ``decided`` holds their ``status``."""
+    """Items ``first`` to ``last`` of one modality. ``shared`` holds the ``status`` of all items."""
 
     modality: str
-    features: Ref
-    plan: Ref
-    trust: Ref
-    decided: Shared
+    outputs: ModalityRefs
+    shared: Shared
     config: RectifyConfig
     first: int
     last: int
 
-    @classmethod
-    def of(cls, modality: str, refs: ModalityRefs, decided: Shared, config: RectifyConfig, rows: slice) -> RectifyShard:
-        """The shard of some rows of a modality."""
-        return cls(
-            modality=modality,
-            features=refs.features,
-            plan=refs.plan,
-            trust=refs.trust,
-            decided=decided,
-            config=config,
-            first=rows.start,
-            last=rows.stop,
-        )
-
 
 def rectify_shard(shard: RectifyShard) -> Arrays:
-    """The shard's rows, mended."""
-    features, status = shard.features.array(f"features-{shard.modality}"), shard.decided["status"]
-    plan, trust = open_record(shard.plan, Plan), open_record(shard.trust, Trust)
-    mended = np.empty((shard.last - shard.first, features.shape[1]), np.float32)
-    for block in row_blocks(len(mended), shard.config.block_rows):
+    """Rectify the shard's rows."""
+    features, status = shard.outputs.features.array(f"features-{shard.modality}"), shard.shared["status"]
+    plan, trust = open_record(shard.outputs.plan, Plan), open_record(shard.outputs.trust, Trust)
+    rectified = np.empty((shard.last - shard.first, features.shape[1]), np.float32)
+    for block in row_blocks(len(rectified), shard.config.block_rows):
         rows = slice(shard.first + block.start, shard.first + block.stop)
-        mended[block] = rectify_rows(features, rows, status, plan, trust, shard.config)
-    return {"features": mended}
+        rectified[block] = rectify_rows(features, rows, status, plan, trust, shard.config)
+    return {"features": rectified}
 
 
 def write_rectified(
@@ -66,11 +49,16 @@ def write_rectified(
     runner: Runner,
     progress: Progress,
 ) -> None:
-    """Fill ``out`` [I, D] with the rectified rows, as shards give them."""
+    """Fill ``out`` [I, D] with the rectified rows, shard by shard."""
     spans = row_shards(len(out), runner.shard_rows)
     with runner.open_work(f"rectify/{modality}") as work:
-        decided = work.share(status=status)
-        shards = [RectifyShard.of(modality, refs, decided, config, x) for x in spans]
-        for rows, found in zip(spans, work.map(rectify_shard, shards), strict=True):
-            out[rows] = found["features"]
-            progress(f"rectifying {modality}", rows.stop, len(out))
+        shared = work.share(status=status)
+        shards = [
+            RectifyShard(
+                modality=modality, outputs=refs, shared=shared, config=config, first=span.start, last=span.stop
+            )
+            for span in spans
+        ]
+        for span, arrays in zip(spans, work.map(rectify_shard, shards), strict=True):
+            out[span] = arrays["features"]
+            progress(f"rectifying {modality}", span.stop, len(out))

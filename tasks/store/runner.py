@@ -1,9 +1,7 @@
-"""Where the shards of a stage are worked on: in this process one after another, or on a cluster (``dask_runner``).
+"""Where the shards of a stage are computed: in this process one after another, or on a Dask cluster (``dask_runner``).
 
-A shard is a frozen dataclass of references, numbers and configs; its function opens what they name, calls the core and returns arrays by
-name. The grid of shards is fixed by the rows and the config, and whoever maps takes the arrays in the order of shards, so that where they
-were worked on cannot be seen in a bit. What is too small for a stage output of its own and too large to travel is ``share``d: a folder of
-``.npy`` files that workers map, or the arrays themselves where nobody else is to read them.
+A shard is a frozen dataclass of references, numbers and configs. Its function opens what they name, calls the core and returns arrays by
+name. The rows and the config alone fix the shards, and results are taken in their order: a cluster gives the same bytes as one process.
 """
 
 from __future__ import annotations
@@ -28,16 +26,14 @@ S = TypeVar("S")
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Shared:
-    """Arrays that every shard of a pass reads: in memory, or as the ``.npy`` files of a folder."""
+    """Arrays that every shard reads: in memory, or as the ``.npy`` files of a folder."""
 
-    held: Arrays | None = None
+    arrays: Arrays | None = None
     folder: str | None = None
 
     def open(self) -> Arrays:
-        """The arrays, read-only where they are files."""
-        if self.folder is None:
-            return self.held or {}
-        return _mapped(self.folder)
+        """Return the arrays. Those of files are mapped, read-only."""
+        return (self.arrays or {}) if self.folder is None else _mapped(self.folder)
 
     def __getitem__(self, name: str) -> np.ndarray[Any, Any]:
         return self.open()[name]
@@ -45,56 +41,48 @@ class Shared:
 
 @lru_cache(maxsize=8)
 def _mapped(folder: str) -> Arrays:
-    """A folder's arrays as plain views of their maps: blocks of them are views too, as compiled kernels want."""
-    return {
-        x.stem: np.asarray(np.load(x, mmap_mode="r", allow_pickle=False)) for x in sorted(Path(folder).glob("*.npy"))
-    }
+    files = sorted(Path(folder).glob("*.npy"))
+    return {path.stem: np.asarray(np.load(path, mmap_mode="r", allow_pickle=False)) for path in files}
 
 
 class ShardWork(Protocol):
     """The shards of one stage while it is built."""
 
     folder: Path
-    """Where shards may leave files for one another until the stage is built; of no use in this process."""
+    """Files that shards read, until the stage is built. Unused where shards run in this process."""
 
     def share(self, **arrays: np.ndarray[Any, Any]) -> Shared:
-        """Let shards read arrays until they are dropped, or the stage is built."""
+        """Let shards read arrays until the stage is built."""
 
-    def drop(self, shared: Shared) -> None:
-        """Let go of what no shard will read any more."""
-
-    def map(self, function: Callable[[S], Arrays], shards: Sequence[S], *, at_home: bool = False) -> Iterator[Arrays]:
-        """``function(shard)`` of every shard, in their order; each is done with before the next is asked for.
-
-        ``at_home``: the n-th shard goes where the n-th went before, while that worker is there, for what it read is still in memory there.
-        """
+    def map(self, function: Callable[[S], Arrays], shards: Sequence[S]) -> Iterator[Arrays]:
+        """Yield ``function(shard)`` of every shard, in their order. Use each result before the next: its files are deleted then."""
 
 
 class Runner(Protocol):
-    """Who works on shards."""
+    """Computes shards."""
 
     @property
     def shard_rows(self) -> int:
-        """Rows that a shard covers at most, but for the block it ends in."""
+        """Most rows of a shard, rounded up to whole blocks."""
 
     @property
     def remote(self) -> bool:
-        """Whether shards run outside of this process, so that stages that do not need one another may overlap."""
+        """Whether shards run in other processes, so that independent stages may overlap."""
 
     def open_work(self, name: str) -> AbstractContextManager[ShardWork]:
-        """The work of the stage ``name``, for the block; what its shards leave is gone behind it."""
+        """Open the work of the stage ``name`` for the block. Files of its shards are deleted at the end."""
 
 
 @dataclass(frozen=True, slots=True)
 class LocalRunner:
-    """Every shard in this process, in order; what it computes in threads is the shard function's own business."""
+    """Computes every shard in this process, in order. The shard's function may use threads."""
 
     shard_rows: int = SHARD_ROWS
     remote: bool = False
 
     @contextmanager
     def open_work(self, name: str) -> Iterator[ShardWork]:
-        """Shards that read and return plain arrays: no file is written."""
+        """Pass arrays to shards and back without a file."""
         yield _LocalWork()
 
 
@@ -102,15 +90,12 @@ class _LocalWork:
     folder = Path(os.devnull)
 
     def share(self, **arrays: np.ndarray[Any, Any]) -> Shared:
-        return Shared(held=arrays)
+        return Shared(arrays=arrays)
 
-    def drop(self, shared: Shared) -> None:
-        pass
-
-    def map(self, function: Callable[[S], Arrays], shards: Sequence[S], *, at_home: bool = False) -> Iterator[Arrays]:
+    def map(self, function: Callable[[S], Arrays], shards: Sequence[S]) -> Iterator[Arrays]:
         return map(function, shards)
 
 
 def row_shards(num_rows: int, shard_rows: int, block_rows: int = 1) -> list[slice]:
-    """Slices that cover ``range(num_rows)``, each of whole blocks: a block is computed alike whichever shard it is in."""
+    """Return slices of whole blocks that cover ``range(num_rows)``: a block gives the same bytes whichever shard it is in."""
     return list(row_blocks(num_rows, math.ceil(shard_rows / block_rows) * block_rows))
