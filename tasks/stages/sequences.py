@@ -1,7 +1,4 @@
-"""The stages of a sequence modality as functions from references to a reference, and the sequence as the rectified stage holds it.
-
-Nothing here is Prefect's: ``flows.steps`` wraps these, and tests call them as they are.
-"""
+"""Stages of sequence modalities: segments, the time offset between two sequences, and the mended sequence."""
 
 from __future__ import annotations
 
@@ -25,8 +22,8 @@ from tasks.store.store import Ref, StageStore, StageWriter
 
 
 def sequence_modalities(source: Ref) -> list[str]:
-    """The modalities of a source output that are sequences, in its order."""
-    return [name for name, found in source.meta["modalities"].items() if "segments" in found]
+    """Return the modalities of a source output that are sequences, in its order."""
+    return [name for name, facts in source.meta["modalities"].items() if "segments" in facts]
 
 
 def segments_stage(
@@ -39,10 +36,10 @@ def segments_stage(
     *,
     progress: Progress = silent,
 ) -> Ref:
-    """Every segment judged, and the pooled features without the doubtful ones.
+    """Judge every segment, and pool the features without the doubtful ones.
 
-    The output is a ``Segments`` record with ``features-<m>`` [I, D] and ``present-<m>`` [I] beside it: later stages read these from here
-    as they read a plain modality's from the source.
+    The output is a ``Segments`` record with ``features-<m>`` [I, D] and ``present-<m>`` [I] beside it. Later stages read these as they read
+    a plain modality's from the source.
     """
 
     def build(writer: StageWriter) -> None:
@@ -76,22 +73,21 @@ def write_mended(
 ) -> None:
     """Write ``segments-<m>`` [S, D], the mended sequence, and ``segment_trust-<m>`` [S] into the output that ``publish`` reads.
 
-    A segment can be trusted no further than the sequence it goes with: ``trust`` [I] is how likely the item's pooled feature is its own
-    (NaN: unknown), and bounds what is known of its segments. ``features`` [I, D] with ``status`` [I] are the rectified pooled features,
-    towards which doubtful segments are mended; the trimmed ones without. The caller lists the modality under ``sequences`` in that output's
-    ``meta``.
+    ``trust`` [I] is how likely the item's pooled feature is its own (NaN: unknown). It is an upper bound for the item's segments. Doubtful
+    segments move towards ``features`` [I, D], the rectified pooled features with their ``status`` [I]; towards the trimmed features if
+    these are None. The caller lists the modality under ``sequences`` in that output's ``meta``.
     """
-    given, offsets = source.array(f"segments-{modality}"), np.asarray(source.array(f"offsets-{modality}"))
+    original, offsets = source.array(f"segments-{modality}"), np.asarray(source.array(f"offsets-{modality}"))
     probability = np.array(load_record(segments, Segments).probability)
     if trust is not None:
         probability = np.fmin(probability, np.repeat(np.asarray(trust), np.diff(offsets)))
     pooled = segments.array(f"features-{modality}") if features is None else features
     known = None if status is None else np.asarray(status) == Status.RECTIFIED.code
-    out = writer.memmap(f"segments-{modality}", given.shape, np.float32)
+    out = writer.memmap(f"segments-{modality}", original.shape, np.float32)
     for items in item_blocks(offsets, config.block_rows):
         rows = slice(int(offsets[items.start]), int(offsets[items.stop]))
-        out[rows] = mend_segments(pooled, given, offsets, probability, items, config.doubtful, known=known)
-        progress(f"mending the segments of {modality}", rows.stop, len(given))
+        out[rows] = mend_segments(pooled, original, offsets, probability, items, config.doubtful, known=known)
+        progress(f"mending the segments of {modality}", rows.stop, len(original))
     out.flush()
     writer.array(f"segment_trust-{modality}", probability)
 
@@ -108,7 +104,7 @@ def time_offset_stage(
     *,
     progress: Progress = silent,
 ) -> Ref:
-    """By how many segments ``second`` runs behind ``first``; segments that are doubtful by ``segments[m]`` are left out."""
+    """Estimate by how many segments ``second`` lags behind ``first``. Segments that ``segments[m]`` calls doubtful are left out."""
 
     def track(modality: str) -> Track:
         own = np.asarray(load_record(segments[modality], Segments).probability)
@@ -130,7 +126,7 @@ def time_offset_stage(
 
 
 def segment_facts(modality: str, source: Ref, segments: Ref, config: SegmentsConfig) -> dict[str, Any]:
-    """What was found in one modality's sequences, as JSON: how many segments, the rate, how many are doubtful and in how many items."""
+    """Return the facts of one modality's sequences as JSON: segments, the rate, doubtful segments and the items with some."""
     judged, offsets = load_record(segments, Segments), np.asarray(source.array(f"offsets-{modality}"))
     doubtful = np.concatenate([[0], np.cumsum(np.asarray(judged.probability) < config.doubtful)])
     return {
@@ -146,16 +142,16 @@ def segment_facts(modality: str, source: Ref, segments: Ref, config: SegmentsCon
 
 
 def offset_facts(offset: Ref) -> dict[str, Any]:
-    """What was found about the time between two sequence modalities, as JSON."""
-    found = load_record(offset, TimeOffset)
-    told = np.asarray(found.item_lags)
-    told = told[told != NO_LAG]
+    """Return the time offset between two sequence modalities as JSON."""
+    record = load_record(offset, TimeOffset)
+    lags = np.asarray(record.item_lags)
+    lags = lags[lags != NO_LAG]
     return {
-        "first": found.first,
-        "second": found.second,
-        "lag": found.lag,
-        "identifiable": found.identifiable,
-        "reason": found.reason,
-        "items_told": len(told),
-        "items_agreeing": int((told == found.lag).sum()) if found.lag is not None else 0,
+        "first": record.first,
+        "second": record.second,
+        "lag": record.lag,
+        "identifiable": record.identifiable,
+        "reason": record.reason,
+        "items_told": len(lags),
+        "items_agreeing": int((lags == record.lag).sum()) if record.lag is not None else 0,
     }

@@ -1,10 +1,9 @@
-"""Stage outputs on disk: what tasks hand to one another instead of arrays.
+"""Stage outputs on disk: tasks hand these to one another instead of arrays.
 
-A stage's folder is named by a key over its inputs' digests, its config and a digest of ``rectifier_core``, so finding a folder under
-the right name is finding the right output. A folder appears by one rename after everything in it was flushed: it is there
-whole or not at all, whenever the process dies. Its digest (XXH3, 128 bits, at the speed of memory) is against accidents, not forgers: who
-can write into the store can write anything there. Arrays are ``.npy`` files, memory-mapped on reading and never changed; nothing is
-pickled.
+A stage's folder is named by a key over the digests of its inputs, its config and the code of ``rectifier_core``. So the right name means the
+right output. A folder appears by one rename, after everything in it was flushed: a killed process leaves a complete output or none. The
+digest (XXH3, 128 bits) detects accidents, not attacks: who can write into the store can write anything. Arrays are ``.npy`` files,
+memory-mapped for reading and never changed. Nothing is pickled.
 """
 
 from __future__ import annotations
@@ -41,11 +40,10 @@ IN_USE = ".in-use"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ref:
-    """One whole stage output: what it is, the folder it lies in, and the digest of its contents.
+    """One complete stage output: its kind, its folder, and the digest of its contents.
 
-    ``seconds`` is what it took to build or find in this run, ``cpu_seconds`` what it took of all processors of this process,
-    ``peak_memory`` the most bytes resident while it was built (0 where it was not), and ``reused`` whether it was there already: none of
-    them is part of what it is.
+    The other fields are not compared. ``seconds`` and ``cpu_seconds`` are the time to build or find it in this run, ``peak_memory`` is the
+    most bytes held while it was built, ``reused`` tells whether it existed already.
     """
 
     kind: str
@@ -57,7 +55,7 @@ class Ref:
     reused: bool = field(default=False, compare=False)
 
     def file(self, name: str) -> Path:
-        """The path of one file of the output."""
+        """Return the path of one file of the output."""
         return Path(self.path) / name
 
     def array(self, name: str) -> np.ndarray[Any, Any]:
@@ -67,19 +65,19 @@ class Ref:
 
     @property
     def meta(self) -> dict[str, Any]:
-        """The scalars the stage wrote beside its arrays."""
-        found: dict[str, Any] = json.loads(self.file("meta.json").read_text())
-        return found
+        """The scalars that the stage wrote beside its arrays."""
+        scalars: dict[str, Any] = json.loads(self.file("meta.json").read_text())
+        return scalars
 
 
 class StageWriter:
-    """The temporary folder of a stage that is being written."""
+    """Writes into the temporary folder of a stage."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
     def array(self, name: str, values: np.ndarray[Any, Any]) -> None:
-        """Write ``values`` as ``<name>.npy``; what ``memmap`` gave under that name lies there already."""
+        """Write ``values`` as ``<name>.npy``. A map that ``memmap`` returned under this name is only flushed."""
         path = self.folder / f"{name}.npy"
         if isinstance(values, np.memmap) and Path(str(values.filename)) == path.resolve():
             values.flush()
@@ -93,10 +91,10 @@ class StageWriter:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from error
 
     def memmap(self, name: str, shape: tuple[int, ...], dtype: Any) -> np.memmap[Any, Any]:
-        """A writable ``<name>.npy`` to fill block by block, its room on the disk taken now."""
+        """Return a writable map of ``<name>.npy``, to be filled block by block. Its disk space is reserved now."""
         path = self.folder / f"{name}.npy"
         mapped: np.memmap[Any, Any] = open_memmap(path, mode="w+", dtype=np.dtype(dtype), shape=shape)
-        # The file is sparse so far: on a full disk the first write to a page without room would be a SIGBUS, which nothing can catch.
+        # The file is sparse so far. On a full disk, writing to one of its pages would kill the process with SIGBUS.
         with path.open("r+b") as stream:
             try:
                 os.posix_fallocate(stream.fileno(), 0, path.stat().st_size)
@@ -112,13 +110,13 @@ class StageWriter:
 
 @dataclass(frozen=True, slots=True)
 class StageStore:
-    """All stage outputs under one folder, where the shards of those being built are worked on, and who is told of each."""
+    """All stage outputs under one folder. ``runner`` computes shards."""
 
     root: Path
     runner: Runner = field(default=LocalRunner(), compare=False)
 
     def once(self, kind: str, inputs: tuple[Any, ...], build: Callable[[StageWriter], None]) -> Ref:
-        """The output of ``kind`` for these inputs (refs, configs, plain values): found whole, or built now and kept."""
+        """Return the output of ``kind`` for these inputs (refs, configs, plain values): the existing one, or one built now."""
         begin_stage(kind)
         ref = self._once(kind, inputs, build)
         spent = StageSpent(seconds=ref.seconds, cpu_seconds=ref.cpu_seconds, peak_memory=ref.peak_memory)
@@ -126,22 +124,22 @@ class StageStore:
         return ref
 
     def _once(self, kind: str, inputs: tuple[Any, ...], build: Callable[[StageWriter], None]) -> Ref:
-        start, worked, key = time.monotonic(), time.process_time(), stage_key(kind, inputs)
-        found = self.find(kind, key)
-        if found is not None:
-            return replace(found, reused=True, seconds=time.monotonic() - start)
+        start, cpu_start, key = time.monotonic(), time.process_time(), stage_key(kind, inputs)
+        output = self.find(kind, key)
+        if output is not None:
+            return replace(output, reused=True, seconds=time.monotonic() - start)
         with watch_memory() as peak, self._writing(kind, key) as writer:
             build(writer)
-        found = self.find(kind, key)
-        if found is None:
+        output = self.find(kind, key)
+        if output is None:
             raise StorageError(
                 f"stage {kind}: its output vanished from {self.root} while the run was using it; run again"
             )
-        spent = time.process_time() - worked
-        return replace(found, seconds=time.monotonic() - start, cpu_seconds=spent, peak_memory=peak.size)
+        wall, cpu = time.monotonic() - start, time.process_time() - cpu_start
+        return replace(output, seconds=wall, cpu_seconds=cpu, peak_memory=peak.size)
 
     def find(self, kind: str, key: str) -> Ref | None:
-        """The output under this key if it lies there whole: every file of its manifest, at its size."""
+        """Return the output under this key if it is complete: every file of its manifest, at its size."""
         folder = self.root / folder_name(kind, key)
         digest = whole_digest(folder)
         if digest is None:
@@ -164,7 +162,7 @@ class StageStore:
                 try:
                     temporary.rename(final)
                 except OSError:
-                    # Runs of two tables may share this store: the other one was first with the same output.
+                    # Runs of two tables may share this store. The other run was first with the same output.
                     if self.find(kind, key) is None:
                         raise
             fsync(self.root)
@@ -179,71 +177,67 @@ class StageStore:
 
     @contextmanager
     def in_use(self) -> Iterator[None]:
-        """Share the store for the block: while anyone does, ``sweep`` leaves it alone. The kernel lets go when a process dies."""
+        """Share the store for the block. While anyone does, ``sweep`` deletes no complete output. The lock ends with its process."""
         self.root.mkdir(parents=True, exist_ok=True)
-        handle = os.open(self.root / IN_USE, os.O_RDWR | os.O_CREAT, 0o666)
-        try:
-            fcntl.flock(handle, fcntl.LOCK_SH)
+        with self._locked(fcntl.LOCK_SH):
             yield
-        finally:
-            os.close(handle)
 
     def sweep(self, *, keep_seconds: float, keep: Container[str] = ()) -> int:
-        """Drop what dead writers left, and outputs unused for ``keep_seconds`` whose folder is not in ``keep``; return how many.
+        """Delete what dead processes left, and outputs unused for ``keep_seconds`` whose folder is not in ``keep``. Return how many.
 
-        Whole outputs stay while another run uses the store (two tables may share one), so call it outside ``in_use``.
+        Two tables may share a store, so complete outputs stay while another run uses it. Call this outside ``in_use``.
         """
         if not self.root.is_dir():
             return 0
         horizon = time.time() - keep_seconds
-        folders = [x for x in self.root.iterdir() if x.is_dir()]
-        old = [x for x in folders if x.name.startswith(TEMPORARY) and is_abandoned(x)]
-        with self._alone() as alone:
+        folders = [path for path in self.root.iterdir() if path.is_dir()]
+        old = [path for path in folders if path.name.startswith(TEMPORARY) and is_abandoned(path)]
+        outputs = [path for path in folders if not path.name.startswith(TEMPORARY) and str(path) not in keep]
+        with self._locked(fcntl.LOCK_EX | fcntl.LOCK_NB) as alone:
             if alone:
-                old += [
-                    x
-                    for x in folders
-                    if not x.name.startswith(TEMPORARY) and str(x) not in keep and x.stat().st_mtime <= horizon
-                ]
+                old += [path for path in outputs if path.stat().st_mtime <= horizon]
             for folder in old:
                 shutil.rmtree(folder, ignore_errors=True)
         return len(old)
 
     @contextmanager
-    def _alone(self) -> Iterator[bool]:
+    def _locked(self, how: int) -> Iterator[bool]:
+        """Lock the store, and say whether that was possible at once."""
         handle = os.open(self.root / IN_USE, os.O_RDWR | os.O_CREAT, 0o666)
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            yield True
-        except BlockingIOError:
-            yield False
+            try:
+                fcntl.flock(handle, how)
+            except BlockingIOError:
+                yield False
+            else:
+                yield True
         finally:
             os.close(handle)
 
 
 def whole_digest(folder: Path) -> str | None:
-    """The digest of the output in ``folder`` if it lies there whole, every file of its manifest at its size; else None."""
+    """Return the digest of the output in ``folder``, None unless every file of its manifest has its size."""
     try:
         manifest = json.loads((folder / MANIFEST).read_text())
-        whole = all((folder / name).stat().st_size == entry["size"] for name, entry in manifest["files"].items())
-        return str(manifest["digest"]) if whole else None
+        complete = all((folder / name).stat().st_size == entry["size"] for name, entry in manifest["files"].items())
+        return str(manifest["digest"]) if complete else None
     except (OSError, ValueError, KeyError):
         return None
 
 
 def folder_name(kind: str, key: str) -> str:
-    """The folder of an output, readable and safe as a file name."""
+    """Return the folder name of an output."""
     return f"{kind.replace('/', '-')}-{key}"
 
 
 def stage_key(kind: str, inputs: tuple[Any, ...]) -> str:
-    """A key over what an output depends on: its kind, its inputs, and the code of ``rectifier_core``."""
+    """Return a key over what an output depends on: its kind, its inputs, and the code of ``rectifier_core``."""
     text = json.dumps([kind, code_digest(), [plain(x) for x in inputs]], sort_keys=True, allow_nan=False)
     return hashlib.blake2b(text.encode(), digest_size=12).hexdigest()
 
 
 def plain(value: Any) -> Any:
-    """``value`` as JSON types: refs become their digest, dataclasses their fields, enums their name."""
+    """Convert to JSON types: a ref to its digest, a dataclass to its fields, an enum to its name."""
     if isinstance(value, Ref):
         return value.digest
     if isinstance(value, np.generic):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from datetime import date
 from pathlib import Path
 from typing import NamedTuple
@@ -25,7 +24,6 @@ from tasks.stages.sequences import (
     offset_facts,
     segment_facts,
     segments_stage,
-    sequence_modalities,
     time_offset_stage,
     write_mended,
 )
@@ -87,10 +85,6 @@ def planted(chain: Chain, modality: str) -> Bool:
     return wrong
 
 
-def test_sequences_are_told_from_plain_modalities(chain: Chain) -> None:
-    assert sequence_modalities(chain.source) == ["audio", "video"]
-
-
 @pytest.mark.parametrize("modality", ["video", "audio"])
 def test_planted_segments_are_found_and_counted(chain: Chain, modality: str) -> None:
     judged, wrong = load_record(chain.segments[modality], Segments), planted(chain, modality)
@@ -114,15 +108,6 @@ def test_later_stages_read_the_trimmed_feature_from_it(chain: Chain) -> None:
     assert moved.any()
     assert not (moved & ~touched).any()
     assert ref.array("present-video").tolist() == chain.source.array("present-video").tolist()
-
-
-def test_the_same_again_reuses_and_another_config_does_not(chain: Chain) -> None:
-    again = segments_stage("video", chain.source, chain.anchors, CONFIG, 0, chain.store)
-    assert again.reused
-    assert again == chain.segments["video"]
-    assert not segments_stage(
-        "video", chain.source, chain.anchors, replace(CONFIG, doubtful=0.4), 0, chain.store
-    ).reused
 
 
 def test_the_time_offset_is_recovered(chain: Chain) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import resource
@@ -66,14 +65,6 @@ def test_an_output_is_built_once_and_found_after_that(tmp_path: Path) -> None:
     np.testing.assert_array_equal(found.array("mapped"), np.full((2, 2), 7, np.int32))
     assert names(store) == [Path(built.path).name]
     assert Path(built.path).name.startswith("source-")
-
-
-def test_arrays_are_mapped_and_cannot_be_changed(tmp_path: Path) -> None:
-    ref = StageStore(tmp_path).once("source", (), build_rows)
-    rows = ref.array("rows")
-    assert isinstance(rows, np.memmap)
-    with pytest.raises(ValueError, match="read-only"):
-        rows[0] = 1
 
 
 @pytest.mark.parametrize(
@@ -227,23 +218,6 @@ def test_no_room_is_an_error_and_not_a_dead_process(tmp_path: Path, how: str) ->
     assert "\n" not in str(caught.value)
     assert names(store) == []
     assert store.once("source", (), build).array("rows").sum() == 100_000
-
-
-def test_a_writable_map_has_its_room_before_it_is_filled(tmp_path: Path) -> None:
-    mapped = StageWriter(tmp_path).memmap("rows", (1 << 16,), np.float64)
-    there = (tmp_path / "rows.npy").stat()
-    assert there.st_size == mapped.offset + mapped.nbytes
-    # A sparse file would hold a page or two; filling it on a full disk would then end the process by SIGBUS.
-    assert there.st_blocks * 512 >= there.st_size
-    assert not mapped.any()
-
-
-def test_an_error_of_the_system_keeps_its_words(tmp_path: Path) -> None:
-    def build(writer: StageWriter) -> None:
-        raise OSError(errno.EIO, os.strerror(errno.EIO), str(writer.folder / "rows.npy"))
-
-    with pytest.raises(StorageError, match="Input/output error"):
-        StageStore(tmp_path).once("source", (), build)
 
 
 BUILD = """
