@@ -35,9 +35,7 @@ GATE = QualityReport(
 
 def timing(stage: str, seconds: float, *, reused: bool) -> StageTiming:
     """One stage's line in the report."""
-    return StageTiming(
-        stage=stage, seconds=seconds, cpu_seconds=seconds, reused=reused, peak_memory=412 << 20
-    )
+    return StageTiming(stage=stage, seconds=seconds, cpu_seconds=seconds, reused=reused, peak_memory=412 << 20)
 
 
 class Run:
