@@ -1,3 +1,3 @@
-"""Catalog rectifier, the pure core: finds features that belong to another item and mends them, in memory and by blocks."""
+"""Catalog rectifier, the pure core: finds features that belong to another item, and repairs them."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
