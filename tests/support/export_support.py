@@ -1,4 +1,4 @@
-"""Shared by the tests of exporting: what a folder says it holds, and an exporter to run, and to end, as a process of its own."""
+"""Helpers of the export tests: run an export, read the folder, and export in a process that is killed on the way."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
+from tasks.errors import RectifierError
 from tasks.export.npy import arrays_export
 from tasks.export.parquet import parquet_export
-from tasks.export.write import Export, save_export
+from tasks.export.write import save_export
 from tasks.table.config import PublishConfig
 from tasks.table.snapshot import open_snapshot
 
@@ -22,25 +23,24 @@ FORMATS = {"npy": arrays_export, "parquet": parquet_export}
 def export(
     uri: str, out: Path, format: str = "npy", *, version: int | None = None, day: str | None = None
 ) -> dict[str, Any]:
-    """What the command does for a format without interactions."""
-    made: Export = FORMATS[format]()
+    """Do what the command does for a format without interactions."""
     wanted = None if day is None else date.fromisoformat(day)
-    return save_export(out, open_snapshot(PublishConfig(uri=uri), version=version, day=wanted), made)
-
-
-def manifest(folder: Path) -> dict[str, Any]:
-    """The folder's manifest, which must name exactly the files that are there, with their sizes and digests."""
-    found: dict[str, Any] = json.loads((folder / "manifest.json").read_text())
-    there = {x.name: x.read_bytes() for x in folder.iterdir() if x.name != "manifest.json"}
-    assert {name: (x["size"], x["digest"]) for name, x in found["files"].items()} == {
-        name: (len(content), hashlib.blake2b(content, digest_size=16).hexdigest()) for name, content in there.items()
-    }
-    return found
+    return save_export(out, open_snapshot(PublishConfig(uri=uri), version=version, day=wanted), FORMATS[format]())
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    """Every file of a folder."""
+    """Return the bytes of every file of a folder."""
     return {x.name: x.read_bytes() for x in sorted(folder.iterdir())}
+
+
+def manifest(folder: Path) -> dict[str, Any]:
+    """Return the folder's manifest. Assert that it names exactly the files that are there, with sizes and digests."""
+    files = contents(folder)
+    about: dict[str, Any] = json.loads(files.pop("manifest.json"))
+    assert {name: (x["size"], x["digest"]) for name, x in about["files"].items()} == {
+        name: (len(content), hashlib.blake2b(content, digest_size=16).hexdigest()) for name, content in files.items()
+    }
+    return about
 
 
 if __name__ == "__main__":
@@ -51,8 +51,6 @@ if __name__ == "__main__":
         from tests.support.flow.cli_process import Death, die_at
 
         die_at(Death(event, pattern))
-    from tasks.errors import RectifierError
-
     try:
         export(uri, Path(out))
     except RectifierError as error:
