@@ -162,7 +162,9 @@ def orthonormal(rows: torch.Tensor) -> torch.Tensor:
 
 def _principal(rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Singular values [w], falling, and right singular vectors [w, w] of ``rows`` [N, w], by their Gram matrix."""
-    squares, axes = torch.linalg.eigh((rows.T @ rows).double())
+    # NumPy's product: the bits of torch's depend on its threads where the sum is as long as here.
+    gram = (rows.numpy().T @ rows.numpy()).astype(np.float64)
+    squares, axes = (torch.from_numpy(part) for part in np.linalg.eigh(gram))
     values = squares.clamp(min=0).sqrt().flip(0)
     values[values <= LEAST_SINGULAR_VALUE * values[:1]] = 0
     return values.float(), axes.flip(1).float()

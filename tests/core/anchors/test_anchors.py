@@ -69,6 +69,19 @@ def test_items_without_interactions_have_no_anchor(log: Interactions) -> None:
     assert not found.items[-3:].any() and not found.ego[-3:].any()
 
 
+def test_threads_change_no_byte() -> None:
+    pairs = np.unique(np.random.default_rng(0).integers(0, 6000, (40_000, 2)), axis=0).astype(np.int32).T
+    large, config = log_of(pairs[0].copy(), pairs[1].copy(), 6000, 6000), AnchorsConfig(embedding_size=16, epochs=1)
+    before, found = torch.get_num_threads(), []
+    try:
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            found.append(train_anchors(large, config, seed=0).items.tobytes())
+    finally:
+        torch.set_num_threads(before)
+    assert found[0] == found[1]
+
+
 def test_the_same_seed_gives_the_same_bytes_and_another_seed_others(log: Interactions) -> None:
     first, again, other = (train_anchors(log, CONFIG, seed=seed) for seed in (1, 1, 2))
     for field in ("items", "ego", "trained", "losses", "recalls"):
