@@ -23,7 +23,7 @@ BLOCKS = ("--set", "projection.block_rows=4", "--set", "affinity.block_rows=16",
 BRIEF = ("--set", "projection.ridge_grid=[1.0, 30.0]", "--set", "sinkhorn.max_iterations=6")
 SHARDS = ("--set", "resources.shard_rows=12")
 Here = tuple[Path, dict[str, Any]]
-PRELOAD = ("tasks.shards.affinity", "tasks.shards.sinkhorn", "tasks.shards.projection", "tasks.shards.rectify")
+PRELOAD = ("tasks.shards.affinity", "tasks.shards.projection", "tasks.shards.rectify")
 
 
 @dataclass(frozen=True, slots=True)
