@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import logging
+import sys
 import time
-
-from prefect.exceptions import MissingContextError
-from prefect.logging import get_run_logger
 
 from rectifier_core.base.numerics import Progress
 
+LOGGER = "catalog-rectifier"
 SECONDS = 3.0
 
 
 def run_logger() -> logging.Logger | logging.LoggerAdapter[logging.Logger]:
     """The run's logger inside a Prefect run, a plain one outside."""
+    # A process that has not loaded Prefect is in no run. Loading it takes a second.
+    if "prefect" not in sys.modules:
+        return logging.getLogger(LOGGER)
+    from prefect.exceptions import MissingContextError
+    from prefect.logging import get_run_logger
+
     try:
         return get_run_logger()
     except MissingContextError:
-        return logging.getLogger("catalog-rectifier")
+        return logging.getLogger(LOGGER)
 
 
 def logged_progress() -> Progress:

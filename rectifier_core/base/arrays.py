@@ -14,6 +14,7 @@ Float32 = NDArray[np.float32]
 Float64 = NDArray[np.float64]
 Int32 = NDArray[np.int32]
 Int64 = NDArray[np.int64]
+UInt64 = NDArray[np.uint64]
 Bool = NDArray[np.bool_]
 Features = Mapping[str, Float32]
 

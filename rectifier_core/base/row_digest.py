@@ -10,13 +10,9 @@ from typing import Any
 
 import numba
 import numpy as np
-from numpy.typing import NDArray
 
-from rectifier_core.base.arrays import Float32
+from rectifier_core.base.arrays import Float32, UInt64
 from rectifier_core.base.threads import even_bounds, in_shards, kernel, num_shards, read_only
-
-UInt64 = NDArray[np.uint64]
-
 
 START, END = np.uint64(0x9E3779B97F4A7C15), np.uint64(0x94D049BB133111EB)
 ROUND = np.uint64(0xBF58476D1CE4E5B9)

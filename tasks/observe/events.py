@@ -2,6 +2,7 @@
 
 The automations in `deployments/automations.yaml` act on them. A trigger can match labels of the resource but not the payload,
 so what alerts select by is in both. Prefect sends in the background and drops what it cannot deliver.
+Prefect is imported when an event is sent: `status` and `freshness` start in a third of the time without it.
 """
 
 from __future__ import annotations
@@ -11,10 +12,6 @@ import socket
 from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import quote, urlsplit
-
-from prefect.context import FlowRunContext, TaskRunContext
-from prefect.events import emit_event
-from prefect.settings import PREFECT_API_URL
 
 from rectifier_core.base.published_records import TableVersion
 from tasks.run_logger import run_logger
@@ -72,6 +69,8 @@ def emit_jumps(asset: str, jumps: Sequence[Mapping[str, Any]]) -> None:
 
 
 def _emit(event: str, asset: str, payload: Mapping[str, Any], *labels: str) -> None:
+    from prefect.events import emit_event
+
     resource = {"prefect.resource.id": asset, "prefect.resource.name": asset.rsplit("/", 1)[-1]}
     for name in labels:
         value = payload[name]
@@ -91,6 +90,9 @@ def has_server() -> bool:
 
     Outside a run Prefect would start a server of its own for a single event, and wait at its end for a server that is gone.
     """
+    from prefect.context import FlowRunContext, TaskRunContext
+    from prefect.settings import PREFECT_API_URL
+
     if FlowRunContext.get() is not None or TaskRunContext.get() is not None:
         return True
     return bool(PREFECT_API_URL.value()) and server_answers()
@@ -98,6 +100,8 @@ def has_server() -> bool:
 
 def server_answers() -> bool:
     """Whether the configured server accepts connections. True where none is configured: a run then starts its own."""
+    from prefect.settings import PREFECT_API_URL
+
     parts = urlsplit(PREFECT_API_URL.value() or "")
     if not parts.hostname:
         return True

@@ -13,9 +13,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from rectifier_core.base.arrays import Bool, Float32, Int64
+from rectifier_core.base.arrays import Bool, Float32, Int64, UInt64
 from rectifier_core.base.numerics import Progress, row_blocks
-from rectifier_core.base.row_digest import UInt64, row_digests
 from tasks.errors import InputError
 from tasks.source.arrow_columns import (
     FEATURE_REASONS,
@@ -93,6 +92,9 @@ def read_catalog(
 
     Raises InputError for a missing or unusable column, an unreadable file, an empty catalog, or too much in quarantine.
     """
+    # Imported here: this loads torch and numba, and `status` imports this module without reading a catalog.
+    from rectifier_core.base.row_digest import row_digests
+
     family, source_type, sequences = check_columns(files, config)
     items = _read_items(files, config, family, source_type, writer, progress)
     _write_ids(writer, items.ids)
@@ -305,6 +307,8 @@ def _store_sequences(column: pa.Array, modality: _Modality, rows: slice) -> tupl
 
 
 def _write_features(modality: _Modality, rows: slice, good: Int64, values: Float32) -> None:
+    from rectifier_core.base.row_digest import row_digests
+
     modality.present[rows][good] = True
     modality.digest[rows][good] = row_digests(values)
     if modality.features is not None and len(good):

@@ -13,9 +13,8 @@ import pyarrow.compute as pc
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
-from rectifier_core.base.arrays import Int32, Int64
+from rectifier_core.base.arrays import Int32, Int64, UInt64
 from rectifier_core.base.numerics import Progress
-from rectifier_core.base.row_digest import UInt64
 from tasks.errors import InputError
 from tasks.object_store import StoredFile, reading
 from tasks.source.arrow_columns import INT64, Window, as_ids, as_seconds, check_time, id_family, is_text, plain_type
