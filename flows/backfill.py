@@ -54,8 +54,8 @@ class BackfillPlan:
     dropped: tuple[date, ...]
     each: float | None
 
-    def told(self, options: BackfillOptions) -> dict[str, Any]:
-        """As JSON."""
+    def values(self, options: BackfillOptions) -> dict[str, Any]:
+        """The plan as JSON values."""
         to_run = sum(x.run for x in self.days)
         return {
             "days": [x.values for x in self.days],
@@ -110,7 +110,7 @@ def backfill_catalog(config: RunConfig, start: date, end: date, options: Backfil
     total = sum(map(len, chosen))
     estimate = ProgressEstimate(total, plan.each, options.parallel)
     run_logger().info("%s", estimate.expected())
-    for warning in dropped_lines(plan.told(options)):
+    for warning in dropped_lines(plan.values(options)):
         run_logger().warning("%s", warning)
     url, flow_runs = runs.server_url(), dict[date, UUID]()
     day_config = replace(config, resources=divided(config.resources, options.parallel))

@@ -11,44 +11,37 @@ from typing import Any
 from flows.config.run_config import RunConfig
 from tasks.errors import InputError
 from tasks.observe.events import LATE, asset_key, emit_night
-from tasks.observe.freshness import judge_freshness, newest_day
+from tasks.observe.freshness import Freshness, judge_freshness, newest_day
 
 
 def check_freshness(path: Path, overrides: Iterable[str], within: float | None) -> dict[str, Any]:
-    """How fresh the table is now, as JSON values and ``told`` in words."""
+    """How fresh the table is now, as JSON values and as a ``message``. Sends an event if the newest day is late."""
     config = RunConfig.from_toml(path, overrides)
     try:
         alerts = config.alerts if within is None else replace(config.alerts, late_after_hours=within)
     except ValueError as error:
         raise InputError(f"--within {within:g}: {str(error).removeprefix('late_after_hours: ')}") from error
     newest, version = newest_day(config.publish)
-    found = judge_freshness(newest, alerts, datetime.now(UTC))
-    if newest is None:
-        told = f"{config.publish.uri}: no day is published, {found.expected_day} should be"
-    else:
-        ended = (
-            f"ended {found.age_hours:.1f} hours ago"
-            if found.age_hours is not None and found.age_hours >= 0
-            else "has not ended yet"
-        )
-        due = (
-            f"late: {found.expected_day} should be published"
-            if found.late
-            else f"in time, no day after {found.expected_day} is due"
-        )
-        told = f"{config.publish.uri}: the newest published day is {newest}, which {ended}; {due}"
+    fresh = judge_freshness(newest, alerts, datetime.now(UTC))
     values = {
         "table": config.publish.uri,
         "version": version,
         "newest_day": None if newest is None else newest.isoformat(),
-        "expected_day": found.expected_day.isoformat(),
-        "age_hours": None if found.age_hours is None else round(found.age_hours, 2),
+        "expected_day": fresh.expected_day.isoformat(),
+        "age_hours": None if fresh.age_hours is None else round(fresh.age_hours, 2),
         "late_after_hours": alerts.late_after_hours,
-        "late": found.late,
-        "told": told,
+        "late": fresh.late,
+        "message": f"{config.publish.uri}: {_describe(fresh)}",
     }
-    if found.late:
-        emit_night(
-            LATE, asset_key(config.publish), values | {"as_of": values["expected_day"], "exit_code": 1, "message": told}
-        )
+    if fresh.late:
+        emit_night(LATE, asset_key(config.publish), values | {"as_of": values["expected_day"], "exit_code": 1})
     return values
+
+
+def _describe(fresh: Freshness) -> str:
+    if fresh.newest_day is None:
+        return f"no day is published, {fresh.expected_day} should be"
+    age = fresh.age_hours
+    ended = f"ended {age:.1f} hours ago" if age is not None and age >= 0 else "has not ended yet"
+    due = "late: {} should be published" if fresh.late else "in time, no day after {} is due"
+    return f"the newest published day is {fresh.newest_day}, which {ended}; {due.format(fresh.expected_day)}"

@@ -1,4 +1,4 @@
-"""What the nightly flow and the audit share: from the source and its anchors to what is known of every modality."""
+"""What the nightly flow and the audit share: from the source and its anchors to the trust in every modality's features."""
 
 from __future__ import annotations
 
@@ -18,85 +18,91 @@ from tasks.store.store import Ref, StageStore
 K = TypeVar("K")
 
 
-def one_by_one(task: Any, calls: Mapping[K, tuple[Any, ...]], **common: Any) -> dict[K, Ref]:
-    """``task`` called with each of ``calls`` in turn: what a machine holds at a time is one stage's."""
-    return {key: task(*given, **common) for key, given in calls.items()}
-
-
-def at_once(task: Any, calls: Mapping[K, tuple[Any, ...]], **common: Any) -> dict[K, Ref]:
-    """The same, all under way together: their shards are elsewhere."""
-    futures = {key: task.submit(*given, **common) for key, given in calls.items()}
+def call_each(task: Any, calls: Mapping[K, Mapping[str, Any]], store: StageStore, **common: Any) -> dict[K, Ref]:
+    """Call ``task`` with each of ``calls``: all at once on a cluster, else one by one, so that memory holds one stage's arrays."""
+    if not store.runner.remote:
+        return {key: task(store=store, **common, **call) for key, call in calls.items()}
+    futures = {key: task.submit(store=store, **common, **call) for key, call in calls.items()}
     return {key: future.result() for key, future in futures.items()}
 
 
 def match_catalog(
-    source: Ref,
-    anchors: Ref,
-    config: RunConfig,
-    store: StageStore,
-    previous: PreviousRun | None = None,
+    source: Ref, anchors: Ref, config: RunConfig, store: StageStore, previous: PreviousRun | None = None
 ) -> dict[str, ModalityRefs]:
-    """Judge segments, find copies, project, hold modalities against one another, match, balance, and judge trust.
+    """Run the stages from segments to trust, for every modality.
 
-    ``previous`` is the run to update. Sequence modalities are matched from nothing all the same.
+    ``previous`` is the run to update. Sequence modalities are computed from nothing all the same.
     """
     seed, modalities, device = config.seed, list(config.source.modalities), torch_device(config.resources)
-    together = at_once if store.runner.remote else one_by_one
     segments = {
         m: steps.judge_segments(m, source, anchors, config.segments, seed, store) for m in sequence_modalities(source)
     }
-    features = {m: segments.get(m, source) for m in modalities}
-    since = {m: previous if previous is not None and previous.can_update(m) else None for m in modalities}
-    copies = together(
-        steps.find_copies, {m: (m, features[m], anchors, config.copies, seed, store, since[m]) for m in modalities}
-    )
-    projections = together(
-        steps.project,
-        {m: (m, features[m], copies[m], anchors, config.projection, seed, store, since[m]) for m in modalities},
-        device=device,
-    )
-    widths = {m: source.meta["modalities"][m]["width"] for m in modalities}
-    pairs = witness_pairs(widths, config.witness)
-    targets = sorted({onto for _, onto in pairs})
-    cross_modal_targets = together(
-        steps.cross_modal_target,
-        {m: (m, features[m], copies[m], config.witness, seed, store, since[m]) for m in targets},
-    )
-    held = {
-        (a, b): (
-            a,
-            b,
-            features[a],
-            copies[a],
-            cross_modal_targets[b],
-            config.projection,
-            seed,
-            store,
-            since[a] and since[b],
-        )
-        for a, b in pairs
+    inputs: dict[str, dict[str, Any]] = {
+        m: {
+            "modality": m,
+            "features": segments.get(m, source),
+            "previous": previous if previous is not None and previous.can_update(m) else None,
+        }
+        for m in modalities
     }
-    cross_modal = together(steps.project_onto, held, device=device)
-    # One by one, so that only one index is in memory.
-    affinities = {
-        m: steps.match(m, projections[m], config.affinity, seed, store, since[m], device=device) for m in modalities
+    copies = call_each(steps.find_copies, inputs, store, anchors=anchors, config=config.copies, seed=seed)
+    for m in modalities:
+        inputs[m]["copies"] = copies[m]
+    fit = {"config": config.projection, "seed": seed, "device": device}
+    projections = call_each(steps.project, inputs, store, targets=anchors, **fit)
+    targets, cross_modal = _compare_modalities(source, inputs, config, store, fit)
+    matched = {
+        m: _match(m, projections[m], config, store, device=device, previous=inputs[m]["previous"]) for m in modalities
     }
-    plans = {m: steps.balance(m, affinities[m], config.sinkhorn, store, since[m]) for m in modalities}
     trusts = steps.judge_trust(source, anchors, projections, cross_modal, config.trust, seed, store)
     return {
         m: ModalityRefs(
-            features=features[m],
+            features=inputs[m]["features"],
             segments=segments.get(m),
             copies=copies[m],
             projection=projections[m],
-            affinity=affinities[m],
-            plan=plans[m],
+            affinity=matched[m][0],
+            plan=matched[m][1],
             trust=trusts[m],
-            cross_modal_target=cross_modal_targets.get(m),
-            cross_modal={other: ref for (own, other), ref in cross_modal.items() if own == m},
+            cross_modal_target=targets.get(m),
+            cross_modal={onto: ref for (own, onto), ref in cross_modal.items() if own == m},
         )
         for m in modalities
     }
+
+
+def _compare_modalities(
+    source: Ref, inputs: Mapping[str, Mapping[str, Any]], config: RunConfig, store: StageStore, fit: Mapping[str, Any]
+) -> tuple[dict[str, Ref], dict[tuple[str, str], Ref]]:
+    """Project modalities onto each other: the coordinates by modality, and the projections by (modality, onto)."""
+    pairs = witness_pairs({m: source.meta["modalities"][m]["width"] for m in inputs}, config.witness)
+    coordinates = call_each(
+        steps.cross_modal_target,
+        {m: inputs[m] for m in sorted({onto for _, onto in pairs})},
+        store,
+        config=config.witness,
+        seed=config.seed,
+    )
+    calls = {
+        (m, onto): {
+            **inputs[m],
+            "onto": onto,
+            "targets": coordinates[onto],
+            "previous": inputs[m]["previous"] and inputs[onto]["previous"],
+        }
+        for m, onto in pairs
+    }
+    return coordinates, call_each(steps.project_onto, calls, store, **fit)
+
+
+def _match(
+    modality: str, projection: Ref, config: RunConfig, store: StageStore, *, device: str, previous: PreviousRun | None
+) -> tuple[Ref, Ref]:
+    """Find the affinity and balance it. One modality at a time, so that only one index is in memory."""
+    affinity = steps.find_affinity(
+        modality, projection, config.affinity, config.seed, store, previous=previous, device=device
+    )
+    return affinity, steps.balance(modality, affinity, config.sinkhorn, store, previous=previous)
 
 
 def time_offsets(
@@ -104,7 +110,8 @@ def time_offsets(
 ) -> list[dict[str, Any]]:
     """By how much each sequence modality runs behind each other one."""
     segments = {m: refs.segments for m, refs in matched.items() if refs.segments is not None}
-    pairs, doubtful = combinations(sorted(segments), 2), config.segments.doubtful
+    doubtful = config.segments.doubtful
     return [
-        steps.recover_offset(a, b, source, segments, config.time_offset, doubtful, config.seed, store) for a, b in pairs
+        steps.recover_offset(a, b, source, segments, doubtful, config.time_offset, config.seed, store)
+        for a, b in combinations(sorted(segments), 2)
     ]

@@ -62,7 +62,7 @@ def backfill(
         except ValueError as error:
             raise InputError(str(error)) from error
         if dry_run:
-            return {"dry_run": True, **plan_backfill(settings, first, last, options).told(options)}
+            return {"dry_run": True, **plan_backfill(settings, first, last, options).values(options)}
         try:
             result = backfill_catalog(settings, first, last, options)
         except KeyboardInterrupt:

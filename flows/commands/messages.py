@@ -17,7 +17,7 @@ def format_night(found: Mapping[str, Any]) -> str:
             f"  incremental: {'computes everything: ' if found['incremental']['base'] is None else ''}{found['incremental']['reason']}"
         )
     for name, x in found["modalities"].items():
-        rate = f"{rate_phrase(x)} mismatched" if x["identifiable"] else f"nothing can be told: {x['reason']}"
+        rate = f"{rate_phrase(x)} mismatched" if x["identifiable"] else f"no estimate: {x['reason']}"
         rate += f", {stretch_phrase(x)}" if x["identifiable"] and stretch_phrase(x) else ""
         counts = ", ".join(
             f"{x[status]:,} {status.replace('_', ' ')}"

@@ -40,11 +40,11 @@ def freshness(
     def work() -> dict[str, Any]:
         from flows.freshness import check_freshness
 
-        found = check_freshness(config, overrides or (), within)
-        late.extend([found["told"]] if found["late"] else [])
-        return found
+        result = check_freshness(config, overrides or (), within)
+        late.extend([result["message"]] if result["late"] else [])
+        return result
 
-    run_command(work, as_json, debug, lambda result: str(result["told"]), prefect=True)
+    run_command(work, as_json, debug, lambda result: str(result["message"]), prefect=True)
     if late:
         end_with(1, late[0])
 

@@ -50,9 +50,9 @@ def status(
             "picture": None if picture is None else str(picture),
         }
 
-    def told(found: dict[str, Any]) -> str:
+    def format_status(result: dict[str, Any]) -> str:
         from tasks.runs.day_text import status_text
 
-        return status_text(found)
+        return status_text(result)
 
-    run_command(work, as_json, debug, told)
+    run_command(work, as_json, debug, format_status)

@@ -59,8 +59,8 @@ def deployed(name: str, run_name: str | Callable[[], str]) -> Callable[[Callable
                 return Failed(name=ENDINGS.get(error.exit_code, "Failed"), message=" ".join(str(error).split()))
 
         # Prefect's form takes what it says of a parameter from here alone.
-        told = "\n".join(f"    {x.name}: {x.annotation.__metadata__[0].description}" for x in _parameters(work))
-        body.__doc__ = f"{work.__doc__}\n\nArgs:\n{told}"
+        described = "\n".join(f"    {x.name}: {x.annotation.__metadata__[0].description}" for x in _parameters(work))
+        body.__doc__ = f"{work.__doc__}\n\nArgs:\n{described}"
         return flow(name=name, flow_run_name=run_name, validate_parameters=False, persist_result=False)(body)
 
     return decorate
@@ -179,7 +179,7 @@ def freshness(
 ) -> dict[str, Any] | State[Any]:
     """Say whether the newest published day is late; where it is, an event says so too."""
     found = check_freshness(Path(config), overrides, within)
-    return Failed(name="Overdue", message=found["told"]) if found["late"] else found
+    return Failed(name="Overdue", message=found["message"]) if found["late"] else found
 
 
 @deployed("audit", _of_day("audit"))

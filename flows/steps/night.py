@@ -40,7 +40,7 @@ from tasks.table.config import PublishConfig, RunIdentity
 from tasks.table.publish import find_published, publish_rectified
 from tasks.table.trend import Trend, find_jumps, read_trend, record_run, trend_entry
 
-_TOLD = {
+_VERDICTS = {
     "passed": (logging.INFO, "passed"),
     "warning": (logging.WARNING, "WARNING, published all the same"),
     "failed": (logging.ERROR, "FAILED"),
@@ -71,7 +71,7 @@ def find_previous(
     publish_config: PublishConfig,
     as_of: date,
 ) -> tuple[PreviousRun | None, str]:
-    """The previous run that this one updates, or None; and why."""
+    """The previous run that this one updates, or None; and the reason."""
     previous, reason = find_previous_run(settings, publish_config.uri, as_of, source, shaping, config, store)
     run_logger().info("incremental: %s", reason if previous is not None else f"computes everything: {reason}")
     return previous, reason
@@ -139,9 +139,9 @@ def shadow(
     """Train a recommender on raw and on rectified features; the output, and whether it does worse and what that cost."""
     before = peak_memory_bytes()
     output = shadow_stage(source, config, pipeline, seed, store, progress=logged_progress())
-    found = shadow_facts(output, (before, peak_memory_bytes()))
-    run_logger().info("%s", shadow_phrase(found))
-    return output, found
+    facts = shadow_facts(output, (before, peak_memory_bytes()))
+    run_logger().info("%s", shadow_phrase(facts))
+    return output, facts
 
 
 @task(task_run_name="quality gate", **IO, **PLAIN)
@@ -160,8 +160,10 @@ def judge_quality(
         source, matched, rectified, config, publish_config, as_of, models=models, shadow=shadow_measure(shadow)
     )
     for check in report.checks:
-        level, said = _TOLD[check.verdict]
-        run_logger().log(level, "gate: %s: %.4g, %s %.4g: %s", check.name, check.value, check.rule, check.bound, said)
+        level, verdict = _VERDICTS[check.verdict]
+        run_logger().log(
+            level, "gate: %s: %.4g, %s %.4g: %s", check.name, check.value, check.rule, check.bound, verdict
+        )
     for note in report.notes:
         run_logger().info("gate: %s", note)
     return report
@@ -171,24 +173,22 @@ def publish(
     config: PublishConfig, identity: RunIdentity, source: Ref, rectified: Ref, facts: Mapping[str, Any]
 ) -> TableVersion:
     """Publish the day as one commit, which materialises the table's asset. A repeat commits nothing."""
-    what = AssetProperties(name=Path(config.uri).name, description="Rectified item features, a day a partition")
-    asset = Asset(key=asset_key(config), properties=what)
+    properties = AssetProperties(name=Path(config.uri).name, description="Rectified item features, a day a partition")
+    asset = Asset(key=asset_key(config), properties=properties)
 
     @materialize(asset, name="publish", task_run_name=f"publish {identity.day}", **IO, **PLAIN)
     def publish_table() -> TableVersion:
-        found = find_published(config, identity)
-        if found is None:
-            found = publish_rectified(config, identity, source, rectified, facts)
-            emit_published(config, found)
-            asset.add_metadata(
-                {"version": found.version, "rows": found.rows, "run_id": found.run_id, "as_of": found.as_of}
-            )
-        done = "published" if found.published else "already holds this run:"
-        run_logger().info("table version %s %s %s rows of %s", found.version, done, f"{found.rows:,}", identity.day)
-        return found
+        version = find_published(config, identity)
+        if version is None:
+            version = publish_rectified(config, identity, source, rectified, facts)
+            emit_published(config, version)
+            asset.add_metadata({name: getattr(version, name) for name in ("version", "rows", "run_id", "as_of")})
+        done = "published" if version.published else "already holds this run:"
+        run_logger().info("table version %s %s %s rows of %s", version.version, done, f"{version.rows:,}", identity.day)
+        return version
 
-    version: TableVersion = publish_table()
-    return version
+    published: TableVersion = publish_table()
+    return published
 
 
 @task(task_run_name="keep the trend", **IO, **PLAIN)

@@ -17,7 +17,8 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.states import Failed
 
 from flows.config.run_config import RunConfig
-from flows.steps import night as prefect_tasks
+from flows.steps import matching, night
+from flows.steps.options import is_transient
 from tasks.demo.tables import LAST_DAY
 from tasks.errors import GateRefusedError, InputError, StorageError, TableHeldError
 from tasks.object_store import StorageUnreachableError
@@ -42,8 +43,8 @@ def test_a_server_shows_the_day_the_stages_and_what_was_found(three_days: Publis
     assert (flow_run["name"], flow_run["state"]["type"]) == (f"rectify {day}", "COMPLETED")
     task_runs = ask_prefect(prefect_server, "task_runs", {"flow_runs": {"id": {"any_": [flow_run_id]}}})
     names = {x["name"] for x in task_runs}
-    parts = ("find copies in", "project", "match", "balance")
-    named = {f"read as of {day}", f"publish {day}", "hold text against image"}
+    parts = ("find copies in", "project", "affinity of", "sinkhorn of")
+    named = {f"read as of {day}", f"publish {day}", "project text onto image"}
     assert names >= named | {f"{part} {m}" for part in parts for m in ("image", "text")}
     assert names >= {"train anchors", "trust", "rectify", "quality gate", "keep the trend", "write the report"}
     assert {x["state"]["type"] for x in task_runs} == {"COMPLETED"}
@@ -75,8 +76,8 @@ def test_the_table_is_one_asset(three_days: Published, prefect_server: str) -> N
         if len(events) >= 3 or time.monotonic() > end:
             break
         time.sleep(0.2)
-    told = sorted((x["payload"] for x in events), key=lambda x: x["version"])
-    assert told == [{name: x[name] for name in ("version", "rows", "run_id", "as_of")} for x in three_days.results]
+    payloads = sorted((x["payload"] for x in events), key=lambda x: x["version"])
+    assert payloads == [{name: x[name] for name in ("version", "rows", "run_id", "as_of")} for x in three_days.results]
 
 
 @pytest.mark.parametrize(
@@ -91,12 +92,10 @@ def test_asset_keys_are_the_tables_uri_as_prefect_takes_it(uri: str, key: str) -
 
 
 def test_only_what_touches_storage_is_tried_again() -> None:
-    retries = {name: getattr(prefect_tasks, name).retries for name in ("read", "judge_quality")}
-    assert retries == {"read": 2, "judge_quality": 2}
-    compute = ("anchors", "project", "match", "balance", "judge_trust", "rectify", "report")
-    assert {getattr(prefect_tasks, name).retries for name in compute} == {0}
-    for name in (*retries, *compute):
-        assert not getattr(prefect_tasks, name).persist_result
+    compute = (night.anchors, night.rectify, night.report, matching.project, matching.balance, matching.judge_trust)
+    assert [x.retries for x in (night.read, night.judge_quality)] == [2, 2]
+    assert {x.retries for x in compute} == {0}
+    assert not any(x.persist_result for x in (night.read, night.judge_quality, *compute))
 
 
 @pytest.mark.parametrize(
@@ -112,7 +111,7 @@ def test_only_what_touches_storage_is_tried_again() -> None:
     ],
 )
 def test_which_failures_are_tried_again(error: Exception, again: bool) -> None:
-    assert prefect_tasks._is_transient(None, None, Failed(data=error)) is again
+    assert is_transient(None, None, Failed(data=error)) is again
 
 
 @pytest.mark.parametrize(("catalog", "attempts"), [("s3://bucket/catalog", 3), ("nowhere", 1)])
@@ -125,7 +124,7 @@ def test_a_store_that_does_not_answer_is_asked_again(
 
     @flow(name="only-read", retries=0)
     def only_read() -> None:
-        prefect_tasks.read.with_options(retry_delay_seconds=0)(config.source, LAST_DAY, config.run.store)
+        night.read.with_options(retry_delay_seconds=0)(config.source, LAST_DAY, config.run.store)
 
     with temporary_settings({PREFECT_API_URL: prefect_server}):
         state = only_read(return_state=True)
