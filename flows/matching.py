@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from flows.config.run_config import RunConfig
 from flows.steps import matching as steps
-from rectifier_core.projection.cross_modal import witness_pairs
+from rectifier_core.projection.cross_modal import cross_modal_pairs
 from tasks.resources.process import torch_device
 from tasks.stages.previous_run import PreviousRun
 from tasks.stages.sequences import sequence_modalities
@@ -54,7 +54,7 @@ def match_catalog(
     matched = {
         m: _match(m, projections[m], config, store, device=device, previous=inputs[m]["previous"]) for m in modalities
     }
-    trusts = steps.judge_trust(source, anchors, projections, cross_modal, config.trust, seed, store)
+    trusts = steps.estimate_trust(source, anchors, projections, cross_modal, config.trust, seed, store)
     return {
         m: ModalityRefs(
             features=inputs[m]["features"],
@@ -75,12 +75,12 @@ def _compare_modalities(
     source: Ref, inputs: Mapping[str, Mapping[str, Any]], config: RunConfig, store: StageStore, fit: Mapping[str, Any]
 ) -> tuple[dict[str, Ref], dict[tuple[str, str], Ref]]:
     """Project modalities onto each other: the coordinates by modality, and the projections by (modality, onto)."""
-    pairs = witness_pairs({m: source.meta["modalities"][m]["width"] for m in inputs}, config.witness)
+    pairs = cross_modal_pairs({m: source.meta["modalities"][m]["width"] for m in inputs}, config.cross_modal)
     coordinates = call_each(
         steps.cross_modal_target,
         {m: inputs[m] for m in sorted({onto for _, onto in pairs})},
         store,
-        config=config.witness,
+        config=config.cross_modal,
         seed=config.seed,
     )
     calls = {

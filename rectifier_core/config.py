@@ -11,7 +11,7 @@ from rectifier_core.affinity.config import AffinityConfig
 from rectifier_core.anchors.config import AnchorsConfig
 from rectifier_core.base.config import STRICT, Float, NotNegative
 from rectifier_core.copies.config import CopiesConfig
-from rectifier_core.projection.config import ProjectionConfig, WitnessConfig
+from rectifier_core.projection.config import CrossModalConfig, ProjectionConfig
 from rectifier_core.rectify.config import RectifyConfig
 from rectifier_core.sinkhorn.config import SinkhornConfig
 from rectifier_core.trust.config import TrustConfig
@@ -52,7 +52,7 @@ class PipelineConfig:
     anchors: AnchorsConfig = Field(default_factory=AnchorsConfig)
     copies: CopiesConfig = Field(default_factory=CopiesConfig)
     projection: ProjectionConfig = Field(default_factory=ProjectionConfig)
-    witness: WitnessConfig = Field(default_factory=WitnessConfig)
+    cross_modal: CrossModalConfig = Field(default_factory=CrossModalConfig)
     affinity: AffinityConfig = Field(default_factory=AffinityConfig)
     sinkhorn: SinkhornConfig = Field(default_factory=SinkhornConfig)
     trust: TrustConfig = Field(default_factory=TrustConfig)

@@ -15,20 +15,20 @@ from rectifier_core.base.published_records import Rectified
 from rectifier_core.base.records import Affinity, Anchors, Catalog, Copies, Interactions, Plan, Projection, Trust
 from rectifier_core.config import PipelineConfig
 from rectifier_core.copies.copies import find_copies
-from rectifier_core.projection.cross_modal import place_by_features, witness_pairs
+from rectifier_core.projection.cross_modal import cross_modal_pairs, place_by_features
 from rectifier_core.projection.projection import fit_projection
 from rectifier_core.rectify.rectify import decide_status, rectify_rows
 from rectifier_core.sinkhorn.sinkhorn import balance
-from rectifier_core.trust.trust import judge_trust
+from rectifier_core.trust.trust import estimate_trust
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Judged:
-    """What is known of a catalog before anything is changed, by modality; ``witnesses`` by (projected, target)."""
+    """What is known of a catalog before anything is changed, by modality; ``cross_modal`` by (projected, target)."""
 
     copies: dict[str, Copies]
     projections: dict[str, Projection]
-    witnesses: dict[tuple[str, str], Projection]
+    cross_modal: dict[tuple[str, str], Projection]
     trusts: dict[str, Trust]
 
 
@@ -64,19 +64,19 @@ def judge_catalog(
         m: fit_projection(m, x, telling[m], anchors, config.projection, seed=seed, device=device, progress=progress)
         for m, x in features.items()
     }
-    pairs = witness_pairs({m: x.shape[1] for m, x in features.items()}, config.witness)
+    pairs = cross_modal_pairs({m: x.shape[1] for m, x in features.items()}, config.cross_modal)
     places = {
-        m: place_by_features(m, features[m], telling[m], config.witness, seed=seed)
+        m: place_by_features(m, features[m], telling[m], config.cross_modal, seed=seed)
         for m in {target for _, target in pairs}
     }
-    witnesses = {
+    cross_modal = {
         (m, other): fit_projection(
             m, features[m], telling[m], places[other], config.projection, seed=seed, device=device, progress=progress
         )
         for m, other in pairs
     }
-    trusts = judge_trust(projections, witnesses, anchors, config.trust, seed=seed, category=category)
-    return Judged(copies=copies, projections=projections, witnesses=witnesses, trusts=trusts)
+    trusts = estimate_trust(projections, cross_modal, anchors, config.trust, seed=seed, category=category)
+    return Judged(copies=copies, projections=projections, cross_modal=cross_modal, trusts=trusts)
 
 
 def rectify_catalog(

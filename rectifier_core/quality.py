@@ -1,6 +1,6 @@
 """Stage: quality gate, named checks with a value and a bound; one that fails publishes nothing, unless it is one that only warns.
 
-The checks are measured by blocks (``measure_modality``), so that no copy of the features is held, and judged together (``judge_quality``).
+The checks are measured by blocks (``measure_modality``), so that no copy of the features is held, and judged together (``check_quality``).
 """
 
 from __future__ import annotations
@@ -115,7 +115,7 @@ def _times(longer: float, shorter: float) -> float:
     return np.inf if longer > 0 else 1.0
 
 
-def judge_quality(
+def check_quality(
     *,
     rows_read: int,
     rows_out: int,

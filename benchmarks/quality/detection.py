@@ -1,9 +1,9 @@
-"""Detection AUC of swapped features, by split, modality and solver, over seeds; with other modalities as witnesses, and the control.
+"""Detection AUC of swapped features, by split, modality and solver, over seeds; with other modalities as evidence, and the control.
 
 python -m benchmarks.quality.detection --data DIR [--seeds 3] [--share 0.2] > benchmarks/results/detection.md
 
-The solvers are compared by alignment alone. "behaviour" is the published evidence without other modalities, "witness" with them when only
-the judged modality is damaged, "both damaged" when the witness is as bad as the judged one.
+The solvers are compared by alignment alone. "behaviour" is the published evidence without other modalities, "cross_modal" adds them when only
+the judged modality is damaged, "both damaged" when the other modality is as bad as the judged one.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ SOLVERS = {
     "crossfit_ridge, keep 0.75": ProjectionConfig(keep_ratio=0.75),
     "crossfit_ridge, keep auto": ProjectionConfig(keep_ratio="auto"),
 }
-JUDGED = ("behaviour", "witness", "both damaged", "shuffled anchors")
+JUDGED = ("behaviour", "cross_modal", "both damaged", "shuffled anchors")
 
 
 def told_apart(score: Float32, truth: Bool) -> float:

@@ -20,7 +20,7 @@ from rectifier_core.evaluation.corruption import swap_features
 from rectifier_core.projection.config import ProjectionConfig
 from rectifier_core.projection.projection import fit_projection
 from rectifier_core.trust.config import TrustConfig
-from rectifier_core.trust.trust import judge_trust
+from rectifier_core.trust.trust import estimate_trust
 
 AMONG = (1, 10, 50)
 EDGES = (0.0, 0.02, 0.05, 0.1, 0.2, 0.4, 1.0)
@@ -60,7 +60,7 @@ def measure(tally: Tally, sample: Sample, anchors: Anchors, modality: str, share
     owner = swap_features(names, present, share, seed=seed, name=modality)[0][:, 0].astype(np.int64)
     damaged, truth = swap_features(sample.catalog.features[modality], present, share, seed=seed, name=modality)
     projection = fit_projection(modality, damaged, present, anchors, ProjectionConfig(), seed=seed)
-    p = judge_trust({modality: projection}, {}, anchors, TrustConfig(), seed=seed)[modality].probability
+    p = estimate_trust({modality: projection}, {}, anchors, TrustConfig(), seed=seed)[modality].probability
     rows = np.flatnonzero(truth & anchors.trained & anchors.trained[owner])
     evidence = pair_evidence(projection, p, config)
     prior = np.log(lost_prior(p, evidence.has_feature, config))

@@ -16,7 +16,7 @@ from rectifier_core.anchors.config import AnchorsConfig
 from rectifier_core.base.config import STRICT, Int, explain
 from rectifier_core.config import PipelineConfig, QualityConfig
 from rectifier_core.copies.config import CopiesConfig
-from rectifier_core.projection.config import ProjectionConfig, WitnessConfig
+from rectifier_core.projection.config import CrossModalConfig, ProjectionConfig
 from rectifier_core.rectify.config import RectifyConfig
 from rectifier_core.sequences.config import SegmentsConfig, TimeOffsetConfig
 from rectifier_core.sinkhorn.config import SinkhornConfig
@@ -53,7 +53,7 @@ class RunConfig:
     time_offset: TimeOffsetConfig = Field(default_factory=TimeOffsetConfig)
     copies: CopiesConfig = Field(default_factory=CopiesConfig)
     projection: ProjectionConfig = Field(default_factory=ProjectionConfig)
-    witness: WitnessConfig = Field(default_factory=WitnessConfig)
+    cross_modal: CrossModalConfig = Field(default_factory=CrossModalConfig)
     affinity: AffinityConfig = Field(default_factory=AffinityConfig)
     sinkhorn: SinkhornConfig = Field(default_factory=SinkhornConfig)
     trust: TrustConfig = Field(default_factory=TrustConfig)

@@ -55,7 +55,7 @@ def balance(
 
 
 @task(task_run_name="trust", **PLAIN)
-def judge_trust(
+def estimate_trust(
     source: Ref,
     anchors: Ref,
     projections: Mapping[str, Ref],

@@ -145,7 +145,7 @@ def shadow(
 
 
 @task(task_run_name="quality gate", **IO, **PLAIN)
-def judge_quality(
+def check_quality(
     source: Ref,
     matched: Mapping[str, ModalityRefs],
     rectified: Ref,

@@ -74,7 +74,7 @@ class Anchors:
     ``reliability[i]`` is the cosine between the item's places as two disjoint halves of the log give them: near 1 where behaviour says the
     same twice, 0 where untrained. ``ego`` are the rows before propagation, from which the next run can start warm. ``losses[e]`` is the
     mean BPR loss of epoch e; ``recalls[e]`` the held-out Recall@20 before epoch e, the last one after the final epoch. ``method`` says what
-    placed the items: "lightgcn" or "spectral"; another modality's places, where they stand in for anchors, are "witness". ``user_ego``
+    placed the items: "lightgcn" or "spectral"; another modality's places, where they stand in for anchors, are "cross_modal". ``user_ego``
     [U, A] are the users' rows before propagation, None where the places are no log's.
     """
 
@@ -256,7 +256,7 @@ class Plan:
 class Trust:
     """How likely each item's own feature is truly its own; NaN where it cannot be told.
 
-    ``behaviour`` and ``witness`` are the evidence behind ``probability``: the log of how many times likelier the feature is under its own
+    ``behaviour`` and ``cross_modal`` are the evidence behind ``probability``: the log of how many times likelier the feature is under its own
     item than under a random one, by the item's anchor and by its other modalities; NaN where there is no such evidence.
     ``probability_upper`` is the upper 90 % bound of ``probability``, for lists that must not hold too many innocents.
     ``mismatch_rate`` with its 95 % interval ``[low, high]`` is None where the modality is not ``identifiable``; ``[low_unlike,
@@ -268,7 +268,7 @@ class Trust:
     probability: Float32
     probability_upper: Float32
     behaviour: Float32
-    witness: Float32
+    cross_modal: Float32
     mismatch_rate: float | None
     low: float | None
     high: float | None
@@ -282,7 +282,7 @@ class Trust:
         check_array("probability", self.probability, (None,), np.float32)
         check_array("probability_upper", self.probability_upper, self.probability.shape, np.float32)
         check_array("behaviour", self.behaviour, self.probability.shape, np.float32)
-        check_array("witness", self.witness, self.probability.shape, np.float32)
+        check_array("cross_modal", self.cross_modal, self.probability.shape, np.float32)
         known = self.probability[~np.isnan(self.probability)]
         if known.size and (known.min() < 0 or known.max() > 1):
             raise ValueError(f"probability: wanted values in [0, 1], got [{known.min()}, {known.max()}]")

@@ -1,4 +1,4 @@
-"""The ``[projection]`` and ``[witness]`` sections."""
+"""The ``[projection]`` and ``[cross_modal]`` sections."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class ProjectionConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, config=STRICT)
-class WitnessConfig:
+class CrossModalConfig:
     """How one modality is compared with another."""
 
     enabled: bool = Field(default=True, description="Compare modalities with one another, not only with behaviour.")

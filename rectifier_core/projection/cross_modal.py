@@ -1,4 +1,4 @@
-"""Stage: witness, where another modality places each item, in the form of anchors that a projection can be fitted to.
+"""Stage: cross-modal. It places items by another modality's features, in the form of anchors that a projection can be fitted to.
 
 With several modalities, one is held against another as it is against behaviour: the narrower of the two is projected (by the projection
 stage, out of fold) onto the leading principal components of the wider, and trust reads both scores.
@@ -18,10 +18,10 @@ from rectifier_core.base.arrays import Bool, Float32
 from rectifier_core.base.numerics import row_blocks, unit_rows
 from rectifier_core.base.records import Anchors
 from rectifier_core.base.seeding import generator
-from rectifier_core.projection.config import WitnessConfig
+from rectifier_core.projection.config import CrossModalConfig
 
 
-def witness_pairs(widths: Mapping[str, int], config: WitnessConfig) -> tuple[tuple[str, str], ...]:
+def cross_modal_pairs(widths: Mapping[str, int], config: CrossModalConfig) -> tuple[tuple[str, str], ...]:
     """Every two modalities once, (projected, target): the narrower is projected, for the map's cost grows with its width cubed."""
     if not config.enabled:
         return ()
@@ -37,11 +37,13 @@ class Axes:
     leading: Float32
 
 
-def principal_axes(modality: str, features: Float32, present: Bool, config: WitnessConfig, *, seed: int) -> Axes:
+def principal_axes(modality: str, features: Float32, present: Bool, config: CrossModalConfig, *, seed: int) -> Axes:
     """The axes of the ``present`` unit rows of ``features`` [I, D], found on a sample of them."""
     rows = np.flatnonzero(present)
     sample = np.sort(
-        generator(seed, "witness", modality, "sample").choice(rows, min(len(rows), config.sample_rows), replace=False)
+        generator(seed, "cross_modal", modality, "sample").choice(
+            rows, min(len(rows), config.sample_rows), replace=False
+        )
     )
     mean, leading = _principal_axes(features, sample, config)
     return Axes(mean=mean, leading=leading)
@@ -51,7 +53,7 @@ def place_by_features(
     modality: str,
     features: Float32,
     present: Bool,
-    config: WitnessConfig,
+    config: CrossModalConfig,
     *,
     seed: int,
     axes: Axes | None = None,
@@ -84,12 +86,12 @@ def places_of(items: Float32) -> Anchors:
         reliability=reliability,
         losses=nothing,
         recalls=nothing,
-        method="witness",
+        method="cross_modal",
     )
 
 
 def _principal_axes(
-    features: Float32, sample: np.ndarray[tuple[int], np.dtype[np.int64]], config: WitnessConfig
+    features: Float32, sample: np.ndarray[tuple[int], np.dtype[np.int64]], config: CrossModalConfig
 ) -> tuple[Float32, Float32]:
     """Mean unit row [D] and the leading eigenvectors [D, components or D] of the covariance over ``sample``."""
     width = features.shape[1]

@@ -184,7 +184,7 @@ def _stand_ins(sequences: _Sequences, modality: str, config: SegmentsConfig, see
 
 def _tellable(alignment: Float32, null: Float64, num_items: int, config: SegmentsConfig) -> tuple[float, str | None]:
     auc = separation(alignment[~np.isnan(alignment)], null[~np.isnan(null)])
-    # An item's segments are no independent witnesses: the error is that of as many items.
+    # Segments of one item are not independent: the error is that of as many items.
     error = float(np.sqrt(2 / num_items / 12))
     if auc - 3 * error >= config.min_separation:
         return auc, None

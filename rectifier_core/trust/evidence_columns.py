@@ -20,17 +20,22 @@ from rectifier_core.base.records import Anchors, Projection
 from rectifier_core.base.seeding import derive_seed, generator
 from rectifier_core.trust.likelihood_ratio import Pairings, contrast, re_pairings
 
-Witnesses = Mapping[tuple[str, str], Projection]
+CrossModalProjections = Mapping[tuple[str, str], Projection]
 """Projections between modalities by (projected modality, target modality)."""
-Voices = Mapping[str, Float64]
-"""How far each witness is believed per item, [I] in [0, 1]; NaN where nobody knows."""
+ModalityTrusts = Mapping[str, Float64]
+"""Trust in each other modality by behaviour, [I] in [0, 1]; NaN where it is unknown."""
 
 
-class Testimony:
+class EvidenceColumns:
     """One modality: its judged ``rows`` (those with a feature and an anchor) and the evidence for a feature put on an item."""
 
     def __init__(
-        self, modality: str, projections: Mapping[str, Projection], witnesses: Witnesses, anchors: Anchors, seed: int
+        self,
+        modality: str,
+        projections: Mapping[str, Projection],
+        cross_modal: CrossModalProjections,
+        anchors: Anchors,
+        seed: int,
     ) -> None:
         self.modality, self.projection, self._seed = modality, projections[modality], seed
         self.rows: Int64 = np.flatnonzero(~np.isnan(self.projection.alignment))
@@ -42,17 +47,17 @@ class Testimony:
         self._even = _evened(self.projection, self.rows)
         self.partners = {
             (b if a == modality else a): Partner(x, projecting=a == modality)
-            for (a, b), x in witnesses.items()
+            for (a, b), x in cross_modal.items()
             if modality in (a, b)
         }
 
-    def contrast(self, pairs: Pairings, voices: Voices) -> tuple[Float64, Float64]:
+    def contrast(self, pairs: Pairings, modality_trusts: ModalityTrusts) -> tuple[Float64, Float64]:
         """Log likelihood ratios [N] of the actual pairs and [M] of the wrong ``pairs``, which are positions among the judged rows.
 
-        Only the partners named in ``voices`` are heard.
+        Only the partners named in ``modality_trusts`` count.
         """
-        actual = self._columns(self.rows, self.rows, voices)
-        wrong = self._columns(self.rows[pairs[0]], self.rows[pairs[1]], voices)
+        actual = self._columns(self.rows, self.rows, modality_trusts)
+        wrong = self._columns(self.rows[pairs[0]], self.rows[pairs[1]], modality_trusts)
         return contrast(actual, self._folds, wrong, (self._folds[pairs[0]], self._folds[pairs[1]]))
 
     def anywhere(self, least: int) -> Pairings:
@@ -75,17 +80,17 @@ class Testimony:
             found["items of one category"] = np.where(known < 0, alone, known).astype(np.int32)
         return {what: re_pairings(group, self.rng("alike", what), least=least) for what, group in found.items()}
 
-    def _columns(self, features: Int64, items: Int64, voices: Voices) -> Float64:
+    def _columns(self, features: Int64, items: Int64, modality_trusts: ModalityTrusts) -> Float64:
         """The evidence for each feature put on each item: [N, F]."""
         fit = _inner(self.projection.projected, features, self.projection.target, items)
         reliability, length = self._reliability[items], self._length[features]
         even = _inner(self._even[0], features, self._even[1], items)
         columns = [fit, fit * reliability, reliability, fit * length, length, even]
         agreeing = believed = weight = np.zeros(len(items))
-        partners = [(voices[m], x) for m, x in self.partners.items() if m in voices]
-        for voice, partner in partners:
+        partners = [(modality_trusts[m], x) for m, x in self.partners.items() if m in modality_trusts]
+        for partner_trust, partner in partners:
             agreement, there = partner.agreement(features, items)
-            trusted = np.where(there, np.nan_to_num(voice[items], nan=0.5), 0.0)
+            trusted = np.where(there, np.nan_to_num(partner_trust[items], nan=0.5), 0.0)
             agreeing, believed, weight = agreeing + agreement, believed + trusted * agreement, weight + trusted
         if partners:
             columns += [agreeing, believed, weight, weight * fit]
@@ -98,7 +103,7 @@ class Testimony:
 
 @dataclass(frozen=True, slots=True)
 class Partner:
-    """Another modality as witness; ``projecting`` True where the judged modality is the one that is projected."""
+    """Another modality as evidence; ``projecting`` True where the judged modality is the one that is projected."""
 
     between: Projection
     projecting: bool

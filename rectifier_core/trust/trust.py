@@ -1,6 +1,6 @@
 """Stage: trust, how likely each item's own feature is truly its own, and how many are not, with no labels.
 
-A feature is held against its item by up to two kinds of witness: behaviour (the projection against the anchor) and the item's other
+A feature is compared with its item by up to two kinds of evidence: behaviour (the projection against the anchor) and the item's other
 modalities (``rectifier_core.projection.cross_modal``). The law of a mismatched feature is known by construction:
 it is that of features deliberately put
 on other items. So evidence is the log likelihood ratio of a small classifier that tells actual pairs from re-paired ones (noise-contrastive
@@ -30,16 +30,16 @@ from rectifier_core.base.arrays import Float32, Float64, Int32
 from rectifier_core.base.numerics import logit, separation
 from rectifier_core.base.records import Anchors, Projection, Trust
 from rectifier_core.trust.config import TrustConfig
-from rectifier_core.trust.evidence_columns import Testimony, Voices, Witnesses
+from rectifier_core.trust.evidence_columns import CrossModalProjections, EvidenceColumns, ModalityTrusts
 from rectifier_core.trust.likelihood_ratio import Pairings
 from rectifier_core.trust.mixture import Mixture, fit_mixture
 
 T = TypeVar("T")
 
 
-def judge_trust(
+def estimate_trust(
     projections: Mapping[str, Projection],
-    witnesses: Witnesses,
+    cross_modal: CrossModalProjections,
     anchors: Anchors,
     config: TrustConfig,
     *,
@@ -49,31 +49,31 @@ def judge_trust(
     """Rate, interval and per-item probability of every modality of one catalog.
 
     ``category`` [I] numbers the items' categories, negative where there is none. A modality can be told when its evidence separates and
-    behaviour speaks for it or for one of its witnesses: two modalities that merely disagree do not say which of them is wrong. Where whole
-    rows are another item's, features fit each other all the same: witnesses that are wrong together are not heard.
+    behaviour identifies it or one of its partners: two modalities that merely disagree do not say which of them is wrong. Where whole
+    rows are another item's, features fit each other all the same: modalities whose errors are correlated with it are ignored.
     """
-    cases = {m: Testimony(m, projections, witnesses, anchors, seed) for m in projections}
+    cases = {m: EvidenceColumns(m, projections, cross_modal, anchors, seed) for m in projections}
     alone = _at_once({m: partial(_judge, case, {}, config) for m, case in cases.items()})
-    voices = {m: _voice(case, alone[m]) for m, case in cases.items()}
-    heard = {m for m, x in alone.items() if x.mixture is not None}
-    partners = {m: {x: voices[x] for x in case.partners} for m, case in cases.items()}
+    modality_trusts = {m: _modality_trust(case, alone[m]) for m, case in cases.items()}
+    usable = {m for m, x in alone.items() if x.mixture is not None}
+    partners = {m: {x: modality_trusts[x] for x in case.partners} for m, case in cases.items()}
     together = alone | _at_once(
         {m: partial(_judge, case, partners[m], config) for m, case in cases.items() if case.partners}
     )
-    biased = {m for m in cases if _wrong_together(alone[m], together[m])}
+    biased = {m for m in cases if _correlated_errors(alone[m], together[m])}
 
-    def trust_of(m: str, case: Testimony) -> Trust:
-        others = {x: voices[x] for x in case.partners if not biased & {m, x}}
+    def trust_of(m: str, case: EvidenceColumns) -> Trust:
+        others = {x: modality_trusts[x] for x in case.partners if not biased & {m, x}}
         found = (
             together[m] if len(others) == len(case.partners) else _judge(case, others, config) if others else alone[m]
         )
-        if found.mixture is None or not heard & {m, *others}:
+        if found.mixture is None or not usable & {m, *others}:
             return _cannot_tell(case, alone[m])
         trust = _told(case, alone[m], found, found.mixture, _among_alike(case, others, category, config))
-        unheard = " and ".join(sorted(case.partners.keys() - others.keys()))
+        ignored = " and ".join(sorted(case.partners.keys() - others.keys()))
         return (
-            replace(trust, reason=f"{trust.reason}; {unheard} not heard, being wrong together with it")
-            if unheard
+            replace(trust, reason=f"{trust.reason}; ignored {ignored}: both modalities look mismatched together")
+            if ignored
             else trust
         )
 
@@ -88,7 +88,7 @@ def _at_once(work: Mapping[str, Callable[[], T]]) -> dict[str, T]:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Verdict:
+class Judgement:
     """Evidence of the judged rows; ``mixture`` is None, and ``reason`` says why, where it tells nothing."""
 
     scores: Float64
@@ -97,24 +97,26 @@ class _Verdict:
     reason: str
 
 
-def _judge(case: Testimony, voices: Voices, config: TrustConfig) -> _Verdict:
+def _judge(case: EvidenceColumns, modality_trusts: ModalityTrusts, config: TrustConfig) -> Judgement:
     count = len(case.rows)
     if count < config.min_items:
         reason = f"only {count} items have both a feature and an anchor, fewer than min_items = {config.min_items}"
-        return _Verdict(scores=np.full(count, np.nan), auc=float("nan"), mixture=None, reason=reason)
-    found = _weigh(case, case.anywhere(config.null_pairs), voices, config, "bootstrap")
-    kinds = " and ".join(["behaviour", *voices])
+        return Judgement(scores=np.full(count, np.nan), auc=float("nan"), mixture=None, reason=reason)
+    found = _weigh(case, case.anywhere(config.null_pairs), modality_trusts, config, "bootstrap")
+    kinds = " and ".join(["behaviour", *modality_trusts])
     words = f"actual features fit better than re-paired ones (AUC {found.auc:.3f} over {count:,} items), by {kinds}"
     return found if found.mixture is None else replace(found, reason=words)
 
 
-def _weigh(case: Testimony, pairs: Pairings, voices: Voices, config: TrustConfig, *name: str) -> _Verdict:
+def _weigh(
+    case: EvidenceColumns, pairs: Pairings, modality_trusts: ModalityTrusts, config: TrustConfig, *name: str
+) -> Judgement:
     """Actual against the wrong ``pairs``."""
-    scores, null = case.contrast(pairs, voices)
+    scores, null = case.contrast(pairs, modality_trusts)
     auc = separation(scores, null)
     reason = why_not(len(scores), len(null), auc, config)
     mixture = None if reason else fit_mixture(scores, null, resamples=config.resamples, rng=case.rng(*name))
-    return _Verdict(scores=scores, auc=auc, mixture=mixture, reason=reason or "")
+    return Judgement(scores=scores, auc=auc, mixture=mixture, reason=reason or "")
 
 
 def why_not(count: int, null_count: int, auc: float, config: TrustConfig) -> str | None:
@@ -128,39 +130,39 @@ def why_not(count: int, null_count: int, auc: float, config: TrustConfig) -> str
     )
 
 
-def _wrong_together(alone: _Verdict, together: _Verdict) -> bool:
-    """Whether behaviour finds far more mismatches than all witnesses do: rows that moved as a whole, whose features still fit each other.
+def _correlated_errors(alone: Judgement, together: Judgement) -> bool:
+    """True where behaviour finds far more mismatches than behaviour and the other modalities do together.
 
-    Such witnesses would clear each other of what both are guilty of.
+    Then whole rows were swapped: the features of a row fit each other, so they hide each other's errors.
     """
     return alone.mixture is not None and together.mixture is not None and alone.mixture.low > together.mixture.high
 
 
-def _voice(case: Testimony, found: _Verdict) -> Float64:
-    """How far to believe a modality as a witness: its trust by behaviour, NaN where behaviour tells nothing."""
-    voice = np.full(len(case.projection.alignment), np.nan)
+def _modality_trust(case: EvidenceColumns, found: Judgement) -> Float64:
+    """Trust in a modality by behaviour alone, [I]; NaN where it is unknown."""
+    trust = np.full(len(case.projection.alignment), np.nan)
     if found.mixture is not None:
-        voice[case.rows] = found.mixture.probability(found.scores)
-    return voice
+        trust[case.rows] = found.mixture.probability(found.scores)
+    return trust
 
 
 def _among_alike(
-    case: Testimony, voices: Voices, category: Int32 | None, config: TrustConfig
+    case: EvidenceColumns, modality_trusts: ModalityTrusts, category: Int32 | None, config: TrustConfig
 ) -> dict[str, Mixture | None]:
     """The mixture when features are re-paired among alike items only; None where these cannot be told apart."""
     found = {}
     for what, pairs in case.alike(config.alike_groups, category, config.null_pairs // 2).items():
         if len(np.unique(pairs[1])) >= config.min_items:
-            seen = _weigh(case, pairs, voices, config, "alike", what)
+            seen = _weigh(case, pairs, modality_trusts, config, "alike", what)
             found[what] = seen.mixture if seen.auc >= config.min_alike_separation else None
     return found
 
 
 def _told(
-    case: Testimony, alone: _Verdict, found: _Verdict, mixture: Mixture, alike: Mapping[str, Mixture | None]
+    case: EvidenceColumns, alone: Judgement, found: Judgement, mixture: Mixture, alike: Mapping[str, Mixture | None]
 ) -> Trust:
-    witness = found.scores - alone.scores if found is not alone else np.full(len(case.rows), np.nan)
-    # What behaviour says by itself lies inside too: witnesses that are wrong along with the feature hide some of what is wrong.
+    cross_modal = found.scores - alone.scores if found is not alone else np.full(len(case.rows), np.nan)
+    # The interval holds the rate by behaviour alone too: modalities with correlated errors hide some mismatches.
     by_behaviour = mixture.rate if alone.mixture is None else alone.mixture.rate
     low_unlike, high_unlike = min(mixture.low, by_behaviour), max(mixture.high, by_behaviour)
     low, high, reason = low_unlike, high_unlike, found.reason
@@ -175,7 +177,7 @@ def _told(
         probability=_spread(case, mixture.probability(found.scores)),
         probability_upper=_spread(case, mixture.probability_upper(found.scores)),
         behaviour=_spread(case, alone.scores),
-        witness=_spread(case, witness),
+        cross_modal=_spread(case, cross_modal),
         mismatch_rate=mixture.rate,
         low=low,
         high=high,
@@ -187,14 +189,14 @@ def _told(
     )
 
 
-def _cannot_tell(case: Testimony, alone: _Verdict) -> Trust:
+def _cannot_tell(case: EvidenceColumns, alone: Judgement) -> Trust:
     nothing = np.full(len(case.projection.alignment), np.nan, np.float32)
     return Trust(
         modality=case.modality,
         probability=nothing,
         probability_upper=nothing,
         behaviour=_spread(case, alone.scores),
-        witness=nothing,
+        cross_modal=nothing,
         mismatch_rate=None,
         low=None,
         high=None,
@@ -206,14 +208,16 @@ def _cannot_tell(case: Testimony, alone: _Verdict) -> Trust:
     )
 
 
-def _spread(case: Testimony, values: Float64 | Float32) -> Float32:
+def _spread(case: EvidenceColumns, values: Float64 | Float32) -> Float32:
     """Values of the judged rows as [I] float32, NaN elsewhere."""
     spread = np.full(len(case.projection.alignment), np.nan, np.float32)
     spread[case.rows] = values
     return spread
 
 
-def _without_behaviour(case: Testimony, trusts: Mapping[str, Trust], biased: Set[str], config: TrustConfig) -> Trust:
+def _without_behaviour(
+    case: EvidenceColumns, trusts: Mapping[str, Trust], biased: Set[str], config: TrustConfig
+) -> Trust:
     """Add the items that have no anchor but another modality that can be told, and that is not wrong together with this one.
 
     That the two features fit says both are right; that they do not fit leaves open which is wrong, so the blame is shared out by how often
@@ -222,7 +226,7 @@ def _without_behaviour(case: Testimony, trusts: Mapping[str, Trust], biased: Set
     trust = trusts[case.modality]
     if trust.mismatch_rate is None:
         return trust
-    probability, upper, witness = trust.probability.copy(), trust.probability_upper.copy(), trust.witness.copy()
+    probability, upper, cross_modal = trust.probability.copy(), trust.probability_upper.copy(), trust.cross_modal.copy()
     for name, partner in sorted(case.partners.items()):
         other, between = trusts[name].mismatch_rate, partner.between
         scores, null = between.alignment.astype(np.float64), between.null_alignment.astype(np.float64)
@@ -243,5 +247,5 @@ def _without_behaviour(case: Testimony, trusts: Mapping[str, Trust], biased: Set
         bound = logit(mixture.probability_upper(scores[rows])) - logit(1 - mixture.rate)
         fine, at_most = (1 / (1 + np.exp(-(x + logit(1 - either)))) for x in (ratio, bound))
         probability[rows], upper[rows] = fine + (1 - fine) * spared, at_most + (1 - at_most) * spared
-        witness[rows] = ratio
-    return replace(trust, probability=probability, probability_upper=upper, witness=witness)
+        cross_modal[rows] = ratio
+    return replace(trust, probability=probability, probability_upper=upper, cross_modal=cross_modal)

@@ -183,7 +183,7 @@ def _why(name: str, inputs: AuditInputs, trust: Trust, probability: Float32, tra
         ~present & _quarantined(name, inputs),
         ~present,
         np.full(len(present), not trust.identifiable),
-        ~trained & np.isnan(trust.witness),
+        ~trained & np.isnan(trust.cross_modal),
     ]
     why = np.select(conditions, range(len(conditions)), default=len(conditions))
     unjudged: Int32 = np.where(np.isnan(probability), why, -1).astype(np.int32)

@@ -39,7 +39,7 @@ def _suspects(name: str, found: Findings, catalog: Catalog, labels: Labels | Non
             "innocent_share_so_far": judged.expected,
             "innocent_share_at_most": judged.at_most,
             "behaviour": _values(judged.trust.behaviour[rows]),
-            "witness": _values(judged.trust.witness[rows]),
+            "cross_modal": _values(judged.trust.cross_modal[rows]),
             "interactions": found.interactions[rows],
             "reliability": found.reliability[rows],
             **owners,

@@ -58,11 +58,13 @@ def _modality(copies: Copies, shown: dict[int, list[int]], labels: Labels, prese
 def evidence_facts(name: str, inputs: ReportInputs) -> Facts:
     """The number of items judged by each kind of evidence, and why the others were not judged. The counts sum to ``of``, all items."""
     refs = inputs.modalities[name]
-    behaviour, witness, judged = (~np.isnan(refs.trust.array(part)) for part in ("behaviour", "witness", "probability"))
+    behaviour, cross_modal, judged = (
+        ~np.isnan(refs.trust.array(part)) for part in ("behaviour", "cross_modal", "probability")
+    )
     by = {
-        "behaviour": judged & behaviour & ~witness,
-        "witness": judged & witness & ~behaviour,
-        "both": judged & behaviour & witness,
+        "behaviour": judged & behaviour & ~cross_modal,
+        "cross_modal": judged & cross_modal & ~behaviour,
+        "both": judged & behaviour & cross_modal,
     }
     left = np.array(~np.logical_or.reduce(list(by.values())))
     return {

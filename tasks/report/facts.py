@@ -17,7 +17,7 @@ Shape (``null`` where a number does not exist; a share is ``{count, of}``)::
       status          rectified, passed_through, imputed, missing
       trust           identifiable, mismatch_rate, low, high, low_unlike, high_unlike, separation, reason, judged, without_trust,
                         histogram {edges, counts, total}
-      evidence        of, behaviour, witness, both; neither {count, reasons [{reason, count}]}
+      evidence        of, behaviour, cross_modal, both; neither {count, reasons [{reason, count}]}
       copies          present; placeholders and alike {groups, items}; groups [{items, unlike, likeness, examples}]
       alignment       matched and null as histograms over the same edges, kept {count, of}, ridge
       hubs            raw, row and sinkhorn: {features, max_over_mean, top_features, top_share, gini, never_used, curve} or null

@@ -221,10 +221,10 @@ def jump_phrase(jump: Mapping[str, Any]) -> str:
 
 def evidence_phrase(evidence: Mapping[str, Any]) -> str:
     """The evidence for the judged items: ``1,200 by behaviour and other modalities, 80 by other modalities alone``."""
-    alone = " alone" if evidence["both"] + evidence["witness"] else ""
+    alone = " alone" if evidence["both"] + evidence["cross_modal"] else ""
     parts = {
         "both": "by behaviour and other modalities",
         "behaviour": f"by behaviour{alone}",
-        "witness": "by other modalities alone",
+        "cross_modal": "by other modalities alone",
     }
     return ", ".join(f"{evidence[kind]:,} {text}" for kind, text in parts.items() if evidence[kind])

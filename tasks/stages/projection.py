@@ -6,7 +6,7 @@ from rectifier_core.base.devices import CPU
 from rectifier_core.base.numerics import Progress, silent
 from rectifier_core.base.records import Anchors, Projection
 from rectifier_core.incremental.projection import update_projection
-from rectifier_core.projection.config import ProjectionConfig, WitnessConfig
+from rectifier_core.projection.config import CrossModalConfig, ProjectionConfig
 from rectifier_core.projection.cross_modal import place_by_features, principal_axes
 from rectifier_core.projection.projection import fit_projection
 from tasks.shards.projection import ShardedRows
@@ -64,7 +64,7 @@ def cross_modal_target_stage(
     modality: str,
     features: Ref,
     copies: Ref,
-    config: WitnessConfig,
+    config: CrossModalConfig,
     seed: int,
     store: StageStore,
     *,

@@ -12,7 +12,7 @@ import numpy as np
 from rectifier_core.base.published_records import QualityReport, Status
 from rectifier_core.base.records import BalanceOutcome, Copies, Plan
 from rectifier_core.config import QualityConfig
-from rectifier_core.quality import ShadowMeasure, judge_quality, measure_modality
+from rectifier_core.quality import ShadowMeasure, check_quality, measure_modality
 from rectifier_core.sequences.config import SegmentsConfig
 from tasks.stages.drift import drift_since_last, last_published
 from tasks.stages.sequences import segment_facts
@@ -61,7 +61,7 @@ def quality_stage(
             drift=drifts[modality],
             rate_jump=jumps[modality],
         )
-    report = judge_quality(
+    report = check_quality(
         rows_read=counts["catalog_rows_read"],
         rows_out=len(rectified.array(f"status-{next(iter(matched))}")),
         rows_quarantined=sum(counts["items_quarantined"].values()),

@@ -11,7 +11,7 @@ import polars as pl
 from rectifier_core.base.arrays import Int32
 from rectifier_core.base.records import Anchors, Projection, Trust
 from rectifier_core.trust.config import TrustConfig
-from rectifier_core.trust.trust import judge_trust
+from rectifier_core.trust.trust import estimate_trust
 from tasks.store.saved_records import load_record, save_record
 from tasks.store.store import Ref, StageStore, StageWriter
 
@@ -33,7 +33,7 @@ def trust_stages(
             own = {m: load_record(ref, Projection) for m, ref in projections.items()}
             between = {pair: load_record(ref, Projection) for pair, ref in cross_modal.items()}
             anchor = load_record(anchors, Anchors)
-            trusts.update(judge_trust(own, between, anchor, config, seed=seed, category=category_numbers(source)))
+            trusts.update(estimate_trust(own, between, anchor, config, seed=seed, category=category_numbers(source)))
         save_record(writer, trusts[modality])
 
     named = {f"{a}-{b}": ref for (a, b), ref in cross_modal.items()}

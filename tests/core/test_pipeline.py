@@ -27,7 +27,7 @@ from rectifier_core.base.published_records import Status
 from rectifier_core.base.records import Catalog
 from rectifier_core.config import PipelineConfig
 from rectifier_core.pipeline import Outcome, rectify_catalog
-from rectifier_core.projection.config import ProjectionConfig, WitnessConfig
+from rectifier_core.projection.config import CrossModalConfig, ProjectionConfig
 from rectifier_core.rectify.config import RectifyConfig
 from rectifier_core.sinkhorn.config import SinkhornConfig
 from tests.support.core_samples import World, anchors_of, taste_world
@@ -54,7 +54,7 @@ def digest(outcome: Outcome) -> str:
     """One hash over every array of every record."""
     found = hashlib.sha256()
     parts: list[Any] = [outcome.anchors.items, outcome.anchors.ego, outcome.anchors.recalls]
-    for between in (outcome.judged.projections, outcome.judged.witnesses):
+    for between in (outcome.judged.projections, outcome.judged.cross_modal):
         for projection in between.values():
             parts += [
                 projection.weight,
@@ -72,7 +72,7 @@ def digest(outcome: Outcome) -> str:
             plan.weights,
             plan.marginal_errors,
         ]
-        parts += [trust.probability, trust.probability_upper, trust.behaviour, trust.witness]
+        parts += [trust.probability, trust.probability_upper, trust.behaviour, trust.cross_modal]
         parts += [outcome.rectified.features[m], outcome.rectified.status[m]]
         found.update(
             repr(
@@ -231,11 +231,11 @@ def test_a_device_publishes_the_same_within_rounding(world: World, outcome: Outc
         np.testing.assert_allclose(found.rectified.trust[m], outcome.rectified.trust[m], atol=1e-4)
 
 
-def test_without_a_witness_modalities_do_not_see_each_other(world: World, outcome: Outcome) -> None:
+def test_without_cross_modal_evidence_modalities_do_not_see_each_other(world: World, outcome: Outcome) -> None:
     """One modality alone, or none: the draws of a stage are named after the modality, so its result stays."""
-    config = replace(CONFIG, witness=WitnessConfig(enabled=False))
+    config = replace(CONFIG, cross_modal=CrossModalConfig(enabled=False))
     apart = rectify_catalog(world.catalog, world.log, config, seed=1, anchors=outcome.anchors)
-    assert not apart.judged.witnesses and len(outcome.judged.witnesses) == 3
+    assert not apart.judged.cross_modal and len(outcome.judged.cross_modal) == 3
     one = Catalog(
         item_ids=world.catalog.item_ids,
         features={"image": world.catalog.features["image"]},
@@ -245,7 +245,7 @@ def test_without_a_witness_modalities_do_not_see_each_other(world: World, outcom
         found = rectify_catalog(one, world.log, each, seed=1, anchors=outcome.anchors)
         assert found.rectified.features["image"].tobytes() == apart.rectified.features["image"].tobytes()
     assert apart.rectified.features["image"].tobytes() != outcome.rectified.features["image"].tobytes(), (
-        "the witness is heard"
+        "cross-modal evidence is used"
     )
     none = rectify_catalog(Catalog(item_ids=world.catalog.item_ids, features={}, present={}), world.log, CONFIG, seed=1)
     assert none.rectified.features == {} and none.anchors.items.tobytes() == outcome.anchors.items.tobytes()

@@ -10,7 +10,7 @@ import pytest
 
 from rectifier_core.base.published_records import QualityReport, Status
 from rectifier_core.config import QualityConfig
-from rectifier_core.quality import WARNABLE, ModalityMeasures, judge_quality, measure_modality
+from rectifier_core.quality import WARNABLE, ModalityMeasures, check_quality, measure_modality
 from tests.support.core_samples import normals
 
 GOOD = ModalityMeasures(not_finite=0, trusted=10, changed=1, norm_ratio=1.0, marginal_error=0.01, drift=0.99)
@@ -25,7 +25,7 @@ def judged(
     config: QualityConfig | None = None,
 ) -> QualityReport:
     found, bounds = {"image": measures}, config or QualityConfig()
-    return judge_quality(rows_read=read, rows_out=out, rows_quarantined=quarantined, modalities=found, config=bounds)
+    return check_quality(rows_read=read, rows_out=out, rows_quarantined=quarantined, modalities=found, config=bounds)
 
 
 def test_a_good_run_passes_every_check() -> None:

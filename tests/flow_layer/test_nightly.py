@@ -223,7 +223,7 @@ def test_the_flow_publishes_what_the_stages_give_in_memory(
         anchors=config.anchors,
         copies=config.copies,
         projection=config.projection,
-        witness=config.witness,
+        cross_modal=config.cross_modal,
         affinity=config.affinity,
         sinkhorn=config.sinkhorn,
         trust=config.trust,
@@ -232,7 +232,7 @@ def test_the_flow_publishes_what_the_stages_give_in_memory(
     category = category_numbers(source)
     assert category is not None
     outcome = rectify_in_memory(catalog, load_interactions(source), stages, seed=config.seed, category=category)
-    assert outcome.judged.witnesses
+    assert outcome.judged.cross_modal
     wanted = outcome.rectified
     order = np.argsort(catalog.item_ids)
     rows = rows_of(table_uri(demo), day)

@@ -92,10 +92,10 @@ def test_asset_keys_are_the_tables_uri_as_prefect_takes_it(uri: str, key: str) -
 
 
 def test_only_what_touches_storage_is_tried_again() -> None:
-    compute = (night.anchors, night.rectify, night.report, matching.project, matching.balance, matching.judge_trust)
-    assert [x.retries for x in (night.read, night.judge_quality)] == [2, 2]
+    compute = (night.anchors, night.rectify, night.report, matching.project, matching.balance, matching.estimate_trust)
+    assert [x.retries for x in (night.read, night.check_quality)] == [2, 2]
     assert {x.retries for x in compute} == {0}
-    assert not any(x.persist_result for x in (night.read, night.judge_quality, *compute))
+    assert not any(x.persist_result for x in (night.read, night.check_quality, *compute))
 
 
 @pytest.mark.parametrize(

@@ -154,7 +154,7 @@ class Day:
             probability=p,
             probability_upper=np.minimum(1.5 * p, (1 + p) / 2).astype(np.float32),
             behaviour=np.log(p / (1 - p)).astype(np.float32),
-            witness=np.full(self.items, np.nan, np.float32),
+            cross_modal=np.full(self.items, np.nan, np.float32),
             mismatch_rate=rate[0] if known else None,
             low=rate[1] if known else None,
             high=rate[2] if known else None,

@@ -230,7 +230,7 @@ class Run:
             probability=self.trust,
             probability_upper=self.trust,
             behaviour=self.trust,
-            witness=np.full(self.items, np.nan, np.float32),
+            cross_modal=np.full(self.items, np.nan, np.float32),
             mismatch_rate=rate[0],
             low=rate[1],
             high=rate[2],

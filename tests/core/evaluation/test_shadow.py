@@ -15,7 +15,7 @@ from rectifier_core.config import PipelineConfig, QualityConfig
 from rectifier_core.evaluation.config import ShadowConfig, TrainingConfig, VBPRConfig
 from rectifier_core.evaluation.shadow import FEWEST_USERS, ShadowResult, bounded, evaluate_shadow
 from rectifier_core.evaluation.splits import split_time
-from rectifier_core.quality import ShadowMeasure, judge_quality
+from rectifier_core.quality import ShadowMeasure, check_quality
 from rectifier_core.rectify.config import RectifyConfig
 from rectifier_core.trust.config import TrustConfig
 from tests.support.core_samples import log_of
@@ -73,7 +73,7 @@ def harmful(world: tuple[Catalog, Interactions]) -> ShadowResult:
 def gate(result: ShadowResult) -> QualityReport:
     assert result.high is not None
     measure = ShadowMeasure(backbone=result.backbone, highest=result.high, tolerance=result.tolerance)
-    return judge_quality(
+    return check_quality(
         rows_read=5, rows_out=5, rows_quarantined=0, modalities={}, config=QualityConfig(), shadow=measure
     )
 

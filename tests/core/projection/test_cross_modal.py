@@ -1,4 +1,4 @@
-"""The witness: which pairs of modalities are held against each other, and where one of them places the items."""
+"""Which pairs of modalities are compared with each other, and where one of them places the items."""
 
 from __future__ import annotations
 
@@ -13,23 +13,25 @@ from hypothesis import strategies as st
 from rectifier_core.base.arrays import Bool, Float32
 from rectifier_core.base.numerics import unit_rows
 from rectifier_core.base.records import Anchors
-from rectifier_core.projection.config import WitnessConfig
-from rectifier_core.projection.cross_modal import place_by_features, witness_pairs
+from rectifier_core.projection.config import CrossModalConfig
+from rectifier_core.projection.cross_modal import cross_modal_pairs, place_by_features
 from tests.support.core_samples import normals
 
-CONFIG = WitnessConfig(components=6)
+CONFIG = CrossModalConfig(components=6)
 
 
 @given(widths=st.dictionaries(st.text(min_size=1, max_size=3), st.integers(1, 5), max_size=6))
 @settings(max_examples=60, deadline=None)
 def test_every_two_modalities_meet_once_the_narrower_projected(widths: dict[str, int]) -> None:
-    pairs = witness_pairs(widths, CONFIG)
+    pairs = cross_modal_pairs(widths, CONFIG)
     count = len(widths)
     assert len(pairs) == count * (count - 1) // 2 == len({frozenset(pair) for pair in pairs})
     for projected, target in pairs:
         assert (widths[projected], projected) < (widths[target], target)
-    assert set(pairs) == set(witness_pairs(dict(reversed(widths.items())), CONFIG)), "in whatever order they are named"
-    assert witness_pairs(widths, replace(CONFIG, enabled=False)) == ()
+    assert set(pairs) == set(cross_modal_pairs(dict(reversed(widths.items())), CONFIG)), (
+        "in whatever order they are named"
+    )
+    assert cross_modal_pairs(widths, replace(CONFIG, enabled=False)) == ()
 
 
 def sample(seed: int = 0, rows: int = 120, width: int = 20) -> tuple[Float32, Bool]:
@@ -42,7 +44,7 @@ def sample(seed: int = 0, rows: int = 120, width: int = 20) -> tuple[Float32, Bo
     return np.where(present[:, None], features, 0).astype(np.float32), present
 
 
-def place(features: Float32, present: Bool, config: WitnessConfig = CONFIG) -> Anchors:
+def place(features: Float32, present: Bool, config: CrossModalConfig = CONFIG) -> Anchors:
     return place_by_features("image", features, present, config, seed=3)
 
 

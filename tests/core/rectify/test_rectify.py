@@ -37,7 +37,7 @@ def trust_of(identifiable: bool = True, probability: Float32 | None = None, seed
         probability=given if identifiable else nothing,
         probability_upper=given if identifiable else nothing,
         behaviour=nothing,
-        witness=nothing,
+        cross_modal=nothing,
         mismatch_rate=0.1 if identifiable else None,
         low=0.0 if identifiable else None,
         high=0.2 if identifiable else None,

@@ -16,9 +16,9 @@ from rectifier_core.base.records import Catalog, Projection, Trust
 from rectifier_core.config import PipelineConfig
 from rectifier_core.evaluation.corruption import swap_within
 from rectifier_core.pipeline import Judged, judge_catalog, rectify_catalog
-from rectifier_core.projection.config import ProjectionConfig, WitnessConfig
+from rectifier_core.projection.config import CrossModalConfig, ProjectionConfig
 from rectifier_core.trust.config import TrustConfig
-from rectifier_core.trust.trust import judge_trust, why_not
+from rectifier_core.trust.trust import estimate_trust, why_not
 from tests.support.core_samples import Scene, anchors_of, log_of, planted_scene
 
 CONFIG = PipelineConfig(
@@ -26,7 +26,7 @@ CONFIG = PipelineConfig(
     affinity=AffinityConfig(num_neighbours=10),
     trust=TrustConfig(null_pairs=4000, resamples=20),
 )
-ALONE = replace(CONFIG, witness=WitnessConfig(enabled=False))
+ALONE = replace(CONFIG, cross_modal=CrossModalConfig(enabled=False))
 TWO = {"image": 1.0, "text": 1.0}
 
 
@@ -71,22 +71,23 @@ def test_the_planted_rate_is_found_in_both_modalities(share: float) -> None:
 def test_one_modality_alone_works() -> None:
     scene = planted_scene(0, {"image": 1.0})
     found = judge(scene)
-    assert not found.witnesses
+    assert not found.cross_modal
     assert detection(scene, found.trusts["image"]) > 0.95
-    assert np.isnan(found.trusts["image"].witness).all()
+    assert np.isnan(found.trusts["image"].cross_modal).all()
 
 
-def test_a_witness_helps_where_behaviour_is_weak() -> None:
+def test_cross_modal_evidence_helps_where_behaviour_is_weak() -> None:
     gain = []
     for seed in range(3):
         scene = planted_scene(seed, TWO, anchor_noise=2.0)
-        alone, heard = (judge(scene, config, seed).trusts for config in (ALONE, CONFIG))
-        gain += [detection(scene, heard[m]) - detection(scene, alone[m]) for m in TWO]
+        alone, both = (judge(scene, config, seed).trusts for config in (ALONE, CONFIG))
+        gain += [detection(scene, both[m]) - detection(scene, alone[m]) for m in TWO]
         for m in TWO:
-            assert np.array_equal(alone[m].behaviour, heard[m].behaviour)
-            judged = ~np.isnan(heard[m].witness)
+            assert np.array_equal(alone[m].behaviour, both[m].behaviour)
+            judged = ~np.isnan(both[m].cross_modal)
             assert (
-                separation(heard[m].witness[judged & ~scene.wrong[m]], heard[m].witness[judged & scene.wrong[m]]) > 0.6
+                separation(both[m].cross_modal[judged & ~scene.wrong[m]], both[m].cross_modal[judged & scene.wrong[m]])
+                > 0.6
             )
     assert np.mean(gain) > 0.07 and np.min(gain) > 0.03
 
@@ -94,7 +95,7 @@ def test_a_witness_helps_where_behaviour_is_weak() -> None:
 def test_a_third_modality_is_heard_too() -> None:
     scene = planted_scene(0, {**TWO, "audio": 2.0}, anchor_noise=2.0)
     found = judge(scene)
-    assert {frozenset(pair) for pair in found.witnesses} == {
+    assert {frozenset(pair) for pair in found.cross_modal} == {
         frozenset(pair) for pair in (("image", "text"), ("image", "audio"), ("text", "audio"))
     }
     two = judge(planted_scene(0, TWO, anchor_noise=2.0)).trusts
@@ -104,7 +105,7 @@ def test_a_third_modality_is_heard_too() -> None:
     assert all("image" in three[m].reason or m == "image" for m in three)
 
 
-def test_a_witness_that_is_missing_for_some_items_does_them_no_harm() -> None:
+def test_cross_modal_evidence_missing_for_some_items_does_them_no_harm() -> None:
     scene = planted_scene(1, TWO, missing=0.3)
     present = scene.catalog.present
     found, alone = judge(scene).trusts, judge(scene, ALONE).trusts
@@ -118,7 +119,7 @@ def test_a_witness_that_is_missing_for_some_items_does_them_no_harm() -> None:
         )
 
 
-def test_a_witness_of_noise_does_no_harm() -> None:
+def test_cross_modal_evidence_of_noise_does_no_harm() -> None:
     scene = row_shuffled(planted_scene(2, TWO), "text")
     found, alone = judge(scene).trusts, judge(scene, ALONE).trusts
     assert not found["text"].identifiable
@@ -175,7 +176,7 @@ def test_with_anchors_dealt_at_random_nothing_is_told_though_the_modalities_agre
         scene = planted_scene(seed, TWO)
         items = scene.anchors.items[np.random.default_rng(seed + 70).permutation(500)]
         found = judge(replace(scene, anchors=anchors_of(items)), seed=seed)
-        between = found.witnesses["image", "text"]
+        between = found.cross_modal["image", "text"]
         assert separation(between.alignment, between.null_alignment) > 0.7
         for trust in found.trusts.values():
             assert (
@@ -198,7 +199,7 @@ def test_rows_that_moved_as_a_whole_are_not_cleared_by_one_another() -> None:
         for trust in judge(whole, seed=seed).trusts.values():
             assert trust.low is not None and trust.high is not None
             assert trust.low <= 0.2 <= trust.high
-            assert "not heard" in trust.reason
+            assert "look mismatched together" in trust.reason
             assert detection(whole, trust) > 0.85
 
 
@@ -210,7 +211,7 @@ def test_items_without_an_anchor_are_judged_by_the_other_modality_where_both_can
         assert (
             not np.isnan(p[cold]).any()
             and np.isnan(found.behaviour[cold]).all()
-            and not np.isnan(found.witness[cold]).any()
+            and not np.isnan(found.cross_modal[cold]).any()
         )
         assert (found.probability_upper[cold] >= p[cold]).all()
         # Which of the two is wrong stays open, so an item in doubt is in doubt by half.
@@ -242,7 +243,7 @@ def test_a_category_widens_the_interval_and_moves_nothing_else(kind: str) -> Non
             before.low_unlike,
             before.high_unlike,
         )
-        for field in ("probability", "probability_upper", "behaviour", "witness"):
+        for field in ("probability", "probability_upper", "behaviour", "cross_modal"):
             assert getattr(after, field).tobytes() == getattr(before, field).tobytes()
         assert ("one category" in after.reason) == (kind != "unknown")
         assert "one category" not in before.reason
@@ -294,7 +295,7 @@ def test_whatever_the_world_the_record_is_whole(seed: int, share: float, noise: 
 
 def test_probability_rises_with_the_evidence() -> None:
     found = judge(planted_scene(6, TWO)).trusts["image"]
-    both = np.argsort(found.behaviour.astype(np.float64) + found.witness)
+    both = np.argsort(found.behaviour.astype(np.float64) + found.cross_modal)
     assert (np.diff(found.probability[both]) >= -1e-6).all()
     assert np.ptp(found.probability) > 0.9
 
@@ -324,7 +325,7 @@ def test_the_order_of_the_modalities_changes_no_bit() -> None:
     scene = planted_scene(8, {**TWO, "audio": 1.0}, items=300, untrained=20)
     judged = judge(scene)
     turned: dict[str, Projection] = dict(reversed(judged.projections.items()))
-    found = judge_trust(turned, dict(reversed(judged.witnesses.items())), scene.anchors, CONFIG.trust, seed=0)
+    found = estimate_trust(turned, dict(reversed(judged.cross_modal.items())), scene.anchors, CONFIG.trust, seed=0)
     for m, trust in judged.trusts.items():
         np.testing.assert_allclose(found[m].probability, trust.probability, atol=1e-6)
         assert found[m].mismatch_rate == pytest.approx(trust.mismatch_rate, abs=1e-6)

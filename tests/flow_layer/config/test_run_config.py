@@ -13,7 +13,7 @@ from rectifier_core.affinity.config import AffinityConfig
 from rectifier_core.anchors.config import AnchorsConfig
 from rectifier_core.config import QualityConfig
 from rectifier_core.copies.config import CopiesConfig
-from rectifier_core.projection.config import ProjectionConfig, WitnessConfig
+from rectifier_core.projection.config import CrossModalConfig, ProjectionConfig
 from rectifier_core.rectify.config import RectifyConfig
 from rectifier_core.sequences.config import SegmentsConfig, TimeOffsetConfig
 from rectifier_core.sinkhorn.config import SinkhornConfig
@@ -40,7 +40,7 @@ STAGES = {
     "time_offset": TimeOffsetConfig,
     "copies": CopiesConfig,
     "projection": ProjectionConfig,
-    "witness": WitnessConfig,
+    "cross_modal": CrossModalConfig,
     "affinity": AffinityConfig,
     "sinkhorn": SinkhornConfig,
     "trust": TrustConfig,

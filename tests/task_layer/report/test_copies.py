@@ -60,11 +60,11 @@ def test_many_groups_stay_a_short_list(tmp_path: Path) -> None:
     assert copies["placeholders"]["items"] + copies["alike"]["items"] == int(run.present.sum())
 
 
-def trust_by(run: Run, behaviour: Any, witness: Any, *, identifiable: bool = True) -> Trust:
+def trust_by(run: Run, behaviour: Any, cross_modal: Any, *, identifiable: bool = True) -> Trust:
     """A trust judged wherever there is evidence of either kind."""
-    kinds = [np.where(x, 1, np.nan).astype(np.float32) for x in (behaviour, witness)]
+    kinds = [np.where(x, 1, np.nan).astype(np.float32) for x in (behaviour, cross_modal)]
     judged = (
-        np.where(behaviour | witness, 0.5, np.nan).astype(np.float32)
+        np.where(behaviour | cross_modal, 0.5, np.nan).astype(np.float32)
         if identifiable
         else np.full(run.items, np.nan, np.float32)
     )
@@ -72,7 +72,7 @@ def trust_by(run: Run, behaviour: Any, witness: Any, *, identifiable: bool = Tru
         load_record(run.inputs().modalities["image"].trust, Trust),
         probability=judged,
         behaviour=kinds[0],
-        witness=kinds[1],
+        cross_modal=kinds[1],
         identifiable=identifiable,
     )
 
@@ -82,16 +82,20 @@ def test_evidence_is_counted_by_kind_and_what_is_missing_by_reason(tmp_path: Pat
     inputs = run.inputs(copies=True)
     placeholder = load_record(inputs.modalities["image"].copies, Copies).placeholder
     usable = run.present & ~placeholder
-    behaviour, witness = usable & run.trained, usable & (np.arange(900) % 2 == 0)
-    _, twin, text = written(tmp_path / "out", with_record(run, inputs, "trust", trust_by(run, behaviour, witness)))
+    behaviour, cross_modal = usable & run.trained, usable & (np.arange(900) % 2 == 0)
+    _, twin, text = written(tmp_path / "out", with_record(run, inputs, "trust", trust_by(run, behaviour, cross_modal)))
     evidence = twin["modalities"][0]["evidence"]
-    counts = {"both": behaviour & witness, "behaviour": behaviour & ~witness, "witness": witness & ~behaviour}
+    counts = {
+        "both": behaviour & cross_modal,
+        "behaviour": behaviour & ~cross_modal,
+        "cross_modal": cross_modal & ~behaviour,
+    }
     assert {kind: evidence[kind] for kind in counts} == {kind: int(rows.sum()) for kind, rows in counts.items()}
     reasons = {x["reason"]: x["count"] for x in evidence["neither"]["reasons"]}
     assert reasons == {
         "no feature": int((~run.present).sum()),
         "a placeholder instead of a feature": 8,
-        "no anchor, and no other modality to compare with": int((usable & ~run.trained & ~witness).sum()),
+        "no anchor, and no other modality to compare with": int((usable & ~run.trained & ~cross_modal).sum()),
     }
     assert evidence["of"] == 900 == sum(int(rows.sum()) for rows in counts.values()) + evidence["neither"]["count"]
     assert evidence["neither"]["count"] == sum(reasons.values())

@@ -20,8 +20,8 @@ from rectifier_core.base.records import Affinity, Anchors, BalanceOutcome, Catal
 from rectifier_core.config import PipelineConfig, QualityConfig
 from rectifier_core.copies.config import CopiesConfig
 from rectifier_core.pipeline import rectify_catalog
-from rectifier_core.projection.config import WitnessConfig
-from rectifier_core.projection.cross_modal import witness_pairs
+from rectifier_core.projection.config import CrossModalConfig
+from rectifier_core.projection.cross_modal import cross_modal_pairs
 from rectifier_core.rectify.config import RectifyConfig
 from rectifier_core.sequences.config import SegmentsConfig
 from rectifier_core.sinkhorn.config import SinkhornConfig
@@ -75,11 +75,11 @@ def run(store: StageStore, source: Ref, config: PipelineConfig = CONFIG, seed: i
         projections[m] = projection_stage(m, source, copies[m], anchors, config.projection, seed, store)
         affinities[m] = affinity_stage(m, projections[m], config.affinity, seed, store)
         plans[m] = sinkhorn_stage(m, affinities[m], config.sinkhorn, store)
-    witnesses = {}
-    for a, b in witness_pairs({m: source.meta["modalities"][m]["width"] for m in copies}, config.witness):
-        places = cross_modal_target_stage(b, source, copies[b], config.witness, seed, store)
-        witnesses[a, b] = projection_stage(a, source, copies[a], places, config.projection, seed, store, onto=b)
-    trusts = trust_stages(source, anchors, projections, witnesses, config.trust, seed, store)
+    cross_modal = {}
+    for a, b in cross_modal_pairs({m: source.meta["modalities"][m]["width"] for m in copies}, config.cross_modal):
+        places = cross_modal_target_stage(b, source, copies[b], config.cross_modal, seed, store)
+        cross_modal[a, b] = projection_stage(a, source, copies[a], places, config.projection, seed, store, onto=b)
+    trusts = trust_stages(source, anchors, projections, cross_modal, config.trust, seed, store)
     matched = {
         m: ModalityRefs(
             features=source,
@@ -88,7 +88,7 @@ def run(store: StageStore, source: Ref, config: PipelineConfig = CONFIG, seed: i
             affinity=affinities[m],
             plan=plans[m],
             trust=trusts[m],
-            cross_modal={other: ref for (own, other), ref in witnesses.items() if own == m},
+            cross_modal={other: ref for (own, other), ref in cross_modal.items() if own == m},
         )
         for m in copies
     }
@@ -135,7 +135,7 @@ def test_the_stages_give_what_the_core_gives_in_memory(chain: Chain) -> None:
         )
         for other, between in refs.cross_modal.items():
             np.testing.assert_allclose(
-                load_record(between, Projection).target, wanted.judged.witnesses[m, other].target, atol=1e-5
+                load_record(between, Projection).target, wanted.judged.cross_modal[m, other].target, atol=1e-5
             )
         assert (load_record(refs.affinity, Affinity).neighbours != wanted.affinities[m].neighbours).mean() < 1e-3
         plan, trust = load_record(refs.plan, Plan), load_record(refs.trust, Trust)
@@ -151,7 +151,7 @@ def test_the_stages_give_what_the_core_gives_in_memory(chain: Chain) -> None:
         np.testing.assert_array_equal(chain.rectified.array(f"trust-{m}"), load_record(refs.trust, Trust).probability)
     assert (
         len([ref for x in chain.matched.values() for ref in x.cross_modal.values()])
-        == len(wanted.judged.witnesses)
+        == len(wanted.judged.cross_modal)
         == 1
     )
     assert {int(x) for m in chain.matched for x in chain.rectified.array(f"status-{m}")} >= {
@@ -166,7 +166,7 @@ def test_the_same_again_reuses_everything(chain: Chain, store: StageStore) -> No
     assert again.rebuilt == set()
 
 
-WITNESS = "cross_modal/text-image"
+CROSS_MODAL = "cross_modal/text-image"
 
 
 def both(*parts: str) -> set[str]:
@@ -186,11 +186,11 @@ def both(*parts: str) -> set[str]:
             # What is found to be a copy is the same, and what lies between two modalities is no business of the anchors.
             {"anchors", "rectify"} | both("copies", "projection", "affinity", "sinkhorn", "trust"),
         ),
-        (replace(CONFIG, witness=WitnessConfig(components=8)), {"rectify", WITNESS} | both("trust")),
-        (replace(CONFIG, witness=WitnessConfig(enabled=False)), {"rectify"} | both("trust")),
+        (replace(CONFIG, cross_modal=CrossModalConfig(components=8)), {"rectify", CROSS_MODAL} | both("trust")),
+        (replace(CONFIG, cross_modal=CrossModalConfig(enabled=False)), {"rectify"} | both("trust")),
         (replace(CONFIG, copies=CopiesConfig(threshold=0.998)), both("copies")),
     ],
-    ids=["rectify", "trust", "sinkhorn", "affinity", "anchors", "witness", "no witness", "copies"],
+    ids=["rectify", "trust", "sinkhorn", "affinity", "anchors", "cross_modal", "no cross_modal", "copies"],
 )
 def test_a_changed_config_rebuilds_what_depends_on_it(
     chain: Chain, store: StageStore, changed: PipelineConfig, rebuilt: set[str]

@@ -111,7 +111,7 @@ def records(draw: st.DrawFn) -> Any:
             probability=np.where(present, np.float32(0.5), np.float32(np.nan)),
             probability_upper=np.where(present, np.float32(0.75), np.float32(np.nan)),
             behaviour=draw(floats(items, nan=True)),
-            witness=draw(floats(items, nan=True)),
+            cross_modal=draw(floats(items, nan=True)),
             mismatch_rate=draw(MAYBE),
             low=draw(MAYBE),
             high=draw(MAYBE),
