@@ -70,7 +70,7 @@ def test_a_check_that_only_warns_lets_the_run_publish() -> None:
 @pytest.mark.parametrize("fault", [{"out": 9}, {"measures": replace(GOOD, not_finite=1)}])
 def test_rows_that_do_not_add_up_and_values_that_are_no_numbers_are_never_a_warning(fault: dict[str, Any]) -> None:
     assert not judged(**fault, config=QualityConfig(warn=WARNABLE)).passed
-    with pytest.raises(ValueError, match=r"warn: wanted some of marginal_error, .*, got 'rows'"):
+    with pytest.raises(ValueError, match="warn"):
         QualityConfig(warn=("rows",))
 
 
