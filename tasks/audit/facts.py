@@ -1,4 +1,4 @@
-"""An audit as one JSON-able dict of constant size: the command's last line, and with the suspects that are shown, the page's twin."""
+"""An audit as JSON values: the counts of the command's result, and the content of the page. Neither grows with the catalog."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from rectifier_core.base.arrays import Float64, Int64
-from tasks.audit.explanations import Catalog, reason
+from tasks.audit.catalog import LABELS, Catalog
+from tasks.audit.explanations import other_places, reason
 from tasks.audit.findings import WHY, Findings, Judged
 from tasks.audit.inputs import AuditInputs, AuditOptions
 from tasks.audit.labels import Labels
@@ -17,106 +18,92 @@ from tasks.report.suspects import LONGEST_ID, shorten
 from tasks.store.store import plain
 
 SHOWN = 50
-SHOWN_OWNERS = 5
+SHOWN_ITEMS = 5
 SHOWN_GROUPS = 20
+_RATE = ("mismatch_rate", "low", "high", "low_unlike", "high_unlike", "identifiable", "separation", "reason")
+_RECALIBRATION = ("shift", "slope", "rate", "rate_low", "rate_high", "brier", "log_loss")
 
 
-def summarise(inputs: AuditInputs, options: AuditOptions, labels: Labels | None, found: Findings) -> dict[str, Any]:
-    """The counts of an audit, each beside what it is a count of."""
-    modalities = {
-        name: _modality(found.judged[name], found.searched[name].clear, options) for name in sorted(found.judged)
+def summarise(inputs: AuditInputs, options: AuditOptions, labels: Labels | None, findings: Findings) -> dict[str, Any]:
+    """Return the counts of an audit, each with the number it is a part of."""
+    judged = dict(sorted(findings.judged.items()))
+    summary: dict[str, Any] = {
+        "run_id": inputs.run_id,
+        "as_of": inputs.as_of,
+        "modalities": {m: _modality(x, findings.searched[m].clear, options) for m, x in judged.items()},
+        "labels": None,
     }
-    given = None
     if labels is not None:
-        given = {
+        summary["labels"] = {
             "unlabelled": labels.unlabelled,
             "unknown_items": labels.unknown_items,
             "contradicted": labels.contradicted,
-            "modalities": {m: _by_labels(found.judged[m], len(labels.rows[m])) for m in sorted(found.judged)},
+            "modalities": {m: _by_labels(x, len(labels.rows[m])) for m, x in judged.items()},
         }
-    return {"run_id": inputs.run_id, "as_of": inputs.as_of, "modalities": modalities, "labels": given}
+    return plain(summary)  # type: ignore[no-any-return]
 
 
 def _modality(judged: Judged, clear: Int64, options: AuditOptions) -> dict[str, Any]:
-    trust, why, listed = judged.trust, judged.why, judged.listed
-    counts = {reason: int((why == at).sum()) for at, reason in enumerate(WHY)}
-    return plain(  # type: ignore[no-any-return]
-        {
-            "mismatch_rate": trust.mismatch_rate,
-            "low": trust.low,
-            "high": trust.high,
-            "low_unlike": trust.low_unlike,
-            "high_unlike": trust.high_unlike,
-            "identifiable": trust.identifiable,
-            "separation": trust.separation,
-            "reason": trust.reason,
-            "items": len(why),
-            "judged": listed.judged,
-            "unjudged": {reason: count for reason, count in counts.items() if count},
-            "suspects": len(listed.rows),
-            "expected_false": _sum(judged.expected),
-            "expected_false_share": float(judged.expected[-1]) if len(listed.rows) else None,
-            "expected_false_at_most": _sum(judged.at_most),
-            "fdr": options.fdr if options.top is None else None,
-            "top": options.top,
-            "recalibrated": judged.recalibration is not None,
-            "suspects_with_owners_searched": len(clear),
-            "clear_owners": int((clear >= 0).sum()),
-            "placeholders": int(judged.copies.placeholder.sum()),
-            "placeholder_groups": int(judged.copies.unlike.sum()),
-            "hand_check": None if judged.forecast is None else asdict(judged.forecast),
-            "hand_check_unlike": None if judged.forecast_unlike is None else asdict(judged.forecast_unlike),
-        }
-    )
+    counts = {reason: int((judged.why == at).sum()) for at, reason in enumerate(WHY)}
+    return {
+        **{name: getattr(judged.trust, name) for name in _RATE},
+        "items": len(judged.why),
+        "judged": judged.listed.judged,
+        "unjudged": {reason: count for reason, count in counts.items() if count},
+        "suspects": len(judged.listed.rows),
+        "expected_false": _sum(judged.expected),
+        "expected_false_share": float(judged.expected[-1]) if len(judged.expected) else None,
+        "expected_false_at_most": _sum(judged.at_most),
+        "fdr": options.fdr if options.top is None else None,
+        "top": options.top,
+        "recalibrated": judged.recalibration is not None,
+        "suspects_with_owners_searched": len(clear),
+        "clear_owners": int((clear >= 0).sum()),
+        "placeholders": int(judged.copies.placeholder.sum()),
+        "placeholder_groups": int(judged.copies.unlike.sum()),
+        "hand_check": None if judged.forecast is None else asdict(judged.forecast),
+        "hand_check_unlike": None if judged.forecast_unlike is None else asdict(judged.forecast_unlike),
+    }
 
 
 def _by_labels(judged: Judged, labelled: int) -> dict[str, Any]:
-    mended = judged.recalibration
-    if mended is None:
+    recalibration, trust = judged.recalibration, judged.trust
+    if recalibration is None:
         return {"labelled": labelled, "agreement": None}
-    values = {
-        name: getattr(mended, name) for name in ("shift", "slope", "rate", "rate_low", "rate_high", "brier", "log_loss")
-    }
-    trust, agreement = judged.trust, mended.agreement
-    inside = None
+    agreement, overlap = recalibration.agreement, None
     if trust.low is not None and trust.high is not None:
-        inside = agreement.rate_high >= trust.low and agreement.rate_low <= trust.high
-    agreed = asdict(agreement) | {"intervals_overlap": inside}
-    return plain({"labelled": labelled, "agreement": agreed, "recalibration": values})  # type: ignore[no-any-return]
+        overlap = agreement.rate_high >= trust.low and agreement.rate_low <= trust.high
+    return {
+        "labelled": labelled,
+        "agreement": asdict(agreement) | {"intervals_overlap": overlap},
+        "recalibration": {name: getattr(recalibration, name) for name in _RECALIBRATION},
+    }
 
 
-def gallery(name: str, found: Findings, catalog: Catalog, shown: int = SHOWN) -> list[dict[str, Any]]:
-    """The first suspects of a modality as the page shows them: the item, where its feature belongs, where buyers and others place it."""
-    judged, searched = found.judged[name], found.searched[name]
+def gallery(name: str, findings: Findings, catalog: Catalog) -> list[dict[str, Any]]:
+    """Return the first suspects of a modality as cards: the item, its likely owners, and where buyers and other modalities place it."""
+    judged, searched, buyers = findings.judged[name], findings.searched[name], findings.buyers[name]
     cards = []
-    for at, row in enumerate(judged.listed.rows[: min(shown, len(searched.clear))].tolist()):
-        others = {
-            other: (places[at], float(found.judged[other].current[row]))
-            for other, places in found.says[name].items()
-            if found.judged[other].trust.identifiable and (places[at] >= 0).any()
-        }
-        heard = {other: places for other, (places, p) in others.items() if p >= 0.5}
+    for at, row in enumerate(judged.listed.rows[: min(SHOWN, len(searched.clear))].tolist()):
+        others = other_places(name, at, findings)
+        own = [other for other, _, probability in others if probability >= 0.5]
         cards.append(
             {
-                **item_card(row, catalog, with_picture=True),
+                **_with_picture(row, catalog),
                 "rank": at + 1,
                 "probability": _number(judged.current[row]),
                 "estimated_probability": _number(judged.trust.probability[row]),
-                "innocent_share": _number(judged.expected[at]),
-                "interactions": int(found.interactions[row]),
-                "reliability": _number(found.reliability[row]),
-                "reason": reason(name, searched.looks_like[at], found.buyers[name][at], heard, catalog),
-                "owners": _owners(at, found, name, catalog),
+                "false_alarm_share": _number(judged.expected[at]),
+                "interactions": int(findings.interactions[row]),
+                "reliability": _number(findings.reliability[row]),
+                "reason": reason(name, at, findings, catalog, own),
+                "owners": _owners(name, at, findings, catalog),
                 "clear_owner": item_card(int(searched.clear[at]), catalog) if searched.clear[at] >= 0 else None,
-                "features": [item_card(other, catalog) for other in _kept(searched.features.others[at])],
-                "buyers": [item_card(other, catalog) for other in _kept(found.buyers[name][at])],
+                "features": _cards(searched.features.others[at], catalog),
+                "buyers": _cards(buyers[at], catalog),
                 "others": [
-                    {
-                        "modality": other,
-                        "probability": _number(p),
-                        "items": [item_card(x, catalog) for x in _kept(places)],
-                    }
-                    for other, (places, p) in sorted(others.items())
+                    {"modality": other, "probability": _number(probability), "items": _cards(items, catalog)}
+                    for other, items, probability in others
                 ],
             }
         )
@@ -124,39 +111,49 @@ def gallery(name: str, found: Findings, catalog: Catalog, shown: int = SHOWN) ->
 
 
 def placeholder_groups(judged: Judged, catalog: Catalog) -> list[dict[str, Any]]:
-    """The largest groups of unlike items that share a feature, each with a few members."""
+    """Return the largest groups of unlike items that share a feature, each with a few members."""
     groups = []
     for group in np.flatnonzero(judged.copies.unlike)[:SHOWN_GROUPS].tolist():
         members = np.flatnonzero(judged.copies.group == group)
         likeness = _number(judged.copies.likeness[group])
-        cards = [item_card(row, catalog) for row in members[:SHOWN_OWNERS].tolist()]
-        groups.append({"items": len(members), "likeness": likeness, "members": cards})
+        groups.append({"items": len(members), "likeness": likeness, "members": _cards(members, catalog)})
     return groups
 
 
-def item_card(row: int, catalog: Catalog, *, with_picture: bool = False) -> dict[str, Any]:
-    """What names an item on the page."""
-    at = np.array([row], np.int64)
-    card = {"item_id": shorten(catalog.ids[row].item(), LONGEST_ID)}
-    card |= {part: shorten(catalog.column(part, at)[0]) for part in ("title", "category")}
-    return card | {"picture": safe_picture(catalog.column("picture", at)[0])} if with_picture else card
+def item_card(row: int, catalog: Catalog) -> dict[str, Any]:
+    """Return the id, title and category of an item, short enough for the page."""
+    item_id, title, category, _ = _labels(row, catalog)
+    return {"item_id": shorten(item_id, LONGEST_ID), "title": shorten(title), "category": shorten(category)}
 
 
-def _owners(at: int, found: Findings, name: str, catalog: Catalog) -> list[dict[str, Any]]:
-    owners, cards = found.searched[name].owners, []
-    for place, row in enumerate(_kept(owners.others[at])):
+def _with_picture(row: int, catalog: Catalog) -> dict[str, Any]:
+    return item_card(row, catalog) | {"picture": safe_picture(_labels(row, catalog)[3])}
+
+
+def _labels(row: int, catalog: Catalog) -> list[Any]:
+    return [catalog.column(part, np.array([row]))[0] for part in ("item_id", *LABELS)]
+
+
+def _owners(name: str, at: int, findings: Findings, catalog: Catalog) -> list[dict[str, Any]]:
+    owners, cards = findings.searched[name].owners, []
+    for place, row in enumerate(_first(owners.others[at])):
+        card = item_card(row, catalog) if place else _with_picture(row, catalog)
         numbers = {"probability": _number(owners.probability[at, place]), "cosine": _number(owners.cosine[at, place])}
-        cards.append(item_card(row, catalog, with_picture=not place) | numbers)
+        cards.append(card | numbers)
     return cards
 
 
-def _kept(rows: Int64) -> list[int]:
-    found: list[int] = rows[rows >= 0][:SHOWN_OWNERS].tolist()
-    return found
+def _cards(rows: Int64, catalog: Catalog) -> list[dict[str, Any]]:
+    return [item_card(row, catalog) for row in _first(rows)]
+
+
+def _first(rows: Int64) -> list[int]:
+    first: list[int] = rows[rows >= 0][:SHOWN_ITEMS].tolist()
+    return first
 
 
 def _sum(share: Float64) -> float:
-    """The count that a share down a list ends at."""
+    """Return the expected count at the end of a list, from the shares down the list."""
     return float(share[-1] * len(share)) if len(share) else 0.0
 
 

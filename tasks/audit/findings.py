@@ -1,8 +1,8 @@
-"""What an audit finds out about each modality, as arrays: the list of suspects and who says what about each of them."""
+"""The findings of an audit by modality, as arrays: the suspects, their likely owners, and the items that resemble them."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 import polars as pl
@@ -28,7 +28,7 @@ from tasks.audit.labels import Labels
 from tasks.store.saved_records import load_record
 
 NUM_NEAREST = 10
-# Owners are searched for so many suspects of a modality, the least trusted; a longer list is written without them.
+# Only the so many least trusted suspects of a modality get owners and a reason.
 MOST_DETAILED = 20_000
 WHY = (
     "placeholder: its feature is shared by unlike items",
@@ -42,10 +42,11 @@ WHY = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Judged:
-    """What is known of a modality before anything is searched: ``why`` [I] indexes ``WHY`` where an item has no probability, -1 elsewhere.
+    """A modality's suspects.
 
-    ``current`` [I] is the probability to act on, the recalibrated one where there are labels, and ``upper`` [I] its upper bound, which a
-    list at a declared share of innocents is held to. ``expected`` and ``at_most`` [S] are the shares of innocents down the list by either.
+    ``why`` [I]: a position in ``WHY`` for an item without a probability, else -1. ``current`` [I]: the probability of an own feature,
+    recalibrated if there are labels. ``upper`` [I]: its upper bound, which decides where a list with a wanted share of false alarms stops.
+    ``expected`` and ``at_most`` [S]: the shares of false alarms down the list by either. ``drawn``: the hand check's items.
     """
 
     trust: Trust
@@ -64,7 +65,10 @@ class Judged:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Searched:
-    """Of the first D suspects: where the feature fits, [D, 10] items; its owners, and of the items the features they may have lost."""
+    """The first D suspects: the items that the feature resembles [D, 10], its likely owners, and the features that the items may have lost.
+
+    ``clear`` [D]: the owner where owner and feature choose each other, else -1. ``plan_weights``: see ``plan_weights`` of the core.
+    """
 
     looks_like: Int64
     owners: Suggestions
@@ -75,12 +79,12 @@ class Searched:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Findings:
-    """All modalities: ``says[m][o]`` [D, 10] are the items that modality o's own feature places the suspects of m with."""
+    """All modalities. ``placed_by[m][o]`` [D, 10]: the items that the suspects of m resemble by their feature of modality o."""
 
     judged: dict[str, Judged]
     searched: dict[str, Searched]
     buyers: dict[str, Int64]
-    says: dict[str, dict[str, Int64]]
+    placed_by: dict[str, dict[str, Int64]]
     interactions: Int64
     reliability: Float32
 
@@ -88,24 +92,23 @@ class Findings:
 def find(
     inputs: AuditInputs, options: AuditOptions, labels: Labels | None, config: OwnersConfig | None = None
 ) -> Findings:
-    """Judge every modality and search owners for its suspects. Raises OSError or KeyError if a stage output lacks a file or a field."""
+    """Judge every modality and search owners for its suspects. Raises OSError or KeyError if a stage output lacks a part."""
     config, source = config or OwnersConfig(), inputs.source
     num_items = len(source.array("item_ids"))
     trained, anchor_rows = np.asarray(inputs.anchors.array("trained")), inputs.anchors.array("items")
     judged = {m: _judge(m, inputs, options, labels, trained) for m in inputs.modalities}
     detailed = {m: x.listed.rows[:MOST_DETAILED] for m, x in judged.items()}
-    centred = np.where(
-        trained[:, None], anchor_rows - anchor_rows[trained].mean(axis=0) if trained.any() else 0, 0
-    ).astype(np.float32)
+    centre = anchor_rows[trained].mean(axis=0) if trained.any() else 0
+    centred = np.where(trained[:, None], anchor_rows - centre, 0).astype(np.float32)
     buyers = {m: nearest_rows(centred, centred, trained, rows, NUM_NEAREST) for m, rows in detailed.items()}
     searched: dict[str, Searched] = {}
-    says: dict[str, dict[str, Int64]] = {m: {} for m in judged}
+    placed_by: dict[str, dict[str, Int64]] = {m: {} for m in judged}
     for name, refs in inputs.modalities.items():
         if not judged[name].trust.identifiable:
             searched[name] = _nothing(detailed[name], config)
             continue
         projection, current, rows = load_record(refs.projection, Projection), judged[name].current, detailed[name]
-        # Built for one modality at a time: on a large catalog it is the largest thing here.
+        # The largest arrays here, so one modality at a time.
         evidence = pair_evidence(projection, current, config)
         looks = {
             m: nearest_rows(evidence.features, evidence.items, evidence.has_anchor, of, NUM_NEAREST)
@@ -113,11 +116,12 @@ def find(
         }
         for other in judged:
             if other != name:
-                says[other][name] = looks[other]
+                placed_by[other][name] = looks[other]
         owners = suggest_owners(evidence, projection, current, rows, config, seed=inputs.seed)
         candidates = np.union1d(rows, owners.others[:, 0][owners.others[:, 0] >= 0])
         lost = suggest_features(evidence, projection, current, candidates, config, seed=inputs.seed)
-        features = _only(lost, np.searchsorted(candidates, rows))
+        at = np.searchsorted(candidates, rows)
+        features = Suggestions(**{x.name: getattr(lost, x.name)[at] for x in fields(Suggestions)})
         weights = plan_weights(load_record(refs.plan, Plan), features)
         clear = clear_owners(owners, lost)
         searched[name] = Searched(
@@ -127,7 +131,7 @@ def find(
         judged=judged,
         searched=searched,
         buyers=buyers,
-        says=says,
+        placed_by=placed_by,
         interactions=np.bincount(source.array("items"), minlength=num_items).astype(np.int64),
         reliability=np.asarray(inputs.anchors.array("reliability")),
     )
@@ -137,18 +141,17 @@ def _judge(name: str, inputs: AuditInputs, options: AuditOptions, labels: Labels
     trust = load_record(inputs.modalities[name].trust, Trust)
     probability = np.array(trust.probability) if trust.identifiable else np.full(len(trained), np.nan, np.float32)
     copies = load_record(inputs.modalities[name].copies, Copies)
-    mended = None if labels is None else recalibrate(probability, labels.rows[name], labels.is_mismatch[name])
-    current = probability if mended is None else mended.probability
+    recalibration = None if labels is None else recalibrate(probability, labels.rows[name], labels.is_mismatch[name])
+    current = probability if recalibration is None else recalibration.probability
     bound = np.fmax(np.asarray(trust.probability_upper), probability)
-    upper = np.where(
-        np.isnan(probability), np.float32(np.nan), bound if mended is None else mended.apply(bound)
-    ).astype(np.float32)
+    bound = bound if recalibration is None else recalibration.apply(bound)
+    upper = np.where(np.isnan(probability), np.float32(np.nan), bound).astype(np.float32)
     listed = suspects_at_fdr(upper, options.fdr) if options.top is None else worst(current, options.top)
     known = np.flatnonzero(~np.isnan(probability))
     forecast, forecast_unlike, drawn = None, None, np.empty(0, np.int64)
     if options.hand_check and len(known):
         count = min(options.hand_check, len(known))
-        # In the order drawn: a person who stops early has still looked at a random sample.
+        # In the order drawn, so that the first part is a random sample too.
         drawn = known[generator(inputs.seed, "audit", "hand-check", name).permutation(len(known))[:count]]
         forecast = _forecast(trust.mismatch_rate, trust.low, trust.high, count)
         forecast_unlike = _forecast(trust.mismatch_rate, trust.low_unlike, trust.high_unlike, count)
@@ -161,7 +164,7 @@ def _judge(name: str, inputs: AuditInputs, options: AuditOptions, labels: Labels
         at_most=innocent_share(upper, listed.rows),
         why=_why(name, inputs, trust, probability, trained, copies),
         copies=copies,
-        recalibration=mended,
+        recalibration=recalibration,
         forecast=forecast,
         forecast_unlike=forecast_unlike,
         drawn=drawn,
@@ -169,11 +172,9 @@ def _judge(name: str, inputs: AuditInputs, options: AuditOptions, labels: Labels
 
 
 def _forecast(rate: float | None, low: float | None, high: float | None, count: int) -> HandCheck | None:
-    return (
-        None
-        if rate is None or low is None or high is None
-        else hand_check(rate, min(low, rate), max(high, rate), count)
-    )
+    if rate is None or low is None or high is None:
+        return None
+    return hand_check(rate, min(low, rate), max(high, rate), count)
 
 
 def _why(name: str, inputs: AuditInputs, trust: Trust, probability: Float32, trained: Bool, copies: Copies) -> Int32:
@@ -194,31 +195,12 @@ def _quarantined(name: str, inputs: AuditInputs) -> Bool:
     path, item_ids = inputs.source.file("quarantine-features.parquet"), inputs.source.array("item_ids")
     if not path.exists():
         return np.zeros(len(item_ids), np.bool_)
-    found = pl.read_parquet(path, columns=["item_id", "modality"]).filter(pl.col("modality") == name)["item_id"]
-    broken: Bool = np.isin(item_ids, np.asarray(found.to_list(), dtype=item_ids.dtype))
-    return broken
-
-
-def _only(suggestions: Suggestions, at: Int64) -> Suggestions:
-    return Suggestions(
-        rows=suggestions.rows[at],
-        others=suggestions.others[at],
-        evidence=suggestions.evidence[at],
-        cosine=suggestions.cosine[at],
-        probability=suggestions.probability[at],
-    )
+    broken = pl.read_parquet(path, columns=["item_id", "modality"]).filter(pl.col("modality") == name)["item_id"]
+    return np.isin(item_ids, np.asarray(broken.to_list(), dtype=item_ids.dtype))
 
 
 def _nothing(rows: Int64, config: OwnersConfig) -> Searched:
-    none, untold = (
-        np.full((len(rows), config.count), -1, np.int64),
-        np.full((len(rows), config.count), np.nan, np.float32),
-    )
-    empty = Suggestions(rows=rows, others=none, evidence=untold, cosine=untold, probability=untold)
-    return Searched(
-        looks_like=np.full((len(rows), NUM_NEAREST), -1, np.int64),
-        owners=empty,
-        clear=np.full(len(rows), -1, np.int64),
-        features=empty,
-        plan_weights=untold,
-    )
+    none, unknown = np.full((len(rows), config.count), -1), np.full((len(rows), config.count), np.nan, np.float32)
+    empty = Suggestions(rows=rows, others=none, evidence=unknown, cosine=unknown, probability=unknown)
+    looks_like, clear = np.full((len(rows), NUM_NEAREST), -1), np.full(len(rows), -1)
+    return Searched(looks_like=looks_like, owners=empty, clear=clear, features=empty, plan_weights=unknown)

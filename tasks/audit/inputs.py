@@ -12,9 +12,9 @@ from tasks.store.store import Ref
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AuditOptions:
-    """How long the list of suspects gets: at a declared share of innocents ``fdr``, or the ``top`` worst when given.
+    """Where the list of suspects stops: at a share ``fdr`` of false alarms, or after the ``top`` worst if given.
 
-    ``labels`` is a file of hand-made verdicts; ``hand_check`` is how many judged items a modality to draw for one (0: none).
+    ``labels``: a file with a person's verdicts. ``hand_check``: the number of judged items to draw for one (0: none).
     """
 
     fdr: float = 0.1

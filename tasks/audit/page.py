@@ -22,9 +22,7 @@ _INLINE = re.compile(r"data:image/(?:png|jpeg|gif|webp|avif);base64,[A-Za-z0-9+/
 
 def safe_picture(value: str | None) -> str | None:
     """``value`` if the page may show it: an http(s) address or an inlined bitmap. None for paths, other schemes, passwords, long values."""
-    if value is None:
-        return None
-    text = value.strip()
+    text = (value or "").strip()
     if len(text) <= LONGEST_INLINE and _INLINE.fullmatch(text):
         return text
     if len(text) > LONGEST_URL or any(c.isspace() or not c.isprintable() or c in NO_ADDRESS for c in text):
