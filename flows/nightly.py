@@ -17,7 +17,7 @@ from flows.config.run_config import RunConfig
 from flows.matching import match_catalog, time_offsets
 from flows.monitoring import monitored, read_nights_config, run_keeping_result
 from flows.night_report import Candidate, Night, report_night
-from flows.server.publish_slot import publish_slot
+from flows.publish_slot import publish_slot
 from flows.steps import night as steps
 from flows.steps.feature_store import refresh
 from tasks.errors import RectifierError

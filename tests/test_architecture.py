@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import graphlib
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,6 +20,7 @@ EVALUATION = ("tasks/evaluation", "tasks/stages/shadow.py")
 STORAGE = {"pyarrow", "polars", "deltalake", "feast", "redis", "duckdb", "boto3"}
 NUMERICS = {"numpy", "scipy", "torch", "faiss", "numba"}
 TORCH_DRAWS = {"rand", "randn", "randint", "randperm", "normal", "bernoulli", "multinomial"}
+MOST_FILES = 16
 
 
 def sources(*rooms: str) -> list[Path]:
@@ -106,6 +108,10 @@ def test_every_room_is_looked_at() -> None:
     )
 
 
+def test_no_package_imports_itself_in_a_circle() -> None:
+    tuple(graphlib.TopologicalSorter(package_imports()).static_order())  # raises CycleError, which names the circle
+
+
 @pytest.mark.parametrize("path", sources(*ROOMS), ids=named)
 def test_imports_point_one_way(path: Path) -> None:
     room, names = path.relative_to(ROOT).parts[0], roots(path)
@@ -155,6 +161,11 @@ def test_the_core_is_pure(path: Path) -> None:
 )
 def test_the_check_for_global_random_state_sees_it(line: str, bad: bool) -> None:
     assert bool(global_random(line)) == bad
+
+
+@pytest.mark.parametrize("folder", sorted({path.parent for path in sources(*ROOMS, "tests", "benchmarks")}), ids=named)
+def test_a_folder_holds_few_files(folder: Path) -> None:
+    assert len(list(folder.glob("*.py"))) <= MOST_FILES
 
 
 def test_no_test_folder_is_named_after_a_room() -> None:
