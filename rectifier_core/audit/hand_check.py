@@ -1,7 +1,7 @@
-"""Stage: hand check, what a person who looks at n items drawn at random should find if the estimated rate is right.
+"""Forecast of a hand check: how many of n random items are mismatched if the estimated rate is right.
 
-The count is binomial given the true rate, and the rate is known only to its interval, so the forecast mixes the binomial over two
-half normals, cut to [0, 1]: the rate is as likely below the estimate as above it, and the interval's ends are the 2.5 % and 97.5 % points.
+Given the true rate, the count is binomial. The rate itself is uncertain, so the forecast mixes the binomial over two half normals, cut to
+[0, 1]. The rate is as likely below the estimate as above it. The interval's ends are its 2.5 % and 97.5 % points.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def hand_check(rate: float, low: float, high: float, n: int) -> HandCheck:
 
 
 def rate_law(rate: float, low: float, high: float) -> tuple[Float64, Float64]:
-    """The rates [G] that the interval leaves open and how likely each is [G], summing to 1."""
+    """The rates [G] that the interval leaves open and their weights [G], which sum to 1."""
     reach = float(stats.norm.ppf(1 - TAIL))
     spreads = (max((rate - low) / reach, 1e-9), max((high - rate) / reach, 1e-9))
     points = np.clip(np.linspace(rate - 5 * spreads[0], rate + 5 * spreads[1], GRID), 0.0, 1.0)

@@ -1,15 +1,16 @@
-"""Stage: owners, the item each suspect feature most likely belongs to, and the feature each suspect item most likely lost.
+"""Probable owners: the item each suspect feature most likely belongs to, and the feature each suspect item most likely lost.
 
-Source: probabilistic canonical correlation analysis (Bach and Jordan, 2005). Under it the log of how many times likelier feature x and
-anchor y are as a pair than apart is, in canonical coordinates with correlations r_d, up to a constant
+Source: probabilistic canonical correlation analysis (Bach and Jordan, 2005). In canonical coordinates with correlations r_d, the
+log-likelihood ratio of feature x and anchor y, paired against unpaired, is up to a constant
 
     sum_d  r_d / (1 - r_d^2) x_d y_d  -  r_d^2 / (2 (1 - r_d^2)) (x_d^2 + y_d^2)
 
-which is one inner product of two extended vectors. Its square terms take hubs out, as cross-domain similarity local scaling (CSLS,
-Conneau et al., ICLR 2018) does by neighbourhoods, and better here (``benchmarks/results/owners.md``).
+which is one inner product of two extended vectors. The square terms remove hubs. Cross-domain similarity local scaling (CSLS, Conneau et
+al., ICLR 2018) removes them by neighbourhoods, and is worse here (``benchmarks/results/owners.md``).
+Differs from the paper: the correlations have a ridge and an adjustment for chance.
 
-Bayes' rule makes it the probability of each owner: a feature that is not its item's own belongs to an item that lost its own, so
-candidate j counts with ``1 - probability[j]``. It is given that the owner is in the catalog at all.
+Bayes' rule gives the probability of each owner. A wrong feature belongs to an item that lost its own, so candidate j has the prior
+``1 - probability[j]``. All of this assumes that the owner is in the catalog.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ LARGEST_CORRELATION = 0.99
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PairEvidence:
-    """``features[i] @ items[j]`` is the log of how many times likelier feature i is item j's than a random item's.
+    """``features[i] @ items[j]`` is the log-likelihood ratio that feature i is item j's, against a random item's.
 
     Both [I, A + 2] float32, zero rows where the item has no feature, or no anchor: ``has_feature``, ``has_anchor`` [I] bool.
     """
@@ -45,8 +46,8 @@ class PairEvidence:
 class Suggestions:
     """For each of ``rows`` [S] the best others, best first: ``others`` int64 [S, K] (-1: none), and float32 [S, K] of each (NaN: none).
 
-    ``evidence`` is the log-likelihood ratio of the pair, ``cosine`` the plain cosine between feature and anchor, ``probability`` how likely
-    the pair is the true one, given that the true one is in the catalog.
+    ``evidence`` is the log-likelihood ratio of the pair, ``cosine`` the plain cosine between feature and anchor, ``probability`` that of
+    the pair being the true one, if the true one is in the catalog.
     """
 
     rows: Int64
@@ -57,9 +58,9 @@ class Suggestions:
 
 
 def pair_evidence(projection: Projection, probability: Float32, config: OwnersConfig) -> PairEvidence:
-    """Fit canonical correlations on the pairs of ``projection``, each weighing as its ``probability`` [I] (NaN: not at all).
+    """Fit canonical correlations on the pairs of ``projection``, each weighted by its ``probability`` [I] (NaN: 0).
 
-    Evidence is zero throughout where fewer pairs than twice the anchor width can be trusted.
+    All evidence is zero if the weights sum to less than twice the anchor width.
     """
     has_feature: Bool = np.any(projection.projected != 0, axis=1)
     has_anchor: Bool = np.any(projection.target != 0, axis=1)
@@ -90,7 +91,7 @@ def _canonical(
     to_x = _inverse_root((x_centred * share).T @ x_centred, ridge)
     to_y = _inverse_root((y_centred * share).T @ y_centred, ridge)
     left, r, right = np.linalg.svd(to_x @ ((x_centred * share).T @ y_centred) @ to_y)
-    # Ezekiel's adjustment: with so many coordinates, so few pairs correlate by chance alone.
+    # Ezekiel's adjustment: few pairs with many coordinates correlate by chance.
     chance = min(y.shape[1] / float(weight.sum() ** 2 / (weight**2).sum()), 0.5)
     adjusted = np.sqrt(np.clip((r**2 - chance) / (1 - chance), 0.0, LARGEST_CORRELATION**2))
     return to_x @ left, to_y @ right.T, mean_x, mean_y, adjusted
@@ -154,7 +155,7 @@ def suggest_features(
 def nearest_rows(asking: Float32, asked: Float32, usable: Bool, rows: Int64, count: int) -> Int64:
     """The ``usable`` [I] rows of ``asked`` [I, D] with the largest inner product with each of ``asking[rows]``, itself excepted.
 
-    Returns int64 [S, count], best first, -1 where there are fewer; a zero row asks for nothing.
+    Returns int64 [S, count], best first, -1 where there are fewer. A zero row has none.
     """
     columns, found = np.flatnonzero(usable), np.full((len(rows), count), -1, np.int64)
     places = np.flatnonzero(np.any(asking[rows] != 0, axis=1))
@@ -167,7 +168,7 @@ def nearest_rows(asking: Float32, asked: Float32, usable: Bool, rows: Int64, cou
 
 
 def lost_prior(probability: Float32, has_feature: Bool, config: OwnersConfig) -> Float64:
-    """How likely each item's own feature is elsewhere, [I] float64: 1 where it has none, half where its own cannot be judged."""
+    """The probability that each item lost its own feature: [I] float64, 1 where it has none, 0.5 where it is not judged."""
     lost = np.where(has_feature, 1 - np.nan_to_num(probability.astype(np.float64), nan=0.5), 1.0)
     return np.clip(lost, config.least_prior, 1.0)
 
@@ -227,9 +228,9 @@ def _weigh(
 
 
 def clear_owners(owners: Suggestions, features: Suggestions) -> Int64:
-    """Each suspect's owner where that is clear, -1 elsewhere: int64 [S], no owner twice.
+    """Each suspect's owner where it is clear, -1 elsewhere: int64 [S], no owner twice.
 
-    It is clear where feature and owner choose each other, each with a probability above one half, so that the rest together is less likely.
+    It is clear where feature and owner choose each other, each with a probability above one half.
     """
     best = zip(features.rows.tolist(), features.others[:, 0].tolist(), features.probability[:, 0].tolist(), strict=True)
     choice = {row: other for row, other, p in best if p > 0.5}
@@ -245,7 +246,7 @@ def clear_owners(owners: Suggestions, features: Suggestions) -> Int64:
 
 
 def plan_weights(plan: Plan, suggestions: Suggestions) -> Float32:
-    """How much of each suggested feature the plan gives the item: float32 [S, K], 0 where it holds no such pair, NaN for no suggestion."""
+    """The plan's weight of each suggested feature: float32 [S, K], 0 where the plan lacks the pair, NaN for no suggestion."""
     found = np.full(suggestions.others.shape, np.nan, np.float32)
     for at, row in enumerate(suggestions.rows.tolist()):
         part = slice(int(plan.indptr[row]), int(plan.indptr[row + 1]))

@@ -1,8 +1,8 @@
-"""Stage: recalibrate, what a few hand-made labels say about the probabilities, and the probabilities mended by them.
+"""Compare the probabilities with hand-made labels, and recalibrate them.
 
-Source: Platt scaling (Platt, 1999) on the logit, logit p' = shift + exp(log_slope) logit p, with a normal prior around "as it is", so that
-ten labels move little and thousands decide; the slope is positive by construction, so the order of the items stays. Fitted given
-the probability, it does not need the labelled items to be drawn at random; a plain share of the labels does.
+Source: Platt scaling (Platt, 1999) on the logit, logit p' = shift + exp(log_slope) logit p. Differs from the paper: a normal prior holds
+shift and log_slope near 0, so ten labels change little and thousands decide. The slope is positive, so the order of the items stays. The
+fit conditions on the probability, so the labelled items need not be a random sample. The plain share of the labels needs one.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Agreement:
 
     ``caught`` mismatches had a probability below one half and ``missed`` did not; ``blamed`` innocents had one below it and
     ``cleared`` did not. ``auc`` (None without both kinds) has the 95 % interval [auc_low, auc_high]. ``rate_by_labels`` with its 95 %
-    Clopper-Pearson interval speaks for all judged items only if the labelled ones were drawn at random: ``like_random`` is False where
+    Clopper-Pearson interval holds for all judged items only if the labelled ones were drawn at random. ``like_random`` is False where
     their mean probability differs from everyone's by more than three standard errors.
     """
 
@@ -64,10 +64,10 @@ class Agreement:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recalibration:
-    """``probability`` [I] mended by the labels, NaN where it was NaN.
+    """``probability`` [I] recalibrated by the labels, NaN where it was NaN.
 
-    ``rate`` is the mismatch rate it implies over all judged items, [rate_low, rate_high] its 95 % interval by the curvature of the fit
-    (Laplace): how far the labels, not the items, leave it open.
+    ``rate`` is the mismatch rate it implies over all judged items. [rate_low, rate_high] is its 95 % interval by the curvature of the fit
+    (Laplace). It covers the uncertainty of the labels, not that of the items.
     """
 
     probability: Float32
@@ -89,7 +89,7 @@ class Recalibration:
 
 
 def recalibrate(probability: Float32, rows: Int64, is_mismatch: Bool) -> Recalibration | None:
-    """Hold labels against ``probability`` [I] and mend it: ``rows`` [L] are the labelled items, each once, ``is_mismatch`` [L] verdicts.
+    """Compare labels with ``probability`` [I] and recalibrate it. ``rows`` [L] are the labelled items, each once, ``is_mismatch`` [L] the labels.
 
     None when no labelled item has a probability. Raises ValueError when rows repeat or the lengths differ.
     """
@@ -197,7 +197,7 @@ def _agreement(everyone: Float64, p: Float64, own: Bool, unjudged: int) -> Agree
 
 
 def _auc_interval(auc: float, positives: int, negatives: int) -> tuple[float, float]:
-    """The values that ``auc`` is within 1.96 of their own standard errors of (Hanley and McNeil, 1982): sound at 1 too, unlike +- 1.96."""
+    """The values that ``auc`` is within 1.96 of their own standard errors of (Hanley and McNeil, 1982). Unlike +- 1.96, it also works at 1."""
     true = np.linspace(0.0, 1.0, 2001)
     one, two = true / (2 - true), 2 * true**2 / (1 + true)
     variance = true * (1 - true) + (positives - 1) * (one - true**2) + (negatives - 1) * (two - true**2)

@@ -1,7 +1,7 @@
-"""Stage: suspects, the items whose feature is least likely to be their own, as a list with a declared share of innocents.
+"""Suspects: the items whose feature is least likely their own, with the expected share of false alarms in the list.
 
-Source: Efron, "Large-Scale Inference" (2010), chapter 5: where ``probability`` is the local false-discovery rate of each item, the mean
-over a list is the share of it expected to be innocent. It is as honest as the probabilities are calibrated.
+Source: Efron, "Large-Scale Inference" (2010), chapter 5. ``probability`` is the local false-discovery rate of each item, so its mean over a
+list is the expected share of false alarms (innocent items). This holds if the probabilities are calibrated.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from rectifier_core.base.arrays import Float32, Float64, Int64
 class SuspectList:
     """Suspect items, least trusted first.
 
-    ``rows`` [S] are items, ties in catalog order; ``innocent_share`` [S] is the share of the list down to each item that is expected to be
-    innocent; ``judged`` is how many items had a probability at all. ``rows`` is empty where no list keeps to the share asked for.
+    ``rows`` [S] are items, ties in catalog order. It is empty where no list has a small enough share of innocents. ``innocent_share`` [S] is
+    the expected share of innocents in the list down to each item. ``judged`` is the number of items with a probability.
     """
 
     rows: Int64
@@ -34,9 +34,8 @@ class SuspectList:
 def suspects_at_fdr(probability: Float32, fdr: float) -> SuspectList:
     """The longest list, least trusted first, whose mean ``probability`` [I] of being innocent is at most ``fdr``; NaN is never listed.
 
-    Given upper bounds of the probabilities it keeps to the share where the probabilities are a little too low, too.
-    Items of equal probability are listed together or not at all, so the list does not depend on the catalog's order and a larger ``fdr``
-    only adds to it. Raises ValueError unless 0 <= fdr <= 1.
+    Pass upper bounds of the probabilities for a pessimistic list. Items of equal probability are all listed or all left out, so the list
+    does not depend on the catalog's order. A larger ``fdr`` only adds to it. Raises ValueError unless 0 <= fdr <= 1.
     """
     if not 0 <= fdr <= 1:
         raise ValueError(f"fdr: wanted a share in [0, 1], got {fdr}")

@@ -1,7 +1,4 @@
-"""What arrays are called here, and the checks by which a record refuses one that is not what it should be; a leaf.
-
-A mismatch raises ``ValueError`` naming the field, what was wanted and what was given.
-"""
+"""Array types, and the checks of record fields. A mismatch raises ``ValueError`` with the field, the expected and the actual value."""
 
 from __future__ import annotations
 
@@ -47,6 +44,6 @@ def check_range(field: str, array: Int32, stop: int, *, start: int = 0) -> None:
 
 
 def check_modalities(field: str, features: Features, given: Mapping[str, object]) -> None:
-    """Raise ValueError, naming the field, unless it is given for just these modalities."""
+    """Raise ValueError, naming the field, unless its modalities are those of ``features``."""
     if set(features) != set(given):
         raise ValueError(f"{field}: wanted the modalities {sorted(features)}, got {sorted(given)}")

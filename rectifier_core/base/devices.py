@@ -1,6 +1,6 @@
-"""What work on a torch device other than the CPU's own kernels needs; a leaf. ``device`` is torch's name for it, "cpu" being those kernels.
+"""Copies to a torch device, its free memory and its precision. ``device`` is torch's name, such as "cpu" or "cuda:0".
 
-A device's results are the CPU's within rounding, not to the byte: its libraries choose the order of sums.
+A device's results equal the CPU's up to rounding, not to the byte, because its libraries choose the order of sums.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ ASSUMED_FREE = 2**30
 
 
 def to_device(array: NDArray[Any], device: str) -> torch.Tensor:
-    """A copy of ``array`` on ``device`` (on the CPU, perhaps the array itself); memory maps are read."""
+    """A copy of ``array`` on ``device`` (on the CPU it may be the array itself). Memory maps are read."""
     plain = np.ascontiguousarray(array)
     return torch.from_numpy(plain if plain.flags.writeable else plain.copy()).to(device)
 
@@ -36,7 +36,7 @@ def sparse_to_device(matrix: sp.csr_array, device: str) -> torch.Tensor:
 
 
 def free_memory(device: str) -> int:
-    """Bytes of the device that are free, or held by torch and unused; a round number where there is no telling."""
+    """Bytes of the device that are free, or held by torch and unused. 1 GiB for the CPU."""
     if torch.device(device).type != "cuda":
         return ASSUMED_FREE
     kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
@@ -45,7 +45,7 @@ def free_memory(device: str) -> int:
 
 @contextmanager
 def full_float32() -> Iterator[None]:
-    """Matrix products of 24 bits for the block: TF32, which containers like to switch on, rounds to 11."""
+    """Full float32 matrix products in the block. Some containers switch TF32 on, which rounds to 11 bits."""
     before = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("highest")
     try:

@@ -1,4 +1,4 @@
-"""Small array pieces that several stages share; a leaf: it imports nothing of the core but ``records``' types."""
+"""Small array functions that several stages share."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import numpy as np
 from rectifier_core.base.arrays import Float32, Float64
 
 Progress = Callable[[str, int, int], None]
-"""Called as ``progress(what, done, total)`` from long loops; the core itself prints nothing."""
+"""Long loops call ``progress(what, done, total)``. The core prints nothing."""
 
 
 def silent(what: str, done: int, total: int) -> None:
-    """The progress callback that says nothing."""
+    """Report no progress."""
 
 
 def row_blocks(num_rows: int, block_rows: int) -> Iterator[slice]:
@@ -30,7 +30,7 @@ def unit_rows(matrix: Float32) -> Float32:
 
 
 def separation(positive: Float32 | Float64, negative: Float32 | Float64) -> float:
-    """AUC: the chance that a draw of ``positive`` exceeds one of ``negative``, ties counted half. NaN if either is empty."""
+    """AUC: the chance that a draw of ``positive`` exceeds one of ``negative``, where a tie counts one half. NaN if either is empty."""
     if not len(positive) or not len(negative):
         return float("nan")
     ordered = np.sort(negative)

@@ -1,4 +1,4 @@
-"""The frozen records that a run ends with: what is published, what the gate says of it, and where it can be read."""
+"""The frozen records of the last stages: published features, quality report and table version."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from rectifier_core.base.arrays import Features, Float32, check_array, check_mod
 
 
 class Status(Enum):
-    """What was done to one item's feature; the value is what the published table holds."""
+    """What the run did to one item's feature. The published table holds the value."""
 
     RECTIFIED = "rectified"
     PASSED_THROUGH = "passed_through"
@@ -28,7 +28,7 @@ class Status(Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rectified:
-    """What is published. ``status[m]`` holds ``Status.code`` (int8); ``features[m][i]`` is zeros where the status is MISSING."""
+    """The published features. ``status[m]`` holds ``Status.code`` (int8); ``features[m][i]`` is zeros where the status is MISSING."""
 
     features: Features
     status: Mapping[str, NDArray[np.int8]]
@@ -47,7 +47,7 @@ class Rectified:
 class Check:
     """One line of the quality gate: ``value`` against ``bound``, in the words of ``rule`` ("at most", "at least", "equal to").
 
-    One that is not ``blocking`` and fails is a warning: the run publishes all the same.
+    A failed check that is not ``blocking`` is a warning. The run still publishes.
     """
 
     name: str
@@ -65,7 +65,7 @@ class Check:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QualityReport:
-    """All checks of the gate, and in words what bears on them: ``notes``."""
+    """All checks of the gate, and ``notes`` that explain them."""
 
     checks: tuple[Check, ...]
     notes: tuple[str, ...] = ()

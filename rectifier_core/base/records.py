@@ -1,8 +1,8 @@
 """The frozen records that pass between stages.
 
-Every array is C-contiguous float32 or int32 unless a field says otherwise, and row ``i`` of every item array
-belongs to ``item_ids[i]``: that order is fixed once, when the catalog is read. A record checks its shapes and dtypes when
-it is built; a mismatch raises ``ValueError`` naming the field, what was wanted and what was given.
+Every array is C-contiguous float32 or int32 unless a field says otherwise. Row ``i`` of every item array belongs to ``item_ids[i]``.
+Reading the catalog fixes that order. A record checks its shapes and dtypes. A mismatch raises ``ValueError`` with the field, the
+expected value and the actual one.
 
 Shape letters: I items, E interactions, A anchor width, D_m feature width of modality m, K neighbours, V stored plan weights.
 """
@@ -50,7 +50,7 @@ class Catalog:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Interactions:
-    """Positive feedback, one row a (user, item) pair; ``times`` are seconds since the epoch, UTC."""
+    """Positive feedback, one row for each (user, item) pair. ``times`` are seconds since the epoch, UTC."""
 
     users: Int32
     items: Int32
@@ -105,11 +105,11 @@ class Anchors:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Copies:
-    """Groups of items that share one feature, or nearly: placeholders ("no image", mean vectors, boilerplate) among them.
+    """Groups of items with the same or nearly the same feature. Some are placeholders, such as "no image" or boilerplate text.
 
-    ``group[i]`` numbers the groups from 0 by falling size, -1 for a feature that no other item shares. ``unlike[g]`` is True where the
-    members have no more to do with one another than items drawn at random, so the feature says nothing about any of them: a placeholder.
-    ``likeness[g]`` is the mean cosine between the members' anchors, NaN where fewer than two have one.
+    ``group[i]`` is the number of the item's group, from 0 by falling size. It is -1 for a feature that no other item shares. ``unlike[g]``
+    is True for a placeholder: its members are as unlike one another as items drawn at random.
+    ``likeness[g]`` is the mean cosine between the members' anchors. It is NaN where fewer than two have one.
     """
 
     modality: str
@@ -125,7 +125,7 @@ class Copies:
 
     @property
     def placeholder(self) -> Bool:
-        """Which items carry a placeholder: [I] bool."""
+        """The items whose feature is a placeholder: [I] bool."""
         held: Bool = np.concatenate([self.unlike, [False]])[self.group]
         return held
 
@@ -180,7 +180,7 @@ class Affinity:
 
     Rows without an anchor are all ``NO_NEIGHBOUR`` (-1) with score ``-inf``, and so is any unused slot at the end of a row.
     ``recall`` is the measured share of the exact top K that the index returned (1.0 for an exact search); ``index`` names what was used.
-    ``spare`` [I, S] are the next best, which a later run falls back on; None where nobody kept them.
+    ``spare`` [I, S] are the next best donors, for the next incremental run. It is None where they were not stored.
     """
 
     modality: str
@@ -200,7 +200,7 @@ class Affinity:
 
 
 class BalanceOutcome(Enum):
-    """Why balancing stopped; the value says what it means and what to do about it."""
+    """Why balancing stopped. The value explains it and names the remedy."""
 
     CONVERGED = "the marginals are within tolerance: nothing to do"
     MAX_ITERATIONS = (
@@ -254,7 +254,7 @@ class Plan:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trust:
-    """How likely each item's own feature is truly its own; NaN where it cannot be told.
+    """How likely each item's own feature is truly its own; NaN where nothing is known.
 
     ``behaviour`` and ``cross_modal`` are the evidence behind ``probability``: the log of how many times likelier the feature is under its own
     item than under a random one, by the item's anchor and by its other modalities; NaN where there is no such evidence.

@@ -1,7 +1,8 @@
-"""A 64-bit digest of every row of a matrix, by which two nights tell whether a row is the same; a leaf.
+"""A 64-bit digest of every row of a matrix. An incremental run compares digests to find the changed rows.
 
-Source: multiply and xor-shift rounds as in splitmix64 (Steele, Lea, Flood, OOPSLA 2014), chained over a row's words; not cryptographic.
-Two rows that differ have one digest with a chance of about 2^-64.
+Source: multiply and xor-shift rounds as in splitmix64 (Steele, Lea, Flood, "Fast Splittable Pseudorandom Number Generators", OOPSLA
+2014). Differs from the paper: the rounds are chained over a row's words. The digest is not cryptographic. Two different rows have the same
+digest with a chance of about 2^-64.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from rectifier_core.base.threads import even_bounds, in_shards, kernel, num_shar
 START, END = np.uint64(0x9E3779B97F4A7C15), np.uint64(0x94D049BB133111EB)
 ROUND = np.uint64(0xBF58476D1CE4E5B9)
 TOGETHER = 4
-"""Rows whose chains advance side by side: each step of one waits for the step before it."""
+"""Rows digested side by side. Each step of a row waits for its previous step, so one row alone leaves the CPU idle."""
 
 
 @kernel(numba.void(read_only(numba.uint32, 2), numba.uint64[::1], numba.intp, numba.intp))
@@ -49,7 +50,7 @@ def _digest(words: Any, digests: Any, first: Any, last: Any) -> None:
 
 
 def row_digests(rows: Float32) -> UInt64:
-    """The digest of every row, by its bits: [N, D] float32 -> [N] uint64; a whole row of zeros has that of zeros."""
+    """The digest of every row, by its bits: [N, D] float32 -> [N] uint64."""
     words, digests = np.ascontiguousarray(rows).view(np.uint32), np.empty(len(rows), np.uint64)
     bounds = even_bounds(len(rows), num_shards(words.size))
     in_shards(lambda first, last: _digest(words, digests, first, last), bounds)

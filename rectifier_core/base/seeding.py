@@ -1,6 +1,6 @@
-"""One seed in, independent generators out: (seed, stage name, ...) names a stream, and nothing else does.
+"""Independent random generators from one seed, each named by (seed, stage name, ...).
 
-There is no global random state anywhere in the core, so adding a draw to one stage cannot move another.
+The core has no global random state, so an added draw in one stage changes no other stage.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""The frozen records of sequence modalities; they check themselves as those of ``rectifier_core.base.records`` do.
+"""The frozen records of sequence modalities. They check themselves like those of ``rectifier_core.base.records``.
 
-Shape letters beyond those: S segments of all items, in the order of the items.
+Shape letters: S segments of all items, in the order of the items. The others are those of ``rectifier_core.base.records``.
 """
 
 from __future__ import annotations
@@ -12,21 +12,23 @@ import numpy as np
 from rectifier_core.base.arrays import Float32, Float64, Int32, check_array
 
 NO_LAG = int(np.iinfo(np.int32).min)
-"""Stands for "cannot be told" in ``TimeOffset.item_lags``."""
+"""Marks an unknown lag in ``TimeOffset.item_lags``."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Segments:
-    """How likely each segment of a sequence modality goes with its item: one value a segment, sequence by sequence, items in order.
+    """The probability that each segment of a sequence belongs to its item. All arrays are [S] float32, NaN where a value is unknown.
 
-    It is the odd segments of a sequence that this finds. Whether the sequence as a whole is the item's own is what ``Trust`` judges by the
-    pooled feature, and a segment is to be trusted no further than that.
+    This finds single wrong segments. ``Trust`` judges the whole sequence, by its pooled feature.
 
-    ``alignment`` is the cosine of a segment with its item's anchor and ``consensus`` that with its item's other segments, NaN where there
-    is no such thing; ``evidence`` is the log of how many times likelier the two are for an item's own segment than for a random one.
-    ``probability`` is NaN where nothing can be told, everywhere when the modality is not ``identifiable``; ``wrong_rate`` is the share of
-    odd segments (None then). ``separation`` is the AUC of actual against re-paired alignment that this was
-    judged on, ``ridge`` the chosen penalty (None: nothing was fitted) and ``reason`` the judgement in words.
+    - ``alignment``: cosine of the segment and its item's anchor.
+    - ``consensus``: cosine of the segment and the centre of its item's other segments.
+    - ``evidence``: log-likelihood ratio of both scores, own segment against random segment.
+    - ``probability``: NaN everywhere where the modality is not ``identifiable``.
+    - ``wrong_rate``: estimated share of wrong segments. None where not ``identifiable``.
+    - ``separation``: AUC of actual against re-paired alignment. It decides ``identifiable``.
+    - ``ridge``: the chosen penalty. None where nothing was fitted.
+    - ``reason``: the judgement in words.
     """
 
     modality: str
@@ -50,11 +52,11 @@ class Segments:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TimeOffset:
-    """By how many segments one sequence modality runs behind another: what ``first`` shows at segment t, ``second`` shows at t + ``lag``.
+    """The lag of one sequence modality behind another: ``second`` shows at segment t + ``lag`` what ``first`` shows at segment t.
 
-    ``correlation[k]`` is the held-out correlation at ``lags[k]`` and ``null_correlation`` the same for items paired with another's
-    sequence. ``lag`` is None where not ``identifiable``: no common time course, or no lag that clearly wins. ``support`` is the share of
-    resamples of the items in which the best lag wins. ``item_lags[i]`` is what item i alone says, ``NO_LAG`` where it says nothing.
+    ``correlation[k]`` is the held-out correlation at ``lags[k]``. ``null_correlation`` is the same for items paired with another item's
+    sequence. ``lag`` is None where not ``identifiable``: no common time course, or no clear best lag. ``support`` is the share of resamples
+    of the items in which the best lag wins. ``item_lags[i]`` is the lag of item i alone, ``NO_LAG`` where it is unknown.
     """
 
     first: str

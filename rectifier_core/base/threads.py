@@ -1,7 +1,7 @@
-"""Work on row ranges by as many threads as torch is set to; a leaf. One number governs all: ``OMP_NUM_THREADS``, ``torch.set_num_threads``.
+"""Work on row ranges in threads. Their number is torch's (``OMP_NUM_THREADS``, ``torch.set_num_threads``).
 
-Compiled kernels that release the interpreter's lock run in plain threads, not under Numba's own threading layers: the one that is always
-there ends the process when two threads of Python enter it at once, and the OpenMP one does not survive a fork.
+Compiled kernels release the interpreter's lock and run in plain threads. Numba's own threading layers do not fit: the built-in one ends
+the process when two Python threads enter it at once, and the OpenMP one does not survive a fork.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import torch
 from rectifier_core.base.arrays import Int32, Int64
 
 SHARDS_PER_THREAD = 4
-"""More shards than threads, so that a thread that is held up by other work leaves its share to the rest."""
+"""More shards than threads, so that other threads take over from a slow one."""
 
 
 def kernel(
@@ -26,7 +26,7 @@ def kernel(
 ) -> Callable[..., Callable[..., None]]:
     """Compile a function for these types when its module is loaded, to run without the interpreter's lock; kept on disk where possible.
 
-    The first load of a fresh checkout compiles; where neither the package's folder nor the user's cache can be written, every load does.
+    The first load compiles. Every load does where neither the package's folder nor the user's cache is writable.
     """
 
     def compiled(function: Callable[..., None]) -> Callable[..., None]:
@@ -42,12 +42,12 @@ def kernel(
 
 
 def read_only(dtype: numba.types.Type, ndim: int) -> numba.types.Array:
-    """The type of a contiguous array that a kernel only reads; memory maps are such."""
+    """The type of a contiguous array that a kernel only reads, such as a memory map."""
     return numba.types.Array(dtype, ndim, "C", readonly=True)
 
 
 def num_shards(work: float) -> int:
-    """Into how many shards to divide ``work`` (multiply-adds, roughly): one where a thread's start would cost more than it brings."""
+    """The number of shards for ``work`` (roughly, multiply-adds): one where starting threads costs more than it saves."""
     threads = torch.get_num_threads()
     return SHARDS_PER_THREAD * threads if threads > 1 and work > 2e6 else 1
 
@@ -55,7 +55,7 @@ def num_shards(work: float) -> int:
 def in_shards(work: Callable[[int, int], None], bounds: list[int]) -> None:
     """Call ``work(bounds[s], bounds[s + 1])`` for every s. What it writes must not depend on the order.
 
-    Threads are started for the call and gone after it: nothing is left over for a fork to lose.
+    Threads end with the call, because a fork would lose them.
     """
     ranges = iter(list(pairwise(bounds)))
     failures: list[BaseException] = []

@@ -1,8 +1,7 @@
-"""Stage: copies, groups of items that share one feature or nearly, and which of them are placeholders.
+"""Stage: copies. Groups of items with the same or nearly the same feature, and which of them are placeholders.
 
-A feature shared by many items is fine where they are variants of one product and worthless where they have nothing to do with one
-another: a "no image" picture, a mean vector put where nothing was known, boilerplate text. Behaviour tells the two apart: the members'
-anchors against the law of as many items drawn at random.
+Many items may share a feature because they are variants of one product. Or the feature is a placeholder: a "no image" picture, a mean
+vector, boilerplate text. Behaviour separates the two: the members of a placeholder have anchors as unlike as items drawn at random.
 """
 
 from __future__ import annotations
@@ -33,10 +32,10 @@ def find_copies(
     sketch: Sketch | None = None,
     progress: Progress = silent,
 ) -> Copies:
-    """Groups of near-identical rows of ``features`` [I, D] (float32, may be a memory map) among the ``present`` [I] ones, and their kind.
+    """Groups of near-identical rows of ``features`` [I, D] (float32, may be a memory map) among the ``present`` [I] ones, and which are placeholders.
 
-    Groups depend neither on the order of items nor on ``config.block_rows``; equal sizes are numbered by their first item. ``sketch`` is
-    that of these features, where it is at hand.
+    Groups do not depend on the order of items or on ``config.block_rows``. Groups of equal size are numbered by their first item.
+    ``sketch`` is the sketch of these features, computed here if None.
     """
     if sketch is None:
         sketch = sketch_rows(features, present, config, seed=seed, name=modality, progress=progress)
@@ -72,9 +71,9 @@ def _numbered(labels: Int64) -> Int64:
 
 
 def _places(anchors: Anchors) -> Float32:
-    """Anchors less what items of like popularity share, at unit length again: [I, A], zero where untrained.
+    """Anchors minus the mean of items of similar popularity, at unit length: [I, A], zero where untrained.
 
-    Popular items lie close together whatever they are, and so do obscure ones; the length of the ego row stands for popularity.
+    Popular items lie close together whatever they are, and so do rare ones. The length of the ego row measures popularity.
     """
     trained = np.flatnonzero(anchors.trained)
     places = np.zeros_like(anchors.items)
@@ -91,7 +90,7 @@ def _places(anchors: Anchors) -> Float32:
 
 
 def _likeness(group: np.ndarray[tuple[int], np.dtype[np.int32]], anchors: Anchors) -> tuple[Float64, Float64, Int64]:
-    """Per group: mean cosine between its members' places, what it would be were they one item, and how many have an anchor.
+    """Per group: mean cosine between its members' places, its expected value if they were one item, and how many have an anchor.
 
     Items in one place have a cosine of about the geometric mean of their anchors' reliabilities, which Spearman and Brown's formula takes
     from half the log to the whole.
@@ -131,9 +130,9 @@ def _unlike(
 ) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
     highest = chance / np.sqrt(np.maximum(anchored * (anchored - 1.0), 1))
     # Where chance alone reaches half of what items in one place would show, the anchors cannot decide.
-    told = (anchored > 1) & (highest < expected / 2)
+    decidable = (anchored > 1) & (highest < expected / 2)
     apart = likeness <= np.maximum(highest, config.min_likeness * expected)
-    unlike: np.ndarray[tuple[int], np.dtype[np.bool_]] = np.where(told, apart, sizes >= config.large_group) & (
+    unlike: np.ndarray[tuple[int], np.dtype[np.bool_]] = np.where(decidable, apart, sizes >= config.large_group) & (
         sizes >= config.min_group
     )
     return unlike

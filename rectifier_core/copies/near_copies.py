@@ -1,11 +1,12 @@
-"""Which rows of a large matrix are nearly the same: a forest over a random sketch proposes, the rows themselves decide; a leaf of copies.
+"""Rows of a large matrix that are nearly the same. A forest over a random sketch finds candidate pairs, and the rows decide.
 
 Source: random projection (Johnson and Lindenstrauss, 1984) for the sketch, random projection trees split at the median (Dasgupta and
-Freund, 2008) for the candidates. A median split keeps every tree balanced, so the work is n log n however the rows cluster; the buckets of
-locality-sensitive hashing grow with the clusters.
+Freund, STOC 2008) for the candidates. A median split keeps every tree balanced, so the work is n log n however the rows cluster. The buckets
+of locality-sensitive hashing would grow with the clusters.
+Differs from the paper: trees split along the coordinates of one sketch, not along a new direction at each node.
 
-Rows are compared at unit length by their squared distance, 2 (1 - cosine), in units of how far two random rows lie apart: where all rows
-share a large common part, cosines crowd near 1 and say nothing by themselves.
+Rows are compared at unit length by their squared distance, 2 (1 - cosine), in units of the distance of two random rows. Where all rows
+share a large common part, all cosines are near 1 and do not separate rows.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from rectifier_core.copies.config import CopiesConfig
 SKETCH_SIZE = 32
 # Of the pairs at the very bound, six in a million have a sketched squared distance beyond this multiple of it.
 SLACK = 2.5
-# Identical but for rounding to half precision: what is left of a group in which small differences lead from one end to its opposite.
+# Identical up to rounding to half precision. Used where a chain of small differences joins rows that are far apart.
 TIGHT = 1e-4
 SMALLEST_BOUND = 1e-10
 NEAR_ROWS = 1 << 16
@@ -34,7 +35,7 @@ NEAR_ROWS = 1 << 16
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sketch:
-    """The rows in question, int64 [P], ascending: present and not zero; their ``points`` [P, SKETCH_SIZE]; and ``spread``, the mean squared
+    """``rows`` int64 [P], ascending: present and not zero. ``points`` [P, SKETCH_SIZE] are their projections. ``spread`` is the mean squared
     distance of unit rows from their mean."""
 
     rows: Int64
@@ -55,9 +56,9 @@ def label_copies(
 ) -> Int64:
     """A label for each row of the sketch, int64 [P]: rows with one label are near copies.
 
-    ``features`` [I, D] float32 may be a memory map: only rows in question are read. Labels are those
-    of the connected components of "is a near copy of"; where such a chain spreads wider than the bound, only rows that are
-    identical up to rounding share one. The outcome does not depend on the order of rows nor on ``block_rows``.
+    ``features`` [I, D] float32 may be a memory map; only the sketch's rows are read. Labels are the
+    connected components of "is a near copy of". Where a component is wider than the bound, only rows that are identical up to rounding
+    share a label. The outcome does not depend on the order of rows or on ``block_rows``.
     """
     forest = _Forest(features, sketch.rows, sketch.points, sketch.bound(search), search)
     for tree in range(search.num_trees):
@@ -67,10 +68,10 @@ def label_copies(
 
 
 def near_any(sketch: Sketch, asked: Bool, search: CopiesConfig) -> Bool:
-    """Which rows may be copies of a row that is ``asked`` [P], by sketch: [P] bool."""
+    """The rows that may be copies of a row in ``asked`` [P], by sketch: [P] bool."""
     near = asked.copy()
     if asked.any():
-        # The bound is a small part of how far points lie apart, so a tree passes nearly all of them by.
+        # The bound is small against the distances of points, so the tree skips nearly all of them.
         tree, farthest = cKDTree(sketch.points[asked]), float(np.sqrt(SLACK * sketch.bound(search)))
         for block in row_blocks(len(near), NEAR_ROWS):
             found, _ = tree.query(sketch.points[block], distance_upper_bound=farthest, workers=torch.get_num_threads())
@@ -81,7 +82,7 @@ def near_any(sketch: Sketch, asked: Bool, search: CopiesConfig) -> Bool:
 def sketch_rows(
     features: Float32, present: Bool, search: CopiesConfig, *, seed: int, name: str, progress: Progress = silent
 ) -> Sketch:
-    """The sketch of the rows of ``features`` [I, D] that are ``present`` [I] and not zero; each point depends on its own row alone."""
+    """The sketch of the rows of ``features`` [I, D] that are ``present`` [I] and not zero. Each point depends on its own row alone."""
     width, block_rows, rng = features.shape[1], search.block_rows, generator(seed, "copies", name, "sketch")
     directions = (rng.standard_normal((width, SKETCH_SIZE)) / np.sqrt(SKETCH_SIZE)).astype(np.float32)
     sketch, rows = np.empty((int(present.sum()), SKETCH_SIZE), np.float32), np.empty(int(present.sum()), np.int64)
@@ -103,7 +104,7 @@ def sketch_rows(
 
 
 class _Forest:
-    """Trees over one sketch; ``loose`` and ``tight`` label the components found so far, at the bound and at a small part of it."""
+    """Trees over one sketch. ``loose`` and ``tight`` label the components found so far, at the bound and at ``TIGHT`` times it."""
 
     def __init__(self, features: Float32, rows: Int64, sketch: Float32, bound: float, search: CopiesConfig) -> None:
         self.features, self.rows, self.sketch, self.bound, self.search = features, rows, sketch, bound, search
@@ -112,7 +113,7 @@ class _Forest:
         self._edges: dict[str, list[Int64]] = {"loose": [], "tight": []}
 
     def grow(self, order: Int64) -> None:
-        """Grow one tree, splitting by the sketch's coordinates in ``order``, and unite what it brings together."""
+        """Grow one tree, splitting by the sketch's coordinates in ``order``, and join the components it links."""
         stack = [(np.arange(len(self.rows)), 0, self.bound)] if len(self.rows) else []
         while stack:
             members, depth, bound = stack.pop()
@@ -121,7 +122,7 @@ class _Forest:
                 continue
             values = self.sketch[members, order[depth % SKETCH_SIZE]]
             low, high = float(values.min()), float(values.max())
-            # A ball of half the bound's radius hardly ever spans more than this on any coordinate.
+            # A ball of half the bound's radius very rarely spans more than this on any coordinate.
             if high - low <= 5 * np.sqrt(bound / SKETCH_SIZE) and (self._is_ball(members, bound) or low == high):
                 self._gather_round(members, self.loose if bound == self.bound else self.tight)
                 bound = TIGHT * self.bound
@@ -140,7 +141,7 @@ class _Forest:
         return float(_square_lengths(points - points.mean(axis=0)).max()) <= bound / 4
 
     def _compare(self, members: Int64) -> None:
-        """Every pair of a leaf: by sketch, then those that are near and not yet known to belong together by their rows."""
+        """Compare every pair of a leaf by sketch, then near pairs of different components by their rows."""
         points = self.sketch[members]
         distance = _square_distances(points - points.mean(axis=0))
         loose, tight = self.loose[members], self.tight[members]
@@ -156,7 +157,7 @@ class _Forest:
             self._edges[name].append(_spanning(members, asked & (exact <= bound)))
 
     def _gather_round(self, members: Int64, known: Int64) -> None:
-        """Rows that all lie close together: each against the one in their middle, which takes a pass over them instead of all pairs."""
+        """Compare rows that lie close together with the one in their middle, which needs one pass instead of all pairs."""
         if (known[members] == known[members[0]]).all():
             return
         points = self.sketch[members]
@@ -178,14 +179,14 @@ def _square_lengths(points: Float32 | Float64) -> Float32 | Float64:
 
 
 def _square_distances(points: Float32 | Float64) -> Float32 | Float64:
-    """All pairs; ``points`` should be centred, or nothing is left of small distances."""
+    """Squared distances of all pairs. ``points`` should be centred, or rounding hides small distances."""
     lengths = _square_lengths(points)
     distances: Float32 | Float64 = lengths[:, None] + lengths - 2 * (points @ points.T)
     return distances
 
 
 def _spanning(members: Int64, linked: Bool) -> Int64:
-    """Pairs int64 [2, edges] of ``members`` with the same connected components as ``linked`` [n, n]: few, however many are linked."""
+    """Pairs int64 [2, edges] of ``members`` with the same connected components as ``linked`` [n, n]: at most 8 n edges."""
     left, right = np.nonzero(np.triu(linked, 1))
     if len(left) <= 8 * len(members):
         return np.stack([members[left], members[right]])
@@ -195,7 +196,7 @@ def _spanning(members: Int64, linked: Bool) -> Int64:
 
 
 def _united(labels: Int64, edges: list[Int64]) -> Int64:
-    """Labels after the components at the two ends of every edge became one."""
+    """Labels after joining the components at both ends of every edge."""
     if not edges:
         return labels
     ends = labels[np.concatenate(edges, axis=1)]
@@ -206,8 +207,7 @@ def _united(labels: Int64, edges: list[Int64]) -> Int64:
 
 
 def _compact(sketch: Float32, loose: Int64, tight: Int64, bound: float) -> Int64:
-    """The loose label where its members lie within the bound of their middle, else the tight one where they do by its bound, else none but
-    one's own."""
+    """The loose label where its component lies within the bound of its middle, else the tight label by its bound, else a label of its own."""
     alone = len(loose) + np.arange(len(loose))
     label = np.where(_is_wide(sketch, tight, TIGHT * bound), alone, tight + 2 * len(loose))
     label = np.where(_is_wide(sketch, loose, bound), label, loose)

@@ -1,1 +1,1 @@
-"""Stages brought up to date from what an earlier run left, at a cost near what has changed since."""
+"""Stages updated from a previous run. The cost grows with what has changed."""

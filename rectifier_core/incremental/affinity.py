@@ -1,9 +1,9 @@
-"""Neighbours after few features and anchors changed: most rows keep theirs, and only changed features are searched for them.
+"""Neighbours after few features and anchors changed. Most rows keep their neighbours and only search the changed features.
 
 Search again if the item's anchor moved, its own feature changed, or more of its neighbours changed than it has spare ones. Otherwise score
-the known neighbours again and merge the changed features in. A changed feature counts only where it beats the worst known neighbour: below
-that one, unchanged features may be missing. What this misses is an unchanged feature outside the known ones that an anchor which moved a
-little would now prefer.
+the known neighbours again and merge the changed features in. A changed feature counts only where it beats the worst known neighbour, because
+unchanged features below that one may be missing. The update misses unchanged features that only a slightly moved anchor prefers.
+No paper has this method.
 """
 
 from __future__ import annotations
@@ -54,13 +54,13 @@ def update_affinity(
     has_feature: Bool = np.any(projection.projected, axis=1)
     unchanged: Bool = mapping.same & has_feature
     known, outdated = _known_neighbours(previous, mapping, unchanged, projection, config, min_anchor_cosine)
-    asking: Bool = np.any(projection.target, axis=1)
-    anew, kept = np.flatnonzero(asking & outdated), np.flatnonzero(asking & ~outdated)
-    found, changed = AffinityRows.empty(len(asking), config), np.flatnonzero(has_feature & ~unchanged)
+    has_anchor: Bool = np.any(projection.target, axis=1)
+    searched, kept = np.flatnonzero(has_anchor & outdated), np.flatnonzero(has_anchor & ~outdated)
+    found, changed = AffinityRows.empty(len(has_anchor), config), np.flatnonzero(has_feature & ~unchanged)
     changed_index = index_changed(projection, changed, kept, config, seed=seed, threads=threads) if len(kept) else None
-    clusters, whole = previous.clusters, None
-    if len(anew):
-        whole = index_features(projection, config, anew, seed=seed, threads=threads, clusters=previous.clusters)
+    clusters, index_all = previous.clusters, None
+    if len(searched):
+        index_all = index_features(projection, config, searched, seed=seed, threads=threads, clusters=previous.clusters)
 
     def refresh(block: slice) -> None:
         rows = kept[block]
@@ -68,25 +68,25 @@ def update_affinity(
 
     for block in in_threads(refresh, list(row_blocks(len(kept), config.block_rows)), threads):
         progress(f"affinity of {projection.modality}: known neighbours", block.stop, len(kept))
-    if whole is not None:
-        ordered, index = whole.order(projection.target, anew, threads=threads), whole
-        clusters = whole.clusters or clusters
+    if index_all is not None:
+        ordered, index = index_all.order(projection.target, searched, threads=threads), index_all
+        clusters = index_all.clusters or clusters
 
         def search(block: slice) -> None:
             found.put(ordered[block], search_block(projection, index, ordered[block], config))
 
-        for block in in_threads(search, list(row_blocks(len(anew), config.block_rows)), threads):
-            progress(f"affinity of {projection.modality}: searched again", block.stop, len(anew))
-    share = len(kept) / max(1, len(kept) + len(anew))
+        for block in in_threads(search, list(row_blocks(len(searched), config.block_rows)), threads):
+            progress(f"affinity of {projection.modality}: searched again", block.stop, len(searched))
+    share = len(kept) / max(1, len(kept) + len(searched))
     recall = share * _recall(projection, found.neighbours, kept, config, seed)
-    recall += (1 - share) * (1.0 if whole is None else whole.recall)
+    recall += (1 - share) * (1.0 if index_all is None else index_all.recall)
     affinity = Affinity(
         modality=projection.modality,
         neighbours=found.neighbours,
         scores=found.scores,
         spare=found.spare,
         recall=recall,
-        index=f"{100 * share:.0f} % kept, {'none' if whole is None else whole.name}",
+        index=f"{100 * share:.0f} % kept, {'none' if index_all is None else index_all.name}",
     )
     return affinity, clusters
 

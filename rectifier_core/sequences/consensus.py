@@ -1,8 +1,9 @@
-"""Whether a segment goes with the other segments of its item; a leaf of the segments stage.
+"""The similarity of each segment to the other segments of its item (its companions).
 
-Source: leave-one-out cosine to a robust centre, the centre by iterative re-weighting (Huber, "Robust Statistics", 1981), in the
-space whitened by the within-item scatter (within-class covariance normalisation: Hatch et al., Interspeech 2006). The weights of a
-segment's companions never depend on that segment, so a foreign segment put in its place has the law of a wrong one, and is the null.
+Source: leave-one-out cosine to a robust centre, by iterative re-weighting (Huber, "Robust Statistics", 1981), after whitening by the
+scatter within items (within-class covariance normalisation: Hatch et al., Interspeech 2006).
+Differs from the paper: the weights of a segment's companions never depend on that segment. A foreign segment in its place is therefore
+scored like a wrong one, and gives the null distribution.
 """
 
 from __future__ import annotations
@@ -17,8 +18,8 @@ from rectifier_core.base.arrays import Float32, Float64, Int32, Int64
 from rectifier_core.base.numerics import unit_rows
 
 Weigh = Callable[[Float64, Float64, Float64], Float64]
-"""``weigh(said, consensus, companions)``: how far each segment counts in the centre, in (0, 1); ``said`` is what is known of it besides.
-A consensus that there is not is NaN."""
+"""``weigh(prior, consensus, companions)``: the weight in (0, 1) of each segment in the centre, from its log ratio ``prior`` by the anchor.
+NaN where there is no consensus."""
 
 _CELLS = 1 << 20
 _LEAST_WEIGHT = 1e-6
@@ -26,7 +27,7 @@ _VANISHING = 1e-9
 
 
 def item_blocks(offsets: Int64, block_rows: int) -> Iterator[slice]:
-    """Runs of whole items in order, each of at most ``block_rows`` segments, or of one item that has more. ``offsets`` [I + 1]."""
+    """Slices of items in order with at most ``block_rows`` segments each, or one item with more. ``offsets`` [I + 1]."""
     start, last = 0, len(offsets) - 1
     while start < last:
         stop = int(np.searchsorted(offsets, offsets[start] + block_rows, side="right")) - 1
@@ -36,9 +37,9 @@ def item_blocks(offsets: Int64, block_rows: int) -> Iterator[slice]:
 
 
 class Whitening:
-    """Maps to the space where an item's segments scatter alike in every direction, one a fold, each fitted without its fold.
+    """One map for each fold, fitted without it, to a space where the segments of an item scatter equally in every direction.
 
-    The scatter counts with its mean eigenvalue times ``shrinkage`` added to the diagonal, so that it can always be inverted.
+    The mean eigenvalue times ``shrinkage`` is added to the diagonal, so that the scatter can be inverted.
     """
 
     def __init__(self, num_folds: int, width: int) -> None:
@@ -50,10 +51,10 @@ class Whitening:
     def add(self, units: Float32, offsets: Int64, folds: Int32) -> None:
         """Add whole items: unit rows [N, D], the items' bounds in them [B + 1], their folds [B]."""
         counts = np.diff(offsets)
-        given = counts > 0
-        means = np.add.reduceat(units, offsets[:-1][given], axis=0, dtype=np.float64) / counts[given, None]
+        filled = counts > 0
+        means = np.add.reduceat(units, offsets[:-1][filled], axis=0, dtype=np.float64) / counts[filled, None]
         fold = np.repeat(folds, counts)
-        residuals = units - np.repeat(means, counts[given], axis=0).astype(np.float32)
+        residuals = units - np.repeat(means, counts[filled], axis=0).astype(np.float32)
         for f in np.unique(fold):
             inside = fold == f
             self.counts[f] += inside.sum()
@@ -85,9 +86,9 @@ class Whitening:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Consensus:
-    """``score`` [N] is the cosine of each segment to the centre of its companions (NaN without any), ``companions`` [N] what they weigh.
+    """``score`` [N]: cosine of each segment to the centre of its companions, NaN without any. ``companions`` [N]: their total weight.
 
-    ``null`` [M] is the score that each stand-in has in the place it was put.
+    ``null`` [M]: the score of each stand-in at its place.
     """
 
     score: Float64
@@ -98,17 +99,17 @@ class Consensus:
 def leave_one_out(
     rows: Float32,
     offsets: Int64,
-    said: Float64,
+    prior: Float64,
     places: Int64,
     stand_ins: Float32,
     weigh: Weigh | None,
     rounds: int,
     window: int,
 ) -> Consensus:
-    """Score segments against their companions: unit rows [N, D] of whole items with bounds ``offsets``; ``said`` [N] goes to ``weigh``.
+    """Score segments against their companions: unit rows [N, D] of whole items with bounds ``offsets``; ``prior`` [N] goes to ``weigh``.
 
-    ``stand_ins`` [M, D] are tried in the ``places`` [M] (indices of rows). ``rounds`` times the companions are weighed by ``weigh`` (None:
-    all alike). Items of more than ``window`` segments are taken as so many items, one after the other.
+    ``stand_ins`` [M, D] are scored at the ``places`` [M] (indices of rows). ``weigh`` computes the companions' weights ``rounds`` times
+    (None: equal weights). An item with more than ``window`` segments is split into several.
     """
     score, companions = np.full(len(rows), np.nan), np.zeros(len(rows))
     null = np.full(len(places), np.nan)
@@ -118,7 +119,7 @@ def leave_one_out(
         alike = starts[counts == count]
         for first in range(0, len(alike), max(1, _CELLS // int(count) ** 2)):
             at = alike[first : first + max(1, _CELLS // int(count) ** 2), None] + np.arange(count)
-            weights = _weights(rows[at], said[at], weigh, rounds)
+            weights = _weights(rows[at], prior[at], weigh, rounds)
             centres = unit_rows((weights.astype(np.float32) @ rows[at]).reshape(-1, rows.shape[1]))
             flat = at.ravel()
             score[flat] = np.einsum("ij,ij->i", rows[flat], centres)
@@ -143,8 +144,8 @@ def _within(sought: Int64, found: Int64) -> np.ndarray[tuple[int], np.dtype[np.b
     return inside
 
 
-def _weights(rows: Float32, said: Float64, weigh: Weigh | None, rounds: int) -> Float64:
-    """What companion j weighs in the centre that segment s is held against: [B, n, n], rows [B, n, D], zero on the diagonal."""
+def _weights(rows: Float32, prior: Float64, weigh: Weigh | None, rounds: int) -> Float64:
+    """Weight of companion j in the centre for segment s: [B, n, n], zero on the diagonal. ``rows`` is [B, n, D]."""
     count = rows.shape[1]
     apart = 1.0 - np.eye(count)
     weights = np.broadcast_to(apart, (len(rows), count, count)).copy()
@@ -162,6 +163,6 @@ def _weights(rows: Float32, said: Float64, weigh: Weigh | None, rounds: int) -> 
         )
         left = weights.sum(axis=2, keepdims=True) - weights
         weights = (
-            np.maximum(weigh(np.broadcast_to(said[:, None, :], cosine.shape), cosine, left), _LEAST_WEIGHT) * apart
+            np.maximum(weigh(np.broadcast_to(prior[:, None, :], cosine.shape), cosine, left), _LEAST_WEIGHT) * apart
         )
     return weights

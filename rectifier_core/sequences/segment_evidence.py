@@ -1,8 +1,9 @@
-"""How many times likelier a segment's scores are for its own item than for a random one; a leaf of the segments stage.
+"""Likelihood ratio of a segment's scores: its own item against a random one.
 
 Source: density ratio by logistic regression (Qin, Biometrika 1998; Sugiyama et al., "Density Ratio Estimation", 2012) of actual against
-re-paired scores, the actual ones weighed by how likely they are sound, as expectation-maximisation of a two-component mixture whose second
-component is known (Blanchard et al., JMLR 2010); without those weights the ratio would level off at the share of wrong segments.
+re-paired scores. Differs from the paper: actual scores are weighted by the probability that the segment is right. This is
+expectation-maximisation of a mixture with one known component (Blanchard et al., JMLR 2010). Without the weights the ratio would level off
+at the share of wrong segments.
 """
 
 from __future__ import annotations
@@ -23,9 +24,7 @@ _BLOCK_ROWS = 1 << 16
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scores:
-    """What is known of N segments, [N] float64 each: anchor score and consensus (NaN: none), what the companions weigh, and the anchor's
-    reliability.
-    """
+    """Scores of N segments, [N] float64 each, NaN where a score is missing. ``companions`` is their total weight, ``reliability`` the anchor's."""
 
     anchor: Float64
     consensus: Float64
@@ -42,7 +41,7 @@ class Scores:
         )
 
     def terms(self) -> Float64:
-        """What the log ratio is linear in: [N, 9], first what the anchor says, then what the companions say; a missing score adds 0."""
+        """The terms of the log ratio: [N, 9], five of the anchor, then four of the companions. A missing score adds 0."""
         return np.concatenate(
             [_anchor_terms(self.anchor, self.reliability), _consensus_terms(self.consensus, self.companions)], axis=1
         )
@@ -64,8 +63,7 @@ def _consensus_terms(consensus: Float64, companions: Float64) -> Float64:
 class LogRatio:
     """A fitted log density ratio, linear in the terms: ``weights`` [10], the constant first.
 
-    Scores count only within ``anchor_range`` and ``consensus_range``, where the fit has seen some: beyond them a square could turn it
-    round.
+    Scores are clipped to ``anchor_range`` and ``consensus_range``, where the fit has data. Beyond them the square could reverse the slope.
     """
 
     weights: Float64
@@ -73,7 +71,7 @@ class LogRatio:
     consensus_range: tuple[float, float]
 
     def of(self, scores: Scores) -> Float64:
-        """The log of how many times likelier each segment's scores are for a sound one, [N]."""
+        """The log-likelihood ratio of each segment, right against wrong: [N]."""
         value = np.zeros(len(scores.anchor))
         for block in row_blocks(len(value), _BLOCK_ROWS):
             said = self.by_anchor(scores.anchor[block], scores.reliability[block])
@@ -81,28 +79,28 @@ class LogRatio:
         return np.clip(value, -_LARGEST, _LARGEST)
 
     def by_anchor(self, anchor: Float64, reliability: Float64) -> Float64:
-        """The anchor's share of the log ratio, with the constant."""
+        """The anchor's part of the log ratio, with the constant."""
         said: Float64 = (
             _anchor_terms(np.clip(anchor, *self.anchor_range), reliability) @ self.weights[1:6] + self.weights[0]
         )
         return said
 
     def by_consensus(self, consensus: Float64, companions: Float64) -> Float64:
-        """The companions' share of the log ratio, without the constant."""
+        """The companions' part of the log ratio, without the constant."""
         said: Float64 = _consensus_terms(np.clip(consensus, *self.consensus_range), companions) @ self.weights[6:]
         return said
 
 
 def fit_log_ratio(actual: Scores, null: Scores, prior: float, rounds: int = 3) -> LogRatio:
-    """Fit on actual and re-paired scores; ``prior`` is the share of wrong segments that the actual ones are weighed by."""
-    given, drawn = actual.terms(), null.terms()
-    terms = np.concatenate([given, drawn])
+    """Fit on actual and re-paired scores. ``prior`` is the assumed share of wrong segments among the actual ones."""
+    observed, drawn = actual.terms(), null.terms()
+    terms = np.concatenate([observed, drawn])
     centre, scale = terms.mean(axis=0), terms.std(axis=0)
     scale = np.where(scale > 0, scale, 1.0)
     design = np.column_stack([np.ones(len(terms)), (terms - centre) / scale])
-    target = np.concatenate([np.ones(len(given)), np.zeros(len(drawn))])
+    target = np.concatenate([np.ones(len(observed)), np.zeros(len(drawn))])
     ranges = _range(actual.anchor, null.anchor), _range(actual.consensus, null.consensus)
-    sound, standard = np.ones(len(given)), np.zeros(design.shape[1])
+    sound, standard = np.ones(len(observed)), np.zeros(design.shape[1])
     for _ in range(rounds):
         shares = np.concatenate([sound / sound.sum(), np.full(len(drawn), 1 / len(drawn))])
         standard = _logistic(design, target, shares, standard)
@@ -120,7 +118,7 @@ def _range(*scores: Float64) -> tuple[float, float]:
 
 
 def own_probability(log_ratio: Float64, wrong_rate: float) -> Float64:
-    """The chance that a segment is its item's own: its log ratio against the odds of ``wrong_rate``."""
+    """The probability that a segment is its item's own, from its log ratio and the prior ``wrong_rate``."""
     probability: Float64 = 1 / (1 + np.exp(-np.clip(log_ratio, -_LARGEST, _LARGEST)) * wrong_rate / (1 - wrong_rate))
     return probability
 

@@ -1,10 +1,10 @@
-"""What a sequence is without its doubtful segments: the trimmed pooled feature, and the sequence mended; a leaf beside the segments stage.
+"""The pooled feature and the mended sequence without doubtful segments.
 
-Source: a trimmed mean, and the mixing of "Towards Trustworthy Multimodal Recommendation", arXiv 2602.00730: e_rect = lambda e +
-(1 - lambda) e_hat, where lambda is the segment's probability and e_hat the mean of the item's trusted segments.
+Source: a trimmed mean, and the mixing of "Towards Trustworthy Multimodal Recommendation" (arXiv 2602.00730): e_rect = lambda e +
+(1 - lambda) e_hat. Differs from the paper: lambda is the segment's probability, and e_hat the mean of the item's trusted segments.
 
-A segment is doubtful below the probability ``doubtful``; one of which nothing is known (NaN) is not. Both functions work on a run of items,
-so that sequences can be streamed.
+A segment is doubtful below the probability ``doubtful``. A segment without a probability (NaN) is not. Both functions work on a slice of
+items, so that sequences can be streamed.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ def pool_segments(
 ) -> Float32:
     """The pooled features of ``items`` without their doubtful segments: [len, D] float32.
 
-    An item with none, or with nothing but doubtful ones, keeps its row of ``features`` [I, D] (the plain mean) bit for bit.
+    An item with no doubtful segment, or with only doubtful ones, keeps its row of ``features`` [I, D] (the plain mean) bit for bit.
     """
     pooled = np.array(features[items], dtype=np.float32)
     bounds, trusted = _trusted(offsets, probability, items, doubtful)
@@ -46,9 +46,9 @@ def mend_segments(
 ) -> Float32:
     """The mended segments of ``items``: rows ``offsets[items.start]`` up to ``offsets[items.stop]``, [n, D] float32.
 
-    A doubtful segment's direction is mixed with that of its item's row of ``pooled`` [I, D], its own share being its probability, at its
-    own length. Every other segment comes back bit for bit, and so do those of an item that has no other, unless ``known`` [I] says that its
-    row of ``pooled`` stands on more than the item's own segments (a rectified feature does).
+    A doubtful segment keeps its length. Its direction is mixed with that of its item's row of ``pooled`` [I, D], weighted by its
+    probability. All other segments stay bit for bit the same. So do items with only doubtful segments, unless ``known`` [I] marks their
+    row of ``pooled`` as rectified.
     """
     bounds, trusted = _trusted(offsets, probability, items, doubtful)
     mended = np.array(segments[offsets[items.start] : offsets[items.stop]], dtype=np.float32)

@@ -1,17 +1,16 @@
-"""Stage: segments, which parts of a sequence (frames, audio windows) do not go with their item.
+"""Stage: segments. Find the parts of a sequence (frames, audio windows) that do not belong to their item.
 
-Source: the scores are this project's: out-of-fold ridge into anchor space as in the projection, held against the item's anchor, and a
-robust leave-one-out consensus of the item's segments. Both are compared with a segment of another item put in the same place, whose law is
-that of a wrong one; the log ratio of the two laws against the estimated share of wrong segments gives the probability.
+Each segment has two scores: its cosine to the item's anchor, after an out-of-fold ridge map into anchor space as in the projection, and
+its leave-one-out consensus with the item's other segments. A segment of another item in the same place gives the null distribution of
+both. The log ratio of the two distributions and the estimated share of wrong segments give the probability. No paper has this method.
 
-Behaviour alone can say whose a sequence is: where the anchors do not tell a segment of its item from a random one, nothing is claimed,
-however well the segments agree with one another, and everything passes through.
+Limits:
 
-The map is fitted on segments, each with its item's anchor; on pooled features it scores about the same
-(``benchmarks/results/segments.md``), and the segments have to be read for their consensus anyway.
+- Where anchors do not separate an item's segments from random ones, nothing is judged and everything passes through.
+- A sequence that belongs to another item from end to end agrees with itself. The trust of its pooled feature finds it.
 
-What is found are the segments that do not go with the rest of their item. A sequence that is another item's from end to end agrees with
-itself: that is for the trust of its pooled feature to say.
+The map is fitted on segments. A fit on pooled features scores about the same (``benchmarks/results/segments.md``), but the segments have to
+be read for their consensus anyway.
 """
 
 from __future__ import annotations
@@ -33,7 +32,7 @@ from rectifier_core.sequences.segment_evidence import LogRatio, Scores, fit_log_
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Sequences:
-    """A modality's segments and what is fixed about them; ``item`` [S] is whose place a segment holds."""
+    """A modality's segments, with folds and centred anchors. ``item`` [S] is the item of each segment."""
 
     rows: Float32
     offsets: Int64
@@ -49,7 +48,7 @@ class _Sequences:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _StandIns:
-    """Segments of other items put in ``places`` (ascending), and how they align with the anchors there."""
+    """Segments of other items (``donors``) put in ``places`` (ascending), and their cosine to the anchors there."""
 
     places: Int64
     donors: Int64
@@ -66,17 +65,17 @@ def judge_segments(
     seed: int,
     progress: Progress = silent,
 ) -> Segments:
-    """Score every segment and say how likely it goes with its item.
+    """The probability that each segment belongs to its item, with the scores behind it.
 
-    ``segments`` [S, D] float32 may be a memory map, read by blocks of whole items and never copied whole; item i owns the rows from
-    ``offsets[i]`` up to ``offsets[i + 1]`` (int64 [I + 1]; none is fine). Raises ValueError where offsets, segments and anchors do not fit.
+    ``segments`` [S, D] float32 may be a memory map, which is read by blocks of whole items. Item i owns the rows from
+    ``offsets[i]`` up to ``offsets[i + 1]`` (int64 [I + 1]), or none. Raises ValueError where offsets, segments and anchors do not fit.
     """
     _check_fit(segments, offsets, anchors)
     counts = np.diff(offsets)
     usable = anchors.trained & (counts > 0)
     if usable.sum() < max(config.min_items, 2 * config.folds):
-        said = f"only {int(usable.sum())} items have both segments and an anchor, fewer than min_items = {config.min_items}"
-        return _nothing(modality, len(segments), float("nan"), None, said)
+        too_few = f"only {int(usable.sum())} items have both segments and an anchor, fewer than min_items = {config.min_items}"
+        return _nothing(modality, len(segments), float("nan"), None, too_few)
     sequences = _prepared(modality, segments, offsets, anchors, usable, config, seed)
     sums, whitening = _accumulated(sequences, anchors, usable, config, modality, progress)
     ridge = _best_ridge(sequences, sums, anchors, config, seed, modality)
@@ -94,7 +93,7 @@ def judge_segments(
     )
     place = sequences.item[stand_ins.places]
     stand_ins.anchor[:] = np.where(usable[place], np.einsum("ij,ij->i", donated, sequences.targets[place]), np.nan)
-    auc, reason = _tellable(alignment, stand_ins.anchor, int(usable.sum()), config)
+    auc, reason = _check_separation(alignment, stand_ins.anchor, int(usable.sum()), config)
     if reason is not None:
         return _nothing(modality, len(segments), auc, ridge, reason, alignment)
     return _judged(modality, sequences, whitening, alignment, stand_ins, auc, ridge, config, seed, progress)
@@ -137,7 +136,7 @@ def _accumulated(
 ) -> tuple[NormalEquations, Whitening]:
     """One pass over the sequences: the sums of the ridge and of the whitening."""
     width, offsets = sequences.rows.shape[1], sequences.offsets
-    # Any fixed vector near the mean serves; the first few segments do, whatever the block size.
+    # Any fixed vector near the mean will do. The first segments do not depend on the block size.
     near = sequences.units(slice(0, min(len(sequences.rows), 1024))).mean(axis=0)
     sums = NormalEquations(num_folds=config.folds, origin=near, target_width=anchors.items.shape[1])
     whitening = Whitening(config.folds, width)
@@ -157,7 +156,7 @@ def _accumulated(
 def _best_ridge(
     sequences: _Sequences, sums: NormalEquations, anchors: Anchors, config: SegmentsConfig, seed: int, modality: str
 ) -> float:
-    """The strength at which a sample of segments aligns best out of fold."""
+    """The penalty at which a sample of segments aligns best out of fold."""
     rows = np.flatnonzero(sequences.anchored)
     rows = rows[_sample(len(rows), config.sample, generator(seed, "segments", modality, "ridge"))]
     item = sequences.item[rows]
@@ -171,7 +170,7 @@ def _best_ridge(
 
 
 def _stand_ins(sequences: _Sequences, modality: str, config: SegmentsConfig, seed: int) -> _StandIns:
-    """For a sample of places a random segment of the next item round a random cycle through all that have any, so never the item's own."""
+    """For a sample of places, a random segment of another item: the next one in a random cycle of all items with segments."""
     rng, counts = generator(seed, "segments", modality, "null"), np.diff(sequences.offsets)
     cycle = rng.permutation(np.flatnonzero(counts > 0))
     other = np.zeros(len(counts), np.int64)
@@ -182,9 +181,11 @@ def _stand_ins(sequences: _Sequences, modality: str, config: SegmentsConfig, see
     return _StandIns(places=places, donors=donors, anchor=np.full(len(places), np.nan))
 
 
-def _tellable(alignment: Float32, null: Float64, num_items: int, config: SegmentsConfig) -> tuple[float, str | None]:
+def _check_separation(
+    alignment: Float32, null: Float64, num_items: int, config: SegmentsConfig
+) -> tuple[float, str | None]:
     auc = separation(alignment[~np.isnan(alignment)], null[~np.isnan(null)])
-    # Segments of one item are not independent: the error is that of as many items.
+    # Segments of one item are not independent, so the error counts items.
     error = float(np.sqrt(2 / num_items / 12))
     if auc - 3 * error >= config.min_separation:
         return auc, None
@@ -239,9 +240,9 @@ def _sample(size: int, most: int, rng: np.random.Generator) -> Int64:
 
 
 def _weigher(ratio: LogRatio, prior: float) -> Weigh:
-    def weigh(said: Float64, consensus: Float64, companions: Float64) -> Float64:
+    def weigh(prior_ratio: Float64, consensus: Float64, companions: Float64) -> Float64:
         added = ratio.by_consensus(consensus.ravel(), companions.ravel()).reshape(consensus.shape)
-        return own_probability(said + added, prior)
+        return own_probability(prior_ratio + added, prior)
 
     return weigh
 
@@ -256,7 +257,7 @@ def _scores(
     config: SegmentsConfig,
     rounds: int = 0,
 ) -> tuple[Scores, Scores]:
-    """Actual scores [S] and those of the stand-ins; ``ratio`` weighs the companions ``rounds`` times."""
+    """Scores of the segments [S] and of the stand-ins. ``ratio`` sets the companions' weights, ``rounds`` times."""
     weigh = None if ratio is None else _weigher(ratio, config.prior)
     offsets, folds = sequences.offsets, sequences.folds
     consensus, companions = np.full(len(anchor), np.nan), np.zeros(len(anchor))

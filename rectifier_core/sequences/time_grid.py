@@ -1,6 +1,6 @@
-"""Two sequence modalities of the same items on one time axis; a leaf of the time offset.
+"""Two sequence modalities of the same items on one time axis, so that a lag is a shift of row numbers.
 
-Source: principal components of what varies within items; the axis lets a lag be a shift of row numbers.
+Source: principal components of the variation within items.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from rectifier_core.sequences.consensus import item_blocks
 class Track:
     """One sequence modality: ``segments`` [S, D] float32 (may be a memory map), item i's from ``offsets[i]`` up to ``offsets[i + 1]``.
 
-    ``positions`` [S] int32 says when in its item a segment comes, growing within the item; only ``trusted`` [S] ones are looked at.
+    ``positions`` [S] int32 is the time of a segment in its item, rising within the item. Only ``trusted`` [S] segments are used.
     """
 
     modality: str
@@ -53,7 +53,7 @@ class Grid:
 
 
 def trusted_counts(track: Track) -> Int64:
-    """How many trusted segments each item has, [I]."""
+    """The number of trusted segments of each item: [I]."""
     return np.diff(np.concatenate([[0], np.cumsum(track.trusted, dtype=np.int64)])[track.offsets])
 
 
@@ -77,7 +77,7 @@ def leading_directions(track: Track, chosen: Int64, most: int, block_rows: int) 
 
 
 def reduced_rows(track: Track, chosen: Int64, directions: Float32) -> tuple[Float32, Int64, Int64]:
-    """The items' segments along the directions, when they come, and the items' bounds among them."""
+    """The items' segments along the directions, their times, and the items' bounds in both."""
     parts = [_centred(track, int(item)) for item in chosen]
     rows = np.concatenate([x @ directions for x, _ in parts])
     bounds = np.concatenate([[0], np.cumsum([len(times) for _, times in parts])]).astype(np.int64)
@@ -85,7 +85,7 @@ def reduced_rows(track: Track, chosen: Int64, directions: Float32) -> tuple[Floa
 
 
 def time_grid(reduced: list[tuple[Float32, Int64, Int64]], order: Int64, max_lag: int) -> Grid:
-    """Item n's first sequence beside the second one of item ``order[n]``."""
+    """The first sequence of item n beside the second one of item ``order[n]``."""
     (rows, times, bounds), (other_rows, other_times, other_bounds) = reduced
     count = len(order)
     lasts, other_lasts = times[bounds[1:] - 1], other_times[other_bounds[1:] - 1][order]

@@ -1,12 +1,14 @@
-"""Stage: time offset, by how many segments one sequence modality runs behind another, read off the time course that they share.
+"""Stage: time offset. The lag in segments of one sequence modality behind another, from their common time course.
 
-Source: the lag of the highest cross-correlation (Knapp and Carter, IEEE TASSP 1976) after a linear map between the modalities, as temporal
-canonical correlation has it (Bießmann et al., Machine Learning 2010); here by ridge regression out of fold: at each candidate lag the map
-is fitted on other items, so that no lag wins by fitting noise. Segments are centred within their item: what is the same throughout it tells
-nothing about time.
+Source: the lag of the highest cross-correlation (Knapp and Carter, IEEE TASSP 1976) after a linear map between the modalities (temporal
+canonical correlation: Bießmann et al., Machine Learning 2010). Differs from the paper: the map is an out-of-fold ridge regression. At each
+lag it is fitted on other items, so no lag wins by fitting noise. Segments are centred within their item, because a constant has no time.
 
-The null pairs every item with another's sequence. A lag is named only where its correlation stands clear of the null's, where it wins
-in nearly all resamples of the items, and where it does not lie at the end of the range searched.
+The null pairs every item with another item's sequence. A lag is returned only if all of these hold:
+
+- Its correlation clearly exceeds the null.
+- It wins in nearly all resamples of the items.
+- It does not lie at the end of the range searched.
 """
 
 from __future__ import annotations
@@ -35,9 +37,9 @@ __all__ = ["TimeOffsetConfig", "Track", "recover_time_offset"]
 def recover_time_offset(
     first: Track, second: Track, config: TimeOffsetConfig, *, seed: int, progress: Progress = silent
 ) -> TimeOffset:
-    """By how many segments ``second`` runs behind ``first``, for all items together and, where it can be told, for each.
+    """The lag of ``second`` behind ``first`` in segments, for all items together and for each item where it is clear.
 
-    Raises ValueError where the two tracks are not of the same items.
+    Raises ValueError where the tracks have different items.
     """
     if len(first.offsets) != len(second.offsets):
         raise ValueError(
@@ -63,7 +65,7 @@ def recover_time_offset(
     progress(f"time offset of {name[1]} against {name[0]}: lags", 1, 1 + config.controls)
     null = []
     for control in range(config.controls):
-        # A cycle through all items: nobody meets its own sequence.
+        # A cycle through all items pairs no item with its own sequence.
         cycle, other = rng.permutation(len(chosen)), np.zeros(len(chosen), np.int64)
         other[cycle] = np.roll(cycle, 1)
         null.append(_correlation(_lag_sums(time_grid(reduced, other, config.max_lag), folds, lags, config).sum(axis=0)))
@@ -89,13 +91,13 @@ def _judged(
     again = _correlation(np.einsum("bi,ilk->blk", drawn, sums, optimize=True))
     support = float((again.argmax(axis=1) == best).mean())
     bound = max(float(null.max()), float(null.mean() + config.clearance * null.std()))
-    said = f"the best held-out correlation is {correlation[best]:.3f} at lag {lags[best]}"
+    best_lag = f"the best held-out correlation is {correlation[best]:.3f} at lag {lags[best]}"
     if correlation[best] <= bound:
-        reason = f"no common time course: {said}, where items paired with another's sequence reach {bound:.3f}"
+        reason = f"no common time course: {best_lag}, where items paired with another's sequence reach {bound:.3f}"
     elif abs(int(lags[best])) == config.max_lag:
-        reason = f"{said}, the end of the range searched: raise max_lag = {config.max_lag}"
+        reason = f"{best_lag}, the end of the range searched: raise max_lag = {config.max_lag}"
     elif support < config.min_support:
-        reason = f"{said}, which wins in {support:.0%} of resamples only: neighbouring lags do as well"
+        reason = f"{best_lag}, which wins in {support:.0%} of resamples only: neighbouring lags do as well"
     else:
         reason = ""
     known = not reason
@@ -112,7 +114,7 @@ def _judged(
         null_correlation=null,
         support=support,
         item_lags=item_lags,
-        reason=reason or f"{said}, against {bound:.3f} by chance, and wins in {support:.0%} of resamples",
+        reason=reason or f"{best_lag}, against {bound:.3f} by chance, and wins in {support:.0%} of resamples",
     )
 
 
@@ -134,7 +136,7 @@ def _fitted(grid: Grid, folds: Int32, lag: int, config: TimeOffsetConfig) -> Nor
 
 
 def _predicted(grid: Grid, folds: Int32, rows: Int64, sums: NormalEquations, config: TimeOffsetConfig) -> Float32:
-    """What the map that never saw the item makes of these rows' first segments."""
+    """The second modality at these rows, predicted by the map fitted without the item."""
     made, fold = np.zeros((len(rows), grid.second.shape[1]), np.float32), folds[grid.owner[rows]]
     maps = sums.solve_folds(config.ridge)
     for f in np.unique(fold):
@@ -144,7 +146,7 @@ def _predicted(grid: Grid, folds: Int32, rows: Int64, sums: NormalEquations, con
 
 
 def _lag_sums(grid: Grid, folds: Int32, lags: Int32, config: TimeOffsetConfig) -> Float64:
-    """Per item and lag the sums that held-out correlation is made of: [N, lags, 3], as prediction times target, and each squared."""
+    """Sums behind the held-out correlation, per item and lag: [N, lags, 3] prediction times target, and each squared."""
     sums = np.zeros((grid.num_items, len(lags), 3))
     for column, lag in enumerate(lags.tolist()):
         rows = lagged_pairs(grid, lag)
@@ -174,7 +176,7 @@ def _item_lags(
     config: TimeOffsetConfig,
     rng: np.random.Generator,
 ) -> Int32:
-    """Each item's own best lag under the common map, where it is better than 95 % of those that a foreign sequence reaches."""
+    """The best lag of each item under the common map, where its correlation exceeds 95 % of those with a foreign sequence."""
     grid = time_grid(reduced, np.arange(len(folds)), config.max_lag)
     sums = _fitted(grid, folds, int(lags[best]), config)
     own = _item_correlations(grid, folds, lags, sums, config)
