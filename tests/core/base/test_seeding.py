@@ -1,4 +1,4 @@
-"""Named streams: stable for ever, independent of each other, and no global state."""
+"""Named streams: stable, independent of each other, and without global state."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ NAMES = st.lists(
 
 
 def test_golden_values() -> None:
-    """Every stored result hangs on these: should they move, all seeds mean something else."""
+    """All stored results depend on these values."""
     assert derive_seed(0, "anchors") == 2793513136461174836
     assert generator(0, "anchors", "epoch", 3).integers(1_000_000, size=3).tolist() == [682519, 954033, 576122]
 
@@ -49,10 +49,3 @@ def test_streams_do_not_move_each_other() -> None:
     first.random(1000)
     torch.rand(3, generator=torch_generator(7, "b"))
     assert np.array_equal(generator(7, "b").random(5), wanted)
-
-
-def test_streams_are_uncorrelated() -> None:
-    draws = np.stack(
-        [generator(seed, name).standard_normal(20_000) for seed in (0, 1) for name in ("projection", "affinity")]
-    )
-    assert np.abs(np.corrcoef(draws) - np.eye(4)).max() < 0.03
