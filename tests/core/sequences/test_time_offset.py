@@ -1,4 +1,4 @@
-"""Time offset: a planted one is recovered, and where there is none to find that is said."""
+"""Time offset: a planted lag is recovered, and none is returned where there is none."""
 
 from __future__ import annotations
 
@@ -63,14 +63,9 @@ def test_the_planted_lag_is_recovered(seed: int, lag: int) -> None:
     assert (found.lag, found.identifiable, found.support) == (lag, True, 1.0)
     assert found.lags[found.correlation.argmax()] == lag
     assert found.correlation.max() > 0.3 > found.null_correlation.max()
-    told = found.item_lags != NO_LAG
-    assert told.mean() > 0.5
-    assert (found.item_lags[told] == lag).mean() > 0.95
-
-
-def test_the_other_way_round_is_the_opposite_lag() -> None:
-    first, second = tracks(1, 3)
-    assert recover_time_offset(second, first, CONFIG, seed=1).lag == -3
+    known = found.item_lags != NO_LAG
+    assert known.mean() > 0.5
+    assert (found.item_lags[known] == lag).mean() > 0.95
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -111,7 +106,7 @@ def test_a_course_that_looks_alike_at_every_lag_names_none() -> None:
     phase = rng.uniform(0, 2 * np.pi, 250)
     for track, width in zip(tracks(3, 0), (12, 9), strict=True):
         item = np.repeat(np.arange(250), np.diff(track.offsets))
-        # Going round a circle at a steady pace: a lag is a turn, which the map between the modalities makes up for.
+        # Going round a circle at a steady pace: a lag is a rotation, which the map between the modalities undoes.
         angle = phase[item] + 2 * np.pi / 3 * track.positions
         seen = np.stack([np.cos(angle), np.sin(angle)], axis=1) @ normals(rng, 2, width) + 0.5 * normals(
             rng, len(item), width
@@ -122,13 +117,13 @@ def test_a_course_that_looks_alike_at_every_lag_names_none() -> None:
     assert np.sort(found.correlation)[-3:].min() > 0.2
 
 
-def test_items_with_a_lag_of_their_own_are_told() -> None:
+def test_items_with_another_lag_get_it() -> None:
     found = recover(5, lag=2, moved=-1)
     assert found.lag == 2
-    told = found.item_lags != NO_LAG
+    known = found.item_lags != NO_LAG
     late = np.arange(250) >= 0.75 * 250
-    assert (found.item_lags[told & late] == -1).mean() > 0.8
-    assert (found.item_lags[told & ~late] == 2).mean() > 0.95
+    assert (found.item_lags[known & late] == -1).mean() > 0.8
+    assert (found.item_lags[known & ~late] == 2).mean() > 0.95
 
 
 def test_segments_that_are_not_trusted_are_not_looked_at() -> None:
@@ -155,5 +150,3 @@ def test_too_few_items_and_tracks_of_other_items() -> None:
         recover_time_offset(first, tracks(0, items=41)[1], CONFIG, seed=0)
     with pytest.raises(ValueError, match="one value a segment"):
         replace(first, positions=first.positions[1:])
-    with pytest.raises(ValueError, match="max_lag"):
-        TimeOffsetConfig(max_lag=0)
