@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import date
 from typing import Any
 
@@ -43,15 +43,14 @@ class DayOutcome:
         if ended.result is None:
             outcome = "refused" if ended.code == GateRefusedError.exit_code else "failed"
             return cls(day=planned.day, outcome=outcome, exit_code=ended.code, message=ended.message, seconds=seconds)
-        outcome = "published" if ended.result["published"] else "unchanged"
-        facts = {name: ended.result[name] for name in ("run_id", "version", "rows")}
+        facts = dict(ended.result)
+        outcome = "published" if facts.pop("published") else "unchanged"
         return cls(day=planned.day, outcome=outcome, seconds=seconds, **facts)
 
     @property
     def values(self) -> dict[str, Any]:
         """The outcome as JSON values."""
-        names = ("outcome", "reason", "exit_code", "message", "run_id", "version", "rows", "seconds")
-        return {"day": self.day.isoformat(), **{name: getattr(self, name) for name in names}}
+        return asdict(self) | {"day": self.day.isoformat()}
 
 
 class ProgressEstimate:

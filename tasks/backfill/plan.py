@@ -35,14 +35,8 @@ class PlannedDay:
     @property
     def values(self) -> dict[str, Any]:
         """The day as JSON values."""
-        action = "run" if self.run else "skip"
-        return {
-            "day": self.day.isoformat(),
-            "state": self.state,
-            "why": self.why,
-            "action": action,
-            "reason": self.reason,
-        }
+        names = {"day": self.day.isoformat(), "state": self.state, "why": self.why}
+        return names | {"action": "run" if self.run else "skip", "reason": self.reason}
 
 
 def parse_reprocess(text: str | None, *, force: bool) -> frozenset[str]:

@@ -26,8 +26,7 @@ import rectifier_core
 from rectifier_core.base.published_records import Status
 from tasks.errors import InputError, RectifierError
 from tasks.observe.config import WatchConfig
-from tasks.runs.day_journal import STATES, read_days
-from tasks.runs.day_lease import is_held
+from tasks.runs.day_journal import STATES, is_held, read_days
 from tasks.table.files import storage_errors
 from tasks.table.log import LOOK, open_table, visible_files
 from tasks.table.trend import find_jumps, read_trend

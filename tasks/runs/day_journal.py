@@ -2,12 +2,16 @@
 
 Keys: `format, as_of, table, state` ("running", "done", "refused" or "failed"), `run_id, version, started, ended, heartbeat` (UTC, ISO),
 `stage, pid, host, flow_run_id, exit_code, message, seconds` by stage, and `made_from`, which shows later whether the inputs, the config or
-the code changed. A day that is "running" while no process holds its lease is dead. Nothing else needs cleaning after it.
-If two tables share a run folder, a day's file is that of the last run on either.
+the code changed. If two tables share a run folder, a day's file is that of the last run on either.
+
+The process that runs a day holds a file lock, its lease. The kernel frees it when the process dies, so a day that is "running" without a
+lease is dead.
 """
 
 from __future__ import annotations
 
+import fcntl
+import hashlib
 import json
 import os
 import socket
@@ -20,16 +24,21 @@ from pathlib import Path
 from typing import Any
 
 from tasks.errors import GateRefusedError, StorageError, TableHeldError, exit_code_of
-from tasks.run_logger import run_logger
-from tasks.runs.day_lease import DayHeldError, lease_day
 from tasks.runs.log import error_text
 from tasks.store.atomic_files import write_whole
+from tasks.store.file_lock import held_file
 from tasks.store.run_context import current_run
 from tasks.table.config import PublishConfig
 
 FORMAT = 1
+# `is_held` takes a shared lock for an instant, which must not look like another run.
+_PATIENCE = 1.0
 STATES = ("running", "done", "refused", "failed")
 Entry = dict[str, Any]
+
+
+class DayHeldError(TableHeldError):
+    """Another run works on the day."""
 
 
 class DayTakenError(DayHeldError):
@@ -75,17 +84,34 @@ def entry_version(entry: Entry | None) -> str:
     return "" if entry is None else f"{entry['started']}/{entry['pid']}/{entry['state']}"
 
 
+def _lease_path(run_folder: str, publish: PublishConfig, day: date) -> Path:
+    """The lock file of one day of a table. Two spellings of one local folder share it."""
+    table = os.path.realpath(publish.folder) if publish.folder is not None else publish.uri.rstrip("/")
+    return journal_folder(run_folder) / f".{day}-{hashlib.blake2b(table.encode(), digest_size=6).hexdigest()}.lock"
+
+
+def is_held(run_folder: str, publish: PublishConfig, day: date) -> bool:
+    """Whether a live process runs that day."""
+    try:
+        with _lease_path(run_folder, publish, day).open() as lease:
+            fcntl.flock(lease, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError as error:
+        return isinstance(error, BlockingIOError)
+    return False
+
+
 @contextmanager
 def hold_day(run_folder: str, publish: PublishConfig, day: date, *, since: str | None = None) -> Iterator[DayRun]:
     """Hold the lease of a day for the block.
 
     Raises DayHeldError if another run holds it, DayTakenError if the day's `entry_version` is no longer `since`, and StorageError.
     """
-    with lease_day(run_folder, publish, day):
+    path, table_day = _lease_path(run_folder, publish, day), f"{day} of table {publish.uri}"
+    with held_file(path, table_day, run=f"rectify {day}", patience=_PATIENCE, error=DayHeldError):
         entry = read_day(run_folder, publish, day)
         if since is not None and entry_version(entry) != since:
             state = "its entry is gone" if entry is None else entry["state"]
-            raise DayTakenError(f"{day} of table {publish.uri}: another run did that day in the meantime: {state}")
+            raise DayTakenError(f"{table_day}: another run did that day in the meantime: {state}")
         yield DayRun(run_folder, publish, day)
 
 
@@ -128,7 +154,12 @@ class DayRun:
         try:
             yield
         except TableHeldError:
-            self._restore(previous)
+            self.entry = previous or {}
+            if previous is None:
+                self._path.unlink(missing_ok=True)
+            else:
+                with suppress(StorageError):
+                    self._write(heartbeat=previous["heartbeat"])
             raise
         except BaseException as error:
             self._fail(error)
@@ -149,21 +180,10 @@ class DayRun:
         return summary
 
     def _fail(self, error: BaseException) -> None:
-        state = "refused" if isinstance(error, GateRefusedError) else "failed"
-        run = current_run()
-        try:
-            self._end(state, exit_code_of(error), error_text(error), run_id=None if run is None else run.run_id)
-        except StorageError as full:
-            # Without the lease the day counts as dead, which asks for the same rerun.
-            run_logger().warning("%s", full)
-
-    def _restore(self, previous: Entry | None) -> None:
+        state, run = "refused" if isinstance(error, GateRefusedError) else "failed", current_run()
+        # If the disk does not take this, the day counts as dead without its lease, which asks for the same rerun.
         with suppress(StorageError):
-            if previous is None:
-                self._path.unlink(missing_ok=True)
-            else:
-                self.entry = previous
-                self._write(heartbeat=previous["heartbeat"])
+            self._end(state, exit_code_of(error), error_text(error), run_id=None if run is None else run.run_id)
 
     @property
     def _path(self) -> Path:
@@ -171,8 +191,7 @@ class DayRun:
 
     def _end(self, state: str, code: int, message: str | None, **facts: Any) -> None:
         run = current_run()
-        stages = {} if run is None else run.stages
-        seconds = {name: round(spent.seconds, 3) for name, spent in stages.items()}
+        seconds = {} if run is None else {name: round(spent.seconds, 3) for name, spent in run.stages.items()}
         self._write(state=state, ended=_now(), exit_code=code, message=message, seconds=seconds, **facts)
 
     def _write(self, **changes: Any) -> None:

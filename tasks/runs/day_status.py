@@ -18,8 +18,7 @@ from typing import Any
 
 from tasks.errors import InputError
 from tasks.runs.config import RunSettings
-from tasks.runs.day_journal import Entry, read_days
-from tasks.runs.day_lease import is_held
+from tasks.runs.day_journal import Entry, is_held, read_days
 from tasks.runs.folders import load_summary
 from tasks.runs.identity import code_version, config_digest, section_digests
 from tasks.source.config import SourceConfig
@@ -63,14 +62,11 @@ class DayStatus:
     def values(self) -> dict[str, Any]:
         """The status as JSON values."""
         names = ("state", "run_id", "started", "ended", "heartbeat", "stage", "exit_code", "message", "flow_run_id")
-        published = self.published
         return {
             "day": self.day.isoformat(),
             "state": self.state,
             "why": self.why,
-            "version": None if published is None else published.version,
-            "run_id": None if published is None else published.run_id,
-            "rows": None if published is None else published.rows,
+            **{name: getattr(self.published, name, None) for name in ("version", "run_id", "rows")},
             "seconds": self.seconds,
             "last_run": None if self.entry is None else {name: self.entry.get(name) for name in names},
         }

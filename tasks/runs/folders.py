@@ -10,7 +10,7 @@ import json
 import re
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import date
 from pathlib import Path
@@ -68,12 +68,10 @@ def _disk_errors(settings: RunSettings) -> Iterator[None]:
 def sweep_stages(settings: RunSettings) -> None:
     """Delete the stage outputs of all but the newest runs, unless a run is using the store.
 
-    The newest runs by time are what the next night continues from. The newest by day stay too, so a backfill takes nothing from it.
+    The newest runs by time are what the next night continues from.
     """
-    by_time = sorted(_summary_files(settings), key=lambda x: (x.stat().st_mtime, x.parent.name), reverse=True)
-    by_day = sorted(by_time, key=lambda x: x.parent.name[:8], reverse=True)
-    newest = {path.parent.name for runs in (by_time, by_day) for path in runs[: settings.keep_stages]}
-    summaries = [load_summary(settings, name) for name in newest]
+    newest = _newest((path.parent for path in _summary_files(settings)), settings.keep_stages)
+    summaries = [load_summary(settings, folder.name) for folder in newest]
     keep = {ref["path"] for summary in summaries if summary is not None for ref in summary["stages"].values()}
     settings.store.sweep(keep_seconds=0, keep=keep)
 
@@ -84,18 +82,26 @@ def sweep_runs(settings: RunSettings) -> None:
     The newest always stays. A refused or killed run has a folder too, but no summary.
     """
     folders = [x for x in Path(settings.folder).glob("*") if RUN_ID.fullmatch(x.name) and x.is_dir()]
-    by_time = sorted(folders, key=lambda x: x.stat().st_mtime, reverse=True)
-    by_day = sorted(by_time, key=lambda x: x.name[:8], reverse=True)
-    newest = {*by_time[: settings.keep_runs], *by_day[: settings.keep_runs]}
-    horizon = time.time() - settings.keep_days * _DAY_SECONDS
-    for folder in by_time[1:]:
-        if folder not in newest or folder.stat().st_mtime < horizon:
+    newest, now = _newest(folders, settings.keep_runs), time.time()
+    for folder in set(folders) - {max(folders, key=_modified, default=None)}:
+        if folder not in newest or _modified(folder) < now - settings.keep_days * _DAY_SECONDS:
             shutil.rmtree(folder, ignore_errors=True)
     for left in (path for folder in newest for path in folder.glob(f"{TEMPORARY}*")):
         # Another run may be writing now: two tables can share a run folder. What a killed run left is older than an hour.
         with suppress(OSError):
-            if left.stat().st_mtime < time.time() - 3600:
+            if _modified(left) < now - 3600:
                 left.unlink()
+
+
+def _modified(path: Path) -> float:
+    return path.stat().st_mtime
+
+
+def _newest(folders: Iterable[Path], count: int) -> set[Path]:
+    """Return the newest run folders by time, and the newest by day, which a backfill of old days must not displace."""
+    by_time = sorted(folders, key=lambda x: (_modified(x), x.name), reverse=True)
+    by_day = sorted(by_time, key=lambda x: x.name[:8], reverse=True)
+    return {*by_time[:count], *by_day[:count]}
 
 
 def save_summary(settings: RunSettings, summary: Mapping[str, Any]) -> Path:

@@ -15,27 +15,29 @@ from tasks.errors import StorageError, TableHeldError
 
 
 @contextmanager
-def held_file(path: Path, what: str, *, run: str = "", patience: float = 0.0) -> Iterator[Path]:
+def held_file(
+    path: Path, what: str, *, run: str = "", patience: float = 0.0, error: type[TableHeldError] = TableHeldError
+) -> Iterator[Path]:
     """Hold the lock file ``path`` for the block and yield it. The file stays, since deleting it would let two processes lock one name.
 
     ``what`` names the locked thing in messages. The file names ``run``, the process and the time for whoever is locked out. Raises
-    TableHeldError if another process holds the lock for all of ``patience`` seconds, StorageError if the file cannot be made or locked.
+    ``error`` if another process holds the lock for all of ``patience`` seconds, StorageError if the file cannot be made or locked.
     """
     holder = "unknown"
     lock = FileLock(path, timeout=patience, fallback_to_soft=False)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         lock.acquire(poll_interval=0.1)
-    except Timeout as error:
+    except Timeout as timeout:
         with suppress(OSError):
             holder = path.read_text() or holder
-        raise TableHeldError(
+        raise error(
             f"{what}: another process ({holder}) holds it ({path}); wait for it to end or stop it, then run again"
-        ) from error
-    except OSError as error:
+        ) from timeout
+    except OSError as failure:
         raise StorageError(
-            f"{what}: the lock file {path} cannot be locked: {error.strerror}; make its folder writable, on a disk that takes locks"
-        ) from error
+            f"{what}: the lock file {path} cannot be locked: {failure.strerror}; make its folder writable, on a disk that takes locks"
+        ) from failure
     since = datetime.now(UTC).isoformat(timespec="seconds")
     holder = f"run {run}, " if run else ""
     try:

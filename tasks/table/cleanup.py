@@ -32,7 +32,9 @@ def sweep_table(config: PublishConfig) -> list[str]:
         needed = {x.path for x in visible_files(table)} if table is not None else set()
         for entry in read_log(files):
             needed.update(path for path, when in entry.removed.items() if (when or entry.timestamp) >= horizon * 1000)
-        useless = [x.path for x in stored if _DATA.fullmatch(x.path) and x.path not in needed and x.modified < horizon]
+        useless = [
+            x.path for x in stored if _DATA.fullmatch(x.path) and x.path not in needed and x.mtime.timestamp() < horizon
+        ]
         for path in useless:
             files.delete(path)
         if table is not None:

@@ -13,8 +13,6 @@ from pydantic.dataclasses import dataclass
 from rectifier_core.base.config import STRICT, Count, NotNegative
 
 _REMOTE = re.compile(r"s3://[^/@\s]+/[^@\s]+")
-_RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
-_HEX = re.compile(r"[0-9a-f]{16,}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, config=STRICT)
@@ -63,12 +61,6 @@ class RunIdentity:
     config_digest: str
     inputs_digest: str
     code_version: str
-
-    def __post_init__(self) -> None:
-        if not _RUN_ID.fullmatch(self.run_id):
-            raise ValueError(f"run_id: wanted up to 100 of A-Z a-z 0-9 . _ -, got {self.run_id!r}")
-        if not _HEX.fullmatch(self.digest):
-            raise ValueError(f"digest: wanted at least 16 lower-case hex digits, got {self.digest!r}")
 
     @property
     def day(self) -> str:

@@ -11,7 +11,6 @@ import os
 import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from secrets import token_hex
 from tempfile import TemporaryDirectory
@@ -30,15 +29,6 @@ from tasks.store.atomic_files import fsync
 RUN_AGAIN = "nothing was published; free or fix the storage, then run again"
 
 
-@dataclass(frozen=True, slots=True)
-class FileEntry:
-    """One file: ``path`` relative to the table, ``size`` in bytes, ``modified`` in seconds since the epoch."""
-
-    path: str
-    size: int
-    modified: float
-
-
 class TableFiles:
     """The files under one table's uri. Every path is relative to it."""
 
@@ -46,21 +36,21 @@ class TableFiles:
         self.uri = uri
         self.root = Path(uri) if Path(uri).is_absolute() else None
         filesystem, path = resolve(uri)
-        self._filesystem = fs.SubTreeFileSystem(path, filesystem)
+        self.filesystem = fs.SubTreeFileSystem(path, filesystem)
 
-    def walk(self, folder: str = "") -> list[FileEntry]:
+    def walk(self, folder: str = "") -> list[fs.FileInfo]:
         """Return every file under ``folder``, sorted by path, hidden ones too. A missing folder has none."""
-        infos = self._filesystem.get_file_info(fs.FileSelector(folder, recursive=True, allow_not_found=True))
-        return sorted((_entry(x) for x in infos if x.type == fs.FileType.File), key=lambda x: x.path)
+        infos = self.filesystem.get_file_info(fs.FileSelector(folder, recursive=True, allow_not_found=True))
+        return sorted((x for x in infos if x.type == fs.FileType.File), key=lambda x: x.path)
 
     def names(self) -> list[str]:
         """Return the names directly in the table's folder, sorted."""
-        return sorted(x.base_name for x in self._filesystem.get_file_info(fs.FileSelector("", allow_not_found=True)))
+        return sorted(x.base_name for x in self.filesystem.get_file_info(fs.FileSelector("", allow_not_found=True)))
 
-    def entries(self, paths: Iterable[str]) -> dict[str, FileEntry]:
+    def entries(self, paths: Iterable[str]) -> dict[str, fs.FileInfo]:
         """Return those of ``paths`` that exist."""
-        infos = self._filesystem.get_file_info(list(paths))
-        return {x.path: _entry(x) for x in infos if x.type == fs.FileType.File}
+        infos = self.filesystem.get_file_info(list(paths))
+        return {x.path: x for x in infos if x.type == fs.FileType.File}
 
     @contextmanager
     def create(self, path: str) -> Iterator[Path]:
@@ -73,7 +63,7 @@ class TableFiles:
                     str(temporary),
                     path,
                     source_filesystem=fs.LocalFileSystem(),
-                    destination_filesystem=self._filesystem,
+                    destination_filesystem=self.filesystem,
                 )
             return
         final = self.root / path
@@ -89,24 +79,20 @@ class TableFiles:
 
     def open(self, path: str) -> Any:
         """Open a file for random reads. The result is a context manager."""
-        return self._filesystem.open_input_file(path)
+        return self.filesystem.open_input_file(path)
 
     def read_text(self, path: str) -> str:
         """Return the whole text of a small file."""
-        with self._filesystem.open_input_stream(path) as stream:
+        with self.filesystem.open_input_stream(path) as stream:
             return bytes(stream.read()).decode()
 
     def delete(self, path: str) -> None:
         """Delete one file, and its local folder if that is empty then. A missing file is no error."""
         with suppress(FileNotFoundError):
-            self._filesystem.delete_file(path)
+            self.filesystem.delete_file(path)
         if self.root is not None and "/" in path:
             with suppress(OSError):
                 (self.root / path).parent.rmdir()
-
-
-def _entry(info: fs.FileInfo) -> FileEntry:
-    return FileEntry(info.path, info.size, info.mtime.timestamp() if info.mtime else 0.0)
 
 
 def storage_options() -> dict[str, str]:

@@ -38,14 +38,9 @@ def list_versions(config: PublishConfig) -> list[dict[str, Any]]:
     versions = []
     for entry in log:
         days = {path: day for path, day in days.items() if path not in entry.removed} | entry.added
-        versions.append(
-            _described(entry)
-            | {
-                "current": entry.version == table.version(),
-                "days": sorted(set(days.values())),
-                "restorable": days.keys() <= stored,
-            }
-        )
+        current, restorable = entry.version == table.version(), days.keys() <= stored
+        shown = {"current": current, "days": sorted(set(days.values())), "restorable": restorable}
+        versions.append(_described(entry) | shown)
     return versions[::-1]
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 
 import pyarrow as pa
@@ -40,8 +41,7 @@ def find_published(config: PublishConfig, identity: RunIdentity) -> TableVersion
     if table is not None and of_day:
         recorded = table.transaction_version(app_id(identity.day))
         if recorded == identity.transaction and all(x.transaction == recorded for x in of_day):
-            rows = sum(x.rows or 0 for x in of_day)
-            return _version(config, identity, table.version(), rows, published=False)
+            return _version(config, identity, table.version(), sum(x.rows or 0 for x in of_day), published=False)
     _replaced_days(config, identity, visible)
     return None
 
@@ -56,7 +56,8 @@ def publish_rectified(
     or committing failed. Nothing is visible then, and the files of the attempt are deleted.
     """
     rows = open_rows(source, rectified, identity.run_id, sequences=config.sequences)
-    provenance = _provenance(identity, len(rows), facts)
+    plain = json.loads(json.dumps(facts, allow_nan=False))
+    provenance = asdict(identity) | {"as_of": identity.day, "rows": len(rows), "facts": plain}
     table, visible = _open(config)
     days = _replaced_days(config, identity, visible)
     schema = rows.schema.insert(0, pa.field("as_of", pa.date32()))
@@ -101,23 +102,6 @@ def _open(config: PublishConfig) -> tuple[DeltaTable | None, list[DataFile]]:
     return None, []
 
 
-def _provenance(identity: RunIdentity, rows: int, facts: Mapping[str, object]) -> dict[str, Any]:
-    try:
-        plain = json.loads(json.dumps(facts, allow_nan=False))
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"facts: wanted JSON values, {error}") from error
-    return {
-        "run_id": identity.run_id,
-        "as_of": identity.day,
-        "digest": identity.digest,
-        "config_digest": identity.config_digest,
-        "inputs_digest": identity.inputs_digest,
-        "code_version": identity.code_version,
-        "rows": rows,
-        "facts": plain,
-    }
-
-
 def _replaced_days(config: PublishConfig, identity: RunIdentity, visible: list[DataFile]) -> list[str]:
     """Return the days whose files the commit removes: the run's own, and those beyond ``keep_snapshots``."""
     days = days_shown(visible)
@@ -152,7 +136,7 @@ def _commit(
     provenance: dict[str, Any],
 ) -> None:
     adds = [
-        AddAction(x.path, x.entry.size, {"as_of": identity.day}, int(x.entry.modified * 1000), True, x.stats)
+        AddAction(x.path, x.info.size, {"as_of": identity.day}, x.info.mtime_ns // 10**6, True, x.stats)
         for x in written
     ]
     # Without retries the commit takes exactly this version or fails.

@@ -28,21 +28,13 @@ Array = np.ndarray[Any, Any]
 class SequenceRows:
     """A sequence's arrays: ``segments`` [S, D] float32, ``trust`` [S] float32 (NaN: unknown), ``positions`` [S] int32.
 
-    Item i owns the segments from ``offsets[i]`` up to ``offsets[i + 1]`` ([I + 1] int64). Raises ValueError for other shapes.
+    Item i owns the segments from ``offsets[i]`` up to ``offsets[i + 1]`` ([I + 1] int64).
     """
 
     segments: Array
     trust: Array
     positions: Array
     offsets: Array
-
-    def __post_init__(self) -> None:
-        count, offsets = len(self.segments), np.asarray(self.offsets)
-        _check("segments", self.segments, np.float32, 2, count)
-        _check("trust of the segments", self.trust, np.float32, 1, count)
-        _check("positions", self.positions, np.int32, 1, count)
-        if offsets[0] != 0 or offsets[-1] != count or (np.diff(offsets) < 0).any():
-            raise ValueError(f"offsets: wanted values rising from 0 to the {count} segments")
 
     def most_bytes(self, rows: int) -> int:
         """Return the bytes of the longest run of ``rows`` items, wherever it starts."""
@@ -69,7 +61,7 @@ class SequenceRows:
 class ModalityRows:
     """One modality's arrays: ``features`` [I, D] float32, ``status`` [I] int8, ``trust`` [I] float32 (NaN: unknown).
 
-    ``sequence`` is None unless the modality publishes its segments. Raises ValueError for other shapes.
+    ``sequence`` is None unless the modality publishes its segments.
     """
 
     name: str
@@ -77,12 +69,6 @@ class ModalityRows:
     status: Array
     trust: Array
     sequence: SequenceRows | None = None
-
-    def __post_init__(self) -> None:
-        rows = len(self.status)
-        _check(f"features-{self.name}", self.features, np.float32, 2, rows)
-        _check(f"status-{self.name}", self.status, np.int8, 1, rows)
-        _check(f"trust-{self.name}", self.trust, np.float32, 1, rows)
 
     @property
     def fields(self) -> list[pa.Field]:
@@ -103,12 +89,6 @@ class ModalityRows:
         trust = pa.array(np.asarray(self.trust[rows]), from_pandas=True)
         segments = [] if self.sequence is None else self.sequence.columns(rows)
         return [vectors, trust, _WORDS.take(pa.array(codes)), *segments]
-
-
-def _check(name: str, array: Array, dtype: type, dimensions: int, rows: int) -> None:
-    if array.dtype != dtype or array.ndim != dimensions or len(array) != rows:
-        wanted = f"{np.dtype(dtype)}, {dimensions} dimensions, {rows} rows"
-        raise ValueError(f"{name}: wanted {wanted}; got {array.dtype} {array.shape}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -145,7 +125,7 @@ def open_rows(source: Ref, rectified: Ref, run_id: str, *, sequences: bool = Tru
 
     Each modality m in ``meta["sequences"]`` of ``rectified`` publishes its segments too, unless ``sequences`` is False. They are
     ``segments-<m>`` and ``segment_trust-<m>`` of ``rectified``, and ``offsets-<m>`` and ``positions-<m>`` of ``source``. Raises InputError
-    for a modality whose name cannot be a column or an id that fits no Delta type, ValueError for arrays that do not fit together.
+    for a modality whose name cannot be a column or an id that fits no Delta type, ValueError for arrays of other items.
     """
     item_ids = source.array("item_ids")
     segmented = rectified.meta.get("sequences", []) if sequences else []
@@ -161,9 +141,7 @@ def open_rows(source: Ref, rectified: Ref, run_id: str, *, sequences: bool = Tru
             )
         arrays = {field: rectified.array(f"{field}-{name}") for field in ("features", "status", "trust")}
         modalities.append(ModalityRows(name=name, sequence=sequence, **arrays))
-        if not len(item_ids) == len(arrays["features"]) > 0 or (
-            sequence is not None and len(sequence.offsets) != len(item_ids) + 1
-        ):
+        if len(item_ids) != len(arrays["features"]):
             raise ValueError(f"features-{name}: the arrays are not of the {len(item_ids)} items of the source")
     schema = _schema(modalities, _id_type(source.meta["id_type"], item_ids))
     return PublishedRows(item_ids=item_ids, modalities=tuple(modalities), run_id=run_id, schema=schema)

@@ -9,7 +9,7 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
+import pyarrow.dataset as ds
 from deltalake import DeltaTable
 
 from rectifier_core.base.numerics import Progress, silent
@@ -29,8 +29,10 @@ _MOST_BLOCK_ROWS = 1 << 17
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SnapshotModality:
-    """One modality of a snapshot: its ``width``, the number of its ``segments`` in all (None: none published), and its ``embedding_model``
-    (None: not named)."""
+    """One modality of a snapshot.
+
+    ``segments`` is their number in all items, None if none are published. ``embedding_model`` is None if the commit does not name it.
+    """
 
     name: str
     width: int
@@ -78,29 +80,33 @@ def open_snapshot(config: PublishConfig, *, version: int | None = None, day: dat
 
     Raises InputError for a table, version or day that does not exist, StorageError if it cannot be read.
     """
-    table = existing_table(config)
+    uri, table = config.uri, existing_table(config)
     version = table.version() if version is None else version
-    files = TableFiles(config.uri)
-    with storage_errors(config.uri, "reading its versions", LOOK):
-        log = read_log(files)
+    with storage_errors(uri, "reading its versions", LOOK):
+        log = read_log(TableFiles(uri))
     shown = files_of_version(config, log, version, asked="--version")
     days = days_shown(shown)
     if not days:
-        raise InputError(f"publish.uri: version {version} of {config.uri} shows no rows; publish a run first")
+        raise InputError(f"publish.uri: version {version} of {uri} shows no rows; publish a run first")
     wanted = days[-1] if day is None else day.isoformat()
     if wanted not in days:
         has = f"{len(days)} days, {days[0]} to {days[-1]}" if len(days) > 1 else days[0]
-        raise InputError(f"--day {wanted}: version {version} of {config.uri} does not show that day; it has {has}")
+        raise InputError(f"--day {wanted}: version {version} of {uri} does not show that day; it has {has}")
     paths = tuple(x.path for x in shown if x.day == wanted)
-    schema, rows = _footers(files, paths)
+    with storage_errors(uri, f"reading {wanted}", READ_AGAIN):
+        dataset = ds.dataset(list(paths), filesystem=TableFiles(uri).filesystem)
+        other = next((x.path for x in dataset.get_fragments() if not x.physical_schema.equals(dataset.schema)), None)
+        rows = dataset.count_rows()
+    if other is not None:
+        raise InputError(f"publish.uri: {other} in {uri} has other columns than {paths[0]}; publish that day again")
     commit = commit_of(log, paths)
-    modalities, longest = _measured(config.uri, paths, schema, named_models(commit))
+    modalities, longest = _measured(uri, paths, dataset.schema, named_models(commit))
     return Snapshot(
-        uri=config.uri,
+        uri=uri,
         version=version,
         day=wanted,
         paths=paths,
-        schema=schema,
+        schema=dataset.schema,
         rows=rows,
         modalities=modalities,
         longest_id=longest,
@@ -137,34 +143,19 @@ def files_of_version(config: PublishConfig, log: list[LogEntry], version: int, *
     return shown
 
 
-def _footers(files: TableFiles, paths: Sequence[str]) -> tuple[pa.Schema, int]:
-    rows, schema = 0, None
-    for path in paths:
-        with (
-            storage_errors(files.uri, f"reading {path}", READ_AGAIN),
-            files.open(path) as stream,
-            pq.ParquetFile(stream) as parquet,
-        ):
-            rows += parquet.metadata.num_rows
-            columns = parquet.schema_arrow
-        if schema is not None and not columns.equals(schema):
-            raise InputError(
-                f"publish.uri: {path} in {files.uri} has other columns than {paths[0]}; publish that day again"
-            )
-        schema = columns
-    return schema, rows
-
-
 def _tables(uri: str, paths: Sequence[str], columns: Sequence[str], batch_rows: int) -> Iterator[pa.Table]:
-    files = TableFiles(uri)
-    for path in paths:
-        with (
-            storage_errors(uri, f"reading {path}", READ_AGAIN),
-            files.open(path) as stream,
-            pq.ParquetFile(stream, pre_buffer=False, buffer_size=READ_BUFFER) as parquet,
-        ):
-            for batch in parquet.iter_batches(batch_size=batch_rows, columns=list(columns)):
-                yield pa.Table.from_batches([batch]).select(columns)
+    """Yield these columns of the files in order, a few rows at a time: one row group is in memory."""
+    reading = ds.ParquetFragmentScanOptions(use_buffered_stream=True, buffer_size=READ_BUFFER, pre_buffer=False)
+    with storage_errors(uri, f"reading {paths[0].partition('/')[0]}", READ_AGAIN):
+        batches = ds.dataset(list(paths), filesystem=TableFiles(uri).filesystem).to_batches(
+            columns=list(columns),
+            batch_size=batch_rows,
+            batch_readahead=0,
+            fragment_readahead=0,
+            use_threads=False,
+            fragment_scan_options=reading,
+        )
+        yield from map(pa.Table.from_batches, ([x] for x in batches))
 
 
 def _measured(
@@ -172,17 +163,19 @@ def _measured(
 ) -> tuple[tuple[SnapshotModality, ...], int]:
     """Return the modalities with widths and numbers of segments, and the length of the longest id."""
     names = modality_names(uri, schema)
-    sequences = [name for name in names if f"{name}{POSITIONS}" in schema.names]
-    text = not pa.types.is_integer(schema.field("item_id").type)
-    longest, segments = 0, dict.fromkeys(sequences, 0)
-    for table in _tables(uri, paths, ["item_id", *(f"{x}{POSITIONS}" for x in sequences)], _MOST_BLOCK_ROWS):
-        if text and len(table):
-            longest = max(longest, pc.max(pc.utf8_length(table["item_id"])).as_py() or 0)
-        for name in sequences:
+    segments = {name: 0 for name in names if f"{name}{POSITIONS}" in schema.names}
+    longest, text = 0, not pa.types.is_integer(schema.field("item_id").type)
+    for table in _tables(uri, paths, ["item_id", *(f"{x}{POSITIONS}" for x in segments)], _MOST_BLOCK_ROWS):
+        longest = max(longest, (pc.max(pc.utf8_length(table["item_id"])).as_py() or 0) if text else 0)
+        for name in segments:
             segments[name] += pc.sum(pc.list_value_length(table[f"{name}{POSITIONS}"])).as_py() or 0
-    widths = {name: _width(uri, paths, name) for name in names}
     modalities = (
-        SnapshotModality(name=name, width=widths[name], segments=segments.get(name), embedding_model=models.get(name))
+        SnapshotModality(
+            name=name,
+            width=_width(uri, paths, name),
+            segments=segments.get(name),
+            embedding_model=models.get(name),
+        )
         for name in names
     )
     return tuple(modalities), longest
@@ -201,8 +194,5 @@ def modality_names(uri: str, schema: pa.Schema) -> list[str]:
 
 def _width(uri: str, paths: Sequence[str], name: str) -> int:
     """Return the length of the first feature that is not null, 0 if there is none."""
-    for table in _tables(uri, paths, [name], 1 << 10):
-        length = pc.max(pc.list_value_length(table[name])).as_py()
-        if length is not None:
-            return int(length)
-    return 0
+    lengths = (pc.max(pc.list_value_length(table[name])).as_py() for table in _tables(uri, paths, [name], 1 << 10))
+    return next((int(length) for length in lengths if length is not None), 0)

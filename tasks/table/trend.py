@@ -22,8 +22,6 @@ from dataclasses import dataclass
 from datetime import date
 from typing import Any
 
-import pyarrow as pa
-
 from rectifier_core.base.published_records import Status
 from tasks.table.config import PublishConfig, RunIdentity
 from tasks.table.embedding_models import EMBEDDING_MODEL, is_another
@@ -34,6 +32,7 @@ LATER = "the published rows are not affected; the next run of that day records i
 LOOK_BACK = 30
 """So many days are searched for the last published one."""
 _LEFT_SECONDS = 3600.0
+OUTCOMES = ("published", "unchanged", "refused")
 _DAY = re.compile(r"\d{4}-\d\d-\d\d\.json")
 _INTERVALS = (("low_unlike", "high_unlike"), ("low", "high"))
 _RATE = ("mismatch_rate", "low", "high", "low_unlike", "high_unlike", "identifiable", "separation")
@@ -99,7 +98,7 @@ def record_run(config: PublishConfig, entry: Entry) -> bool:
         stored = files.walk()
         old = [x.path for x in stored if _DAY.fullmatch(x.path)][: -config.keep_trend]
         # Files of killed writers. In S3 another machine may be writing one.
-        old += [x.path for x in stored if x.path.endswith(".tmp") and x.modified < time.time() - _LEFT_SECONDS]
+        old += [x.path for x in stored if x.path.endswith(".tmp") and x.mtime.timestamp() < time.time() - _LEFT_SECONDS]
         for name in old:
             files.delete(name)
     return new
@@ -123,24 +122,18 @@ def read_trend(config: PublishConfig, last: int = 60, *, until: str | None = Non
 
 
 def _read(files: TableFiles, path: str) -> Entry | None:
-    """Return one entry, None if the file is missing or holds none."""
+    """Return one entry, None if the file is missing, damaged or of another format."""
     try:
-        entry = json.loads(files.read_text(path))
-        valid = (
-            (entry["format"], f"{entry['as_of']}.json") == (FORMAT, path)
-            and entry["outcome"] in ("published", "unchanged", "refused")
-            and isinstance(entry["run_id"], str)
-            and all(facts.keys() >= {*_FACTS, "drift"} for facts in entry["modalities"].values())
-            and all(check.keys() >= {*_CHECK} for check in entry["gate"])
-        )
-    except (ValueError, KeyError, TypeError, AttributeError, FileNotFoundError, pa.ArrowInvalid):
+        entry: Entry = json.loads(files.read_text(path))
+        valid = (entry["format"], f"{entry['as_of']}.json", entry["outcome"] in OUTCOMES) == (FORMAT, path, True)
+    except (ValueError, KeyError, TypeError, FileNotFoundError):
         return None
-    return dict(entry) if valid else None
+    return entry if valid else None
 
 
-def _last_published(days: Sequence[Mapping[str, Any]], as_of: str) -> Mapping[str, Any] | None:
+def _last_published(days: Sequence[Mapping[str, Any]], as_of: str) -> Mapping[str, Any]:
     earlier = [x for x in days if x["as_of"] < as_of and x["outcome"] != "refused"]
-    return max(earlier, key=lambda x: str(x["as_of"]), default=None)
+    return max(earlier, key=lambda x: str(x["as_of"]), default={})
 
 
 def rate_jumps(config: PublishConfig, as_of: date, rates: Mapping[str, Mapping[str, Any]]) -> dict[str, float | None]:
@@ -150,15 +143,14 @@ def rate_jumps(config: PublishConfig, as_of: date, rates: Mapping[str, Mapping[s
     a rate is unknown on one of the two days, another model made it then, or there is no such day. Raises StorageError.
     """
     day = as_of.isoformat()
-    last = _last_published(read_trend(config, LOOK_BACK, until=day).days, day)
-    before: Mapping[str, Any] = {} if last is None else last["modalities"]
+    before = _last_published(read_trend(config, LOOK_BACK, until=day).days, day).get("modalities", {})
     return {m: _rise(before[m], now) if m in before else None for m, now in rates.items()}
 
 
 def _rise(before: Mapping[str, Any], now: Mapping[str, Any]) -> float | None:
     if not (before["identifiable"] and now["identifiable"]) or _is_another(before, now):
         return None
-    low, high = shared_interval(before, now)
+    low, high = _shared_interval(before, now)
     return None if now[low] is None or before[high] is None else float(now[low] - before[high])
 
 
@@ -171,38 +163,34 @@ def find_jumps(days: Sequence[Mapping[str, Any]], as_of: str) -> list[dict[str, 
     out. The list is empty if ``days`` lacks ``as_of`` or an earlier published day.
     """
     today, last = next((x for x in days if x["as_of"] == as_of), None), _last_published(days, as_of)
-    if today is None or last is None:
+    if today is None or not last:
         return []
     jumps = []
-    for modality in sorted(today["modalities"].keys() & last["modalities"].keys()):
-        both = last["modalities"][modality], today["modalities"][modality]
-        ends = shared_interval(*both)
-        before, now = (_rate(facts, *ends) for facts in both)
-        kind = None if _is_another(*both) else _jump(before, now)
+    for m in sorted(today["modalities"].keys() & last["modalities"].keys()):
+        before, now = last["modalities"][m], today["modalities"][m]
+        kind = None
+        if before["identifiable"] != now["identifiable"] and not _is_another(before, now):
+            kind = "identifiable"
+        elif any((gap or 0) > 0 for gap in (_rise(before, now), _rise(now, before))):
+            kind = "rate"
         if kind:
-            facts = {"as_of": as_of, "since": last["as_of"], "run_id": today["run_id"], "before": before, "now": now}
-            jumps.append({"modality": modality, "kind": kind, "among_unlike": ends == _INTERVALS[0], **facts})
+            ends = _shared_interval(before, now)
+            facts = {"as_of": as_of, "since": last["as_of"], "run_id": today["run_id"]}
+            rates = {"before": _rate(before, *ends), "now": _rate(now, *ends)}
+            jumps.append({"modality": m, "kind": kind, "among_unlike": ends == _INTERVALS[0], **facts, **rates})
     return jumps
 
 
-def shared_interval(*facts: Mapping[str, Any]) -> tuple[str, str]:
+def _rate(facts: Mapping[str, Any], low: str, high: str) -> dict[str, Any]:
+    kept = {name: facts[name] for name in ("mismatch_rate", "identifiable")}
+    return kept | {"low": facts[low], "high": facts[high]}
+
+
+def _shared_interval(*facts: Mapping[str, Any]) -> tuple[str, str]:
     """Return the keys of the narrowest interval that all have: of mix-ups among unlike items, else of all mix-ups."""
-    inner = _INTERVALS[0]
-    return inner if all(x.get(end) is not None for x in facts for end in inner) else _INTERVALS[1]
+    inner, outer = _INTERVALS
+    return inner if all(x.get(end) is not None for x in facts for end in inner) else outer
 
 
 def _is_another(before: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
     return is_another(before.get(EMBEDDING_MODEL), now.get(EMBEDDING_MODEL))
-
-
-def _rate(facts: Mapping[str, Any], low: str, high: str) -> dict[str, Any]:
-    names = {"mismatch_rate": "mismatch_rate", "low": low, "high": high, "identifiable": "identifiable"}
-    return {name: facts[key] for name, key in names.items()}
-
-
-def _jump(before: Mapping[str, Any], now: Mapping[str, Any]) -> str | None:
-    if before["identifiable"] != now["identifiable"]:
-        return "identifiable"
-    if None in (before["low"], before["high"], now["low"], now["high"]):
-        return None
-    return "rate" if now["low"] > before["high"] or now["high"] < before["low"] else None

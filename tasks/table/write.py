@@ -15,9 +15,10 @@ from pathlib import Path
 import polars as pl
 import pyarrow as pa
 from polars.io.plugins import register_io_source
+from pyarrow import fs
 
 from rectifier_core.base.numerics import row_blocks
-from tasks.table.files import FileEntry, TableFiles
+from tasks.table.files import TableFiles
 from tasks.table.rows import PublishedRows
 
 
@@ -25,13 +26,13 @@ from tasks.table.rows import PublishedRows
 class WrittenFile:
     """One data file, and its rows among the run's."""
 
-    entry: FileEntry
+    info: fs.FileInfo
     rows: slice
 
     @property
     def path(self) -> str:
         """The file's path in the table."""
-        return self.entry.path
+        return str(self.info.path)
 
     @property
     def stats(self) -> str:
@@ -57,7 +58,7 @@ def write_files(
         path = name(index)
         with files.create(path) as place:
             _write(place, rows, part)
-        yield WrittenFile(entry=files.entries([path])[path], rows=part)
+        yield WrittenFile(info=files.entries([path])[path], rows=part)
 
 
 def _write(place: Path, rows: PublishedRows, part: slice) -> None:

@@ -1,4 +1,4 @@
-"""What looks like a credential is masked wherever it is written."""
+"""Credentials are masked in errors, reports and logs."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def test_credentials_are_masked(given_value: object, wanted: object) -> None:
     assert mask_credentials(given_value) == wanted
 
 
-def test_what_the_environment_holds_as_a_credential_is_known_by_its_value(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_values_of_secret_environment_variables_are_masked(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PREFECT_API_AUTH_STRING", "admin:long-enough")
     monkeypatch.setenv("SHOP_TOKEN", "short")
     monkeypatch.setenv("SHOP_NAME", "a shop of kettles")
@@ -37,6 +37,6 @@ def test_what_the_environment_holds_as_a_credential_is_known_by_its_value(monkey
 
 
 @pytest.mark.parametrize("kind", [InputError, StorageError])
-def test_no_failure_carries_one(kind: type[Exception], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_error_messages_are_masked(kind: type[Exception], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wJalrXUtnFEMI")
     assert str(kind("s3://a:b@host wJalrXUtnFEMI token=abc")) == "s3://•••@host ••• token=•••"

@@ -64,12 +64,6 @@ class Call(NamedTuple):
             or "O_TRUNC" in self.arguments
         )
 
-    @property
-    def data(self) -> bytes:
-        """What a call writes; strace must have been told to show all of it (``whole_data``)."""
-        text = self.arguments.partition(', "')[2].rpartition('"')[0]
-        return text.encode("latin-1").decode("unicode_escape").encode("latin-1")
-
 
 class Point(NamedTuple):
     """The ``number``-th call of that name that names ``path``; ``{pid}`` in it stands for the process."""
@@ -205,11 +199,6 @@ def _named(call: str, arguments: str) -> Iterator[str]:
 def all_calls() -> str:
     """strace's option to see whatever may change a disk."""
     return "trace=" + ",".join(CLASS_OF)
-
-
-def whole_data() -> list[str]:
-    """strace's options to see what is written as well."""
-    return ["-e", all_calls(), "-s", str(1 << 24)]
 
 
 def points(trace: list[Call], pid: int, roots: tuple[str, ...]) -> list[Point]:

@@ -21,8 +21,8 @@ from tasks.table.trend import record_run, trend_entry
 from tests.support.table.publish_support import identity, publish
 
 
-def told(work: Callable[[], object]) -> int:
-    """Its exit status; a failure of a kind that is meant for users is one line on standard error."""
+def exit_status(work: Callable[[], object]) -> int:
+    """Run the work and return its exit status. An error for users is one line on standard error."""
     try:
         work()
     except RectifierError as error:
@@ -53,7 +53,7 @@ def night(
             )
             sweep(publishing, settings, checkpoint_every)
 
-    return told(work)
+    return exit_status(work)
 
 
 def sweep(config: PublishConfig, settings: RunSettings, checkpoint_every: int) -> None:
@@ -70,7 +70,7 @@ def sweep(config: PublishConfig, settings: RunSettings, checkpoint_every: int) -
 def publish_alone(config: dict[str, Any], refs: list[list[str]], day: str, seed: int) -> int:
     """Publish without the lock."""
     source, rectified = (Ref(kind=kind, path=path, digest=digest) for kind, path, digest in refs)
-    return told(lambda: publish(PublishConfig(**config), (source, rectified), day, seed))
+    return exit_status(lambda: publish(PublishConfig(**config), (source, rectified), day, seed))
 
 
 def publish_in_s3(environment: dict[str, str], uri: str, refs: list[list[str]], day: str, seed: int) -> int:
@@ -88,13 +88,13 @@ def rolled_back(config: dict[str, Any], runs: str, to: int) -> int:
             roll_back(publishing, to)
             sweep(publishing, RunSettings(folder=runs), 100)
 
-    return told(work)
+    return exit_status(work)
 
 
 def careless(path: str) -> None:
-    """Write a file and flush nothing."""
-    with open(path, "w") as stream:
-        stream.write("abcd")
+    """Write a file, flush nothing, and rename it."""
+    Path(path).write_text("abcd")
+    Path(path).rename(f"{path}.json")
 
 
 def killed(point: int, config: dict[str, Any], refs: list[list[str]], day: str, seed: int) -> int:
@@ -117,4 +117,4 @@ def killed(point: int, config: dict[str, Any], refs: list[list[str]], day: str, 
             publish(PublishConfig(**config), (source, rectified), day, seed)
 
     sys.addaudithook(watch)
-    return told(work)
+    return exit_status(work)

@@ -1,59 +1,35 @@
-"""Trend entries for tests: runs of one table, a day each."""
+"""Trend entries for tests: runs of one table, one a day."""
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
-from datetime import date
 from typing import Any
 
-from tasks.table.config import RunIdentity
 from tasks.table.trend import Entry, trend_entry
+from tests.support.table.publish_support import identity
 
 Rate = tuple[float, float, float] | None
 
 
 def facts(rate: Rate, inner: tuple[float, float] | None = None) -> dict[str, Any]:
-    """What a run found about a modality: (estimate, low, high) or None where no rate can be told, and the interval among unlike items."""
+    """The facts of a modality: (estimate, low, high), None if the rate is unknown, and the interval among unlike items."""
     estimate, low, high = rate or (None, None, None)
+    known = {"identifiable": rate is not None, "separation": 0.9 if rate else 0.51}
     ends = {"low_unlike": inner[0], "high_unlike": inner[1]} if inner else {}
-    return {
-        **ends,
-        **{
-            "mismatch_rate": estimate,
-            "low": low,
-            "high": high,
-            "identifiable": rate is not None,
-            "separation": 0.9 if rate else 0.51,
-        },
-        **{
-            "rectified": 80,
-            "passed_through": 15,
-            "imputed": 3,
-            "missing": 2,
-            "width": 64,
-            "outcome": "CONVERGED",
-            "recall": 1.0,
-        },
-    }
+    counts = {"rectified": 80, "passed_through": 15, "imputed": 3, "missing": 2}
+    others = {"width": 64, "outcome": "CONVERGED", "recall": 1.0}
+    return {"mismatch_rate": estimate, "low": low, "high": high, **known, **ends, **counts, **others}
 
 
 def gate(drift: float | None, *names: str, passed: bool = True) -> list[dict[str, Any]]:
-    """A gate of one check a modality, and its drift unless that is None."""
-    checks = [
-        {
-            "name": f"{m}: mean column error of the plan",
-            "value": 0.01,
-            "rule": "at most",
-            "bound": 0.05,
-            "passed": passed,
-            "blocking": True,
-        }
-        for m in names
-    ]
-    if drift is not None:
-        told = {"value": drift, "rule": "at least", "bound": 0.8, "passed": drift >= 0.8, "blocking": True}
-        checks += [{"name": f"{m}: mean cosine to the last published version", **told} for m in names]
+    """One check for each modality, and its drift unless that is None."""
+
+    def check(name: str, value: float, rule: str, bound: float, passed: bool) -> dict[str, Any]:
+        return {"name": name, "value": value, "rule": rule, "bound": bound, "passed": passed, "blocking": True}
+
+    checks = [check(f"{m}: mean column error of the plan", 0.01, "at most", 0.05, passed) for m in names]
+    for m in names if drift is not None else ():
+        checks.append(check(f"{m}: mean cosine to the last published version", drift, "at least", 0.8, drift >= 0.8))
     return checks
 
 
@@ -68,20 +44,7 @@ def entry(
     inner: tuple[float, float] | None = None,
     model: str | None = None,
 ) -> Entry:
-    """The entry of a run of ``day``; ``seed`` tells two runs of a day apart, ``model`` is its embedding model."""
-
-    def found(rate: Rate) -> dict[str, Any]:
-        return facts(rate, inner) | {"embedding_model": model}
-
-    digest = hashlib.blake2b(f"{day}/{seed}".encode(), digest_size=16).hexdigest()
-    identity = RunIdentity(
-        run_id=f"{day.replace('-', '')}-{digest[:12]}",
-        as_of=date.fromisoformat(day),
-        digest=digest,
-        config_digest="c0ffee",
-        inputs_digest="beef",
-        code_version="1.2.3",
-    )
+    """The entry of a run of ``day``. Another ``seed`` is another run. ``model`` is the embedding model of all modalities."""
+    modalities = {m: facts(rate, inner) | {"embedding_model": model} for m, rate in rates.items()}
     checks = gate(drift, *rates, passed=outcome != "refused")
-    shown = None if outcome == "refused" else version
-    return trend_entry(identity, outcome, shown, {m: found(rate) for m, rate in rates.items()}, checks)
+    return trend_entry(identity(day, seed), outcome, None if outcome == "refused" else version, modalities, checks)

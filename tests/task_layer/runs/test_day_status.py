@@ -15,16 +15,9 @@ NOW: dict[str, Any] = {
     "inputs": {"catalog": CATALOG, "log": LOG},
 }
 SHOWN = PublishedDay(version=3, run_id="r", rows=9, commit={})
-ENTRY = {
-    "state": "done",
-    "run_id": "r",
-    "version": 3,
-    "stage": "sinkhorn/image",
-    "heartbeat": "2024-03-02T03:04:05.678+00:00",
-    "pid": 77,
-    "exit_code": 0,
-    "message": None,
-}
+SEEN = "2024-03-02T03:04:05"
+PROCESS = {"stage": "sinkhorn/image", "heartbeat": f"{SEEN}.678+00:00", "pid": 77}
+ENTRY = {"state": "done", "run_id": "r", "version": 3, "exit_code": 0, "message": None, **PROCESS}
 WENT_WRONG = {"exit_code": 3, "message": "the gate refused"}
 
 
@@ -35,23 +28,11 @@ WENT_WRONG = {"exit_code": 3, "message": "the gate refused"}
         (None, False, None, True, ("missing", "never run")),
         (None, False, None, False, ("no-data", "no data of its own")),
         ({}, False, None, True, ("missing", "was version 3; rolled back, or beyond publish.keep_snapshots")),
-        (
-            {"state": "running"},
-            True,
-            SHOWN,
-            True,
-            ("running", "at sinkhorn/image since 2024-03-02T03:04:05 UTC, pid 77"),
-        ),
-        (
-            {"state": "running"},
-            False,
-            SHOWN,
-            True,
-            ("dead", "killed at sinkhorn/image, last sign of life 2024-03-02T03:04:05 UTC"),
-        ),
+        ({"state": "running"}, True, SHOWN, True, ("running", f"at sinkhorn/image since {SEEN} UTC, pid 77")),
+        ({"state": "running"}, False, SHOWN, True, ("dead", f"killed at sinkhorn/image, last sign of life {SEEN} UTC")),
         ({"state": "refused"} | WENT_WRONG, False, SHOWN, True, ("refused", "exit 3: the gate refused")),
         ({"state": "failed"} | WENT_WRONG, False, None, True, ("failed", "exit 3: the gate refused")),
-        # Whoever holds the day has not written its entry yet.
+        # The process that holds the day has not written its entry yet.
         ({"state": "failed"} | WENT_WRONG, True, SHOWN, True, ("running", "it starts")),
         (None, True, None, True, ("running", "it starts")),
     ],
@@ -79,16 +60,11 @@ def test_every_state_and_why(
         ),
     ],
 )
-def test_what_is_another_now_is_named_and_what_was_not_recorded_is_not_held_against_a_day(
+def test_a_stale_day_names_what_changed_and_ignores_what_was_not_recorded(
     made: dict[str, Any], wanted: list[str]
 ) -> None:
     assert stale_reasons(NOW | made, NOW) == wanted
     if wanted:
-        assert judge_day(ENTRY, held=False, published=SHOWN, made=NOW | made, now=NOW, data=True) == (
-            "stale",
-            wanted[0],
-        )
-
-
-def test_inputs_that_are_gone_make_a_day_stale() -> None:
+        judged = judge_day(ENTRY, held=False, published=SHOWN, made=NOW | made, now=NOW, data=True)
+        assert judged == ("stale", wanted[0])
     assert stale_reasons(NOW, NOW | {"inputs": None}) == ["its inputs are gone"]

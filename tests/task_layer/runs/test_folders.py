@@ -50,24 +50,19 @@ def names(runs: RunSettings) -> set[str]:
     return {x.name for x in Path(runs.folder).iterdir()}
 
 
-def test_runs_beyond_the_newest_few_are_deleted(tmp_path: Path) -> None:
-    runs = settings(tmp_path, keep_runs=2)
+def test_only_the_newest_runs_stay(tmp_path: Path) -> None:
+    runs = settings(tmp_path, keep_runs=3, keep_days=7.0)
     sweep_runs(runs)
     # A refused or killed run has no summary.
-    folders = [run_folder(runs, number, summary=number != 2) for number in range(1, 6)]
+    ages = {1: 0.0, 2: 6.0, 3: 8.0, 4: 9.0}
+    new, kept, _, _ = [run_folder(runs, number, days_ago=age, summary=number != 2) for number, age in ages.items()]
     (Path(runs.folder) / "stages" / "source-1").mkdir(parents=True)
     sweep_runs(runs)
-    assert names(runs) == {folders[0].name, folders[1].name, "stages"}
-
-
-def test_old_runs_are_deleted_but_the_newest_stays(tmp_path: Path) -> None:
-    runs = settings(tmp_path, keep_days=7.0)
-    new, _ = run_folder(runs, 1, days_ago=6.0), run_folder(runs, 2, days_ago=8.0)
+    assert names(runs) == {new.name, kept.name, "stages"}
+    for folder in (kept, new):
+        os.utime(folder, (0, folder is new))
     sweep_runs(runs)
-    assert names(runs) == {new.name}
-    os.utime(new, (0, 0))
-    sweep_runs(runs)
-    assert names(runs) == {new.name}
+    assert names(runs) == {new.name, "stages"}
 
 
 def test_a_temporary_file_of_a_killed_run_is_deleted_after_an_hour(tmp_path: Path) -> None:
@@ -110,8 +105,7 @@ def test_a_run_holds_the_table_and_deletes_old_files(tmp_path: Path) -> None:
         save_summary(runs, summary)
         assert old.exists()
     assert names(runs) == {RUN, "stages"}
-    assert Path(kept.path).exists()
-    assert not Path(other.path).exists()
+    assert Path(kept.path).exists() and not Path(other.path).exists()
 
 
 def test_a_run_that_fails_keeps_its_outputs_for_the_next(tmp_path: Path) -> None:
@@ -153,9 +147,6 @@ def test_quarantined_rows_are_copied_beside_the_report(tmp_path: Path) -> None:
     ref = Ref(kind="source", path=str(stage), digest="x")
     copy_quarantine(ref, tmp_path / "run")
     assert [x.name for x in (tmp_path / "run" / "quarantine").iterdir()] == ["items.parquet"]
-    (tmp_path / "file").write_text("")
-    with pytest.raises(StorageError, match="quarantined rows cannot be copied: Not a directory"):
-        copy_quarantine(ref, tmp_path / "file" / "run")
 
 
 def past_run(
@@ -182,11 +173,9 @@ def past_run(
     return run_id
 
 
-@pytest.mark.parametrize("text", [True, False])
-def test_ego_rows_are_found_by_item(tmp_path: Path, text: bool) -> None:
+def test_ego_rows_are_found_by_item(tmp_path: Path) -> None:
     runs, rng = settings(tmp_path), np.random.default_rng(0)
-    old, new = np.array([40, 10, 30, 20, 50]), np.array([20, 7, 400000, 40, 50])
-    ids, new_ids = (np.array([f"item {x}" for x in part]) if text else part for part in (old, new))
+    ids, new_ids = (np.array([f"item {x}" for x in part]) for part in ((40, 10, 30, 20, 50), (20, 7, 400000, 40, 50)))
     ego = rng.normal(size=(5, 3)).astype(np.float32)
     run_id = past_run(runs, "2024-03-09", ids, ego, untrained=1)
     rows, found = previous_ego(runs, TABLE, DAY, new_ids, 3)
@@ -209,14 +198,9 @@ def test_the_newest_earlier_published_run_with_outputs_is_taken(tmp_path: Path) 
         add(day, day, version)
     rows, found = previous_ego(runs, TABLE, DAY, ids, 2)
     assert found == newest
-    assert rows is not None
-    assert (rows == 1).all()
+    assert rows is not None and (rows == 1).all()
     later = add(8, 5, version=4)
     assert previous_ego(runs, TABLE, DAY, ids, 2)[1] == later
-    summary = load_summary(runs, later)
-    assert summary is not None
-    (Path(summary["stages"]["anchors"]["path"]) / "manifest.json").unlink()
-    assert previous_ego(runs, TABLE, DAY, ids, 2)[1] == newest
     assert previous_ego(runs, TABLE, date(2024, 3, 7), ids, 2) == (None, None)
 
 

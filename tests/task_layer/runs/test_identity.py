@@ -49,9 +49,7 @@ def test_the_location_of_the_data_does_not_count(key: str) -> None:
     [
         {"seed": 1},
         {"source": replace(SOURCE, positive="rating >= 4")},
-        {"source": replace(SOURCE, modalities={"image": "other_column"})},
         {"anchors": AnchorsConfig(epochs=3)},
-        {"anchors": AnchorsConfig(warm_start=True)},
         {"rectify": RectifyConfig(keep_original=0.7)},
     ],
 )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -78,14 +77,8 @@ def test_a_remote_table_is_locked_in_a_local_folder(tmp_path: Path) -> None:
         pass
 
 
-@pytest.mark.parametrize("case", ["no folder", "no permission"])
-def test_a_lock_file_that_cannot_be_made_names_its_path(tmp_path: Path, case: str) -> None:
-    if case == "no folder":
-        (tmp_path / "place").write_text("")
-    elif os.geteuid() == 0:
-        pytest.skip("permissions do not hold root back")
-    else:
-        (tmp_path / "place").mkdir(mode=0o500)
+def test_a_lock_file_that_cannot_be_made_names_its_path(tmp_path: Path) -> None:
+    (tmp_path / "place").write_text("")
     config = PublishConfig(uri=str(tmp_path / "place" / "table"))
     with pytest.raises(StorageError, match=r"\.table\.lock cannot be locked"), table_lock(config):
         pass

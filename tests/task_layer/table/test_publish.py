@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 
 import polars as pl
@@ -56,16 +57,7 @@ def test_the_commit_holds_the_runs_provenance(config: PublishConfig, refs: tuple
     publish(config, refs, DAYS[0])
     [commit] = DeltaTable(config.uri).history()
     run = identity(DAYS[0])
-    wanted = {
-        "run_id": run.run_id,
-        "as_of": DAYS[0],
-        "digest": run.digest,
-        "config_digest": "c0ffee",
-        "inputs_digest": "0000",
-        "code_version": "1.2.3",
-        "rows": 50,
-        "facts": FACTS,
-    }
+    wanted = asdict(run) | {"as_of": DAYS[0], "rows": 50, "facts": FACTS}
     assert wanted.items() <= commit.items()
     assert DeltaTable(config.uri).transaction_version(f"catalog-rectifier/{DAYS[0]}") == run.transaction
 
@@ -135,21 +127,13 @@ def test_a_folder_that_holds_something_else_is_left_alone(
     assert sorted(place.rglob("*")) == before
 
 
-@pytest.mark.parametrize("name", ["a b", "füü", "x=1", "a#b", "a?b", "a:b", "[a]", "table/"])
+@pytest.mark.parametrize("name", ["a b", "füü", "x=1", "a#b?", "[a]", "table/"])
 def test_any_folder_name_will_do(tmp_path: Path, refs: tuple[Ref, Ref], name: str) -> None:
     config = PublishConfig(uri=f"{tmp_path}/{name}")
     assert publish(config, refs, DAYS[0]).published
     assert not publish(config, refs, DAYS[0]).published
     assert [x.name for x in tmp_path.iterdir() if x.name != "stages"] == [name.rstrip("/")]
     assert shown(config.uri) == {DAYS[0]: {identity(DAYS[0]).run_id}}
-
-
-def test_facts_that_are_not_json_are_refused_before_anything_is_written(
-    config: PublishConfig, refs: tuple[Ref, Ref]
-) -> None:
-    with pytest.raises(ValueError, match="facts"):
-        publish_rectified(config, identity(DAYS[0]), *refs, {"mismatch_rate": float("nan")})
-    assert not Path(config.uri).exists()
 
 
 @pytest.mark.parametrize(
@@ -166,10 +150,3 @@ def test_a_bad_setting_names_its_key(key: str, value: object) -> None:
     with pytest.raises(ValueError, match=key) as caught:
         PublishConfig(**{"uri": "/table", key: value})  # type: ignore[arg-type]
     assert "key:secret" not in str(caught.value)
-
-
-@pytest.mark.parametrize(("key", "value"), [("run_id", "../x"), ("run_id", ""), ("digest", "XYZ"), ("digest", "ab")])
-def test_a_bad_identity_is_refused(key: str, value: str) -> None:
-    texts = {"run_id": "r", "digest": "0123456789abcdef", "config_digest": "", "inputs_digest": "", "code_version": ""}
-    with pytest.raises(ValueError, match=key):
-        type(identity(DAYS[0]))(as_of=identity(DAYS[0]).as_of, **{**texts, key: value})

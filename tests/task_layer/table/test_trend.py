@@ -8,8 +8,6 @@ from datetime import date, timedelta
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from tasks.errors import StorageError
 from tasks.table.config import PublishConfig
@@ -39,33 +37,24 @@ def test_a_run_comes_back_as_it_was_recorded(config: PublishConfig) -> None:
     assert not Path(config.uri).exists()
 
 
-def test_nan_becomes_none(config: PublishConfig) -> None:
-    record_run(config, entry(DAY, {"image": STEADY}, drift=float("nan")))
-    (recorded,) = read_trend(config).days
-    assert recorded["modalities"]["image"]["drift"] is None
-    assert recorded["gate"][-1]["value"] is None and recorded["gate"][-1]["passed"] is False
-
-
-def test_an_entry_holds_only_its_own_keys() -> None:
+def test_only_known_keys_are_kept_and_nan_becomes_none(config: PublishConfig) -> None:
     modalities = {"image": facts(STEADY) | {"secret": "hunter2"}}
-    checks = [x | {"token": "hunter2"} for x in gate(0.9, "image")]
-    assert "hunter2" not in json.dumps(trend_entry(identity(DAY), "published", 3, modalities, checks))
+    checks = [x | {"token": "hunter2"} for x in gate(float("nan"), "image")]
+    record_run(config, trend_entry(identity(DAY), "published", 3, modalities, checks))
+    (recorded,) = read_trend(config).days
+    assert recorded["modalities"]["image"]["drift"] is None and recorded["gate"][-1]["value"] is None
+    assert "hunter2" not in json.dumps(recorded)
 
 
-def test_a_repeat_writes_nothing(config: PublishConfig) -> None:
-    record_run(config, entry(DAY, {"image": STEADY}))
-    before = files_of(config)
-    assert not record_run(config, entry(DAY, {"image": STEADY}, outcome="unchanged"))
-    assert files_of(config) == before
-    assert record_run(config, entry(DAY, {"image": (0.3, 0.25, 0.35)}))
-    assert read_trend(config).days[0]["modalities"]["image"]["mismatch_rate"] == 0.3
-
-
-def test_a_day_shows_the_run_recorded_last(config: PublishConfig) -> None:
+def test_a_day_shows_its_last_run_and_a_repeat_writes_nothing(config: PublishConfig) -> None:
     for seed, outcome in ((0, "refused"), (0, "published"), (1, "published"), (0, "published"), (2, "refused")):
         last = entry(DAY, {"image": STEADY}, seed=seed, outcome=outcome)
         assert record_run(config, last)
         assert read_trend(config).days == (last,)
+    record_run(config, entry(DAY, {"image": STEADY}))
+    before = files_of(config)
+    assert not record_run(config, entry(DAY, {"image": STEADY}, outcome="unchanged"))
+    assert files_of(config) == before
 
 
 def test_files_of_a_killed_run_are_deleted_an_hour_later(config: PublishConfig) -> None:
@@ -91,16 +80,7 @@ def test_days_come_oldest_first_and_the_oldest_are_dropped(config: PublishConfig
 
 @pytest.mark.parametrize(
     "damage",
-    [
-        b"",
-        b"{",
-        b"\xff\xfe",
-        b"[]",
-        b'{"format": 1}',
-        json.dumps(entry(DAY, {}) | {"format": FORMAT + 1}).encode(),
-        json.dumps(entry(DAY, {}) | {"modalities": {"image": {}}}).encode(),
-        json.dumps(entry(DAY, {}) | {"as_of": "2024-03-05"}).encode(),
-    ],
+    [b"", b"{", b"\xff\xfe", b"[]", json.dumps(entry(DAY, {}) | {"format": FORMAT + 1}).encode()],
 )
 def test_a_damaged_file_is_left_out_and_counted(config: PublishConfig, damage: bytes) -> None:
     kept, broken = entry("2024-03-03", {"image": STEADY}), entry(DAY, {"image": STEADY})
@@ -113,11 +93,11 @@ def test_a_damaged_file_is_left_out_and_counted(config: PublishConfig, damage: b
 
 def test_other_files_are_left_alone(config: PublishConfig) -> None:
     root = Path(trend_uri(config))
-    for stray in ("notes.json", ".2024-03-04.json.tmp", "someday/run.json", "2024-03-04/er.json"):
+    assert read_trend(config) == Trend(days=(), damaged=0)
+    for stray in ("notes.json", ".2024-03-04.json.tmp", "someday/run.json"):
         (root / stray).parent.mkdir(parents=True, exist_ok=True)
         (root / stray).write_text("x")
     assert read_trend(config) == Trend(days=(), damaged=0)
-    assert read_trend(PublishConfig(uri=str(root / "nowhere"))) == Trend(days=(), damaged=0)
 
 
 def test_a_file_in_the_way_is_one_line(config: PublishConfig) -> None:
@@ -132,7 +112,6 @@ def test_a_file_in_the_way_is_one_line(config: PublishConfig) -> None:
     ("before", "now", "kind"),
     [
         (STEADY, STEADY, None),
-        (STEADY, (0.13, 0.11, 0.15), None),
         (STEADY, (0.20, 0.12, 0.24), None),
         (STEADY, (0.20, 0.16, 0.24), "rate"),
         (STEADY, (0.04, 0.02, 0.06), "rate"),
@@ -151,16 +130,6 @@ def test_a_jump_is_beyond_both_intervals(before: Rate, now: Rate, kind: str | No
         wanted = {"since": "2024-03-01", "as_of": DAY, "run_id": today["run_id"], "among_unlike": False}
         assert wanted.items() <= jumps[0].items()
         assert jumps[0]["before"] == {"identifiable": before is not None, **rate}
-
-
-@given(rates=st.tuples(*(st.none() | st.lists(st.floats(0, 1), min_size=3, max_size=3).map(sorted),) * 2))
-def test_jumps_go_both_ways(rates: tuple[list[float] | None, list[float] | None]) -> None:
-    first, second = (None if x is None else (x[1], x[0], x[2]) for x in rates)
-    kinds = [
-        [x["kind"] for x in find_jumps([entry("2024-03-01", {"image": a}), entry(DAY, {"image": b})], DAY)]
-        for a, b in ((first, second), (second, first))
-    ]
-    assert kinds[0] == kinds[1]
 
 
 @pytest.mark.parametrize(("before", "jumps"), [((0.09, 0.11), 1), ((0.09, 0.17), 0), (None, 0)])
