@@ -88,9 +88,9 @@ def list_files(uri: str) -> tuple[fs.FileSystem, tuple[StoredFile, ...]]:
         base, pattern = (path, ()) if info.type == fs.FileType.Directory else _split_glob(path)
         if info.type == fs.FileType.NotFound and not pattern:
             raise InputError(f"{uri}: no such file or folder")
-        found = filesystem.get_file_info(fs.FileSelector(base, allow_not_found=True, recursive=True))
+        infos = filesystem.get_file_info(fs.FileSelector(base, allow_not_found=True, recursive=True))
     files = []
-    for info in found:
+    for info in infos:
         parts = info.path.removeprefix(base).strip("/").split("/")
         if "_delta_log" in parts and _matches(tuple(parts[: parts.index("_delta_log")]), pattern):
             raise InputError(
@@ -116,8 +116,8 @@ def _check_links(uri: str, files: list[StoredFile]) -> None:
 def changed_since(filesystem: fs.FileSystem, files: tuple[StoredFile, ...]) -> StoredFile | None:
     """Return the first of ``files`` that was overwritten after it was listed. A deleted file does not count."""
     with reading(files[0].uri):
-        found = filesystem.get_file_info([x.path for x in files])
-    for before, now in zip(files, found, strict=True):
+        infos = filesystem.get_file_info([x.path for x in files])
+    for before, now in zip(files, infos, strict=True):
         if now.type == fs.FileType.File and (now.size, now.mtime_ns) != (before.size, before.modified_ns):
             return before
     return None

@@ -1,4 +1,4 @@
-"""Prefect artifacts of a run: what it found, the quality gate, and the stages."""
+"""Prefect artifacts of a run: its findings, the quality gate, and the stages."""
 
 from __future__ import annotations
 
@@ -21,12 +21,10 @@ def leave_artifacts(inputs: ReportInputs, facts: Mapping[str, Any], path: Path) 
     if not server_answers():
         return
     version = "nothing" if inputs.table_version is None else f"version {inputs.table_version}"
-    lines = [f"# {inputs.as_of}: {inputs.outcome}, {version}", ""]
-    lines += [f"Run `{inputs.run_id}`, table `{inputs.table_uri}`, report `{path}`.", ""]
-    lines += [
-        f"- {_VERDICTS[c.verdict]}: {c.name}: {c.value:.4g}, {c.rule} {c.bound:.4g}" for c in inputs.quality.checks
-    ]
-    lines += [f"- {note}" for note in inputs.quality.notes]
+    checks = (f"{_VERDICTS[c.verdict]}: {c.name}: {c.value:.4g}, {c.rule} {c.bound:.4g}" for c in inputs.quality.checks)
+    where = f"Run `{inputs.run_id}`, table `{inputs.table_uri}`, report `{path}`."
+    lines = [f"# {inputs.as_of}: {inputs.outcome}, {version}", "", where, ""]
+    lines += [f"- {line}" for line in (*checks, *inputs.quality.notes)]
     modalities = [{"modality": m} | dict(values) for m, values in facts["modalities"].items()]
     stages = [asdict(timing) for timing in inputs.timings]
     try:

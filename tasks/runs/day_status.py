@@ -148,7 +148,7 @@ def _made_from(
 ) -> dict[str, Any]:
     """What the published rows were made from, by the journal if its entry is of that run, else by their commit.
 
-    The journal knows more: the files of the inputs, also of a later run that found the same rows in them.
+    The journal also has the files of the inputs, even of a later run that read the same rows from other files.
     """
     if entry is not None and entry["state"] == "done" and entry["run_id"] == shown.run_id:
         return dict(entry["made_from"])

@@ -183,10 +183,7 @@ def use_console(chosen: str) -> None:
     _console = chosen
     others = [x for x in logging.root.manager.loggerDict.values() if isinstance(x, logging.Logger)]
     for handler in {handler for logger in [logging.root, *others] for handler in logger.handlers}:
-        if not isinstance(handler, logging.StreamHandler) or getattr(handler.stream, "name", None) not in (
-            "<stderr>",
-            2,
-        ):
+        if getattr(getattr(handler, "stream", None), "name", None) not in ("<stderr>", 2):
             continue
         if chosen == "json":
             handler.setFormatter(JsonLines())

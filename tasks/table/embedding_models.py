@@ -41,7 +41,7 @@ def model_notes(now: Mapping[str, str], before: Mapping[str, str], day: str, dri
         unnamed = "this day" if m not in now else day if m not in before else None
         if unnamed is not None:
             notes.append(
-                f"{m}: {unnamed} names no embedding model (source.embedding_models.{m}), so whether it is another cannot be told"
+                f"{m}: {unnamed} names no embedding model (source.embedding_models.{m}); it may be another one"
             )
     return tuple(notes)
 

@@ -94,7 +94,7 @@ def _restore(files: TableFiles, table: DeltaTable, to: int, wanted: list[DataFil
     with storage_errors(files.uri, f"rolling back to version {to}", remedy):
         try:
             with flushed_log(files) as uri:
-                # The copy of the log holds no data files. They were found before.
+                # The copy of the log holds no data files. `roll_back` has checked that they exist.
                 DeltaTable(uri, table.version(), storage_options=storage_options()).restore(
                     to, ignore_missing_files=True, commit_properties=properties, post_commithook_properties=NO_HOOKS
                 )

@@ -1,4 +1,4 @@
-"""What each day's last run found, kept beside the table so that changes from day to day can be seen.
+"""The findings of the last run of each day, kept beside the table to show changes from day to day.
 
 The files are ``<table uri>-trend/<as_of>.json``. They are beside the table because a refused run is recorded too, and the first run comes
 before there is a table. An entry's shape::

@@ -1,8 +1,8 @@
-"""System calls of a process seen, counted, failed and made deadly: strace around processes that start in milliseconds.
+"""Trace the system calls of a process with strace, and make one of them fail or kill the process.
 
-An interpreter with its libraries loaded (``Nursery``) forks a process for each job. strace attaches to it before the job begins, so what is
-traced is the job and not the importing. strace counts the calls to be disturbed for each thread apart; a point is therefore named by call,
-path and occurrence, and paths repeat because such a process draws the same random names every time.
+An interpreter with its libraries loaded (``Nursery``) forks a process for each job. strace attaches before the job begins, so the trace
+holds no imports. strace counts calls for each thread. A point is therefore named by call, path and occurrence. Paths repeat because the
+process draws the same random names every time.
 """
 
 from __future__ import annotations
@@ -57,12 +57,8 @@ class Call(NamedTuple):
     @property
     def changes(self) -> bool:
         """Whether it may change what is on the disk."""
-        return (
-            CLASS_OF[self.name] != "open"
-            or self.name == "creat"
-            or "O_CREAT" in self.arguments
-            or "O_TRUNC" in self.arguments
-        )
+        opens = CLASS_OF[self.name] == "open" and self.name != "creat"
+        return not opens or "O_CREAT" in self.arguments or "O_TRUNC" in self.arguments
 
 
 class Point(NamedTuple):
@@ -79,7 +75,7 @@ class Point(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """How a job ended: its exit status (negative: the signal), what it said on standard error, and the trace of its calls."""
+    """The end of a job: exit status (negative: the signal), standard error, the trace, and the number of injected faults."""
 
     code: int
     said: str
@@ -107,7 +103,7 @@ class Nursery:
         return json.loads(self._process.stdout.readline())
 
     def start(self, job: str, *given: Any, strace: list[str] | None = None, watch: list[str] | None = None) -> Job:
-        """Fork a process for ``job(*given)``; with ``strace`` options it begins once it is traced, where it names one of ``watch``."""
+        """Fork a process for ``job(*given)``. With ``strace`` options it starts under strace, limited to the paths ``watch``."""
         self._count += 1
         said, trace = (self._folder / f"{self._count}.{kind}" for kind in ("err", "trace"))
         pid = self._ask(job=job, given=given, traced=strace is not None, said=str(said))
@@ -120,7 +116,7 @@ class Nursery:
         return Job(self, pid, tracer, said, trace)
 
     def run(self, job: str, *given: Any, **options: Any) -> Ended:
-        """The same, to its end."""
+        """Start a job and wait for its end."""
         return self.start(job, *given, **options).wait()
 
     def close(self) -> None:
@@ -140,7 +136,7 @@ class Job:
     trace: Path
 
     def wait_until_stopped(self) -> None:
-        """Until the signal of ``stop_after`` has stopped it; fails when it takes too long."""
+        """Wait until the signal of ``stop_after`` stopped the job. Raises AssertionError after ``PATIENCE`` seconds."""
         end = time.monotonic() + PATIENCE
         while not self.trace.exists() or "--- stopped by SIGSTOP ---" not in self.trace.read_text():
             assert time.monotonic() < end, self.said.read_text()
@@ -166,7 +162,7 @@ _PATHS = re.compile(r"\d+<([^>]*)>|\"((?:[^\"\\]|\\.)*)\"")
 
 
 def parsed(trace: str) -> Iterator[Call]:
-    """The calls of a trace in the order in which they began, those that never came back among them."""
+    """Yield the calls of a trace in the order of their start, those that never returned included."""
     pending: dict[str, list[str]] = {}
     lines: list[list[str]] = []
     for line in trace.splitlines():
@@ -187,7 +183,7 @@ def parsed(trace: str) -> Iterator[Call]:
 
 
 def _named(call: str, arguments: str) -> Iterator[str]:
-    """The paths that a call names: behind its descriptor, or spelled out; what is written is none of them."""
+    """Yield the paths of a call: of its descriptor, and as text. Written data is no path."""
     for found in _PATHS.finditer(arguments):
         path = found[1] if found[1] is not None else found[2]
         if path.startswith("/"):
@@ -202,11 +198,11 @@ def all_calls() -> str:
 
 
 def points(trace: list[Call], pid: int, roots: tuple[str, ...]) -> list[Point]:
-    """Every call of a trace that may change what lies under ``roots``, as points that strace can find again."""
+    """Return every call that may change a file under ``roots``, as points that strace can find again."""
     counted: Counter[tuple[int, str, str]] = Counter()
     found = []
     for call in trace:
-        # Of two names strace finds the first alone where they are a rename's; many files are linked once each, under names of their own.
+        # strace finds a rename by its first name. Links are told apart by their second name: one file is linked several times.
         path = call.paths[-1 if CLASS_OF[call.name] == "link" else 0] if call.paths else ""
         if not path.startswith(roots):
             continue

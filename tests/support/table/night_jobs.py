@@ -1,4 +1,4 @@
-"""What a night leaves at its table, as jobs for a process of its own: under the lock publish, record the trend, sum up, sweep."""
+"""The end of a night as jobs for other processes: under the lock publish, record the trend, save the summary, sweep."""
 
 from __future__ import annotations
 
@@ -20,6 +20,8 @@ from tasks.table.publish import PublishConfig
 from tasks.table.trend import record_run, trend_entry
 from tests.support.table.publish_support import identity, publish
 
+CHANGES = ("os.rename", "os.link", "os.remove", "os.mkdir", "os.rmdir", "open")
+
 
 def exit_status(work: Callable[[], object]) -> int:
     """Run the work and return its exit status. An error for users is one line on standard error."""
@@ -34,7 +36,7 @@ def exit_status(work: Callable[[], object]) -> int:
 def night(
     config: dict[str, Any], runs: str, refs: list[list[str]], day: str, seed: int, checkpoint_every: int = 100
 ) -> int:
-    """A night's end, from the lock to the sweep."""
+    """Run the end of a night, from the lock to the sweep."""
     publishing, settings, run = PublishConfig(**config), RunSettings(folder=runs), identity(day, seed)
     source, rectified = (Ref(kind=kind, path=path, digest=digest) for kind, path, digest in refs)
 
@@ -42,22 +44,15 @@ def night(
         with table_lock(publishing, run=f"rectify {day}"):
             version = publish(publishing, (source, rectified), day, seed)
             record_run(publishing, trend_entry(run, "published", version.version, {}, []))
-            save_summary(
-                settings,
-                {
-                    "run_id": f"{day.replace('-', '')}-{run.digest[:12]}",
-                    "as_of": day,
-                    "version": version.version,
-                    "stages": {},
-                },
-            )
+            run_id = f"{day.replace('-', '')}-{run.digest[:12]}"
+            save_summary(settings, {"run_id": run_id, "as_of": day, "version": version.version, "stages": {}})
             sweep(publishing, settings, checkpoint_every)
 
     return exit_status(work)
 
 
 def sweep(config: PublishConfig, settings: RunSettings, checkpoint_every: int) -> None:
-    """Sweep the table and the runs; the log is summed up every so many versions."""
+    """Sweep the table and the runs, with a checkpoint of the log every so many versions."""
     before = table_sweep.CHECKPOINT_EVERY
     table_sweep.CHECKPOINT_EVERY = checkpoint_every
     try:
@@ -103,9 +98,7 @@ def killed(point: int, config: dict[str, Any], refs: list[list[str]], day: str, 
 
     def watch(event: str, given: tuple[Any, ...]) -> None:
         nonlocal left
-        if event in ("os.rename", "os.link", "os.remove", "os.mkdir", "os.rmdir", "open") and str(given[0]).startswith(
-            root
-        ):
+        if event in CHANGES and str(given[0]).startswith(root):
             left -= 1
             if not left:
                 os.kill(os.getpid(), signal.SIGKILL)

@@ -17,7 +17,7 @@ _PR_SET_PTRACER, _ANY = 0x59616D61, -1
 
 def main() -> None:
     module = importlib.import_module(sys.argv[1])
-    # PyArrow loads it, where it is installed, at the first value that is not its own.
+    # PyArrow imports pandas at the first foreign value. It must not do so in a traced job.
     with suppress(ImportError):
         importlib.import_module("pandas")
     for line in sys.stdin:
@@ -36,7 +36,7 @@ def main() -> None:
 def _become(module: Any, *, job: str, given: list[Any], traced: bool, said: str) -> None:
     code = 1
     try:
-        # The nursery's own words go through these.
+        # The nursery answers through standard output.
         for number, path in ((0, "/dev/null"), (1, "/dev/null"), (2, said)):
             os.dup2(os.open(path, os.O_RDWR | os.O_CREAT), number)
         _repeat_random_names()
@@ -53,7 +53,7 @@ def _become(module: Any, *, job: str, given: list[Any], traced: bool, said: str)
 
 
 def _repeat_random_names() -> None:
-    """What the system gives as random is the same in every process: temporary files are called the same."""
+    """Make random names repeat, so that temporary files have the same names in every process."""
     state = random.Random(7)
     random._urandom = state.randbytes  # type: ignore[attr-defined]
 
@@ -64,7 +64,7 @@ def _await_tracer() -> None:
     with open("/proc/self/status", "rb", buffering=0) as status:
         while b"TracerPid:\t0\n" in status.read():
             if time.monotonic() > end:
-                raise TimeoutError("nobody traces this process")
+                raise TimeoutError("strace does not attach to this process")
             time.sleep(0.001)
             status.seek(0)
 

@@ -1,12 +1,12 @@
-"""Every point at which a night's end changes the disk, a fault at each of them, and what holds after it.
+"""Faults at every call with which the end of a night changes the disk.
 
-A scene is a table with a past and the job that changes it. The job runs once undisturbed, under strace; each call that changes the disk is
-then a point to be killed at, or to fail at, in a fresh copy of the scene. What holds, ``Scene.disturb`` asserts:
+A scene is a table with published days, and a job that changes it. The job runs once without a fault, under strace. Each call that changes
+the disk is then a point at which the job is killed, or the call fails, in a fresh copy of the scene. ``Scene.disturb`` asserts:
 
-- a reader sees the old rows or the new ones, bit for bit, the new ones if the process said that all went well;
-- a failure is one line, exit status 1, no traceback;
-- the job done again ends well, with the files of the undisturbed run and not a commit more;
-- nothing else is left once the sweep's patience is over.
+- A reader sees the old rows or the new ones, bit for bit. It sees the new ones if the process succeeded.
+- A failure is one line without a traceback, and exit status 1.
+- The job succeeds when it runs again. It leaves the same files as without a fault, and no further commit.
+- The sweep deletes everything else.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pyarrow as pa
 from deltalake import DeltaTable
@@ -31,19 +31,9 @@ PATIENT = 2 * 3600.0
 Rows = dict[str, str]
 
 
-class Outcome(NamedTuple):
-    """What a fault at a point led to: whether the process died or what it exited with, and whether the new version was visible then."""
-
-    scene: str
-    point: Point
-    fault: str
-    code: int
-    landed: bool
-
-
 @dataclass(slots=True)
 class Scene:
-    """A table's past under ``folder``/scene and a job: what it shows ``before`` and ``after``, the ``points`` where it persists."""
+    """A table under ``folder``/scene and a job: the rows ``before`` and ``after`` it, its ``files`` and its ``points``."""
 
     name: str
     folder: Path
@@ -81,18 +71,18 @@ class Scene:
         shutil.rmtree(self.place)
         shutil.copytree(self.folder / "kept", self.place)
 
-    def disturb(self, point: Point, fault: str) -> Outcome:
-        """The job with a fault at one point; asserts all that must hold then."""
+    def disturb(self, point: Point, fault: str) -> bool:
+        """Run the job with a fault at one point, check all that must hold then, and return whether the new version was visible."""
         self.again()
         ended = self.nursery.run(self.job, *self.given, strace=disturbance(point, fault), watch=[point.path])
-        self._said(ended, fault)
+        self._check_end(ended, fault)
         shown = rows_shown(self.uri)
         assert shown in (self.before, self.after), "a mix"
-        assert shown == self.after or ended.code != 0, "it said that all went well"
+        assert shown == self.after or ended.code != 0, "it claimed success"
         self.converge()
-        return Outcome(self.name, point, fault, ended.code, shown == self.after)
+        return shown == self.after
 
-    def _said(self, ended: Ended, fault: str) -> None:
+    def _check_end(self, ended: Ended, fault: str) -> None:
         assert "Traceback" not in ended.said, ended.said
         if fault == DEATH:
             assert ended.code == -9, f"it was not reached: {ended.code} {ended.said}"
@@ -101,7 +91,7 @@ class Scene:
         assert (ended.code, ended.said.count("\n")) in ((0, 0), (1, 1)), (ended.code, ended.said)
 
     def converge(self) -> None:
-        """Do the job again, and once more when what is left is old: the files are those of the undisturbed run."""
+        """Run the job again, and once more when the leftovers are old. Then the files are those of a run without a fault."""
         job: Callable[..., int] = getattr(night_jobs, self.job)
         assert job(*self.given) == 0
         assert rows_shown(self.uri) == self.after
@@ -113,22 +103,22 @@ class Scene:
 
 
 def rows_shown(uri: str) -> Rows:
-    """Day -> a digest of all its rows as a reader gets them, in their order by id; no day where there is no table."""
+    """Return a digest of the rows of each day, in the order of their ids, as a reader gets them."""
     if not DeltaTable.is_deltatable(uri):
         return {}
-    found: dict[str, str] = {}
+    digests: dict[str, str] = {}
     rows = DeltaTable(uri).to_pyarrow_table().sort_by([("as_of", "ascending"), ("item_id", "ascending")])
     for day in rows["as_of"].unique().to_pylist():
         sink = pa.BufferOutputStream()
         part = rows.filter(pa.compute.equal(rows["as_of"], pa.scalar(day))).combine_chunks()
         with pa.ipc.new_stream(sink, part.schema) as stream:
             stream.write_table(part)
-        found[day.isoformat()] = hashlib.blake2b(sink.getvalue()).hexdigest()
-    return found
+        digests[day.isoformat()] = hashlib.blake2b(sink.getvalue()).hexdigest()
+    return digests
 
 
 def files_of(place: Path) -> dict[str, bytes]:
-    """Every file by its path; of what holds a time or a process id only that it is there."""
+    """Return every file by its path. Files with a time or a process id count as empty."""
     found = {}
     for path in sorted(x for x in place.rglob("*") if x.is_file()):
         name = str(path.relative_to(place))
@@ -146,18 +136,13 @@ def age(place: Path, seconds: float) -> None:
 
 
 def scenes(folder: Path, nursery: Nursery) -> Iterator[Scene]:
-    """The first night of a table; a later one that drops a day, sweeps it and sums the log up; a rollback."""
+    """Yield the first night of a table, a later night that drops a day and writes a checkpoint, and a rollback."""
     refs = plain(make_refs(folder / "stages", items=300))
 
     def scene(name: str, past: int, job: str, *given: Any, **more: Any) -> Scene:
         place = folder / name / "scene"
-        config = {
-            "uri": str(place / "table"),
-            "rows_per_file": 150,
-            "keep_snapshots": 2,
-            "vacuum_after_hours": 0.0,
-            **more,
-        }
+        config = {"uri": str(place / "table"), "rows_per_file": 150, "keep_snapshots": 2, "vacuum_after_hours": 0.0}
+        config |= more
         runs = str(place / "runs")
         place.mkdir(parents=True)
         for day in DAYS[:past]:
@@ -174,16 +159,13 @@ def all_faults(scene: Scene) -> list[tuple[Point, str]]:
     return [(point, fault) for point in scene.points for fault in FAULTS[point.kind]]
 
 
-def disturbed(scene: Scene, wanted: list[tuple[Point, str]]) -> tuple[list[Outcome], list[str]]:
-    """What came of each fault, and what did not hold."""
-    outcomes, broken = [], []
+def disturbed(scene: Scene, wanted: list[tuple[Point, str]]) -> tuple[list[bool], list[str]]:
+    """Return whether the new version was visible after each fault, and a line for each check that failed."""
+    landed, broken = [], []
     for point, fault in wanted:
         try:
-            outcomes.append(scene.disturb(point, fault))
+            landed.append(scene.disturb(point, fault))
         except Exception as error:
-            broken.append(
-                f"{scene.name}: {fault} at {point.call} {point.path} {point.number}: {type(error).__name__}: {error}"[
-                    :600
-                ]
-            )
-    return outcomes, broken
+            where = f"{scene.name}: {fault} at {point.call} {point.path} {point.number}"
+            broken.append(f"{where}: {type(error).__name__}: {error}"[:600])
+    return landed, broken

@@ -1,4 +1,4 @@
-"""A real HTTP proxy before an S3 server that answers some requests wrongly, late or not at all, as stores do on bad nights."""
+"""An HTTP proxy in front of an S3 server that answers some requests wrongly, late or not at all."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import urlsplit
 
-# What a fault does: answer with this HTTP status, wait so many seconds and pass the request on, "hang up" at once, pass it on and
-# "lose the answer", or send "half" of that.
+# A fault is an HTTP status to answer, seconds to wait before the request goes on, "hang up" at once, "lose the answer" of the server, or
+# send "half" of it.
 Fault = int | float | str | None
 CODES = {500: "InternalError", 503: "SlowDown", 403: "InvalidAccessKeyId", 404: "NoSuchBucket"}
 HOP = {"connection", "keep-alive", "transfer-encoding", "te", "upgrade"}
@@ -20,32 +20,32 @@ HOP = {"connection", "keep-alive", "transfer-encoding", "te", "upgrade"}
 
 @dataclass(slots=True)
 class Weather:
-    """What the proxy does to each request: ``fault`` is asked with its running number, method and path; ``seen`` is what came."""
+    """The faults of a proxy: ``fault`` chooses by the number, method and path of a request. ``seen`` lists the requests."""
 
     fault: Callable[[int, str, str], Fault] = lambda number, method, path: None
     seen: list[tuple[str, str, Fault]] = field(default_factory=list)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def clear(self, fault: Callable[[int, str, str], Fault] | None = None) -> None:
-        """Forget what came; from now on do this, or nothing."""
+        """Forget the requests, and use these faults from now on."""
         self.fault, self.seen = fault or (lambda number, method, path: None), []
 
     def of(self, method: str, path: str) -> Fault:
-        """Count a request and say what happens to it."""
+        """Count a request and return its fault."""
         with self.lock:
-            found = self.fault(len(self.seen) + 1, method, path)
-            self.seen.append((method, path, found))
-            return found
+            fault = self.fault(len(self.seen) + 1, method, path)
+            self.seen.append((method, path, fault))
+            return fault
 
     @property
     def faults(self) -> int:
-        """How many requests something was done to."""
+        """The number of requests with a fault."""
         return sum(fault is not None for _, _, fault in self.seen)
 
 
 @contextmanager
 def serve_s3_proxy(target: str) -> Iterator[tuple[str, Weather]]:
-    """A proxy before the server at ``target`` on a free port of loopback; yields its address and its weather."""
+    """Serve a proxy of ``target`` on a free port of loopback for the block. Yield its address and its faults."""
     weather, host = Weather(), urlsplit(target).netloc
 
     class Handler(BaseHTTPRequestHandler):
@@ -64,12 +64,8 @@ def serve_s3_proxy(target: str) -> Iterator[tuple[str, Weather]]:
                 self.connection.close()
                 return
             if isinstance(fault, int):
-                code = CODES.get(fault, "InternalError")
-                self._answer(
-                    fault,
-                    {"content-type": "application/xml"},
-                    f"<Error><Code>{code}</Code><Message>so</Message></Error>".encode(),
-                )
+                body = f"<Error><Code>{CODES[fault]}</Code><Message>so</Message></Error>".encode()
+                self._answer(fault, {"content-type": "application/xml"}, body)
                 return
             upstream = http.client.HTTPConnection(host, timeout=60)
             try:
@@ -104,9 +100,7 @@ def serve_s3_proxy(target: str) -> Iterator[tuple[str, Weather]]:
                 for name, value in headers.items():
                     if name.lower() not in HOP | {"content-length", "date", "server"}:
                         self.send_header(name, value)
-                length = (
-                    headers.get("Content-Length", headers.get("content-length")) if self.command == "HEAD" else None
-                )
+                length = headers.get("Content-Length") if self.command == "HEAD" else None
                 self.send_header("content-length", length or str(len(body)))
                 self.end_headers()
                 if self.command != "HEAD":

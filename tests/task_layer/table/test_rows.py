@@ -140,15 +140,15 @@ def test_the_same_rows_give_the_same_bytes(tmp_path: Path) -> None:
 
 def test_a_larger_table_is_written_a_block_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tasks.table.rows._BLOCK_BYTES", 1 << 20)
-    source, rectified = make_refs(tmp_path / "stages", items=60_000, widths={"image": 512})
-    config = PublishConfig(uri=str(tmp_path / "table"), rows_per_file=50_000)
+    source, rectified = make_refs(tmp_path / "stages", items=30_000, widths={"image": 512})
+    config = PublishConfig(uri=str(tmp_path / "table"), rows_per_file=20_000)
     with watch_memory() as usual:
         publish(PublishConfig(uri=str(tmp_path / "small")), make_refs(tmp_path / "few"), DAYS[0])
     with watch_memory() as peak:
-        assert publish(config, (source, rectified), DAYS[0]).rows == 60_000
-    assert peak.size - usual.size < 64 << 20 < rectified.array("features-image").nbytes
+        assert publish(config, (source, rectified), DAYS[0]).rows == 30_000
+    assert peak.size - usual.size < 40 << 20 < rectified.array("features-image").nbytes
     files = [pq.ParquetFile(f"{config.uri}/{path}").metadata for path in sorted(data_files(config.uri))]
-    assert [x.num_rows for x in files] == [50_000, 10_000]
+    assert [x.num_rows for x in files] == [20_000, 10_000]
     assert max(x.row_group(i).num_rows for x in files for i in range(x.num_row_groups)) < 512
 
 

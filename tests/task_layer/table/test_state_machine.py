@@ -22,7 +22,7 @@ def play(nursery: Nursery, examples: int, steps: int) -> None:
 
 
 def test_any_order_of_events_leaves_what_the_model_says(nursery: Nursery) -> None:
-    play(nursery, examples=12, steps=12)
+    play(nursery, examples=6, steps=12)
 
 
 @pytest.mark.slow
