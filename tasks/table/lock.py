@@ -7,25 +7,22 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 from tasks.store.file_lock import held_file
 from tasks.table.config import PublishConfig
 
 
-@contextmanager
 def table_lock(
     config: PublishConfig, lock_folder: Path | None = None, *, run: str = "", patience: float = 0.0
-) -> Iterator[Path]:
+) -> AbstractContextManager[Path]:
     """Hold the table of ``config`` for the block and yield the lock file: beside a local table, else in ``lock_folder``.
 
     The file names ``run``. Raises TableHeldError if another process holds it for all of ``patience`` seconds, StorageError if the file
     cannot be made, ValueError for a remote table without ``lock_folder``.
     """
-    with held_file(lock_path(config, lock_folder), f"table {config.uri}", run=run, patience=patience) as path:
-        yield path
+    return held_file(lock_path(config, lock_folder), f"table {config.uri}", run=run, patience=patience)
 
 
 def lock_path(config: PublishConfig, lock_folder: Path | None = None) -> Path:

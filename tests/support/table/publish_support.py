@@ -29,7 +29,7 @@ def make_refs(
     id_type: str = "string",
     seed: int = 0,
 ) -> tuple[Ref, Ref]:
-    """A source and a rectified stage output: every seventh feature is missing, every fifth trust cannot be told."""
+    """Return a source and a rectified stage output. Every seventh feature is missing, every fifth trust unknown."""
     widths = {"image": 4, "text": 3} if widths is None else widths
     store = StageStore(root)
 
@@ -88,7 +88,7 @@ def sequence_refs(root: Path, *, items: int = 50, longest: int = 6) -> tuple[Ref
 
 
 def identity(day: str, seed: int = 0) -> RunIdentity:
-    """The run of ``day`` whose inputs are told apart by ``seed``."""
+    """Return the run of ``day`` with the inputs of ``seed``."""
     digest = hashlib.blake2b(f"{day}/{seed}".encode(), digest_size=16).hexdigest()
     return RunIdentity(
         run_id=f"{day}-{digest[:8]}",
@@ -103,7 +103,7 @@ def identity(day: str, seed: int = 0) -> RunIdentity:
 def publish(
     config: PublishConfig, refs: tuple[Ref, Ref], day: str, seed: int = 0, *, models: Mapping[str, str] | None = None
 ) -> TableVersion:
-    """What a run does under the lock: publish unless the table already shows this run; ``models`` are the embedding models it names."""
+    """Publish unless the table shows this run already. ``models`` are the embedding models that the commit names."""
     run = identity(day, seed)
     facts = FACTS if models is None else {"modalities": {m: {"embedding_model": model} for m, model in models.items()}}
     return find_published(config, run) or publish_rectified(config, run, *refs, facts)
@@ -139,6 +139,6 @@ def plain(refs: tuple[Ref, Ref]) -> list[list[str]]:
 
 
 def environment() -> dict[str, str]:
-    """The environment of such a process: no bytecode written, so that the only renames are the publisher's."""
+    """Return the environment of a publisher's process. Python writes no bytecode, so all renames are the publisher's."""
     paths = [str(Path(__file__).parents[3]), os.environ.get("PYTHONPATH", "")]
     return {**os.environ, "PYTHONDONTWRITEBYTECODE": "1", "PYTHONPATH": os.pathsep.join(filter(None, paths))}

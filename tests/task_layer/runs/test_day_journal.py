@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tasks.errors import GateRefusedError, InputError, StorageError, TableHeldError
+from tasks.errors import GateRefusedError, InputError, TableHeldError
 from tasks.runs.day_journal import DayTakenError, entry_version, hold_day, is_held, journal_folder, read_day, read_days
 from tasks.store.run_context import RunContext, bind_run, timed_stage
 from tasks.table.config import PublishConfig
@@ -69,12 +69,11 @@ def test_a_killed_run_leaves_a_free_lease_and_the_day_can_run_again(tmp_path: Pa
     [
         (GateRefusedError("the gate\nrefused"), "refused", 3, "the gate refused"),
         (InputError("no column"), "failed", 2, "no column"),
-        (StorageError("disk full"), "failed", 1, "disk full"),
         (ZeroDivisionError("by zero"), "failed", 1, "ZeroDivisionError: by zero"),
         (KeyboardInterrupt(), "failed", 130, "KeyboardInterrupt"),
     ],
 )
-def test_the_entry_says_how_a_run_ended(
+def test_the_entry_has_the_end_of_a_run(
     tmp_path: Path, publish: PublishConfig, error: BaseException, state: str, code: int, message: str
 ) -> None:
     def run() -> None:
@@ -98,7 +97,7 @@ def test_the_entry_says_how_a_run_ended(
     assert not is_held(str(tmp_path), publish, DAY)
 
 
-def test_a_run_that_the_table_turned_away_leaves_the_entry(tmp_path: Path, publish: PublishConfig) -> None:
+def test_a_run_that_does_not_get_the_table_leaves_the_entry(tmp_path: Path, publish: PublishConfig) -> None:
     for _ in range(2):
         before = read_day(str(tmp_path), publish, DAY)
         with pytest.raises(TableHeldError), hold_day(str(tmp_path), publish, DAY) as held, held.under_way():

@@ -1,4 +1,4 @@
-"""What is kept of runs that are over, and where a warm start comes from."""
+"""Which files of earlier runs stay, and where a warm start comes from."""
 
 from __future__ import annotations
 
@@ -29,6 +29,7 @@ from tasks.table.config import PublishConfig
 DAY = date(2024, 3, 10)
 TABLE = "/warehouse/features"
 RUN = "20240310-0123456789ab"
+Array = np.ndarray[Any, Any]
 
 
 def settings(folder: Path, **changed: Any) -> RunSettings:
@@ -150,16 +151,9 @@ def test_quarantined_rows_are_copied_beside_the_report(tmp_path: Path) -> None:
 
 
 def past_run(
-    runs: RunSettings,
-    day: str,
-    ids: np.ndarray[Any, Any],
-    ego: np.ndarray[Any, Any],
-    *,
-    version: int | None = 0,
-    untrained: int = 0,
-    table: str = TABLE,
+    runs: RunSettings, day: str, ids: Array, ego: Array, *, version: int | None = 0, untrained: int = 0
 ) -> str:
-    """A run of ``day`` with these ego rows, the last few of them untrained."""
+    """Save a run of ``day`` with these ego rows, the last few of them untrained. Return its id."""
     source = runs.store.once("source", (day, version), lambda writer: writer.array("item_ids", ids))
 
     def build(writer: StageWriter) -> None:
@@ -169,7 +163,7 @@ def past_run(
     anchors = runs.store.once("anchors", (day, version), build)
     run_id = f"{day.replace('-', '')}-{version}"
     stages = {"source": ref_values(source), "anchors": ref_values(anchors)}
-    save_summary(runs, {"run_id": run_id, "as_of": day, "version": version, "table": table, "stages": stages})
+    save_summary(runs, {"run_id": run_id, "as_of": day, "version": version, "table": TABLE, "stages": stages})
     return run_id
 
 

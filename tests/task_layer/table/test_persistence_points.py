@@ -1,4 +1,4 @@
-"""Killed or failed at the points where it persists, a night's end leaves the old version or the new one, and a rerun converges."""
+"""Faults at each call that changes the disk: the old version or the new one is visible, and a rerun succeeds."""
 
 from __future__ import annotations
 

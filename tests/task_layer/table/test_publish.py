@@ -46,7 +46,7 @@ def test_a_changed_run_replaces_its_own_day_and_no_other(config: PublishConfig, 
     assert shown(config.uri, version=2) == {day: {identity(day).run_id} for day in DAYS}
 
 
-def test_another_tools_commit_does_not_hide_a_published_run(config: PublishConfig, refs: tuple[Ref, Ref]) -> None:
+def test_a_run_is_known_after_another_tools_commit(config: PublishConfig, refs: tuple[Ref, Ref]) -> None:
     publish(config, refs, DAYS[0])
     DeltaTable(config.uri).alter.set_table_properties({"delta.logRetentionDuration": "interval 90 days"})
     again = publish(config, refs, DAYS[0])

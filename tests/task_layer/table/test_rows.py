@@ -166,19 +166,6 @@ def test_a_damaged_file_and_one_that_lacks_rows_are_found(tmp_path: Path, refs: 
             audit_files(files, rows, written)
 
 
-@pytest.mark.parametrize("field", ["segments", "trust", "positions"])
-def test_one_other_value_of_a_sequence_is_found(tmp_path: Path, field: str) -> None:
-    files, rows = TableFiles(str(tmp_path / "table")), open_rows(*sequence_refs(tmp_path / "stages"), "run")
-    written = list(write_files(files, rows, 250_000, "part-{}.parquet".format))
-    sequence = rows.modalities[0].sequence
-    assert sequence is not None
-    other = np.array(getattr(sequence, field))
-    other[1] = 7
-    changed = replace(rows.modalities[0], sequence=replace(sequence, **{field: other}))
-    with pytest.raises(StorageError, match="other values than were written"):
-        audit_files(files, replace(rows, modalities=(changed,)), written)
-
-
 @pytest.mark.parametrize(("column", "bad"), [("image", np.inf), ("video", np.nan), ("video_segments", np.inf)])
 def test_a_number_that_is_not_finite_is_never_published(
     tmp_path: Path, config: PublishConfig, column: str, bad: float

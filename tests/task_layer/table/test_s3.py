@@ -41,13 +41,8 @@ def endpoint() -> Iterator[str]:
 def config(endpoint: str, monkeypatch: pytest.MonkeyPatch) -> PublishConfig:
     for name in [x for x in os.environ if x.startswith("AWS_")]:
         monkeypatch.delenv(name)
-    settings = {
-        "ENDPOINT_URL": endpoint,
-        "ACCESS_KEY_ID": "AKIATESTING",
-        "SECRET_ACCESS_KEY": SECRET,
-        "REGION": "us-east-1",
-        "ALLOW_HTTP": "true",
-    }
+    settings = {"ENDPOINT_URL": endpoint, "ACCESS_KEY_ID": "AKIATESTING", "SECRET_ACCESS_KEY": SECRET}
+    settings |= {"REGION": "us-east-1", "ALLOW_HTTP": "true"}
     for name, value in settings.items():
         monkeypatch.setenv(f"AWS_{name}", value)
     bucket = f"bucket-{time.time_ns()}"
@@ -108,18 +103,6 @@ def test_racing_publishers_never_mix(
     assert days[DAYS[1]] == [identity(DAYS[1]).run_id]
     assert len(days[DAYS[0]]) == 1 and days[DAYS[0]][0] in landed
     assert DeltaTable(config.uri).version() == len(landed)
-
-
-def write_half(files: TableFiles) -> None:
-    with files.create("as_of=2024-03-01/part-x.parquet") as place:
-        place.write_bytes(b"half")
-        raise KeyError("stopped")
-
-
-def test_a_failed_write_leaves_no_object(config: PublishConfig) -> None:
-    with pytest.raises(KeyError):
-        write_half(TableFiles(config.uri))
-    assert TableFiles(config.uri).walk() == []
 
 
 def test_the_trend_is_recorded_read_repeated_and_swept(config: PublishConfig) -> None:

@@ -21,10 +21,10 @@ def play(nursery: Nursery, examples: int, steps: int) -> None:
     run_state_machine_as_test(Publishing, settings=found)
 
 
-def test_any_order_of_events_leaves_what_the_model_says(nursery: Nursery) -> None:
+def test_any_order_of_events_agrees_with_the_model(nursery: Nursery) -> None:
     play(nursery, examples=6, steps=12)
 
 
 @pytest.mark.slow
-def test_any_long_order_of_events_leaves_what_the_model_says(nursery: Nursery) -> None:
+def test_any_long_order_of_events_agrees_with_the_model(nursery: Nursery) -> None:
     play(nursery, examples=100, steps=30)

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from tasks.errors import StorageError
 from tasks.table.config import PublishConfig
 from tasks.table.trend import FORMAT, Trend, find_jumps, rate_jumps, read_trend, record_run, trend_entry, trend_uri
 from tests.support.table.publish_support import identity
@@ -98,14 +97,6 @@ def test_other_files_are_left_alone(config: PublishConfig) -> None:
         (root / stray).parent.mkdir(parents=True, exist_ok=True)
         (root / stray).write_text("x")
     assert read_trend(config) == Trend(days=(), damaged=0)
-
-
-def test_a_file_in_the_way_is_one_line(config: PublishConfig) -> None:
-    Path(trend_uri(config)).parent.mkdir(parents=True)
-    Path(trend_uri(config)).write_text("in the way")
-    with pytest.raises(StorageError, match="recording the run in its trend failed") as caught:
-        record_run(config, entry(DAY, {"image": STEADY}))
-    assert "\n" not in str(caught.value) and config.uri in str(caught.value)
 
 
 @pytest.mark.parametrize(
