@@ -10,6 +10,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
+import pyarrow.parquet as pq
 from deltalake import DeltaTable
 
 from rectifier_core.base.numerics import Progress, silent
@@ -144,18 +145,16 @@ def files_of_version(config: PublishConfig, log: list[LogEntry], version: int, *
 
 
 def _tables(uri: str, paths: Sequence[str], columns: Sequence[str], batch_rows: int) -> Iterator[pa.Table]:
-    """Yield these columns of the files in order, a few rows at a time: one row group is in memory."""
-    reading = ds.ParquetFragmentScanOptions(use_buffered_stream=True, buffer_size=READ_BUFFER, pre_buffer=False)
-    with storage_errors(uri, f"reading {paths[0].partition('/')[0]}", READ_AGAIN):
-        batches = ds.dataset(list(paths), filesystem=TableFiles(uri).filesystem).to_batches(
-            columns=list(columns),
-            batch_size=batch_rows,
-            batch_readahead=0,
-            fragment_readahead=0,
-            use_threads=False,
-            fragment_scan_options=reading,
-        )
-        yield from map(pa.Table.from_batches, ([x] for x in batches))
+    """Yield these columns of the files in order, a few rows at a time. A dataset's scanner would hold whole files in memory."""
+    files = TableFiles(uri)
+    for path in paths:
+        with (
+            storage_errors(uri, f"reading {path}", READ_AGAIN),
+            files.open(path) as stream,
+            pq.ParquetFile(stream, pre_buffer=False, buffer_size=READ_BUFFER) as parquet,
+        ):
+            for batch in parquet.iter_batches(batch_size=batch_rows, columns=list(columns)):
+                yield pa.Table.from_batches([batch]).select(columns)
 
 
 def _measured(
