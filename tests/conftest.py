@@ -24,8 +24,13 @@ THREADS = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS
 
 def pytest_configure(config: pytest.Config) -> None:
     """Before any test is imported: few threads, and a home for Prefect that goes with the session and is not the user's."""
+    from hypothesis import settings
+
     from flows.prefect_settings import PREFECT_DEFAULTS
 
+    # The first example of a test may wait for the processor.
+    settings.register_profile("tests", deadline=None)
+    settings.load_profile("tests")
     home = tempfile.mkdtemp(prefix="prefect-home-")
     config.add_cleanup(lambda: shutil.rmtree(home, ignore_errors=True))
     for name in [x for x in os.environ if x.startswith("PREFECT_")]:
