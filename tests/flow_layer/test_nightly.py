@@ -80,7 +80,7 @@ def test_a_run_that_cannot_fit_is_refused_before_anything_is_made(published: Pub
         "anchors.embedding_size=60000",
     )
     assert finished.code == 2, finished.err
-    assert "resources.memory: 0.5 GiB will not do for projection/image of 400 items" in finished.err
+    assert "resources.memory: 0.5 GiB will not do for anchors of 400 items" in finished.err
     assert "Traceback" not in finished.err
 
 
