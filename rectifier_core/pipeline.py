@@ -1,4 +1,4 @@
-"""The stages chained in memory: for notebooks, for evaluation, and as the flow's oracle in tests."""
+"""All stages chained in memory: for notebooks, for evaluation, and as the oracle of the flow's tests."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from rectifier_core.trust.trust import estimate_trust
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Judged:
-    """What is known of a catalog before anything is changed, by modality; ``cross_modal`` by (projected, target)."""
+    """The records of a catalog before anything is changed, by modality; ``cross_modal`` by (projected, target)."""
 
     copies: dict[str, Copies]
     projections: dict[str, Projection]
@@ -34,7 +34,7 @@ class Judged:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """The rectified features and every record on the way to them."""
+    """The rectified features and the record of every stage."""
 
     anchors: Anchors
     judged: Judged
@@ -53,25 +53,32 @@ def judge_catalog(
     device: str = CPU,
     progress: Progress = silent,
 ) -> Judged:
-    """Find copies, project every modality, hold modalities against one another, and say how far each feature can be trusted."""
+    """Find copies, project every modality, compare the modalities with one another, and estimate the trust in each feature."""
     features = catalog.features
     copies = {
         m: find_copies(m, x, catalog.present[m], anchors, config.copies, seed=seed, progress=progress)
         for m, x in features.items()
     }
-    telling: dict[str, Bool] = {m: catalog.present[m] & ~copies[m].placeholder for m in features}
+    informative: dict[str, Bool] = {m: catalog.present[m] & ~copies[m].placeholder for m in features}
     projections = {
-        m: fit_projection(m, x, telling[m], anchors, config.projection, seed=seed, device=device, progress=progress)
+        m: fit_projection(m, x, informative[m], anchors, config.projection, seed=seed, device=device, progress=progress)
         for m, x in features.items()
     }
     pairs = cross_modal_pairs({m: x.shape[1] for m, x in features.items()}, config.cross_modal)
     places = {
-        m: place_by_features(m, features[m], telling[m], config.cross_modal, seed=seed)
+        m: place_by_features(m, features[m], informative[m], config.cross_modal, seed=seed)
         for m in {target for _, target in pairs}
     }
     cross_modal = {
         (m, other): fit_projection(
-            m, features[m], telling[m], places[other], config.projection, seed=seed, device=device, progress=progress
+            m,
+            features[m],
+            informative[m],
+            places[other],
+            config.projection,
+            seed=seed,
+            device=device,
+            progress=progress,
         )
         for m, other in pairs
     }
@@ -90,9 +97,9 @@ def rectify_catalog(
     device: str = CPU,
     progress: Progress = silent,
 ) -> Outcome:
-    """Run every stage in memory; ``anchors`` given replaces training (a control, or anchors from elsewhere).
+    """Run every stage in memory. If ``anchors`` are passed, none are trained.
 
-    ``category`` [I] numbers the items' categories, negative where there is none: it widens the rate's interval by mix-ups within one.
+    ``category`` [I] numbers the items' categories, negative where there is none. It widens the rate's interval by swaps within a category.
     """
     config = config or PipelineConfig()
     anchors = anchors or train_anchors(interactions, config.anchors, seed=seed, device=device, progress=progress)

@@ -1,6 +1,6 @@
-"""Stage: quality gate, named checks with a value and a bound; one that fails publishes nothing, unless it is one that only warns.
+"""Stage: quality gate. Named checks with a value and a bound. A failed check publishes nothing, unless it only warns.
 
-The checks are measured by blocks (``measure_modality``), so that no copy of the features is held, and judged together (``check_quality``).
+``measure_modality`` reads features by blocks, so that no copy of them is held. ``check_quality`` compares the measures with the bounds.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ from rectifier_core.base.threads import in_threads, kernel, read_only
 from rectifier_core.config import QualityConfig
 
 WARNABLE = ("marginal_error", "changed", "norm_ratio", "drift", "rate_jump", "shadow")
-"""Checks that may be told to warn; that rows add up and values are numbers is never a matter of taste."""
+"""Checks that may only warn. The counts of rows and non-finite values always block."""
 TRUSTED = 0.9
-"""From this trust on an item is one that rectification must leave about as it is."""
+"""Rectification must leave an item of this trust or more nearly as it is."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModalityMeasures:
-    """What the gate needs to know of one modality: ``changed`` of the ``trusted`` items changed.
+    """Measures of one modality. ``changed`` of the ``trusted`` items changed.
 
-    ``drift`` is None where no earlier version has items in common, ``rate_jump`` where a rate cannot be told on both days.
+    ``drift`` is None if no previous version has items in common. ``rate_jump`` is None if either day has no mismatch rate.
     """
 
     not_finite: int
@@ -43,8 +43,7 @@ class ModalityMeasures:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ShadowMeasure:
-    """What the shadow evaluation says to the gate: the ``highest`` change of Recall@20, relative to that with raw features, that is still
-    believable, and the loss that is let pass."""
+    """Result of the shadow evaluation: the upper end (``highest``) of the relative change of Recall@20, and the loss that is tolerated."""
 
     backbone: str
     highest: float
@@ -63,24 +62,26 @@ def measure_modality(
     rate_jump: float | None = None,
     block_rows: int = 8192,
 ) -> ModalityMeasures:
-    """Compare what would be published with what came in; ``original`` and ``published`` [I, D] may be memory maps;
-    ``trust`` [I] is NaN where nothing is known.
+    """Compare the ``published`` features with the ``original`` ones. Both [I, D] may be memory maps. ``trust`` [I] is NaN where unknown.
 
-    ``norm_ratio`` is 1 when every published length lies within the input's range, else how many times outside it the worst one is.
+    ``norm_ratio`` is 1 if every published length lies within the input's range. Otherwise it is the factor by which the worst is outside.
     """
     squares = np.empty((len(status), 3))
 
-    def work(rows: slice) -> None:
+    def square_block(rows: slice) -> None:
         pair = (np.ascontiguousarray(x[rows], dtype=np.float32) for x in (original, published))
         _square(*pair, squares[rows])
 
-    for _ in in_threads(work, list(row_blocks(len(status), block_rows)), torch.get_num_threads()):
+    for _ in in_threads(square_block, list(row_blocks(len(status), block_rows)), torch.get_num_threads()):
         pass
     inputs, lengths = np.sqrt(squares[:, 0]), np.sqrt(squares[:, 1])
-    there, given = status != Status.MISSING.code, ~np.isin(status, (Status.MISSING.code, Status.IMPUTED.code))
+    published_rows, own_rows = (
+        status != Status.MISSING.code,
+        ~np.isin(status, (Status.MISSING.code, Status.IMPUTED.code)),
+    )
     ratio = 1.0
-    if there.any() and given.any():
-        out, into = lengths[there], inputs[given]
+    if published_rows.any() and own_rows.any():
+        out, into = lengths[published_rows], inputs[own_rows]
         ratio = max(1.0, _times(float(into.min()), float(out.min())), _times(float(out.max()), float(into.max())))
     trusted = (status == Status.RECTIFIED.code) & (trust >= TRUSTED)
     cosine = squares[trusted, 2] / np.maximum(lengths[trusted] * inputs[trusted], np.finfo(np.float64).tiny)
@@ -100,7 +101,7 @@ def measure_modality(
     fastmath={"reassoc", "contract"},
 )
 def _square(before: Any, after: Any, squares: Any) -> None:
-    """Squared lengths of both rows, and their product: not finite where a value is not, for no square of a float32 overflows."""
+    """Write the squared lengths of both rows and their inner product. In float64 no square of a finite float32 overflows."""
     for row in range(len(before)):
         one, other, both = 0.0, 0.0, 0.0
         for at in range(before.shape[1]):
@@ -110,6 +111,7 @@ def _square(before: Any, after: Any, squares: Any) -> None:
 
 
 def _times(longer: float, shorter: float) -> float:
+    """Return ``longer / shorter``, 1 where both are 0."""
     if shorter > 0:
         return longer / shorter
     return np.inf if longer > 0 else 1.0
@@ -124,10 +126,10 @@ def check_quality(
     config: QualityConfig,
     shadow: ShadowMeasure | None = None,
 ) -> QualityReport:
-    """Every check of the gate, in a fixed order; a value that is not a number fails."""
+    """Return every check of the gate in a fixed order. A NaN fails."""
     checks = [_check("rows in = rows out + quarantined", rows_out + rows_quarantined, "equal to", rows_read)]
-    for name, found in modalities.items():
-        checks += _of_modality(name, found, config)
+    for name, measures in modalities.items():
+        checks += _modality_checks(name, measures, config)
     if shadow is not None:
         label = f"shadow {shadow.backbone}: change of Recall@20 by rectification, relative, upper end of its interval"
         checks.append(
@@ -136,11 +138,17 @@ def check_quality(
     return QualityReport(checks=tuple(checks))
 
 
-def _of_modality(name: str, found: ModalityMeasures, config: QualityConfig) -> Iterator[Check]:
-    changed = found.changed / found.trusted if found.trusted else None
-    yield _check(f"{name}: rows with a value that is not finite", found.not_finite, "at most", 0)
+def _modality_checks(name: str, measures: ModalityMeasures, config: QualityConfig) -> Iterator[Check]:
+    changed = measures.changed / measures.trusted if measures.trusted else None
+    yield _check(f"{name}: rows with a value that is not finite", measures.not_finite, "at most", 0)
     for kind, label, value, rule, bound in (
-        ("marginal_error", "mean column error of the plan", found.marginal_error, "at most", config.max_marginal_error),
+        (
+            "marginal_error",
+            "mean column error of the plan",
+            measures.marginal_error,
+            "at most",
+            config.max_marginal_error,
+        ),
         (
             "changed",
             f"share of trusted items with a cosine to their input below {config.changed_below:g}",
@@ -148,12 +156,18 @@ def _of_modality(name: str, found: ModalityMeasures, config: QualityConfig) -> I
             "at most",
             config.max_changed,
         ),
-        ("norm_ratio", "length outside the input's range, times", found.norm_ratio, "at most", config.max_norm_ratio),
-        ("drift", "mean cosine to the last published version", found.drift, "at least", config.min_drift_cosine),
+        (
+            "norm_ratio",
+            "length outside the input's range, times",
+            measures.norm_ratio,
+            "at most",
+            config.max_norm_ratio,
+        ),
+        ("drift", "mean cosine to the last published version", measures.drift, "at least", config.min_drift_cosine),
         (
             "rate_jump",
             "mismatch rate above the last published day's, beyond both intervals",
-            found.rate_jump,
+            measures.rate_jump,
             "at most",
             config.max_rate_jump,
         ),
@@ -163,5 +177,5 @@ def _of_modality(name: str, found: ModalityMeasures, config: QualityConfig) -> I
 
 
 def _check(name: str, value: float, rule: str, bound: float, *, blocking: bool = True) -> Check:
-    held = {"equal to": value == bound, "at most": value <= bound, "at least": value >= bound}[rule]
-    return Check(name=name, value=float(value), bound=float(bound), rule=rule, passed=bool(held), blocking=blocking)
+    passed = {"equal to": value == bound, "at most": value <= bound, "at least": value >= bound}[rule]
+    return Check(name=name, value=float(value), bound=float(bound), rule=rule, passed=bool(passed), blocking=blocking)

@@ -12,10 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 
 import numba
-import numpy as np
 import torch
-
-from rectifier_core.base.arrays import Int32, Int64
 
 SHARDS_PER_THREAD = 4
 """More shards than threads, so that other threads take over from a slow one."""
@@ -82,16 +79,6 @@ def in_shards(work: Callable[[int, int], None], bounds: list[int]) -> None:
 def even_bounds(count: int, shards: int) -> list[int]:
     """``shards`` ranges of ``range(count)`` of nearly equal length."""
     return [count * shard // shards for shard in range(shards + 1)]
-
-
-def balanced_bounds(indptr: Int32 | Int64, shards: int) -> list[int]:
-    """Ranges of all CSR rows with nearly as many entries each, a row counted as one more."""
-    rows = len(indptr) - 1
-    if shards == 1:
-        return [0, rows]
-    weight = indptr + np.arange(rows + 1, dtype=np.int64)
-    cuts = np.searchsorted(weight, np.linspace(0, weight[-1], shards + 1)[1:-1])
-    return [0, *(int(cut) for cut in cuts), rows]
 
 
 def in_threads(work: Callable[[slice], None], blocks: list[slice], threads: int) -> Iterator[slice]:

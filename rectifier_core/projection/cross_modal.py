@@ -1,10 +1,11 @@
-"""Stage: cross-modal. It places items by another modality's features, in the form of anchors that a projection can be fitted to.
+"""Stage: cross-modal. It turns one modality's features into anchors that another modality can be projected onto.
 
-With several modalities, one is held against another as it is against behaviour: the narrower of the two is projected (by the projection
-stage, out of fold) onto the leading principal components of the wider, and trust reads both scores.
+Two modalities are compared as each is with behaviour: the narrower is projected, out of fold, onto the leading principal components of
+the wider. Trust reads both scores.
 
-Source: cross-modal agreement as in noisy correspondence learning (Huang et al., NeurIPS 2021), here by cross-fitted linear maps instead of
-trained encoders, so that a mismatched pair cannot teach the map its own mistake.
+Source: cross-modal agreement as in noisy correspondence learning (Huang et al., NeurIPS 2021).
+
+Differs from the paper: cross-fitted linear maps instead of trained encoders, so that a mismatched pair cannot influence its own score.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from rectifier_core.projection.config import CrossModalConfig
 
 
 def cross_modal_pairs(widths: Mapping[str, int], config: CrossModalConfig) -> tuple[tuple[str, str], ...]:
-    """Every two modalities once, (projected, target): the narrower is projected, for the map's cost grows with its width cubed."""
+    """Return every two modalities once, as (projected, target). The cost grows with the width cubed, so the narrower is projected."""
     if not config.enabled:
         return ()
     names = sorted(widths, key=lambda name: (widths[name], name))
@@ -31,22 +32,29 @@ def cross_modal_pairs(widths: Mapping[str, int], config: CrossModalConfig) -> tu
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Axes:
-    """What places are read off: ``mean`` [D], the mean unit row, and ``leading`` [D, components or D], the leading principal axes."""
+    """The mean unit row ``mean`` [D] and the leading principal axes ``leading`` [D, components or D] of one modality."""
 
     mean: Float32
     leading: Float32
 
 
 def principal_axes(modality: str, features: Float32, present: Bool, config: CrossModalConfig, *, seed: int) -> Axes:
-    """The axes of the ``present`` unit rows of ``features`` [I, D], found on a sample of them."""
+    """Return the principal axes of a sample of the ``present`` unit rows of ``features`` [I, D]."""
     rows = np.flatnonzero(present)
-    sample = np.sort(
-        generator(seed, "cross_modal", modality, "sample").choice(
-            rows, min(len(rows), config.sample_rows), replace=False
-        )
-    )
-    mean, leading = _principal_axes(features, sample, config)
-    return Axes(mean=mean, leading=leading)
+    rng = generator(seed, "cross_modal", modality, "sample")
+    sample = np.sort(rng.choice(rows, min(len(rows), config.sample_rows), replace=False))
+    width = features.shape[1]
+    total, gram = np.zeros(width), np.zeros((width, width))
+    for block in row_blocks(len(sample), config.block_rows):
+        units = unit_rows(np.asarray(features[sample[block]])).astype(np.float64)
+        total += units.sum(axis=0)
+        gram += units.T @ units
+    count = max(1, len(sample))
+    mean = total / count
+    vectors = np.linalg.eigh(gram / count - np.outer(mean, mean))[1][:, ::-1][:, : min(config.components, width)]
+    # The sign of an eigenvector is arbitrary. Its largest entry is made positive, so that two runs agree.
+    sign = np.where(vectors[np.abs(vectors).argmax(axis=0), np.arange(vectors.shape[1])] < 0, -1.0, 1.0)
+    return Axes(mean=mean.astype(np.float32), leading=np.ascontiguousarray(vectors * sign, dtype=np.float32))
 
 
 def place_by_features(
@@ -59,10 +67,10 @@ def place_by_features(
     axes: Axes | None = None,
     known: Float32 | None = None,
 ) -> Anchors:
-    """Unit rows [I, components] of the leading principal components of one modality's unit rows; ``trained`` where it is ``present``.
+    """Return one modality's principal coordinates as anchors: unit rows [I, components], ``trained`` where it is ``present``.
 
-    ``features`` [I, D] may be a memory map, read by blocks. ``axes`` are those to place by, where they are at hand; rows of ``known``
-    [I, components] that are not zero are taken as they are.
+    ``features`` [I, D] may be a memory map, read by blocks. ``axes`` are computed if they are not passed. Rows of ``known``
+    [I, components] that are not zero are used as they are.
     """
     axes = axes or principal_axes(modality, features, present, config, seed=seed)
     items = np.zeros((len(present), config.components), np.float32) if known is None else known * present[:, None]
@@ -71,37 +79,13 @@ def place_by_features(
         at = rows[block]
         centred: Float32 = unit_rows(np.asarray(features[at])) - axes.mean
         items[at, : axes.leading.shape[1]] = unit_rows(centred @ axes.leading)
-    return places_of(items)
-
-
-def places_of(items: Float32) -> Anchors:
-    """Unit rows [I, components], zero where there is none, in the form of anchors."""
-    known: Bool = np.asarray(items.any(axis=1))
-    nothing = np.zeros(0)
-    reliability = np.asarray(known, np.float32)
+    trained: Bool = np.asarray(items.any(axis=1))
     return Anchors(
         items=items,
         ego=items,
-        trained=known,
-        reliability=reliability,
-        losses=nothing,
-        recalls=nothing,
+        trained=trained,
+        reliability=trained.astype(np.float32),
+        losses=np.zeros(0),
+        recalls=np.zeros(0),
         method="cross_modal",
     )
-
-
-def _principal_axes(
-    features: Float32, sample: np.ndarray[tuple[int], np.dtype[np.int64]], config: CrossModalConfig
-) -> tuple[Float32, Float32]:
-    """Mean unit row [D] and the leading eigenvectors [D, components or D] of the covariance over ``sample``."""
-    width = features.shape[1]
-    total, gram = np.zeros(width), np.zeros((width, width))
-    for block in row_blocks(len(sample), config.block_rows):
-        x = unit_rows(np.asarray(features[sample[block]])).astype(np.float64)
-        total += x.sum(axis=0)
-        gram += x.T @ x
-    count = max(1, len(sample))
-    mean = total / count
-    vectors = np.linalg.eigh(gram / count - np.outer(mean, mean))[1][:, ::-1][:, : min(config.components, width)]
-    sign = np.where(vectors[np.abs(vectors).argmax(axis=0), np.arange(vectors.shape[1])] < 0, -1.0, 1.0)
-    return mean.astype(np.float32), np.ascontiguousarray(vectors * sign, dtype=np.float32)

@@ -1,8 +1,7 @@
-"""Ridge regression out of fold, by blocked normal equations; a leaf of the projection stage.
+"""Ridge regression out of fold, by blocked normal equations.
 
-Source: ridge regression (Hoerl and Kennard, 1970) with K-fold cross-fitting; the per-fold Gram matrices are accumulated once and the map
-of a fold
-is solved from the total minus its own, so a pass over the rows serves every fold and every strength.
+Source: ridge regression (Hoerl and Kennard, 1970) with K-fold cross-fitting. The Gram matrices of the folds are summed once. A fold's map
+is solved from the total minus the fold's own, so one pass over the rows serves every fold and every strength.
 """
 
 from __future__ import annotations
@@ -19,8 +18,7 @@ from rectifier_core.base.numerics import row_blocks, unit_rows
 from rectifier_core.base.seeding import generator
 
 GRAM_ROUNDING = 4e-6
-"""Error of a float32 Gram product as a share of its trace, at its worst (equal rows); no ridge penalty goes below it."""
-
+"""Largest error of a float32 Gram product as a share of its trace (equal rows). The ridge penalty is never smaller."""
 
 Solved = tuple[Float32, Float32, Float32]
 """A centred linear map: weight [D, A], feature mean [D], target mean [A]."""
@@ -28,7 +26,7 @@ Solved = tuple[Float32, Float32, Float32]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FoldMaps:
-    """One centred linear map per fold, each fitted without its fold: ``unit((x - feature_mean[f]) @ weight[f])``."""
+    """One centred linear map per fold, fitted without the fold: ``unit((x - feature_means[f]) @ weights[f])``."""
 
     weights: Float32
     feature_means: Float32
@@ -36,15 +34,15 @@ class FoldMaps:
 
     @classmethod
     def of(cls, parts: Sequence[Solved]) -> FoldMaps:
-        """The maps of folds 0, 1, ... as one."""
+        """Stack the maps of folds 0, 1, ..."""
         weights, feature_means, target_means = (np.stack(x) for x in zip(*parts, strict=True))
         return cls(weights=weights, feature_means=feature_means, target_means=target_means)
 
 
 class NormalEquations:
-    """Sums over rows that a ridge fit needs, one set per fold: counts, first moments, Gram and cross moments in float64.
+    """Sums over rows for a ridge fit, per fold: counts, first moments, Gram and cross moments, all float64.
 
-    ``origin`` [D] is subtracted from every feature first, so that a large common mean costs no precision. ``device`` multiplies the rows.
+    ``origin`` [D] is subtracted from every feature first, so that a large common mean costs no precision. Products run on ``device``.
     """
 
     def __init__(self, *, num_folds: int, origin: Float32, target_width: int, device: str = CPU) -> None:
@@ -57,7 +55,7 @@ class NormalEquations:
         self.crosses = np.zeros((num_folds, width, target_width))
 
     def add(self, features: Float32, targets: Float32, folds: Int32, *, sign: float = 1.0) -> None:
-        """Add (or with ``sign = -1`` take out) rows: features [N, D], targets [N, A], folds [N]."""
+        """Add rows, or remove them with ``sign = -1``: features [N, D], targets [N, A], folds [N]."""
         shifted = features - self.origin
         for fold in np.unique(folds):
             x, y = shifted[folds == fold], targets[folds == fold]
@@ -69,24 +67,24 @@ class NormalEquations:
             self.crosses[fold] += sign * cross
 
     def merge(self, other: NormalEquations, *, sign: float = 1.0) -> None:
-        """Add (or with ``sign = -1`` take out) what another set with the same origin has summed."""
+        """Add the sums of another set with the same origin, or remove them with ``sign = -1``."""
         for mine, its in zip(self.arrays.values(), other.arrays.values(), strict=True):
             mine += sign * its
 
     @property
     def arrays(self) -> dict[str, Float64]:
-        """The sums by name, float64, as they are."""
+        """The sums by name, float64, not copied."""
         return {name: getattr(self, name) for name in ("counts", "feature_sums", "target_sums", "grams", "crosses")}
 
     def copy(self) -> NormalEquations:
-        """The same sums, to be added to apart from these."""
+        """Return an independent copy of the sums."""
         width = self.target_sums.shape[1]
         other = NormalEquations(num_folds=len(self.counts), origin=self.origin, target_width=width, device=self.device)
         other.merge(self)
         return other
 
     def solve(self, strength: float, *left_out: int) -> Solved:
-        """(weight [D, A], feature mean [D], target mean [A]) fitted on every row outside the folds ``left_out``.
+        """Return (weight [D, A], feature mean [D], target mean [A]), fitted on every row outside the folds ``left_out``.
 
         ``strength`` is in units of the mean eigenvalue of the centred Gram matrix.
         """
@@ -97,19 +95,19 @@ class NormalEquations:
         rounding = GRAM_ROUNDING * float(np.trace(centred)) + np.finfo(np.float64).eps * count
         centred -= count * np.outer(x_mean, x_mean)
         cross = self.crosses[others].sum(axis=0) - count * np.outer(x_mean, y_mean)
-        # Rows that are nearly all the same leave only rounding after centring: the floor keeps the matrix positive definite.
+        # Nearly equal rows leave only rounding after centring. The floor keeps the matrix positive definite.
         penalty = max(strength * float(np.trace(centred)) / len(centred), rounding)
         centred[np.diag_indices_from(centred)] += penalty
         weight = scipy.linalg.solve(centred, cross, assume_a="pos", overwrite_a=True)
         return weight.astype(np.float32), (self.origin + x_mean).astype(np.float32), y_mean.astype(np.float32)
 
     def solve_folds(self, strength: float, *left_out: int) -> FoldMaps:
-        """The map of every fold at one strength; the folds ``left_out`` are in none of them."""
+        """Return the map of every fold at one strength. The folds ``left_out`` are in none of them."""
         return FoldMaps.of([self.solve(strength, fold, *left_out) for fold in range(len(self.counts))])
 
 
 def _moments(x: Float32, y: Float32, device: str) -> tuple[Float32, Float32]:
-    """``x.T @ x`` and ``x.T @ y``."""
+    """Return ``x.T @ x`` and ``x.T @ y``."""
     if device == CPU:
         return x.T @ x, x.T @ y
     with full_float32():
@@ -118,14 +116,14 @@ def _moments(x: Float32, y: Float32, device: str) -> tuple[Float32, Float32]:
 
 
 def item_folds(num_items: int, num_folds: int, seed: int) -> Int32:
-    """The fold of every item [I], the same for every map of a run: a pair of items of one fold was seen by neither's map."""
+    """Return the fold of every item [I] int32. All maps of a run share them, so a map saw neither of two items of its fold."""
     return (generator(seed, "folds").permutation(num_items) % num_folds).astype(np.int32)
 
 
 def out_of_fold(features: Float32, rows: Int64, folds: Int32, maps: FoldMaps, block_rows: int) -> Float32:
-    """Each row projected by the map that never saw it, at its own length: [len(rows), A] float32.
+    """Project each row by the map that was fitted without it: [len(rows), A] float32, not normalised.
 
-    ``features`` [I, D] is read by blocks of ``rows`` (item indices); ``folds`` [len(rows)] names each row's map.
+    ``features`` [I, D] is read by blocks of ``rows`` (item indices). ``folds`` [len(rows)] selects each row's map.
     """
     projected = np.zeros((len(rows), maps.weights.shape[2]), np.float32)
     for block in row_blocks(len(rows), block_rows):
@@ -137,7 +135,7 @@ def out_of_fold(features: Float32, rows: Int64, folds: Int32, maps: FoldMaps, bl
 
 
 def project(features: Float32, rows: Int64, weight: Float32, feature_mean: Float32, block_rows: int) -> Float32:
-    """``features[rows]`` through one centred map, at their own length: [len(rows), A] float32; ``features`` is read by blocks."""
+    """Project ``features[rows]`` by one centred map: [len(rows), A] float32, not normalised. ``features`` is read by blocks."""
     projected = np.zeros((len(rows), weight.shape[1]), np.float32)
     for block in row_blocks(len(rows), block_rows):
         centred: Float32 = unit_rows(np.asarray(features[rows[block]])) - feature_mean

@@ -1,4 +1,4 @@
-"""The paper's solver: Adam on the cosine loss, small-loss selection inside each mini-batch; a leaf of the projection stage."""
+"""The paper's solver: Adam on the cosine loss, small-loss selection inside each mini-batch."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from rectifier_core.projection.problem import Fitted, Problem, keep_best
 
 
 def fit_minibatch(problem: Problem) -> Fitted:
-    """The map by mini-batches, one for all folds: its scores are in-sample."""
+    """Fit one map for all folds by mini-batches. Its scores are in-sample."""
     modality, features, pairs, anchors = problem.modality, problem.features, problem.pairs, problem.anchors
     config, keep_ratio, seed, progress = problem.config, problem.keep_ratio, problem.seed, problem.progress
     source = torch_generator(seed, "projection", modality, "weight")
@@ -24,7 +24,7 @@ def fit_minibatch(problem: Problem) -> Fitted:
     for epoch in range(config.epochs):
         order = generator(seed, "projection", modality, "epoch", epoch).permutation(len(pairs))
         share = 1 - (1 - keep_ratio) * min(1.0, epoch / config.ramp)
-        total = 0.0
+        epoch_loss = 0.0
         for first in range(0, len(order), config.batch_size):
             rows = np.sort(pairs[order[first : first + config.batch_size]])
             loss = _cosine_losses(features, anchors, rows, weight)
@@ -32,9 +32,9 @@ def fit_minibatch(problem: Problem) -> Fitted:
             optimiser.zero_grad(set_to_none=True)
             smallest.mean().backward()  # type: ignore[no-untyped-call]
             optimiser.step()
-            total += float(smallest.detach().sum())
+            epoch_loss += float(smallest.detach().sum())
         progress(
-            f"projection of {modality}: cosine loss {total / max(1.0, share * len(order)):.4f}",
+            f"projection of {modality}: cosine loss {epoch_loss / max(1.0, share * len(order)):.4f}",
             epoch + 1,
             config.epochs,
         )
@@ -58,7 +58,6 @@ def fit_minibatch(problem: Problem) -> Fitted:
 
 
 def _cosine_losses(features: Float32, anchors: Anchors, rows: Int64, weight: torch.Tensor) -> torch.Tensor:
-    x = torch.from_numpy(unit_rows(np.asarray(features[rows])))
-    return 1 - torch.nn.functional.cosine_similarity(
-        x @ weight, torch.from_numpy(np.asarray(anchors.items[rows])), dim=1
-    )
+    units = torch.from_numpy(unit_rows(np.asarray(features[rows])))
+    targets = torch.from_numpy(np.asarray(anchors.items[rows]))
+    return 1 - torch.nn.functional.cosine_similarity(units @ weight, targets, dim=1)

@@ -1,4 +1,4 @@
-"""What a fit of the projection is asked and what it gives, and the pieces that both solvers share; a leaf of the projection stage."""
+"""Inputs and outputs of a projection fit, and the helpers of both solvers."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from rectifier_core.projection.row_passes import RowPasses
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One fit's inputs: ``folds`` [len(pairs)] names the fold of each pair; ``passes`` are over ``features``, wherever they are made."""
+    """Inputs of one fit. ``folds`` [len(pairs)] is the fold of each pair; ``passes`` reads the rows of ``features``."""
 
     modality: str
     features: Float32
@@ -32,7 +32,7 @@ class Problem:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fitted:
-    """The map fitted on all kept pairs, those of the folds, and the pairs as these carry them, at their own length."""
+    """The map of all kept pairs, the maps of the folds, and the pairs projected by these, not normalised."""
 
     weight: Float32
     feature_mean: Float32
@@ -44,13 +44,13 @@ class Fitted:
 
 
 def keep_best(score: Float32, share: float) -> Bool:
-    """The ``share`` of the highest scores, at least one."""
+    """Return which scores are among the ``share`` of the highest, at least one."""
     kept = np.zeros(len(score), np.bool_)
     kept[np.argsort(-score, kind="stable")[: max(1, round(share * len(score)))]] = True
     return kept
 
 
 def aligned(projected: Float32, targets: Float32, kept: Bool) -> Float32:
-    """Cosine of each pair, targets centred on those kept."""
+    """Return the cosine of each pair, after the targets are centred on the kept ones."""
     score: Float32 = np.einsum("ij,ij->i", unit_rows(projected), unit_rows(targets - targets[kept].mean(axis=0)))
     return score

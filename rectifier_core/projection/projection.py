@@ -1,19 +1,18 @@
-"""Stage: projection, one linear map per modality from feature space to anchor space, fitted on the pairs that look matched.
+"""Stage: projection. One linear map per modality from features to anchors, fitted on the pairs that look matched.
 
-Source: "Towards Trustworthy Multimodal Recommendation", arXiv 2602.00730, projection with small-loss selection; the ramp of the kept
-share is Co-teaching's (Han et al., NeurIPS 2018, section 3). Its rho means "drop eta + 0.05" in the only reading that fits its numbers, so
-``keep_ratio = 1 - (eta + 0.05)`` here; 1.0 is the ablation "no selection".
+Source: "Towards Trustworthy Multimodal Recommendation", arXiv 2602.00730, projection with small-loss selection. The ramp of the kept
+share is from Co-teaching (Han et al., NeurIPS 2018, section 3). The paper's numbers fit only if its rho means "drop eta + 0.05", so
+``keep_ratio`` is ``1 - (eta + 0.05)``. The default 1.0 selects nothing.
 
-Two solvers:
+Solvers:
 - ``minibatch``: the paper's. Adam on the cosine loss, small-loss selection inside each mini-batch. Scores are in-sample.
 - ``crossfit_ridge``: ridge regression out of fold, selection on the out-of-fold score.
 
 Differs from the paper (``crossfit_ridge`` only):
-- Features and anchors are centred, and each item's score comes from a map fitted without that item: in sample, a wide map learns
-  mismatched pairs by heart and hides them.
-- The loss is squared error with a ridge penalty, whose strength maximises the out-of-fold alignment over a grid; no truth is asked.
-- Selection is over all items at once, not inside a mini-batch, and made anew for every fold without that fold. It is off by default: with
-  scores out of fold and a heavy ridge it gains nothing at 20 % swapped (``benchmarks/results/detection.md``).
+- Features and anchors are centred. Each item is scored by a map fitted without it, because in sample a wide map fits mismatched pairs too.
+- The loss is squared error with a ridge penalty. Its strength maximises the out-of-fold alignment over a grid, without labels.
+- Selection is over all items at once, and repeated for every fold without that fold. It is off by default: at 20 % swapped features it
+  gains nothing (``benchmarks/results/detection.md``).
 """
 
 from __future__ import annotations
@@ -36,12 +35,10 @@ from rectifier_core.projection.row_passes import HeldRows, RowPasses
 from rectifier_core.trust.likelihood_ratio import re_pairings
 from rectifier_core.trust.mixture import fit_mixture
 
-__all__ = ["ProjectionConfig", "fit_projection", "score_pairs"]
-
 LEAST_NULL = 20_000
-"""Re-paired scores at least, so that the null's tails are known well below one in a hundred."""
-MOST_REFITS, AT_REST = 5, 0.01
-"""``keep_ratio = "auto"`` stops when the ratio moves by less than this, or after so many fits."""
+"""Fewest re-paired scores. With so many, the tails of the null are known well below one in a hundred."""
+MOST_REFITS, MIN_CHANGE = 5, 0.01
+"""``keep_ratio = "auto"`` stops after so many fits, or when the ratio changes by less than this."""
 
 
 def fit_projection(
@@ -58,10 +55,9 @@ def fit_projection(
 ) -> Projection:
     """Fit the map of one modality and score every item that has both a feature and an anchor.
 
-    ``features`` [I, D] float32 may be a memory map, read by blocks and never copied whole; ``present`` [I] says which rows count.
-    With fewer pairs than folds nothing can be fitted out of fold: the projection is zero and every alignment NaN. ``device`` sums the Gram
-    matrices of ``crossfit_ridge``, which are most of its work where features are wide; ``passes`` over the features may be made elsewhere,
-    and then where they say.
+    ``features`` [I, D] float32 may be a memory map, read by blocks. Only ``present`` rows [I] count. With too few pairs to fit out of fold,
+    the projection is zero and every alignment NaN. ``device`` sums the Gram matrices of ``crossfit_ridge``, which are most of its work for
+    wide features. ``passes`` replaces ``device``: it reads and multiplies the rows elsewhere.
     """
     pairs = np.flatnonzero(present & anchors.trained)
     if len(pairs) < max(2 * config.folds, 10):
@@ -72,16 +68,16 @@ def fit_projection(
     for _ in range(MOST_REFITS if config.keep_ratio == "auto" else 1):
         problem = Problem(modality, features, pairs, folds[pairs], anchors, config, keep_ratio, seed, progress, passes)
         fitted = fit_ridge(problem) if config.solver == "crossfit_ridge" else fit_minibatch(problem)
-        found = _scored(problem, fitted, present)
-        wanted = _following_ratio(found, seed) if config.keep_ratio == "auto" else keep_ratio
-        if abs(wanted - keep_ratio) < AT_REST:
+        projection = _scored(problem, fitted, present)
+        next_ratio = _next_ratio(projection, seed) if config.keep_ratio == "auto" else keep_ratio
+        if abs(next_ratio - keep_ratio) < MIN_CHANGE:
             break
-        keep_ratio = wanted
-    return found
+        keep_ratio = next_ratio
+    return projection
 
 
 def _scored(problem: Problem, fitted: Fitted, present: Bool) -> Projection:
-    """The record of a fit: every item with a feature projected, every pair scored."""
+    """Return the record of a fit: every item with a feature projected, every pair scored."""
     modality, pairs, anchors = problem.modality, problem.pairs, problem.anchors
     rest = np.flatnonzero(present & ~anchors.trained)
     raw = np.zeros(anchors.items.shape, np.float32)
@@ -107,16 +103,18 @@ def _scored(problem: Problem, fitted: Fitted, present: Bool) -> Projection:
 def score_pairs(
     maps: Projection, projected: Float32, length: Float32, fold: Int32, kept: Bool, anchors: Anchors, *, seed: int
 ) -> Projection:
-    """The record of the unit rows ``projected`` [I, A] by ``maps``, every pair scored, and wrong pairs drawn and scored likewise.
+    """Return the record ``maps`` with the unit rows ``projected`` [I, A], the score of every pair and those of random wrong pairs.
 
-    ``length`` [I] is that of the rows before they were made unit ones, ``fold`` [I] the fold of each pair, -1 for items that are none.
+    ``length`` [I] is the length of the rows before they were normalised. ``fold`` [I] is the fold of each pair, -1 for other items.
     """
     pairs = np.flatnonzero(fold >= 0)
     target = unit_rows(np.asarray(anchors.items - maps.target_mean, dtype=np.float32))
     target[~anchors.trained] = 0
     alignment = np.full(len(projected), np.nan, np.float32)
     alignment[pairs] = np.einsum("ij,ij->i", projected[pairs], target[pairs])
-    moved, put_on = re_pairings(fold[pairs], generator(seed, "projection", maps.modality, "null"), least=LEAST_NULL)
+    feature_of, item_of = re_pairings(
+        fold[pairs], generator(seed, "projection", maps.modality, "null"), least=LEAST_NULL
+    )
     return replace(
         maps,
         projected=projected,
@@ -124,21 +122,21 @@ def score_pairs(
         alignment=alignment,
         length=length,
         fold=fold,
-        null_alignment=np.einsum("ij,ij->i", projected[pairs[moved]], target[pairs[put_on]]).astype(np.float32),
+        null_alignment=np.einsum("ij,ij->i", projected[pairs[feature_of]], target[pairs[item_of]]).astype(np.float32),
         kept=kept,
     )
 
 
-def _following_ratio(projection: Projection, seed: int) -> float:
-    """The share to keep that the mismatch rate read off this projection asks for."""
+def _next_ratio(projection: Projection, seed: int) -> float:
+    """Return the share to keep, from the mismatch rate that this projection shows."""
     scores = projection.alignment[~np.isnan(projection.alignment)].astype(np.float64)
     rng = generator(seed, "projection", projection.modality, "rate")
-    return max(
-        0.05, 0.95 - fit_mixture(scores, projection.null_alignment.astype(np.float64), resamples=10, rng=rng).rate
-    )
+    mixture = fit_mixture(scores, projection.null_alignment.astype(np.float64), resamples=10, rng=rng)
+    return max(0.05, 0.95 - mixture.rate)
 
 
 def _nothing(modality: str, features: Float32, anchors: Anchors, config: ProjectionConfig) -> Projection:
+    """Return the record of a modality that has no map."""
     num_items, size = anchors.items.shape
     return Projection(
         modality=modality,

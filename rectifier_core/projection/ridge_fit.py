@@ -1,4 +1,4 @@
-"""Ridge regression out of fold with small-loss selection on the out-of-fold score; a leaf of the projection stage."""
+"""Ridge regression out of fold, with small-loss selection on the out-of-fold score."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from rectifier_core.projection.crossfit import FoldMaps, NormalEquations, Solved
 from rectifier_core.projection.problem import Fitted, Problem, aligned, keep_best
 
 STRENGTH_SAMPLE = 100_000
-"""The ridge strength is chosen on so many pairs: every one of the grid would be another pass over all features."""
+"""Most pairs that the ridge strength is chosen on, because every strength is another pass over their features."""
 
 
 def fit_ridge(problem: Problem) -> Fitted:
-    """The map of every fold without that fold, at the strength that aligns best out of fold, and the map of all kept pairs."""
+    """Fit the map of every fold without that fold, at the strength that aligns best out of fold, and the map of all kept pairs."""
     modality, pairs, folds, passes = problem.modality, problem.pairs, problem.folds, problem.passes
     config, keep_ratio, progress = problem.config, problem.keep_ratio, problem.progress
     targets = np.ascontiguousarray(problem.anchors.items[pairs])
@@ -23,7 +23,7 @@ def fit_ridge(problem: Problem) -> Fitted:
     everything = np.ones(len(pairs), np.bool_)
     _recount(sums, problem, targets, ~everything, everything)
     grid = config.ridge_grid
-    best, highest, judged = 0, -np.inf, _judges_of_strength(problem)
+    best, highest, judged = 0, -np.inf, _strength_sample(problem)
     for at, strength in enumerate(grid):
         trial = passes.out_of_fold(pairs[judged], folds[judged], sums.solve_folds(strength))
         reached = float(aligned(trial, targets[judged], everything[judged]).mean())
@@ -63,8 +63,8 @@ def fit_ridge(problem: Problem) -> Fitted:
     )
 
 
-def _judges_of_strength(problem: Problem) -> Int64:
-    """Positions in ``pairs``, ascending, of those that the strength is chosen by: all, or a sample whose mean is known to a thousandth."""
+def _strength_sample(problem: Problem) -> Int64:
+    """Return the rising positions in ``pairs`` that choose the strength: all, or a sample of ``STRENGTH_SAMPLE``."""
     count = len(problem.pairs)
     if count <= STRENGTH_SAMPLE:
         return np.arange(count)
@@ -73,10 +73,9 @@ def _judges_of_strength(problem: Problem) -> Int64:
 
 
 def _selected(sums: NormalEquations, problem: Problem, targets: Float32, fold: int, strength: float) -> NormalEquations:
-    """``sums`` less the pairs that selection drops when it is made without ``fold``.
+    """Return ``sums`` without the pairs that selection drops, where the selection does not see ``fold``.
 
-    Were one selection shared by all folds, it would carry each fold's own pairs into the map that is to score them, and features dealt out
-    at random would seem aligned.
+    One selection for all folds would let a fold's pairs influence the map that scores them. Then even shuffled features would look aligned.
     """
     pairs, folds, config = problem.pairs, problem.folds, problem.config
     own, kept, outside = sums.copy(), np.ones(len(pairs), np.bool_), np.flatnonzero(folds != fold)
@@ -92,6 +91,7 @@ def _selected(sums: NormalEquations, problem: Problem, targets: Float32, fold: i
 
 
 def _mean_unit_row(problem: Problem) -> Float32:
+    """Return the mean of the pairs' unit rows: [D]."""
     total = np.zeros(problem.features.shape[1])
     for part in problem.passes.sums(problem.pairs):
         total += part
@@ -99,7 +99,7 @@ def _mean_unit_row(problem: Problem) -> Float32:
 
 
 def _recount(sums: NormalEquations, problem: Problem, targets: Float32, before: Bool, after: Bool) -> None:
-    """Bring the sums from the rows ``before`` to the rows ``after`` by adding and taking out the difference."""
+    """Update the sums from the rows ``before`` to the rows ``after``, by adding and removing the difference."""
     for rows, sign in ((np.flatnonzero(after & ~before), 1.0), (np.flatnonzero(before & ~after), -1.0)):
         parts = problem.passes.moments(
             problem.pairs[rows], targets[rows], problem.folds[rows], sums.origin, len(sums.counts)

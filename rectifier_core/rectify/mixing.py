@@ -1,7 +1,7 @@
-"""The inner loop of rectification: a row and its donors' rows, mixed and brought to length in one pass; a leaf.
+"""The inner loop of rectification: mix a row with its donors' rows and restore its length.
 
-Donors' rows are read where they lie, once each, and summed in the order of the plan's entries, so that neither blocks nor threads change a
-bit. In steps of whole matrices the same work copies every donor's row first and passes over the mixture ten times.
+Donors are summed in the order of the plan's entries, so neither blocks nor threads change a bit. It is compiled because the same work in
+whole matrices passes over the mixture ten times.
 """
 
 from __future__ import annotations
@@ -11,28 +11,32 @@ from typing import Any
 
 import numba
 import numpy as np
-from numpy.typing import NDArray
 
-from rectifier_core.base.arrays import Float32, Int32, Int64
 from rectifier_core.base.published_records import Status
 from rectifier_core.base.threads import kernel, read_only
 
 RECTIFIED, IMPUTED = Status.RECTIFIED.code, Status.IMPUTED.code
-_ROWS, _OUT, _SIZE = read_only(numba.float32, 2), numba.float32[:, ::1], numba.intp
+_ROWS, _OUT = read_only(numba.float32, 2), numba.float32[:, ::1]
 _POINTERS, _PLACES = read_only(numba.int64, 1), read_only(numba.int32, 1)
 _VALUES, _CODES = read_only(numba.float32, 1), read_only(numba.int8, 1)
 
 
 @kernel(
-    numba.void(_ROWS, _POINTERS, _PLACES, _VALUES, _VALUES, _CODES, _OUT, _SIZE, _SIZE),
+    numba.void(_ROWS, _POINTERS, _PLACES, _VALUES, _VALUES, _CODES, _OUT),
     fastmath={"reassoc", "contract"},
 )
-def _mix(
-    donors: Any, indptr: Any, indices: Any, weights: Any, keep: Any, code: Any, rows: Any, first: Any, last: Any
-) -> None:
+def mix_rows(donors: Any, indptr: Any, indices: Any, weights: Any, keep: Any, code: Any, rows: Any) -> None:
+    """Rectify ``rows`` [N, D] float32 in place.
+
+    Row n gets ``donors[indices[e]] * weights[e]`` for e from ``indptr[n]`` to ``indptr[n + 1]``.
+
+    - ``code`` RECTIFIED: the share ``keep[n]`` of the row stays, and so does its length. Without donors it stays as it is.
+    - ``code`` IMPUTED: only the donors count. The length is their mean length.
+    - Any other code: the row stays as it is.
+    """
     width = rows.shape[1]
     mixed = np.empty(width, np.float32)
-    for row in range(first, last):
+    for row in range(len(rows)):
         if code[row] != RECTIFIED and code[row] != IMPUTED:
             continue
         mixed[:] = 0
@@ -65,23 +69,3 @@ def _mix(
                 rows[row, at] = mixed[at] * scale
         elif code[row] == IMPUTED:
             rows[row] = 0
-
-
-def mix_rows(
-    donors: Float32,
-    indptr: Int64,
-    indices: Int32,
-    weights: Float32,
-    keep: Float32,
-    code: NDArray[np.int8],
-    rows: Float32,
-    first: int,
-    last: int,
-) -> None:
-    """Mend ``rows`` [N, D] from ``first`` to ``last`` in place.
-
-    Row n takes ``donors[indices[e]]`` times ``weights[e]`` for e from ``indptr[n]`` to ``indptr[n + 1]``. Of one whose ``code`` is
-    RECTIFIED the share ``keep[n]`` stays, and so does its length; it stays whole where its donors give nothing. One that is IMPUTED is the
-    donors' alone, at the mean of their lengths. Any other is left as it is.
-    """
-    _mix(donors, indptr, indices, weights, keep, code, rows, first, last)

@@ -1,8 +1,9 @@
-"""Evidence that a feature is its item's own: actual pairs told from re-paired ones by a small classifier; a leaf of trust.
+"""Log likelihood ratio of actual against re-paired features, by a small logistic regression.
 
-Source: noise-contrastive estimation (Gutmann and Hyvaerinen, JMLR 2012): a logistic regression that tells actual pairs from pairs put
-together at random estimates the log of how many times likelier a pair is under the one law than under the other. A re-paired feature is the
-law of a mismatched one by construction.
+Source: noise-contrastive estimation (Gutmann and Hyvaerinen, JMLR 2012). A logistic regression that separates actual pairs from random
+ones estimates the log of how many times likelier a pair is among the actual ones.
+
+Differs from the paper: the regression is cross-fitted, so no pair is scored by weights that were fitted to it.
 """
 
 from __future__ import annotations
@@ -13,22 +14,22 @@ from rectifier_core.base.arrays import Float64, Int32, Int64
 
 RIDGE = 1e-3
 """L2 penalty on the standardised weights, the mean log loss being 1."""
-NEWTON_STEPS, STILL, FLAT = 30, 1e-10, 1e-12
-"""At most so many steps, until no slope is steeper; what is added to the curvature where all rows are told and the loss is flat."""
+NEWTON_STEPS, MIN_SLOPE, MIN_CURVATURE = 30, 1e-10, 1e-12
+"""Newton stops after so many steps or below this slope. The curvature gets a little more, so that a flat loss can be solved."""
 MOST_ROWS = 50_000
-"""Rows of each kind that a classifier of a dozen weights is fitted on."""
+"""Most rows of each kind that the weights are fitted to. More rows do not move a dozen weights."""
 MOST_PAIRS = 200_000
-"""Wrong pairs that tell the law of a mismatch: its quantiles are then known to a thousandth, and a large catalog has no need of more."""
+"""Most wrong pairs. With so many, the quantiles of their scores are known to a thousandth."""
 
 Pairings = tuple[Int64, Int64]
 """Positions of the feature and of the item it is put on, both [M]."""
 
 
 def re_pairings(groups: Int32, rng: np.random.Generator, *, least: int) -> Pairings:
-    """Deliberately wrong pairs within groups: rounds of one random cycle a group, so nobody keeps its own, until ``least`` pairs exist.
+    """Return at least ``least`` wrong pairs within groups. Every round is one random cycle a group, so no item keeps its feature.
 
-    ``groups`` [N] are non-negative; a group of one takes no part. Both arrays are empty where no group has two members; of more than
-    ``MOST_PAIRS`` an even share is given, of every group alike.
+    ``groups`` [N] are non-negative. A group of one gives no pair. Both arrays are empty where no group has two members. Of more than
+    ``MOST_PAIRS`` pairs an even share is returned.
     """
     largest = np.bincount(groups, minlength=1)
     usable = np.flatnonzero(largest[groups] > 1)
@@ -50,10 +51,10 @@ def re_pairings(groups: Int32, rng: np.random.Generator, *, least: int) -> Pairi
 def contrast(
     actual: Float64, folds: Int32, wrong: Float64, wrong_folds: tuple[Int32, Int32]
 ) -> tuple[Float64, Float64]:
-    """Log likelihood ratio of actual against re-paired for every row of both kinds, from classifiers that never saw it: each was fitted
-    without its fold, and without the wrong pairs that touch it.
+    """Return the log likelihood ratio of every actual row [N] and every wrong row [M].
 
-    ``actual`` [N, F] with ``folds`` [N]; ``wrong`` [M, F] with the folds of the feature and of the item [M]. Returns [N] and [M].
+    ``actual`` [N, F] has ``folds`` [N]. ``wrong`` [M, F] has the folds of the feature and of the item, [M] each. The weights that score a
+    row were fitted without its fold, and without the wrong pairs that touch this fold.
     """
     centre, scale = wrong.mean(axis=0), wrong.std(axis=0)
     scale = np.where(scale > 1e-9 * (1 + np.abs(centre)), scale, np.inf)
@@ -72,12 +73,12 @@ def _design(columns: Float64) -> Float64:
 
 
 def _thinned(rows: Float64) -> Float64:
-    """An even sample of at most ``MOST_ROWS``."""
+    """Return an even sample of at most ``MOST_ROWS`` rows."""
     return rows[:: max(1, -(-len(rows) // MOST_ROWS))]
 
 
 def _logistic(positive: Float64, negative: Float64) -> Float64:
-    """Weights [F + 1] of a ridge-penalised logistic regression with both kinds weighing half, by Newton's method."""
+    """Return the weights [F + 1] of a ridge-penalised logistic regression, both kinds weighted half, by Newton's method."""
     if not len(positive) or not len(negative):
         return np.zeros(positive.shape[1])
     rows = np.concatenate([positive, negative])
@@ -95,10 +96,10 @@ def _logistic(positive: Float64, negative: Float64) -> Float64:
     for _ in range(NEWTON_STEPS):
         chance = 1 / (1 + np.exp(-logit))
         slope = rows.T @ (share * (chance - truth)) + penalty * weights
-        if np.abs(slope).max() <= STILL:
+        if np.abs(slope).max() <= MIN_SLOPE:
             break
         curvature = (rows * (share * chance * (1 - chance))[:, None]).T @ rows
-        curvature[np.diag_indices_from(curvature)] += penalty + FLAT
+        curvature[np.diag_indices_from(curvature)] += penalty + MIN_CURVATURE
         step = np.linalg.solve(curvature, slope)
         further, length = rows @ step, 1.0
         while (tried := loss(logit - length * further, weights - length * step)) > reached and length > 1e-3:

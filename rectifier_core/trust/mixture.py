@@ -1,10 +1,12 @@
-"""Two-component mixture with one component known: how much of the null is in the scores, and how likely each score is not from it; a leaf.
+"""Two-component mixture with one known component: the share of the null in the scores, and each score's posterior.
 
-Source: the binormal model of an ROC curve (Dorfman and Alf, J. Math. Psychol. 1969): some monotone transform makes both laws normal. The
-null is known by construction, so its own quantiles are that transform, and the matched law is N(shift, spread) in them. Only counts
-between null quantiles enter, so any monotone transform of the score gives the same answer. The interval is a bagged posterior (Buehlmann,
-2014; Huggins and Miller, 2023): the posterior averaged over bootstrap resamples, wide enough to survive a matched law that is not quite
-normal.
+Source: the binormal model of an ROC curve (Dorfman and Alf, J. Math. Psychol. 1969): some monotone transform makes both distributions
+normal. The interval is a bagged posterior (Buehlmann, 2014; Huggins and Miller, 2023): the posterior averaged over bootstrap resamples.
+It is wide enough for matched scores that are not quite normal.
+
+Differs from the papers:
+- The null is measured, so its quantiles are the transform. In them the matched scores are N(shift, spread).
+- Only counts between null quantiles enter. So any monotone transform of the score gives the same answer.
 """
 
 from __future__ import annotations
@@ -20,22 +22,22 @@ from rectifier_core.base.numerics import logit
 
 TAIL = (0.0, 0.002, 0.005, 0.01, 0.02, 0.035, 0.05, 0.075)
 EDGES: Float64 = np.concatenate([TAIL, np.arange(0.1, 0.901, 0.05), 1 - np.array(TAIL[::-1])])
-"""Null quantiles between which scores are counted; finer in both tails, where the two laws part."""
+"""Null quantiles between which scores are counted; finer in both tails, where the two components differ."""
 RATES: Float64 = np.concatenate([np.arange(0.0, 0.1, 0.005), np.arange(0.1, 0.991, 0.01)])
 SHIFTS: Float64 = np.arange(0.0, 5.01, 0.1)
 SPREADS: Float64 = np.arange(0.5, 1.201, 0.05)
 SPREAD_SLOPE, SPREAD_DEVIATION = 0.1, 0.08
-"""A priori the spread is 1 - 0.1 shift, give or take 0.08: a cosine that is high on average has less room to vary."""
+"""The prior of the spread is N(1 - 0.1 shift, 0.08): a cosine that is high on average has less room to vary."""
 EFFECTIVE = 5_000
-"""Beyond so many scores only the model's own error is left, and more of them make no narrower interval."""
+"""More scores than this do not make the interval narrower: only the model's own error is left."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Mixture:
-    """A fitted mixture: ``rate`` is the share of the null, [``low``, ``high``] its 95 % interval.
+    """A fitted mixture: ``rate`` is the share of the null and [``low``, ``high``] its 95 % interval.
 
-    ``knots`` [B] are scores in rising order; ``own`` and ``own_upper`` [B] the logit of the probability that such a score is not from the
-    null, and of its upper 90 % bound.
+    ``knots`` [B] are rising scores. ``own`` [B] is the logit of the probability that such a score is not from the null, and ``own_upper``
+    [B] that of its upper 90 % bound.
     """
 
     rate: float
@@ -46,16 +48,16 @@ class Mixture:
     own_upper: Float64
 
     def probability(self, scores: Float64) -> Float32:
-        """Probability that each score is not from the null: [N] float32, strictly rising in the score."""
+        """Return the probability that each score is not from the null: [N] float32, strictly rising in the score."""
         return _curve(scores, self.knots, self.own)
 
     def probability_upper(self, scores: Float64) -> Float32:
-        """Upper 90 % bound of ``probability``: [N] float32."""
+        """Return the upper 90 % bound of ``probability``: [N] float32."""
         return np.maximum(_curve(scores, self.knots, self.own_upper), self.probability(scores))
 
 
 def fit_mixture(scores: Float64, null: Float64, *, resamples: int, rng: np.random.Generator) -> Mixture:
-    """Fit the share of ``null`` [M] in ``scores`` [N]; both need at least one value. ``resamples`` bootstrap draws give the interval."""
+    """Fit the share of ``null`` [M] in ``scores`` [N], by ``resamples`` bootstrap draws. Both need at least one value."""
     quantiles = np.quantile(null, EDGES[1:-1])
     counts = np.bincount(np.searchsorted(quantiles, scores, side="left"), minlength=len(EDGES) - 1).astype(np.int64)
     posterior = _bagged_posterior(counts, resamples, rng)
@@ -68,7 +70,7 @@ def fit_mixture(scores: Float64, null: Float64, *, resamples: int, rng: np.rando
 
 @cache
 def _matched_masses() -> Float32:
-    """Mass of every matched law between the edges: [shifts * spreads, B]."""
+    """Return the mass of every matched distribution between the edges: [shifts * spreads, B]."""
     z = ndtri(EDGES)
     laws = ndtr((z[None, None] - SHIFTS[:, None, None]) / SPREADS[None, :, None])
     masses: Float32 = np.diff(laws, axis=2).reshape(-1, len(EDGES) - 1).astype(np.float32)
@@ -77,7 +79,7 @@ def _matched_masses() -> Float32:
 
 @cache
 def _log_masses() -> Float32:
-    """Log mass of every mixture between the edges: [rates, shifts * spreads, B]."""
+    """Return the log mass of every mixture between the edges: [rates, shifts * spreads, B]."""
     rates = RATES[:, None, None].astype(np.float32)
     mixed = rates * np.diff(EDGES).astype(np.float32) + (1 - rates) * _matched_masses()[None]
     logged: Float32 = np.log(np.maximum(mixed, np.float32(1e-9)))
@@ -86,14 +88,14 @@ def _log_masses() -> Float32:
 
 @cache
 def _log_prior() -> Float32:
-    """Log prior over [rates, shifts * spreads]: flat in rate (the grid is not) and shift, normal in spread."""
+    """Return the log prior [rates, shifts * spreads]: flat in rate (the grid is uneven) and shift, normal in spread."""
     spread = -0.5 * ((SPREADS[None] - (1 - SPREAD_SLOPE * SHIFTS[:, None])) / SPREAD_DEVIATION) ** 2
     logged: Float32 = (np.log(np.gradient(RATES))[:, None] + spread.reshape(1, -1)).astype(np.float32)
     return logged
 
 
 def _bagged_posterior(counts: Int64, resamples: int, rng: np.random.Generator) -> Float64:
-    """Posterior over [rates, shifts * spreads], averaged over resampled counts."""
+    """Return the posterior [rates, shifts * spreads], averaged over resampled counts."""
     total = int(counts.sum())
     draws = rng.multinomial(total, counts / total, size=resamples) * min(1.0, EFFECTIVE / total)
     masses, prior = _log_masses(), _log_prior()
@@ -106,13 +108,13 @@ def _bagged_posterior(counts: Int64, resamples: int, rng: np.random.Generator) -
 
 
 def _quantile(values: Float64, weights: Float64, level: float) -> float:
-    """The weighted quantile, between grid values."""
+    """Return the weighted quantile, interpolated between grid values."""
     cumulative = np.cumsum(weights) - weights / 2
     return float(np.interp(level * weights.sum(), cumulative, values))
 
 
 def _own(posterior: Float64) -> tuple[Float64, Float64]:
-    """Logit per bin of the probability of not being from the null, and of its upper 90 % bound, both rising."""
+    """Return the logit per bin of the probability of not being from the null, and of its upper 90 % bound, both rising."""
     rate, law = np.nonzero(posterior > 1e-7 * posterior.max())
     weight = posterior[rate, law] / posterior[rate, law].sum()
     matched = (1 - RATES[rate])[:, None] * _matched_masses()[law]
@@ -124,14 +126,14 @@ def _own(posterior: Float64) -> tuple[Float64, Float64]:
 
 
 def _rising(knots: Float64) -> Float64:
-    """Knots without ties, as interpolation needs them."""
+    """Return the knots without ties, as interpolation needs them."""
     step = max(1e-12, 1e-9 * float(np.abs(knots).max()))
     rising: Float64 = np.maximum.accumulate(knots + step * np.arange(len(knots)))
     return rising
 
 
 def _curve(scores: Float64, knots: Float64, logits: Float64) -> Float32:
-    """The logistic of ``logits`` between the knots, going on as steeply as inside beyond them."""
+    """Return the logistic of ``logits``, interpolated between the knots and extended beyond them at the mean slope."""
     spread = max(float(knots[-1] - knots[0]), 1e-12)
     log_odds = np.interp(scores, knots, logits) + (scores - np.clip(scores, knots[0], knots[-1])) * (
         np.ptp(logits) / spread

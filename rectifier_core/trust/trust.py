@@ -1,18 +1,16 @@
-"""Stage: trust, how likely each item's own feature is truly its own, and how many are not, with no labels.
+"""Stage: trust. How likely each item's own feature is its own, and how many are not, without labels.
 
-A feature is compared with its item by up to two kinds of evidence: behaviour (the projection against the anchor) and the item's other
-modalities (``rectifier_core.projection.cross_modal``). The law of a mismatched feature is known by construction:
-it is that of features deliberately put
-on other items. So evidence is the log likelihood ratio of a small classifier that tells actual pairs from re-paired ones (noise-contrastive
-estimation), the mismatch rate is the share of the re-paired law in the actual scores, and an item's probability is its posterior
+Evidence is the log likelihood ratio of a small classifier that separates actual pairs from re-paired ones. The pairs are compared by
+behaviour (the projection against the anchor) and by the item's other modalities (``rectifier_core.projection.cross_modal``). The mismatch
+rate is the share of the re-paired scores' distribution in the actual scores. An item's probability is its posterior
 (``rectifier_core.trust.mixture``).
 
-Source: two components with one known, as in novelty detection (Blanchard et al., JMLR 2010) and DivideMix (Li et al., ICLR 2020).
+Source: two components of which one is known, as in novelty detection (Blanchard et al., JMLR 2010) and DivideMix (Li et al., ICLR 2020).
 
-What re-paired means decides what is counted. Re-paired anywhere, a swap among alike items is nearly invisible, and the rate is that of
-mix-ups among unlike ones. So the interval is stretched by what the same estimate says when features are re-paired among alike items only:
-items that behaviour puts together, and items of one category where the catalog has them. ``low_unlike`` and ``high_unlike`` are the
-interval without that.
+Differs from the papers:
+- The known component is not assumed. It is measured on features that we put on other items ourselves.
+- A swap between similar items is nearly invisible against pairs drawn anywhere. So the estimate is repeated with pairs among similar
+  items, and the interval is widened to hold both. ``low_unlike`` and ``high_unlike`` are the interval without this step.
 """
 
 from __future__ import annotations
@@ -26,7 +24,7 @@ from typing import TypeVar
 import numpy as np
 import torch
 
-from rectifier_core.base.arrays import Float32, Float64, Int32
+from rectifier_core.base.arrays import Float64, Int32
 from rectifier_core.base.numerics import logit, separation
 from rectifier_core.base.records import Anchors, Projection, Trust
 from rectifier_core.trust.config import TrustConfig
@@ -46,50 +44,46 @@ def estimate_trust(
     seed: int,
     category: Int32 | None = None,
 ) -> dict[str, Trust]:
-    """Rate, interval and per-item probability of every modality of one catalog.
+    """Return the mismatch rate, its interval and the probability of every item, by modality.
 
-    ``category`` [I] numbers the items' categories, negative where there is none. A modality can be told when its evidence separates and
-    behaviour identifies it or one of its partners: two modalities that merely disagree do not say which of them is wrong. Where whole
-    rows are another item's, features fit each other all the same: modalities whose errors are correlated with it are ignored.
+    ``category`` [I] numbers the items' categories, negative where there is none. A modality is identifiable if its evidence separates and
+    behaviour identifies it or one of its partners: two modalities that only disagree do not show which of them is wrong. Where whole rows
+    were swapped, the features of a row still fit each other. So modalities with correlated errors ignore each other.
     """
     cases = {m: EvidenceColumns(m, projections, cross_modal, anchors, seed) for m in projections}
-    alone = _at_once({m: partial(_judge, case, {}, config) for m, case in cases.items()})
-    modality_trusts = {m: _modality_trust(case, alone[m]) for m, case in cases.items()}
-    usable = {m for m, x in alone.items() if x.mixture is not None}
-    partners = {m: {x: modality_trusts[x] for x in case.partners} for m, case in cases.items()}
-    together = alone | _at_once(
-        {m: partial(_judge, case, partners[m], config) for m, case in cases.items() if case.partners}
-    )
-    biased = {m for m in cases if _correlated_errors(alone[m], together[m])}
+    alone = _in_threads({m: partial(_judge, case, {}, config) for m, case in cases.items()})
+    trusts_alone = {m: _trust_by_behaviour(case, alone[m]) for m, case in cases.items()}
+    usable = {m for m, judgement in alone.items() if judgement.mixture is not None}
+    partners = {m: {other: trusts_alone[other] for other in case.partners} for m, case in cases.items()}
+    joint = alone | _in_threads({m: partial(_judge, cases[m], partners[m], config) for m in cases if partners[m]})
+    correlated = {m for m in cases if _correlated_errors(alone[m], joint[m])}
 
     def trust_of(m: str, case: EvidenceColumns) -> Trust:
-        others = {x: modality_trusts[x] for x in case.partners if not biased & {m, x}}
-        found = (
-            together[m] if len(others) == len(case.partners) else _judge(case, others, config) if others else alone[m]
+        others = {name: trust for name, trust in partners[m].items() if not correlated & {m, name}}
+        judgement = (
+            alone[m] if not others else joint[m] if len(others) == len(partners[m]) else _judge(case, others, config)
         )
-        if found.mixture is None or not usable & {m, *others}:
-            return _cannot_tell(case, alone[m])
-        trust = _told(case, alone[m], found, found.mixture, _among_alike(case, others, category, config))
+        if judgement.mixture is None or not usable & {m, *others}:
+            return _unidentifiable(case, alone[m])
+        trust = _identified(case, alone[m], judgement, judgement.mixture, _among_alike(case, others, category, config))
         ignored = " and ".join(sorted(case.partners.keys() - others.keys()))
-        return (
-            replace(trust, reason=f"{trust.reason}; ignored {ignored}: both modalities look mismatched together")
-            if ignored
-            else trust
-        )
+        if not ignored:
+            return trust
+        return replace(trust, reason=f"{trust.reason}. {ignored} ignored: both modalities look mismatched together")
 
-    trusts = _at_once({m: partial(trust_of, m, case) for m, case in cases.items()})
-    return {m: _without_behaviour(case, trusts, biased, config) for m, case in cases.items()}
+    trusts = _in_threads({m: partial(trust_of, m, case) for m, case in cases.items()})
+    return {m: _add_items_without_anchor(case, trusts, correlated, config) for m, case in cases.items()}
 
 
-def _at_once(work: Mapping[str, Callable[[], T]]) -> dict[str, T]:
-    """What each piece of work gives, done by as many threads as torch has: a modality's judgement hears nothing of another's draws."""
+def _in_threads(calls: Mapping[str, Callable[[], T]]) -> dict[str, T]:
+    """Return the result of every call. The order cannot matter, because every modality has its own generators."""
     with ThreadPoolExecutor(torch.get_num_threads()) as pool:
-        return dict(zip(work, pool.map(lambda x: x(), work.values()), strict=True))
+        return dict(zip(calls, pool.map(lambda call: call(), calls.values()), strict=True))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Judgement:
-    """Evidence of the judged rows; ``mixture`` is None, and ``reason`` says why, where it tells nothing."""
+    """Log likelihood ratios ``scores`` of the judged rows. ``mixture`` is None where nothing can be told; ``reason`` tells why."""
 
     scores: Float64
     auc: float
@@ -98,104 +92,105 @@ class Judgement:
 
 
 def _judge(case: EvidenceColumns, modality_trusts: ModalityTrusts, config: TrustConfig) -> Judgement:
+    """Compare actual features with features re-paired anywhere."""
     count = len(case.rows)
     if count < config.min_items:
         reason = f"only {count} items have both a feature and an anchor, fewer than min_items = {config.min_items}"
         return Judgement(scores=np.full(count, np.nan), auc=float("nan"), mixture=None, reason=reason)
-    found = _weigh(case, case.anywhere(config.null_pairs), modality_trusts, config, "bootstrap")
-    kinds = " and ".join(["behaviour", *modality_trusts])
-    words = f"actual features fit better than re-paired ones (AUC {found.auc:.3f} over {count:,} items), by {kinds}"
-    return found if found.mixture is None else replace(found, reason=words)
+    return _compare(case, case.anywhere(config.null_pairs), modality_trusts, config, "bootstrap")
 
 
-def _weigh(
+def _compare(
     case: EvidenceColumns, pairs: Pairings, modality_trusts: ModalityTrusts, config: TrustConfig, *name: str
 ) -> Judgement:
-    """Actual against the wrong ``pairs``."""
+    """Compare the actual pairs with the wrong ``pairs``; ``name`` names the bootstrap's draws."""
     scores, null = case.contrast(pairs, modality_trusts)
     auc = separation(scores, null)
-    reason = why_not(len(scores), len(null), auc, config)
-    mixture = None if reason else fit_mixture(scores, null, resamples=config.resamples, rng=case.rng(*name))
-    return Judgement(scores=scores, auc=auc, mixture=mixture, reason=reason or "")
+    reason, mixture = why_not(len(scores), len(null), auc, config), None
+    if reason is None:
+        mixture = fit_mixture(scores, null, resamples=config.resamples, rng=case.rng(*name))
+        kinds = " and ".join(["behaviour", *modality_trusts])
+        reason = f"actual features fit better than re-paired ones by {kinds} (AUC {auc:.3f}, {len(scores):,} items)"
+    return Judgement(scores=scores, auc=auc, mixture=mixture, reason=reason)
 
 
 def why_not(count: int, null_count: int, auc: float, config: TrustConfig) -> str | None:
-    """Why evidence of this AUC over ``count`` actual and ``null_count`` re-paired scores tells nothing, None where it does."""
+    """Return why this AUC of ``count`` actual against ``null_count`` re-paired scores is too low, None where it is high enough."""
     error = float(np.sqrt((1 / max(1, count) + 1 / max(1, null_count)) / 12))
     if auc - 3 * error >= config.min_separation:
         return None
     return (
-        f"actual features fit no better than re-paired ones: AUC {auc:.3f} with a standard error of {error:.3f} does not clear "
+        f"actual features fit no better than re-paired ones: AUC {auc:.3f} less three standard errors of {error:.3f} is below "
         f"min_separation = {config.min_separation}"
     )
 
 
-def _correlated_errors(alone: Judgement, together: Judgement) -> bool:
-    """True where behaviour finds far more mismatches than behaviour and the other modalities do together.
+def _correlated_errors(alone: Judgement, joint: Judgement) -> bool:
+    """Return whether behaviour finds far more mismatches than behaviour and the other modalities together.
 
     Then whole rows were swapped: the features of a row fit each other, so they hide each other's errors.
     """
-    return alone.mixture is not None and together.mixture is not None and alone.mixture.low > together.mixture.high
+    return alone.mixture is not None and joint.mixture is not None and alone.mixture.low > joint.mixture.high
 
 
-def _modality_trust(case: EvidenceColumns, found: Judgement) -> Float64:
-    """Trust in a modality by behaviour alone, [I]; NaN where it is unknown."""
+def _trust_by_behaviour(case: EvidenceColumns, alone: Judgement) -> Float64:
+    """Return the trust in a modality by behaviour alone: [I], NaN where it is unknown."""
     trust = np.full(len(case.projection.alignment), np.nan)
-    if found.mixture is not None:
-        trust[case.rows] = found.mixture.probability(found.scores)
+    if alone.mixture is not None:
+        trust[case.rows] = alone.mixture.probability(alone.scores)
     return trust
 
 
 def _among_alike(
     case: EvidenceColumns, modality_trusts: ModalityTrusts, category: Int32 | None, config: TrustConfig
 ) -> dict[str, Mixture | None]:
-    """The mixture when features are re-paired among alike items only; None where these cannot be told apart."""
-    found = {}
-    for what, pairs in case.alike(config.alike_groups, category, config.null_pairs // 2).items():
+    """Return the mixture for features re-paired among similar items, by kind; None where the evidence does not separate those."""
+    mixtures = {}
+    for kind, pairs in case.alike(config.alike_groups, category, config.null_pairs // 2).items():
         if len(np.unique(pairs[1])) >= config.min_items:
-            seen = _weigh(case, pairs, modality_trusts, config, "alike", what)
-            found[what] = seen.mixture if seen.auc >= config.min_alike_separation else None
-    return found
+            judgement = _compare(case, pairs, modality_trusts, config, "alike", kind)
+            mixtures[kind] = judgement.mixture if judgement.auc >= config.min_alike_separation else None
+    return mixtures
 
 
-def _told(
-    case: EvidenceColumns, alone: Judgement, found: Judgement, mixture: Mixture, alike: Mapping[str, Mixture | None]
+def _identified(
+    case: EvidenceColumns, alone: Judgement, judgement: Judgement, mixture: Mixture, alike: Mapping[str, Mixture | None]
 ) -> Trust:
-    cross_modal = found.scores - alone.scores if found is not alone else np.full(len(case.rows), np.nan)
-    # The interval holds the rate by behaviour alone too: modalities with correlated errors hide some mismatches.
+    # The interval also holds the rate by behaviour alone, because modalities with correlated errors hide some mismatches.
     by_behaviour = mixture.rate if alone.mixture is None else alone.mixture.rate
     low_unlike, high_unlike = min(mixture.low, by_behaviour), max(mixture.high, by_behaviour)
-    low, high, reason = low_unlike, high_unlike, found.reason
-    for what, among in alike.items():
+    low, high, reason = low_unlike, high_unlike, judgement.reason
+    for kind, among in alike.items():
         if among is None:
-            reason += f"; mix-ups among {what} cannot be told and are not counted"
+            reason += f". Swaps between very similar items cannot be detected ({kind})"
             continue
         low, high = min(low, among.low), max(high, among.high)
-        reason += f"; with mix-ups among {what} at most {100 * max(among.high, high_unlike):.0f} %"
+        reason += f". With swaps among {kind}, at most {100 * max(among.high, high_unlike):.0f} % are mismatched"
     return Trust(
         modality=case.modality,
-        probability=_spread(case, mixture.probability(found.scores)),
-        probability_upper=_spread(case, mixture.probability_upper(found.scores)),
-        behaviour=_spread(case, alone.scores),
-        cross_modal=_spread(case, cross_modal),
+        probability=case.spread(mixture.probability(judgement.scores)),
+        probability_upper=case.spread(mixture.probability_upper(judgement.scores)),
+        behaviour=case.spread(alone.scores),
+        cross_modal=case.spread(np.nan if judgement is alone else judgement.scores - alone.scores),
         mismatch_rate=mixture.rate,
         low=low,
         high=high,
         low_unlike=low_unlike,
         high_unlike=high_unlike,
         identifiable=True,
-        separation=found.auc,
+        separation=judgement.auc,
         reason=reason,
     )
 
 
-def _cannot_tell(case: EvidenceColumns, alone: Judgement) -> Trust:
-    nothing = np.full(len(case.projection.alignment), np.nan, np.float32)
+def _unidentifiable(case: EvidenceColumns, alone: Judgement) -> Trust:
+    nothing = case.spread(np.nan)
+    undecided = "other modalities disagree with this one, and behaviour does not show which of them is wrong"
     return Trust(
         modality=case.modality,
         probability=nothing,
         probability_upper=nothing,
-        behaviour=_spread(case, alone.scores),
+        behaviour=case.spread(alone.scores),
         cross_modal=nothing,
         mismatch_rate=None,
         low=None,
@@ -204,48 +199,37 @@ def _cannot_tell(case: EvidenceColumns, alone: Judgement) -> Trust:
         high_unlike=None,
         identifiable=False,
         separation=alone.auc,
-        reason=alone.reason or "other modalities disagree with it, and behaviour does not say which of them is wrong",
+        reason=alone.reason if alone.mixture is None else undecided,
     )
 
 
-def _spread(case: EvidenceColumns, values: Float64 | Float32) -> Float32:
-    """Values of the judged rows as [I] float32, NaN elsewhere."""
-    spread = np.full(len(case.projection.alignment), np.nan, np.float32)
-    spread[case.rows] = values
-    return spread
-
-
-def _without_behaviour(
-    case: EvidenceColumns, trusts: Mapping[str, Trust], biased: Set[str], config: TrustConfig
+def _add_items_without_anchor(
+    case: EvidenceColumns, trusts: Mapping[str, Trust], correlated: Set[str], config: TrustConfig
 ) -> Trust:
-    """Add the items that have no anchor but another modality that can be told, and that is not wrong together with this one.
+    """Add the probability of items without an anchor, by another identifiable modality whose errors are not correlated.
 
-    That the two features fit says both are right; that they do not fit leaves open which is wrong, so the blame is shared out by how often
-    either modality errs where behaviour can tell.
+    Two features that fit are both right. If they do not fit, either may be wrong. The blame is shared by the two mismatch rates.
     """
     trust = trusts[case.modality]
     if trust.mismatch_rate is None:
         return trust
     probability, upper, cross_modal = trust.probability.copy(), trust.probability_upper.copy(), trust.cross_modal.copy()
     for name, partner in sorted(case.partners.items()):
-        other, between = trusts[name].mismatch_rate, partner.between
-        scores, null = between.alignment.astype(np.float64), between.null_alignment.astype(np.float64)
+        other = trusts[name].mismatch_rate
+        scores, null = (x.astype(np.float64) for x in (partner.between.alignment, partner.between.null_alignment))
         both = ~np.isnan(scores)
         rows = np.flatnonzero(both & np.isnan(probability))
-        if (
-            biased & {case.modality, name}
-            or other is None
-            or not len(rows)
-            or why_not(int(both.sum()), len(null), separation(scores[both], null), config) is not None
-        ):
+        if correlated & {case.modality, name} or other is None or not len(rows):
+            continue
+        if why_not(int(both.sum()), len(null), separation(scores[both], null), config) is not None:
             continue
         mixture = fit_mixture(scores[both], null, resamples=config.resamples, rng=case.rng("without behaviour", name))
         either = 1 - (1 - trust.mismatch_rate) * (1 - other)
         spared = other * (1 - trust.mismatch_rate) / either if either > 0 else 0.5
-        # How often either errs is better known where behaviour can tell than from the two features' agreement.
+        # Behaviour knows better how often either is wrong than the agreement of the two features does, so its rates set the prior.
         ratio = logit(mixture.probability(scores[rows])) - logit(1 - mixture.rate)
         bound = logit(mixture.probability_upper(scores[rows])) - logit(1 - mixture.rate)
-        fine, at_most = (1 / (1 + np.exp(-(x + logit(1 - either)))) for x in (ratio, bound))
-        probability[rows], upper[rows] = fine + (1 - fine) * spared, at_most + (1 - at_most) * spared
+        right, at_most = (1 / (1 + np.exp(-(log_odds + logit(1 - either)))) for log_odds in (ratio, bound))
+        probability[rows], upper[rows] = right + (1 - right) * spared, at_most + (1 - at_most) * spared
         cross_modal[rows] = ratio
     return replace(trust, probability=probability, probability_upper=upper, cross_modal=cross_modal)

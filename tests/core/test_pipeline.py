@@ -29,8 +29,7 @@ from rectifier_core.config import PipelineConfig
 from rectifier_core.pipeline import Outcome, rectify_catalog
 from rectifier_core.projection.config import CrossModalConfig, ProjectionConfig
 from rectifier_core.rectify.config import RectifyConfig
-from rectifier_core.sinkhorn.config import SinkhornConfig
-from tests.support.core_samples import World, anchors_of, taste_world
+from tests.support.core_samples import World, taste_world
 
 GOLDEN = Path(__file__).parent / "golden" / "pipeline.json"
 CONFIG = PipelineConfig(
@@ -155,25 +154,6 @@ def test_missing_features_are_imputed_when_asked_and_resemble_their_own(world: W
     )
 
 
-def test_keeping_the_original_returns_the_catalog_bit_for_bit(world: World, outcome: Outcome) -> None:
-    config = replace(CONFIG, rectify=RectifyConfig(mix="constant", keep_original=1.0))
-    found = rectify_catalog(world.catalog, world.log, config, seed=1, anchors=outcome.anchors)
-    for m, features in world.catalog.features.items():
-        assert found.rectified.features[m].tobytes() == features.tobytes()
-        assert statuses(found, m)["rectified"] == 0
-
-
-def test_anchors_dealt_to_other_items_tell_nothing(world: World, outcome: Outcome) -> None:
-    trained, items = np.flatnonzero(outcome.anchors.trained), outcome.anchors.items.copy()
-    items[trained] = items[np.random.default_rng(0).permutation(trained)]
-    found = rectify_catalog(
-        world.catalog, world.log, CONFIG, seed=1, anchors=anchors_of(items, outcome.anchors.trained)
-    )
-    for m, features in world.catalog.features.items():
-        assert not found.judged.trusts[m].identifiable
-        assert found.rectified.features[m].tobytes() == features.tobytes()
-
-
 def global_state() -> tuple[Any, ...]:
     legacy: Any = np.random.get_state(legacy=True)  # noqa: NPY002
     return legacy[0], legacy[1].tobytes(), legacy[2:], torch.get_rng_state().numpy().tobytes(), random.getstate()
@@ -276,36 +256,6 @@ def test_placeholders_are_found_and_take_no_part(world: World, outcome: Outcome)
         anchors=outcome.anchors,
     )
     assert without.judged.trusts["image"].probability.tobytes() == found.judged.trusts["image"].probability.tobytes()
-
-
-def test_row_normalisation_leaves_the_hubs_that_balancing_takes_away(world: World, outcome: Outcome) -> None:
-    rows = rectify_catalog(
-        world.catalog,
-        world.log,
-        replace(CONFIG, sinkhorn=SinkhornConfig(balance="row")),
-        seed=1,
-        anchors=outcome.anchors,
-    )
-    for m in ("image", "Klang α"):
-        plain, balanced = rows.plans[m].column_sums, outcome.plans[m].column_sums
-        assert plain.max() > 1.5 and balanced.max() < 1.1
-
-
-def test_progress_is_told_from_every_long_stage(world: World) -> None:
-    said: list[str] = []
-    rectify_catalog(
-        world.catalog,
-        world.log,
-        CONFIG,
-        seed=1,
-        progress=lambda what, done, total: said.append(what.split(":")[0].split(" (")[0]),
-    )
-    stages = ("projection of", "affinity of", "matching", "looking for copies in")
-    assert set(said) == {
-        "anchors",
-        "sketching rows",
-        *(f"{stage} {m}" for stage in stages for m in world.catalog.features),
-    }
 
 
 def figures(outcome: Outcome) -> dict[str, Any]:

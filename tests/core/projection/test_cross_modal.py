@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -71,32 +70,12 @@ def test_places_are_the_leading_principal_components() -> None:
     np.testing.assert_allclose(found @ found.T, wanted @ wanted.T, atol=1e-3)
 
 
-def test_all_components_keep_every_angle_between_centred_rows() -> None:
-    features, present = sample(1, width=5)
-    centred = unit_rows(features[present]) - unit_rows(features[present]).mean(axis=0)
-    angles = unit_rows(centred.astype(np.float32))
-    found = place(features, present, replace(CONFIG, components=64)).items
-    assert found.shape == (120, 64) and not found[:, 5:].any(), "a narrow modality fills what it can"
-    np.testing.assert_allclose(found[present] @ found[present].T, angles @ angles.T, atol=1e-4)
-
-
 @given(block=st.integers(1, 200), seed=st.integers(0, 50))
 @settings(max_examples=20, deadline=None)
 def test_blocks_change_nothing_but_rounding(block: int, seed: int) -> None:
     features, present = sample(seed)
     whole, blocked = place(features, present).items, place(features, present, replace(CONFIG, block_rows=block)).items
     np.testing.assert_allclose(np.abs(np.einsum("ij,ij->i", whole, blocked)[present]), 1, atol=1e-3)
-
-
-def test_a_sample_of_the_rows_gives_nearly_the_same_places(tmp_path: Path) -> None:
-    features, present = sample(2, rows=2000)
-    whole, some = place(features, present), place(features, present, replace(CONFIG, sample_rows=500, components=4))
-    leading = unit_rows(np.ascontiguousarray(whole.items[:, :4]))
-    cosine = np.einsum("ij,ij->i", np.abs(leading), np.abs(some.items))[present]
-    assert np.median(cosine) > 0.95
-    np.save(tmp_path / "features.npy", features)
-    mapped = np.load(tmp_path / "features.npy", mmap_mode="r")
-    assert place(mapped, present).items.tobytes() == whole.items.tobytes()
 
 
 @pytest.mark.parametrize("count", [0, 1, 2])

@@ -47,14 +47,6 @@ def test_swapped_features_are_found(keep_ratio: float, seed: int) -> None:
     assert abs(separation(found.alignment[world.wrong], found.null_alignment) - 0.5) < 0.12
 
 
-def test_selection_helps_where_much_is_wrong() -> None:
-    """Half the features swapped: a map fitted on the better half scores better than one fitted on everything."""
-    keeping, dropping = replace(SELECTING, keep_ratio=1.0), replace(SELECTING, keep_ratio=0.5)
-    for seed in range(3):
-        world = planted_features(items=500, width=60, noise=1.5, share=0.5, seed=seed)
-        assert detection(world, fit(world, dropping)) > detection(world, fit(world, keeping)) + 0.002
-
-
 def test_a_map_fitted_in_sample_hides_what_one_out_of_fold_shows() -> None:
     world = planted_features(items=150, width=300, noise=3.0, share=0.2, seed=0)
     out, inside = (
@@ -91,35 +83,6 @@ def test_one_round_with_nothing_dropped_is_ridge_regression(world: Planted) -> N
     assert found.alignment.mean() < in_sample.mean() - 0.01, "an item's score comes from a map that never saw the item"
 
 
-def test_the_final_map_is_ridge_on_the_pairs_kept(world: Planted) -> None:
-    found = fit(world, SELECTING)
-    x, y = unit_rows(world.features)[found.kept].astype(np.float64), world.anchors.items[found.kept].astype(np.float64)
-    centred = x - x.mean(axis=0)
-    assert found.ridge is not None
-    penalty = found.ridge * (centred**2).sum() / x.shape[1]
-    wanted = np.linalg.solve(centred.T @ centred + penalty * np.eye(x.shape[1]), centred.T @ (y - y.mean(axis=0)))
-    assert np.allclose(found.weight, wanted, atol=1e-3 * np.abs(wanted).max())
-
-
-def test_the_strength_follows_the_noise() -> None:
-    """Clean features want a light penalty, noisy ones a heavy one; nothing but the out-of-fold fit is asked."""
-    grid = (0.01, 0.1, 1.0, 10.0, 100.0)
-    light, heavy = (
-        fit(
-            planted_features(items=300, width=40, noise=noise, share=0.0, seed=0), replace(SELECTING, ridge_grid=grid)
-        ).ridge
-        for noise in (0.05, 8.0)
-    )
-    assert light is not None and heavy is not None and light < 1 < heavy
-
-
-@pytest.mark.parametrize("config", [SELECTING, replace(MINIBATCH, epochs=3)], ids=["crossfit", "minibatch"])
-def test_the_scale_of_the_features_does_not_matter(world: Planted, config: ProjectionConfig) -> None:
-    plain, scaled, thousand = (fit(world, config, world.features * np.float32(factor)) for factor in (1, 1024, 1000))
-    assert plain.alignment.tobytes() == scaled.alignment.tobytes(), "a power of two changes no bit of a unit row"
-    assert np.allclose(plain.alignment, thousand.alignment, atol=2e-4)
-
-
 @pytest.mark.parametrize("config", [SELECTING, replace(MINIBATCH, epochs=3)], ids=["crossfit", "minibatch"])
 def test_a_memory_map_serves_as_well(world: Planted, config: ProjectionConfig, tmp_path: Path) -> None:
     np.save(tmp_path / "features.npy", world.features)
@@ -131,29 +94,6 @@ def test_a_memory_map_serves_as_well(world: Planted, config: ProjectionConfig, t
 def test_blocks_change_nothing_but_rounding(world: Planted, config: ProjectionConfig) -> None:
     whole, blocked = fit(world, config), fit(world, replace(config, block_rows=37))
     assert np.allclose(whole.alignment, blocked.alignment, atol=1e-4) and np.array_equal(whole.kept, blocked.kept)
-
-
-def test_a_sample_chooses_the_strength_that_all_pairs_choose(world: Planted, monkeypatch: pytest.MonkeyPatch) -> None:
-    def told_and_found() -> tuple[list[str], Projection]:
-        told: list[str] = []
-        here, config = np.ones(len(world.features), np.bool_), replace(SELECTING, keep_ratio=1.0)
-        found = fit_projection(
-            "image",
-            world.features,
-            here,
-            world.anchors,
-            config,
-            seed=0,
-            progress=lambda what, _done, _total: told.append(what),
-        )
-        return told, found
-
-    by_all, everyone = told_and_found()
-    monkeypatch.setattr("rectifier_core.projection.ridge_fit.STRENGTH_SAMPLE", 150)
-    by_some, sampled = told_and_found()
-    assert by_some != by_all
-    assert sampled.ridge == everyone.ridge
-    assert sampled.alignment.tobytes() == everyone.alignment.tobytes()
 
 
 @pytest.mark.parametrize("config", [SELECTING, replace(MINIBATCH, epochs=3)], ids=["crossfit", "minibatch"])
@@ -172,16 +112,6 @@ def test_the_same_seed_gives_the_same_bytes(world: Planted, config: ProjectionCo
     ):
         assert getattr(first, field).tobytes() == getattr(again, field).tobytes()
     assert first.alignment.tobytes() != other.alignment.tobytes()
-
-
-def test_relabelled_items_keep_their_scores(world: Planted) -> None:
-    """Other items fall into each fold, so scores move a little; who aligns and who does not stays."""
-    order = np.random.default_rng(1).permutation(len(world.wrong))
-    moved = Planted(
-        anchors=anchors_of(world.anchors.items[order]), features=world.features[order], wrong=world.wrong[order]
-    )
-    plain, found = fit(world, SELECTING), fit(moved, SELECTING)
-    assert np.corrcoef(plain.alignment[order], found.alignment)[0, 1] > 0.98
 
 
 @pytest.mark.parametrize("config", [SELECTING, replace(MINIBATCH, epochs=3)], ids=["crossfit", "minibatch"])
@@ -207,13 +137,6 @@ def test_items_that_lack_a_side(world: Planted, config: ProjectionConfig) -> Non
     assert np.array_equal(again.alignment[25:], found.alignment[25:]) and np.array_equal(again.weight, found.weight)
 
 
-def test_alignment_is_the_inner_product_of_the_two_sides(world: Planted) -> None:
-    found = fit(world, SELECTING)
-    assert np.allclose(found.alignment, (found.projected * found.target).sum(axis=1), atol=1e-6)
-    assert np.allclose(np.linalg.norm(found.projected, axis=1), 1, atol=1e-5)
-    assert len(found.null_alignment) >= 20_000 and abs(found.null_alignment.mean()) < 0.02
-
-
 @pytest.mark.parametrize("count", [0, 1, 9])
 def test_too_few_pairs_yield_nothing(count: int) -> None:
     rng = np.random.default_rng(0)
@@ -223,11 +146,6 @@ def test_too_few_pairs_yield_nothing(count: int) -> None:
     assert np.isnan(found.alignment).all() and len(found.null_alignment) == 0 and found.ridge is None
     assert not found.projected.any() and not found.target.any() and not found.kept.any()
     assert found.weight.shape == (5, 4)
-
-
-def test_ten_pairs_are_enough() -> None:
-    world = planted_features(items=10, width=5, noise=0.1, share=0.0, seed=0)
-    assert not np.isnan(fit(world, SELECTING).alignment).any()
 
 
 def test_null_scores_are_of_pairs_that_share_a_fold_and_are_not_their_own(world: Planted) -> None:
@@ -244,16 +162,6 @@ def test_null_scores_are_of_pairs_that_share_a_fold_and_are_not_their_own(world:
     assert len(found.null_alignment) % 400 == 0
 
 
-def test_fold_and_length_tell_how_an_item_was_scored(world: Planted) -> None:
-    found = fit(world, SELECTING)
-    assert found.fold.dtype == np.int32 and set(found.fold.tolist()) == set(range(5))
-    assert np.bincount(found.fold).max() - np.bincount(found.fold).min() <= 1
-    other = fit(Planted(anchors=world.anchors, features=world.features[:, ::-1].copy(), wrong=world.wrong), SELECTING)
-    assert np.array_equal(other.fold, found.fold), "folds are the items', whatever the features"
-    assert (found.length > 0).all()
-    assert found.length[~world.wrong].mean() == pytest.approx(found.length[world.wrong].mean(), rel=0.1)
-
-
 @pytest.mark.parametrize("share", [0.0, 0.3])
 def test_an_automatic_ratio_settles_where_the_mismatch_rate_asks(share: float) -> None:
     for seed in range(2):
@@ -264,16 +172,6 @@ def test_an_automatic_ratio_settles_where_the_mismatch_rate_asks(share: float) -
         assert detection(world, found) == pytest.approx(
             detection(world, fixed) if share else float("nan"), abs=0.01, nan_ok=True
         )
-
-
-def test_an_automatic_ratio_works_with_the_papers_solver_and_without_pairs() -> None:
-    world = planted_features(items=400, width=20, noise=0.5, share=0.3, seed=0)
-    found = fit(world, replace(MINIBATCH, keep_ratio="auto", epochs=60))
-    assert 0.55 < found.kept.mean() < 0.8 and detection(world, found) > 0.85
-    nobody = np.zeros(400, np.bool_)
-    assert not fit_projection(
-        "image", world.features, nobody, world.anchors, replace(SELECTING, keep_ratio="auto"), seed=0
-    ).kept.any()
 
 
 def minibatch_written_out(world: Planted, config: ProjectionConfig) -> Float32:

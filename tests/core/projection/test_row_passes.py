@@ -7,7 +7,7 @@ import pytest
 
 from rectifier_core.base.numerics import unit_rows
 from rectifier_core.projection.crossfit import NormalEquations
-from rectifier_core.projection.row_passes import PART_BLOCKS, HeldRows, moments, unit_sum
+from rectifier_core.projection.row_passes import HeldRows
 from tests.support.core_samples import normals, random_units
 
 ROWS, WIDTH, SIZE, FOLDS, BLOCK = 150, 9, 4, 3, 3
@@ -18,19 +18,6 @@ def given() -> tuple[np.ndarray, ...]:
     rng = np.random.default_rng(0)
     features, rows = normals(rng, 2 * ROWS, WIDTH), np.sort(rng.choice(2 * ROWS, ROWS, replace=False))
     return features, rows, random_units(rng, ROWS, SIZE), rng.integers(0, FOLDS, ROWS).astype(np.int32)
-
-
-def test_parts_have_a_fixed_number_of_blocks_and_come_in_order(given: tuple[np.ndarray, ...]) -> None:
-    features, rows, targets, folds = given
-    held, size = HeldRows(features, BLOCK), PART_BLOCKS * BLOCK
-    cuts = [slice(at, at + size) for at in range(0, ROWS, size)]
-    assert len(cuts) == 4
-    for found, part in zip(held.sums(rows), cuts, strict=True):
-        assert np.array_equal(found, unit_sum(features, rows[part], BLOCK))
-    origin = features.mean(axis=0)
-    for found, part in zip(held.moments(rows, targets, folds, origin, FOLDS), cuts, strict=True):
-        wanted = moments(features, rows[part], targets[part], folds[part], origin, FOLDS, BLOCK)
-        assert all(np.array_equal(found.arrays[name], wanted.arrays[name]) for name in wanted.arrays)
 
 
 def test_parts_add_up_to_all_rows_and_can_be_taken_out_again(given: tuple[np.ndarray, ...]) -> None:

@@ -35,15 +35,6 @@ def test_wrong_pairs_are_wrong_within_groups_and_enough(groups: list[int], least
     assert (np.bincount(items, minlength=len(group))[usable] == rounds).all()
 
 
-def test_wrong_pairs_are_drawn_anew_by_seed_and_round() -> None:
-    group = np.repeat(np.arange(4), 50).astype(np.int32)
-    first, again, other = (re_pairings(group, np.random.default_rng(s), least=400) for s in (1, 1, 2))
-    assert first[0].tobytes() == again[0].tobytes() and first[1].tobytes() == again[1].tobytes()
-    assert first[1].tobytes() != other[1].tobytes()
-    met = set(zip(first[0][:200].tolist(), first[1][:200].tolist(), strict=True))
-    assert len(met & set(zip(first[0][200:].tolist(), first[1][200:].tolist(), strict=True))) < 20
-
-
 def told(actual: Float64, wrong: Float64, seed: int) -> tuple[Float64, Float64, Int32, tuple[Int32, Int32]]:
     """Scores of both kinds with folds drawn at random."""
     rng = np.random.default_rng(seed)

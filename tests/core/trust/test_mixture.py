@@ -98,22 +98,6 @@ def test_probability_rises_with_the_score_and_never_passes_its_upper_bound(
     assert (upper >= p).all()
 
 
-def test_probability_is_calibrated() -> None:
-    """Among items of probability p about p are their own: the expected calibration error over ten bins, over planted worlds."""
-    p, truth = [], []
-    for seed in range(6):
-        scores, null, wrong = planted(seed, (0.1, 0.2, 0.4)[seed % 3], shift=(1.5, 2.5)[seed % 2])
-        p.append(fit(scores, null, seed=seed).probability(scores))
-        truth.append(~wrong)
-    said, own = np.concatenate(p), np.concatenate(truth)
-    bins = np.clip((10 * said).astype(int), 0, 9)
-    error = sum(
-        abs(said[bins == b].mean() - own[bins == b].mean()) * (bins == b).mean() for b in range(10) if (bins == b).any()
-    )
-    assert error < 0.03
-    assert said[own].mean() > said[~own].mean() + 0.3
-
-
 @given(order=st.permutations(range(60)), seed=st.integers(0, 50))
 @settings(max_examples=15, deadline=None)
 def test_the_order_of_the_rows_changes_no_bit(order: list[int], seed: int) -> None:
@@ -121,19 +105,6 @@ def test_the_order_of_the_rows_changes_no_bit(order: list[int], seed: int) -> No
     plain, moved = fit(scores, null, resamples=5), fit(scores[order], null[::-1], resamples=5)
     assert (moved.rate, moved.low, moved.high) == (plain.rate, plain.low, plain.high)
     assert moved.probability(scores[order]).tobytes() == plain.probability(scores)[order].tobytes()
-
-
-def test_scores_far_beyond_the_null_are_as_certain_as_it_gets_and_upset_nothing() -> None:
-    scores, null, wrong = planted(2, 0.2, shift=3.0)
-    heavy = np.where(~wrong, np.exp(np.abs(scores)) * 1e6, scores)
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        found = fit(heavy, null)
-        p = found.probability(heavy)
-        below = found.probability(np.array([-1e300, 1e300]))
-    assert found.rate == pytest.approx(wrong.mean(), abs=0.06)
-    assert p[~wrong].min() > 0.9
-    assert below[0] < 0.05 and below[1] > 0.99
 
 
 @pytest.mark.parametrize(("items", "nulls"), [(1, 1), (1, 50), (50, 1), (2, 2), (3, 1000)])
@@ -155,10 +126,3 @@ def test_a_null_and_scores_of_one_value_are_answered(value: float) -> None:
     found = fit(np.full(200, value), np.full(1000, value))
     assert 0 <= found.low <= found.rate <= found.high <= 1
     assert np.isfinite(found.probability(np.array([value - 1, value, value + 1]))).all()
-
-
-def test_the_same_generator_gives_the_same_answer() -> None:
-    scores, null, _ = planted(1, 0.2)
-    first, again = (fit(scores, null, seed=4) for _ in range(2))
-    assert (first.rate, first.low, first.high) == (again.rate, again.low, again.high)
-    assert first.own.tobytes() == again.own.tobytes()

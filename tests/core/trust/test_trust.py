@@ -12,13 +12,13 @@ from hypothesis import strategies as st
 from rectifier_core.affinity.config import AffinityConfig
 from rectifier_core.base.arrays import Int32
 from rectifier_core.base.numerics import separation
-from rectifier_core.base.records import Catalog, Projection, Trust
+from rectifier_core.base.records import Projection, Trust
 from rectifier_core.config import PipelineConfig
 from rectifier_core.evaluation.corruption import swap_within
 from rectifier_core.pipeline import Judged, judge_catalog, rectify_catalog
 from rectifier_core.projection.config import CrossModalConfig, ProjectionConfig
 from rectifier_core.trust.config import TrustConfig
-from rectifier_core.trust.trust import estimate_trust, why_not
+from rectifier_core.trust.trust import estimate_trust
 from tests.support.core_samples import Scene, anchors_of, log_of, planted_scene
 
 CONFIG = PipelineConfig(
@@ -68,14 +68,6 @@ def test_the_planted_rate_is_found_in_both_modalities(share: float) -> None:
             assert share == 0 or detection(scene, found) > 0.95
 
 
-def test_one_modality_alone_works() -> None:
-    scene = planted_scene(0, {"image": 1.0})
-    found = judge(scene)
-    assert not found.cross_modal
-    assert detection(scene, found.trusts["image"]) > 0.95
-    assert np.isnan(found.trusts["image"].cross_modal).all()
-
-
 def test_cross_modal_evidence_helps_where_behaviour_is_weak() -> None:
     gain = []
     for seed in range(3):
@@ -90,33 +82,6 @@ def test_cross_modal_evidence_helps_where_behaviour_is_weak() -> None:
                 > 0.6
             )
     assert np.mean(gain) > 0.07 and np.min(gain) > 0.03
-
-
-def test_a_third_modality_is_heard_too() -> None:
-    scene = planted_scene(0, {**TWO, "audio": 2.0}, anchor_noise=2.0)
-    found = judge(scene)
-    assert {frozenset(pair) for pair in found.cross_modal} == {
-        frozenset(pair) for pair in (("image", "text"), ("image", "audio"), ("text", "audio"))
-    }
-    two = judge(planted_scene(0, TWO, anchor_noise=2.0)).trusts
-    three = found.trusts
-    assert all(detection(scene, three[m]) > 0.8 for m in three)
-    assert np.mean([detection(scene, three[m]) for m in TWO]) > np.mean([detection(scene, two[m]) for m in TWO]) - 0.03
-    assert all("image" in three[m].reason or m == "image" for m in three)
-
-
-def test_cross_modal_evidence_missing_for_some_items_does_them_no_harm() -> None:
-    scene = planted_scene(1, TWO, missing=0.3)
-    present = scene.catalog.present
-    found, alone = judge(scene).trusts, judge(scene, ALONE).trusts
-    for m, other in (("image", "text"), ("text", "image")):
-        p, q, wrong = found[m].probability, alone[m].probability, scene.wrong[m]
-        assert np.array_equal(~np.isnan(p), present[m])
-        lonely = present[m] & ~present[other]
-        assert lonely.sum() > 50
-        assert (
-            separation(p[lonely & ~wrong], p[lonely & wrong]) > separation(q[lonely & ~wrong], q[lonely & wrong]) - 0.03
-        )
 
 
 def test_cross_modal_evidence_of_noise_does_no_harm() -> None:
@@ -141,21 +106,6 @@ def test_probability_is_calibrated() -> None:
         abs(p[bins == b].mean() - truth[bins == b].mean()) * (bins == b).mean() for b in range(10) if (bins == b).any()
     )
     assert error < 0.05
-
-
-def test_relabelled_items_keep_their_probabilities() -> None:
-    """Approximately: folds are drawn by position, so other items share a fold and scores move a little."""
-    scene = planted_scene(3, TWO)
-    order = np.random.default_rng(0).permutation(500)
-    features = {m: x[order] for m, x in scene.catalog.features.items()}
-    present = {m: x[order] for m, x in scene.catalog.present.items()}
-    catalog = Catalog(item_ids=scene.catalog.item_ids[order], features=features, present=present)
-    moved = replace(scene, catalog=catalog, anchors=anchors_of(scene.anchors.items[order]))
-    plain, found = judge(scene).trusts, judge(moved).trusts
-    for m in TWO:
-        assert np.corrcoef(plain[m].probability[order], found[m].probability)[0, 1] > 0.97
-        assert np.abs(plain[m].probability[order] - found[m].probability).mean() < 0.04
-        assert plain[m].mismatch_rate == pytest.approx(found[m].mismatch_rate, abs=0.03)
 
 
 def test_features_dealt_at_random_are_never_judged_and_pass_bit_for_bit() -> None:
@@ -245,7 +195,7 @@ def test_a_category_widens_the_interval_and_moves_nothing_else(kind: str) -> Non
         )
         for field in ("probability", "probability_upper", "behaviour", "cross_modal"):
             assert getattr(after, field).tobytes() == getattr(before, field).tobytes()
-        assert ("one category" in after.reason) == (kind != "unknown")
+        assert ("of one category" in after.reason) == (kind != "unknown")
         assert "one category" not in before.reason
 
 
@@ -293,25 +243,12 @@ def test_whatever_the_world_the_record_is_whole(seed: int, share: float, noise: 
             assert bounds == sorted(bounds, key=lambda x: -1.0 if x is None else x)
 
 
-def test_probability_rises_with_the_evidence() -> None:
-    found = judge(planted_scene(6, TWO)).trusts["image"]
-    both = np.argsort(found.behaviour.astype(np.float64) + found.cross_modal)
-    assert (np.diff(found.probability[both]) >= -1e-6).all()
-    assert np.ptp(found.probability) > 0.9
-
-
 def test_too_few_items_are_not_judged_and_the_reason_names_the_setting() -> None:
     scene = planted_scene(0, TWO, items=130)
     for found in judge(scene, replace(CONFIG, trust=replace(CONFIG.trust, min_items=131))).trusts.values():
         assert not found.identifiable and np.isnan(found.separation)
         assert "only 130 items" in found.reason and "min_items = 131" in found.reason
     assert all(found.identifiable for found in judge(scene).trusts.values())
-
-
-def test_no_pair_at_all_is_no_error() -> None:
-    scene = planted_scene(0, TWO, items=40, untrained=40)
-    for found in judge(scene).trusts.values():
-        assert not found.identifiable and "only 0 items" in found.reason
 
 
 def test_the_same_seed_gives_the_same_bytes_and_another_does_not() -> None:
@@ -329,11 +266,3 @@ def test_the_order_of_the_modalities_changes_no_bit() -> None:
     for m, trust in judged.trusts.items():
         np.testing.assert_allclose(found[m].probability, trust.probability, atol=1e-6)
         assert found[m].mismatch_rate == pytest.approx(trust.mismatch_rate, abs=1e-6)
-
-
-def test_the_bound_on_separation_asks_more_of_fewer_items() -> None:
-    config = TrustConfig()
-    assert why_not(200, 20_000, 0.58, config) is not None
-    assert why_not(2000, 20_000, 0.58, config) is None
-    assert "AUC 0.580" in str(why_not(200, 20_000, 0.58, config))
-    assert why_not(2000, 20_000, 0.53, config) is not None
