@@ -83,7 +83,7 @@ def _in_threads(calls: Mapping[str, Callable[[], T]]) -> dict[str, T]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Judgement:
-    """Log likelihood ratios ``scores`` of the judged rows. ``mixture`` is None where nothing can be told; ``reason`` tells why."""
+    """Log likelihood ratios ``scores`` of the judged rows. ``mixture`` is None where the evidence does not separate, and ``reason`` is why."""
 
     scores: Float64
     auc: float
