@@ -1,4 +1,4 @@
-"""Backfilling: the days of a range that want a run, each a run of its own, published one after the other."""
+"""The backfill flow: run the days of a range that need a run, and publish them one after the other."""
 
 from __future__ import annotations
 
@@ -28,9 +28,12 @@ PRELOAD = ("flows.backfill", "tasks.report.figures")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BackfillOptions:
-    """Which ``states`` are run, in which order, how many days at a time, and how many seconds each waits for the table.
+    """How to run the days.
 
-    With ``slot`` each takes its turn among all runs of the server that publish to the table.
+    - ``states``: the states of the days that are run.
+    - ``parallel``: how many days are computed at the same time.
+    - ``patience``: seconds that a day waits for a table which another run holds.
+    - ``slot``: wait for the slot that the server's runs on one table share.
     """
 
     states: frozenset[str]
@@ -48,7 +51,7 @@ class BackfillOptions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BackfillPlan:
-    """What a backfill would do: ``days`` in their order, those that the table would drop for it, and the seconds that a day may take."""
+    """What a backfill would do: ``days`` in order, the days that the table would drop, and the expected seconds of ``each`` day."""
 
     days: tuple[PlannedDay, ...]
     dropped: tuple[date, ...]
@@ -67,7 +70,7 @@ class BackfillPlan:
 
 
 def plan_backfill(config: RunConfig, start: date, end: date, options: BackfillOptions) -> BackfillPlan:
-    """Decide everything that can be decided before anything is spent. Raises InputError or StorageError."""
+    """Plan a backfill without computing anything. Raises InputError or StorageError."""
     _check_order(config, options)
     divided(config.resources, options.parallel)
     shown = published_days(config.publish)
@@ -78,7 +81,7 @@ def plan_backfill(config: RunConfig, start: date, end: date, options: BackfillOp
 
 
 def _check_order(config: RunConfig, options: BackfillOptions) -> None:
-    """Refuse an order in which a day would not find the nights that its rows depend on."""
+    """Refuse an order in which a day would run before the nights that its rows depend on."""
     key = (
         "incremental.enabled"
         if config.incremental.enabled
@@ -132,7 +135,7 @@ def backfill_catalog(config: RunConfig, start: date, end: date, options: Backfil
 
 
 def run_day(config: RunConfig, day: date, run_id: UUID, url: str, turn: dict[str, Any], waits: Any) -> dict[str, Any]:
-    """What a day's process does: the nightly flow, as the flow run that was made for it."""
+    """Run the nightly flow in the process of one day, as the flow run that was created for it."""
     hide_tracebacks()
     parameters = {"config": config, "as_of": day, "turn": PublishTurn(waits=waits, **turn)}
     found: dict[str, Any] = runs.run_as(rectify_catalog, run_id, url, parameters)

@@ -8,8 +8,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from flows.config.run_config import RunConfig
+from rectifier_core.base.config import explain
 from tasks.errors import InputError
+from tasks.observe.config import AlertsConfig
 from tasks.observe.events import LATE, asset_key, emit_night
 from tasks.observe.freshness import Freshness, judge_freshness, newest_day
 
@@ -19,8 +23,9 @@ def check_freshness(path: Path, overrides: Iterable[str], within: float | None) 
     config = RunConfig.from_toml(path, overrides)
     try:
         alerts = config.alerts if within is None else replace(config.alerts, late_after_hours=within)
-    except ValueError as error:
-        raise InputError(f"--within {within:g}: {str(error).removeprefix('late_after_hours: ')}") from error
+    except ValidationError as error:
+        mistake = explain(error, AlertsConfig).removeprefix("late_after_hours: ")
+        raise InputError(f"--within {within:g}: {mistake}") from error
     newest, version = newest_day(config.publish)
     fresh = judge_freshness(newest, alerts, datetime.now(UTC))
     values = {

@@ -25,7 +25,7 @@ Night = Callable[Concatenate[RunConfig, date, P], dict[str, Any]]
 
 
 def read_nights_config(path: Path, overrides: Iterable[str], as_of: date | None) -> RunConfig:
-    """The config of a night. One that cannot be read is a failed night too: its event is of the file, for no table is known."""
+    """Read the config of a night. A config that cannot be read sends the event of a failed night, with the file as its resource."""
     try:
         return RunConfig.from_toml(path, overrides)
     except InputError as error:
@@ -42,7 +42,7 @@ def read_nights_config(path: Path, overrides: Iterable[str], as_of: date | None)
 
 
 def monitored(night: Night[P]) -> Night[P]:
-    """``night`` with a log, metrics and events of its own, whoever calls it: the command line, a backfill or a worker."""
+    """``night`` with a log, metrics and events. The command line, a backfill and a worker all get them."""
 
     @wraps(night)
     def monitored_night(config: RunConfig, as_of: date, /, *args: P.args, **more: P.kwargs) -> dict[str, Any]:
@@ -54,7 +54,7 @@ def monitored(night: Night[P]) -> Night[P]:
 
 
 def logged(work: Callable[Concatenate[RunConfig, date, P], T]) -> Callable[Concatenate[RunConfig, date, P], T]:
-    """``work`` on a day, with its lines in the day's log: for what publishes nothing, and so counts as no night."""
+    """``work`` with its log lines in the day's log. For flows that publish nothing."""
 
     @wraps(work)
     def logged_work(config: RunConfig, as_of: date, /, *args: P.args, **given: P.kwargs) -> T:

@@ -1,7 +1,7 @@
-"""One deployed writer of a table at a time: a global concurrency limit of one, with the table's lock behind it.
+"""A Prefect concurrency limit that lets one deployed run at a time publish to a table.
 
-The slot is what makes a nightly and a backfilled day wait for one another; that they never write at once is the lock's work
-(``tasks.table.lock``), which needs no server. So a run whose lease could not be renewed goes on.
+The limit makes a nightly run and a backfilled day wait for each other. The table's lock (``tasks.table.lock``) keeps them from writing at
+the same time, and needs no server. So a run whose lease could not be renewed continues.
 """
 
 from __future__ import annotations

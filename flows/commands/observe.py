@@ -1,4 +1,4 @@
-"""Commands for whoever looks after the nights: is the table fresh, and its metrics over HTTP."""
+"""``python -m flows freshness`` and ``metrics``: whether the table is late, and its metrics over HTTP."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def metrics(
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
-    """Serve the table's metrics to Prometheus until stopped; every scrape looks anew."""
+    """Serve the table's metrics to Prometheus until stopped; every scrape reads the table again."""
     stop = Event()
 
     def work() -> dict[str, Any]:

@@ -1,8 +1,7 @@
-"""The flows that deployments name: plain parameters from a schedule, an event or a form, checked here, then the flow that does it.
+"""The flows that the deployments run. Their parameters are plain values from a schedule, an event or a form.
 
-Prefect checks types only when a run is made, and lets a day that is no day through; so each of these checks what it was given. A user's
-mistake, a refused gate or a held table ends the run in a state of its own name, whose message is the one line that the command line
-would print.
+Prefect accepts a parameter like `2026-02-30` as a day, so each flow checks its parameters itself. A user's mistake, a refused gate and a
+held table each end the run in a state of its own name. Its message is the line that the command line would print.
 """
 
 from __future__ import annotations
@@ -177,7 +176,7 @@ def freshness(
     ] = None,
     overrides: Overrides = [],  # noqa: B006
 ) -> dict[str, Any] | State[Any]:
-    """Say whether the newest published day is late; where it is, an event says so too."""
+    """Say whether the newest published day is late. Send an event if it is."""
     found = check_freshness(Path(config), overrides, within)
     return Failed(name="Overdue", message=found["message"]) if found["late"] else found
 

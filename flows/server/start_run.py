@@ -1,6 +1,7 @@
-"""What a worker starts for a run: ``python -m flows.server.start_run`` is Prefect's engine behind a check of the parameters' names.
+"""``python -m flows.server.start_run``: check the names of a run's parameters, then start Prefect's engine.
 
-Prefect's engine ends a run with an unknown parameter as crashed, with a traceback and without the name; a crash would be taken over.
+A worker starts this for each run. Without the check Prefect ends a run with an unknown parameter as crashed, and does not name the
+parameter. A crashed run would be started again.
 """
 
 from __future__ import annotations
@@ -14,8 +15,8 @@ from flows.prefect_settings import set_prefect_defaults
 from tasks.errors import RectifierError
 
 
-def refuse_strange(run_id: UUID) -> bool:
-    """End the run as failed, in one line, if it has a parameter that its deployment does not take, or lacks one that it wants."""
+def refuse_bad_parameters(run_id: UUID) -> bool:
+    """End the run as failed if it has an unknown parameter or lacks a required one; return whether it did."""
     from prefect.client.orchestration import get_client
     from prefect.states import Failed
 
@@ -41,7 +42,7 @@ def refuse_strange(run_id: UUID) -> bool:
 
 
 def one_line(record: logging.LogRecord) -> bool:
-    """Keep the traceback out of a failure that is meant for a user; any other keeps it, for whoever mends the code."""
+    """Keep the traceback out of a failure that is meant for a user; any other keeps it for the developers."""
     if record.exc_info and isinstance(record.exc_info[1], RectifierError):
         record.exc_info = record.exc_text = None
     return True
@@ -50,7 +51,7 @@ def one_line(record: logging.LogRecord) -> bool:
 def main() -> None:
     """Run the flow run that the worker's environment names."""
     set_prefect_defaults()
-    if refuse_strange(UUID(os.environ["PREFECT__FLOW_RUN_ID"])):
+    if refuse_bad_parameters(UUID(os.environ["PREFECT__FLOW_RUN_ID"])):
         return
     for name in ("prefect.flow_runs", "prefect.task_runs"):
         logging.getLogger(name).addFilter(one_line)

@@ -9,6 +9,9 @@ from dataclasses import asdict, dataclass, replace
 from datetime import date
 from typing import Any
 
+from pydantic import ValidationError
+
+from rectifier_core.base.config import explain
 from tasks.backfill.day_process import DayProcess, Ended
 from tasks.backfill.plan import PlannedDay
 from tasks.errors import GateRefusedError, InputError
@@ -118,6 +121,6 @@ def divided(resources: ResourcesConfig, days: int) -> ResourcesConfig:
     try:
         memory = f"{resources.memory_bytes // days // 2**20}MiB"
         return replace(resources, memory=memory, threads=max(1, resources.thread_count // days))
-    except ValueError as error:
+    except ValidationError as error:
         way_out = "run fewer days at a time or raise resources.memory"
-        raise InputError(f"--parallel {days}: {error} a day; {way_out}") from error
+        raise InputError(f"--parallel {days}: {explain(error, ResourcesConfig)} a day; {way_out}") from error

@@ -16,7 +16,6 @@ import polars as pl
 import pytest
 import torch
 
-from flows.commands.shared import given_day
 from flows.config.run_config import RunConfig
 from flows.export import ExportOptions, export_table
 from rectifier_core.base.published_records import Status
@@ -206,29 +205,13 @@ def test_the_command_exports_what_is_asked_for(shop: Path, tmp_path: Path, cli: 
     config = ("--config", shop / "run.toml")
     done = cli("export", *config, "--format", "npy", "--out", tmp_path / "arrays", "--json")
     assert done.code == 0, done.err
-    assert (done.result["version"], done.result["as_of"], done.result["format"], done.result["reused"]) == (
-        1,
-        TODAY,
-        "npy",
-        False,
-    )
+    assert {"version": 1, "as_of": TODAY, "format": "npy", "reused": False}.items() <= done.result.items()
     assert done.out.startswith(f"exported version 1 as of {TODAY} as npy: 400 rows, 8 files, ")
     assert "exporting rows: 400 of 400" in done.err
     day = cli("export", *config, "--format", "parquet", "--out", tmp_path / "day", "--day", YESTERDAY, "--json")
     assert (day.code, day.result["as_of"]) == (0, YESTERDAY)
-    named = cli(
-        "export",
-        *config,
-        "--format",
-        "mmrec",
-        "--out",
-        tmp_path / "shop",
-        "--version",
-        "0",
-        "--split",
-        "time",
-        "--json",
-    )
+    options = ("--out", tmp_path / "shop", "--version", "0", "--split", "time", "--json")
+    named = cli("export", *config, "--format", "mmrec", *options)
     assert named.code == 0, named.err
     assert (named.result["version"], named.result["contents"]["items"] > 300) == (0, True)
     refused = cli("export", *config, "--format", "csv", "--out", tmp_path / "none")
@@ -246,8 +229,3 @@ def test_the_command_exports_what_is_asked_for(shop: Path, tmp_path: Path, cli: 
 def test_options_that_make_no_sense(options: dict[str, str], said: str) -> None:
     with pytest.raises(InputError, match=said):
         ExportOptions(out=Path("out"), **options)
-
-
-def test_a_day_that_is_none() -> None:
-    with pytest.raises(InputError, match="--day today: wanted a day as YYYY-MM-DD"):
-        given_day("today", "--day")

@@ -35,7 +35,7 @@ class Cluster:
 
     @property
     def options(self) -> tuple[str, ...]:
-        """What a run is told."""
+        """Options of a run on this cluster."""
         return ("--set", "resources.runner=dask", "--set", f"resources.address={self.address}", *SHARDS)
 
 
@@ -89,6 +89,7 @@ def assert_equal(demo: Path, result: dict[str, Any], here: Here) -> None:
     assert list((demo / "runs" / "stages").glob(".tmp-*")) == []
 
 
+@pytest.mark.slow
 def test_two_workers_make_the_bytes_of_one_process(demo: Path, cli: CommandLine, cluster: Cluster, here: Here) -> None:
     assert_equal(demo, cli.published(demo, last_days(1)[0], *BLOCKS, *BRIEF, *cluster.options), here)
 
@@ -108,14 +109,8 @@ def test_a_worker_killed_in_mid_run_costs_no_bit(demo: Path, cli: CommandLine, c
 
 def test_a_scheduler_that_is_not_there_is_one_line(demo: Path, cli: CommandLine) -> None:
     address = f"tcp://127.0.0.1:{free_port()}"
-    dask = (
-        "--set",
-        "resources.runner=dask",
-        "--set",
-        f"resources.address={address}",
-        "--set",
-        "resources.patience=1.0",
-    )
+    keys = ("resources.runner=dask", f"resources.address={address}", "resources.patience=1.0")
+    dask = [x for key in keys for x in ("--set", key)]
     finished = cli.rectify(demo, last_days(1)[0], *dask)
     assert finished.code == 1
     assert f"resources.address: no Dask scheduler answered at {address} within 1 s" in finished.error

@@ -69,16 +69,8 @@ def test_every_stage_states_what_it_held(three_days: Published) -> None:
 
 
 def test_a_run_that_cannot_fit_is_refused_before_anything_is_made(published: Published, cli: CommandLine) -> None:
-    finished = cli.rectify(
-        published.demo,
-        published.days[0],
-        "--set",
-        "seed=5",
-        "--set",
-        'resources.memory="512MiB"',
-        "--set",
-        "anchors.embedding_size=60000",
-    )
+    keys = ("seed=5", 'resources.memory="512MiB"', "anchors.embedding_size=60000")
+    finished = cli.rectify(published.demo, published.days[0], *(x for key in keys for x in ("--set", key)))
     assert finished.code == 2, finished.err
     assert "resources.memory: 0.5 GiB will not do for anchors of 400 items" in finished.err
     assert "Traceback" not in finished.err
@@ -101,6 +93,7 @@ def test_a_repeat_of_a_day_publishes_nothing_and_reuses_everything(published: Pu
     assert sorted(x.name for x in log.iterdir()) == names
 
 
+@pytest.mark.slow
 def test_a_repeat_whose_run_folder_is_gone_commits_nothing_and_reports_again(
     published: Published, cli: CommandLine
 ) -> None:
@@ -175,6 +168,7 @@ def test_a_warm_start_uses_the_newest_earlier_run(published: Published, cli: Com
     assert np.abs(found - cold.items).max() > 0.01
 
 
+@pytest.mark.slow
 def test_a_warm_start_without_an_earlier_run_is_the_configured_one(published: Published, cli: CommandLine) -> None:
     finished = cli.rectify(published.demo, published.days[0], "--set", "anchors.warm_start=true")
     assert finished.code == 0, finished.err

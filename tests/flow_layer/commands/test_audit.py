@@ -1,4 +1,4 @@
-"""``python -m flows audit`` as processes: what it leaves, what it prints, its exit statuses, and what it does not touch."""
+"""``python -m flows audit``: the files it writes, what it prints, its exit statuses, and what it does not touch."""
 
 from __future__ import annotations
 
@@ -57,9 +57,9 @@ def test_an_audit_after_a_night_reuses_its_stages_and_publishes_nothing(publishe
         assert x["suspects"] == len(table.filter(pl.col("modality") == name))
         night = published.results[-1]["modalities"][name]
         assert (x["mismatch_rate"], x["low"], x["high"]) == (night["mismatch_rate"], night["low"], night["high"])
-    told = done.out.splitlines()
-    assert told[0] == f"{day}: audited, nothing published"
-    assert told[-2] == f"page: {out / 'audit.html'}"
+    lines = done.out.splitlines()
+    assert lines[0] == f"{day}: audited, nothing published"
+    assert lines[-2] == f"page: {out / 'audit.html'}"
 
     drawn = pl.read_csv(out / "hand_check.csv", infer_schema=False)
     truth = pl.read_parquet(published.demo / "truth" / "mismatches.parquet").with_columns(is_mismatch=pl.lit("true"))

@@ -11,7 +11,9 @@ from typing import Any
 
 import pytest
 from deltalake import DeltaTable
+from typer.testing import CliRunner
 
+from flows.__main__ import app
 from flows.config.run_config import RunConfig
 from tasks.runs.day_journal import hold_day, read_day
 from tasks.table.lock import table_lock
@@ -136,11 +138,12 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("case", REFUSED)
-def test_what_cannot_be_is_refused_before_anything_is_spent(tiny_demo: Path, cli: CommandLine, case: str) -> None:
+def test_what_cannot_be_is_refused_before_anything_is_spent(tiny_demo: Path, case: str) -> None:
     given, said = REFUSED[case]
-    finished = backfill(cli, tiny_demo, ["2026-06-25", "2026-06-28"], "--dry-run", *given)
-    assert finished.code == 2, finished.err
-    assert said in finished.error
+    words = command(tiny_demo, ["2026-06-25", "2026-06-28"], "--dry-run", *given)
+    finished = CliRunner().invoke(app, [str(x) for x in words])
+    assert finished.exit_code == 2, finished.output
+    assert said in finished.stderr
     assert not (tiny_demo / "runs").exists()
 
 
@@ -202,9 +205,9 @@ def test_a_backfill_that_was_stopped_goes_on_to_the_same_bytes(
     while not gone(entry["pid"]) and time.monotonic() < end:
         time.sleep(0.1)
     assert gone(entry["pid"]), "a day's process outlived its backfill"
-    told = cli("status", "--config", demo / "run.toml", "--start", days[0], "--end", days[-1], "--json").result
-    assert told["days"][1]["state"] == ("dead" if how == signal.SIGKILL else "failed")
-    assert told["days"][2]["state"] == "missing"
+    shown = cli("status", "--config", demo / "run.toml", "--start", days[0], "--end", days[-1], "--json").result
+    assert shown["days"][1]["state"] == ("dead" if how == signal.SIGKILL else "failed")
+    assert shown["days"][2]["state"] == "missing"
     again = cli(*arguments)
     assert again.code == 0, again.err
     assert days_of(table_uri(demo)) == days

@@ -58,8 +58,8 @@ def test_a_refresh_follows_the_table_there_and_back(
     assert rolled.code == 0, rolled.err
     assert (rolled.result["version"], rolled.result["feature_store"]["done"]) == (3, "rows")
     assert set(served(published.demo)["text_version"]) == {3}
-    (told,) = wait_for_events(prefect_server, PUBLISHED, asset_key(PublishConfig(uri=uri)))
-    assert told["payload"] == {
+    (event,) = wait_for_events(prefect_server, PUBLISHED, asset_key(PublishConfig(uri=uri)))
+    assert event["payload"] == {
         "as_of": published.days[1],
         "version": 3,
         "run_id": published.results[1]["run_id"],
@@ -78,11 +78,11 @@ def test_a_refresh_follows_the_table_there_and_back(
 def test_every_night_is_an_event_and_a_backfill_says_so(
     three_days: Published, prefect_server: str, tmp_path: Path
 ) -> None:
-    told = wait_for_events(prefect_server, PUBLISHED, asset_key(PublishConfig(uri=table_uri(three_days.demo))))
-    assert sorted((x["payload"]["version"], x["payload"]["as_of"], x["payload"]["backfilled"]) for x in told) == [
+    events = wait_for_events(prefect_server, PUBLISHED, asset_key(PublishConfig(uri=table_uri(three_days.demo))))
+    assert sorted((x["payload"]["version"], x["payload"]["as_of"], x["payload"]["backfilled"]) for x in events) == [
         (number, day, False) for number, day in enumerate(three_days.days)
     ]
-    assert all(str(three_days.demo) not in str(x["payload"]) for x in told)
+    assert all(str(three_days.demo) not in str(x["payload"]) for x in events)
     config, refs = PublishConfig(uri=str(tmp_path / "table")), make_refs(tmp_path / "stages")
     publish(config, refs, "2024-03-02")
     with temporary_settings({PREFECT_API_URL: prefect_server}):
@@ -96,9 +96,9 @@ def test_without_a_server_none_is_started_for_an_event(tmp_path: Path) -> None:
         "import sys\nfrom prefect.settings import PREFECT_API_URL, temporary_settings\n"
         "from rectifier_core.base.published_records import TableVersion\nfrom tasks.table.config import PublishConfig\n"
         "from tasks.observe.events import emit_published\n"
-        "told = PublishConfig(uri='/none'), TableVersion(uri='/none', version=1, as_of='2024-03-01', run_id='r', rows=1, published=True)\n"
-        "emit_published(*told)\n"
-        "with temporary_settings({PREFECT_API_URL: 'http://127.0.0.1:9/api'}):\n    emit_published(*told)\n"
+        "published = PublishConfig(uri='/none'), TableVersion(uri='/none', version=1, as_of='2024-03-01', run_id='r', rows=1, published=True)\n"
+        "emit_published(*published)\n"
+        "with temporary_settings({PREFECT_API_URL: 'http://127.0.0.1:9/api'}):\n    emit_published(*published)\n"
         "assert 'prefect.server.api.server' not in sys.modules\nprint('went on')\n"
     )
     environment = {**os.environ, "PREFECT_HOME": str(tmp_path), "PYTHONPATH": str(ROOT)}

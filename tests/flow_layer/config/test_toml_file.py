@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from flows.config.toml_file import absolute, read_config
+from flows.config.toml_file import read_config
 from tasks.errors import InputError
 
 
@@ -19,12 +19,6 @@ def written(folder: Path, text: str) -> Path:
     path = folder / "run.toml"
     path.write_text(text)
     return path
-
-
-def test_values_come_as_toml_has_them(tmp_path: Path) -> None:
-    path = written(tmp_path, 'a = 1\n[b]\nc = [1, 2]\nd = "x"\n')
-    folders = {"run": {"folder": str(tmp_path / "runs")}, "feature_store": {"folder": str(tmp_path / "feature_store")}}
-    assert read_config(path) == {"a": 1, "b": {"c": [1, 2], "d": "x"}} | folders
 
 
 @pytest.mark.parametrize(
@@ -84,12 +78,6 @@ def test_paths_of_another_type_are_left_to_the_config_to_refuse(tmp_path: Path) 
     assert found == {"source": 3, "run": "x", "feature_store": 7, "publish": {"uri": 3}}
 
 
-def test_links_are_not_followed(tmp_path: Path) -> None:
-    (tmp_path / "real").mkdir()
-    (tmp_path / "link").symlink_to(tmp_path / "real")
-    assert absolute("link/x", tmp_path) == str(tmp_path / "link" / "x")
-
-
 @pytest.mark.parametrize(
     ("content", "said"),
     [
@@ -106,8 +94,3 @@ def test_a_file_that_is_no_config(tmp_path: Path, content: bytes | None, said: s
     with pytest.raises(InputError) as caught:
         read_config(path)
     assert str(caught.value).startswith(f"{path}: {said}")
-
-
-def test_a_folder_is_no_config(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="the config cannot be read: Is a directory"):
-        read_config(tmp_path)

@@ -154,22 +154,9 @@ def test_a_browser_that_would_run_scripts_runs_none(night: Night, tmp_path: Path
 
 
 def _dom(page: Path, profile: Path) -> str:
-    options = [
-        "--headless=new",
-        "--no-sandbox",
-        "--disable-gpu",
-        "--no-first-run",
-        "--disable-background-networking",
-        "--disable-sync",
-    ]
-    command = [
-        str(CHROMIUM),
-        *options,
-        f"--user-data-dir={profile}",
-        "--virtual-time-budget=2000",
-        "--dump-dom",
-        page.as_uri(),
-    ]
+    options = "--headless=new --no-sandbox --disable-gpu --no-first-run --disable-background-networking --disable-sync"
+    budget = ["--virtual-time-budget=2000", "--dump-dom"]
+    command = [str(CHROMIUM), *options.split(), f"--user-data-dir={profile}", *budget, page.as_uri()]
     return subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import polars as pl
+import pytest
 
 from rectifier_core.base.records import Anchors, Copies, Plan
 from tasks.store.saved_records import load_record
@@ -15,6 +16,7 @@ from tests.support.flow.flow_support import SHORT, CommandLine, last_days, rows_
 SIZE = ("--items", "1600", "--users", "1600", "--interactions", "32000")
 
 
+@pytest.mark.slow
 def test_a_stock_picture_is_found_and_is_neither_donor_nor_suspect(tmp_path: Path, cli: CommandLine) -> None:
     demo, (day,) = tmp_path / "demo", last_days(1)
     assert cli("demo", demo, *SIZE).code == 0

@@ -69,9 +69,11 @@ def test_a_night_is_about_the_day_before_it_was_scheduled_however_late_it_starts
 
 
 def test_every_entry_is_deployed_and_says_what_it_takes() -> None:
-    told = yaml.safe_load((ROOT / "deployments" / "prefect.yaml").read_text())["deployments"]
-    assert {x["name"]: x["entrypoint"] for x in told} == {name: f"flows.server.deployments.{name}" for name in FLOWS}
-    for x in told:
+    deployments = yaml.safe_load((ROOT / "deployments" / "prefect.yaml").read_text())["deployments"]
+    assert {x["name"]: x["entrypoint"] for x in deployments} == {
+        name: f"flows.server.deployments.{name}" for name in FLOWS
+    }
+    for x in deployments:
         takes = FLOWS[x["name"]].parameters.properties
         assert set(x["parameters"]) <= set(takes)
         assert all(values.get("description") for values in takes.values()), x["name"]

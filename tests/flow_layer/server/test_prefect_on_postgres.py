@@ -1,4 +1,4 @@
-"""Prefect's server on a real Postgres, told of it as docker/compose.yaml does; runs are reported to it before and after it died."""
+"""Prefect's server on a real Postgres, set up as docker/compose.yaml does. Runs are reported before and after Postgres was killed."""
 
 from __future__ import annotations
 
@@ -89,13 +89,15 @@ def running_postgres() -> Iterator[Postgres]:
             postgres.control("stop", "--mode", "immediate")
 
 
-def told_by_compose(postgres: Postgres) -> dict[str, str]:
-    """The database as the server of docker/compose.yaml is told it, with this one's address in place of the service's."""
+def database_of_compose(postgres: Postgres) -> dict[str, str]:
+    """The database settings of docker/compose.yaml, with the address of this Postgres."""
     server = yaml.safe_load((ROOT / "docker" / "compose.yaml").read_text())["services"]["server"]
-    told = {name: value for name, value in server["environment"].items() if name.startswith("PREFECT_SERVER_DATABASE_")}
+    variables = {
+        name: value for name, value in server["environment"].items() if name.startswith("PREFECT_SERVER_DATABASE_")
+    }
     password = {x["target"]: PASSWORD for x in server["secrets"]}
     return {
-        **told,
+        **variables,
         "PREFECT_SERVER_DATABASE_HOST": "127.0.0.1",
         "PREFECT_SERVER_DATABASE_PORT": str(postgres.port),
         **password,
@@ -103,7 +105,7 @@ def told_by_compose(postgres: Postgres) -> dict[str, str]:
 
 
 def rectify(demo: Path, day: str, url: str) -> None:
-    """A day, by a process that has never heard of another server."""
+    """Run a day in a process without the settings of the Postgres database."""
     command = [sys.executable, "-m", "flows", "rectify", "--config", str(demo / "run.toml"), "--as-of", day]
     kept = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_SERVER_DATABASE_")}
     done = subprocess.run(
@@ -122,7 +124,7 @@ def test_runs_are_kept_in_postgres_and_outlive_its_death(
     published: Published, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with running_postgres() as postgres:
-        environment = told_by_compose(postgres)
+        environment = database_of_compose(postgres)
         postgres.create(environment["PREFECT_SERVER_DATABASE_NAME"])
         for name, value in environment.items():
             monkeypatch.setenv(name, value)

@@ -1,4 +1,4 @@
-"""A server and a worker on this machine: started, asked for a night, told nonsense, and ended."""
+"""A server and a worker on this machine: start, run a night, refuse wrong parameters, stop."""
 
 from __future__ import annotations
 

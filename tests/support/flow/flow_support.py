@@ -165,18 +165,8 @@ def serve_prefect(home: Path) -> Iterator[str]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    command = [
-        sys.executable,
-        "-m",
-        "prefect",
-        "server",
-        "start",
-        "--host",
-        "127.0.0.1",
-        "--port",
-        str(port),
-        "--no-ui",
-    ]
+    options = ["--host", "127.0.0.1", "--port", str(port), "--no-ui"]
+    command = [sys.executable, "-m", "prefect", "server", "start", *options]
     environment = {**os.environ, "PREFECT_HOME": str(home)}
     with (
         (home / "server.log").open("w") as log,

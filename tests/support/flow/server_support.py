@@ -43,16 +43,8 @@ class LocalServer:
 
     def command(self, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
         """``python -m flows server ARGUMENTS --folder FOLDER --json`` to its end."""
-        command = [
-            sys.executable,
-            "-m",
-            "flows",
-            "server",
-            *map(str, arguments),
-            "--folder",
-            str(self.folder),
-            "--json",
-        ]
+        options = ["--folder", str(self.folder), "--json"]
+        command = [sys.executable, "-m", "flows", "server", *map(str, arguments), *options]
         paths = os.pathsep.join(x for x in (str(ROOT), os.environ.get("PYTHONPATH")) if x)
         return subprocess.run(
             command, env={**os.environ, "PYTHONPATH": paths}, capture_output=True, text=True, timeout=PATIENCE
