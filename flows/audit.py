@@ -46,5 +46,5 @@ def audit_catalog(config: RunConfig, as_of: date, options: AuditOptions, out: Pa
         inputs = AuditInputs(
             run_id=run_id, as_of=as_of.isoformat(), seed=config.seed, source=source, anchors=anchors, modalities=matched
         )
-        found: dict[str, Any] = audit(folder, inputs, options)
-        return found
+        result: dict[str, Any] = audit(folder, inputs, options)
+        return result

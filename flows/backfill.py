@@ -131,18 +131,18 @@ def backfill_catalog(config: RunConfig, start: date, end: date, options: Backfil
         estimate.log(outcome)
 
     outcomes = run_days(chosen, start_day, config.run, each_done)
-    return _found(config, start, end, plan, outcomes, round(time.monotonic() - begun, 3))
+    return _result(config, start, end, plan, outcomes, round(time.monotonic() - begun, 3))
 
 
 def run_day(config: RunConfig, day: date, run_id: UUID, url: str, turn: dict[str, Any], waits: Any) -> dict[str, Any]:
     """Run the nightly flow in the process of one day, as the flow run that was created for it."""
     hide_tracebacks()
     parameters = {"config": config, "as_of": day, "turn": PublishTurn(waits=waits, **turn)}
-    found: dict[str, Any] = runs.run_as(rectify_catalog, run_id, url, parameters)
-    return {name: found[name] for name in ("run_id", "version", "rows", "published")}
+    summary: dict[str, Any] = runs.run_as(rectify_catalog, run_id, url, parameters)
+    return {name: summary[name] for name in ("run_id", "version", "rows", "published")}
 
 
-def _found(
+def _result(
     config: RunConfig, start: date, end: date, plan: BackfillPlan, outcomes: list[DayOutcome], seconds: float
 ) -> dict[str, Any]:
     done = {x.day: x for x in outcomes}

@@ -6,17 +6,17 @@ from collections.abc import Mapping
 from typing import Any
 
 
-def format_night(found: Mapping[str, Any]) -> str:
+def format_night(result: Mapping[str, Any]) -> str:
     """What a night published, and what it found."""
     from tasks.report.phrases import offset_phrase, rate_phrase, sequence_phrase, stretch_phrase
 
-    done = "published" if found["published"] else "nothing new:"
-    lines = [f"{found['as_of']}: {done} version {found['version']} of {found['table']}, {found['rows']:,} rows"]
-    if "incremental" in found:
+    done = "published" if result["published"] else "nothing new:"
+    lines = [f"{result['as_of']}: {done} version {result['version']} of {result['table']}, {result['rows']:,} rows"]
+    if "incremental" in result:
         lines.append(
-            f"  incremental: {'computes everything: ' if found['incremental']['base'] is None else ''}{found['incremental']['reason']}"
+            f"  incremental: {'computes everything: ' if result['incremental']['base'] is None else ''}{result['incremental']['reason']}"
         )
-    for name, x in found["modalities"].items():
+    for name, x in result["modalities"].items():
         rate = f"{rate_phrase(x)} mismatched" if x["identifiable"] else f"no estimate: {x['reason']}"
         rate += f", {stretch_phrase(x)}" if x["identifiable"] and stretch_phrase(x) else ""
         counts = ", ".join(
@@ -26,15 +26,15 @@ def format_night(found: Mapping[str, Any]) -> str:
         lines.append(f"  {name}: {rate}; {counts}")
         if "sequence" in x:
             lines.append(f"    {sequence_phrase(x['sequence'])}")
-    lines += [f"  {offset_phrase(x)}" for x in found["time_offsets"]]
-    lines += [format_refresh(found["feature_store"])] if "feature_store" in found else []
-    return "\n".join([*lines, f"report: {found['report']}"])
+    lines += [f"  {offset_phrase(x)}" for x in result["time_offsets"]]
+    lines += [format_refresh(result["feature_store"])] if "feature_store" in result else []
+    return "\n".join([*lines, f"report: {result['report']}"])
 
 
-def format_versions(found: Mapping[str, Any]) -> str:
+def format_versions(result: Mapping[str, Any]) -> str:
     """The versions of a table, newest first."""
     lines = [f"{'version':>7}  {'committed (UTC)':19}  {'operation':9}  {'as_of':10}  {'rows':>9}  run"]
-    for x in found["versions"]:
+    for x in result["versions"]:
         version, when = ("*" if x["current"] else " ") + str(x["version"]), x["timestamp"][:19]
         rows = f"{x['rows']:,}" if x["rows"] is not None else "-"
         lines.append(
@@ -43,17 +43,17 @@ def format_versions(found: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def format_evaluation(found: Mapping[str, Any]) -> str:
+def format_evaluation(result: Mapping[str, Any]) -> str:
     """What was done, in words."""
-    lines = [f"{found['cells']:,} cells, {found['reused']:,} of them from before; results: {found['results']}"]
-    return "\n".join(lines + ([f"report: {found['report']}"] if found["report"] else []))
+    lines = [f"{result['cells']:,} cells, {result['reused']:,} of them from before; results: {result['results']}"]
+    return "\n".join(lines + ([f"report: {result['report']}"] if result["report"] else []))
 
 
-def format_export(found: Mapping[str, Any]) -> str:
+def format_export(result: Mapping[str, Any]) -> str:
     """What was written where."""
-    done = "already there:" if found["reused"] else "exported"
-    what = f"{done} version {found['version']} as of {found['as_of']} as {found['format']}"
-    return f"{what}: {found['rows']:,} rows, {found['files']} files, {found['bytes']:,} bytes in {found['out']}"
+    done = "already there:" if result["reused"] else "exported"
+    what = f"{done} version {result['version']} as of {result['as_of']} as {result['format']}"
+    return f"{what}: {result['rows']:,} rows, {result['files']} files, {result['bytes']:,} bytes in {result['out']}"
 
 
 _REFRESHED = {
@@ -64,16 +64,14 @@ _REFRESHED = {
 }
 
 
-def format_refresh(found: Mapping[str, Any]) -> str:
+def format_refresh(result: Mapping[str, Any]) -> str:
     """What readers of the feature store get."""
-    what = (
-        f"version {found['version']} as of {found['as_of']}, {found['rows']:,} rows of {', '.join(found['modalities'])}"
-    )
-    return f"feature store {found['folder']} ({found['online']}) {_REFRESHED[found['done']]} {what}; {found['seconds']:.1f} s"
+    what = f"version {result['version']} as of {result['as_of']}, {result['rows']:,} rows of {', '.join(result['modalities'])}"
+    return f"feature store {result['folder']} ({result['online']}) {_REFRESHED[result['done']]} {what}; {result['seconds']:.1f} s"
 
 
-def format_rollback(found: Mapping[str, Any]) -> str:
+def format_rollback(result: Mapping[str, Any]) -> str:
     """What the table shows again, and what readers of the feature store get."""
-    done = f"the table shows version {found['to']} again, as version {found['version']}"
-    lines = [done if found["published"] else f"the table already shows {found['to']}"]
-    return "\n".join(lines + ([format_refresh(found["feature_store"])] if "feature_store" in found else []))
+    done = f"the table shows version {result['to']} again, as version {result['version']}"
+    lines = [done if result["published"] else f"the table already shows {result['to']}"]
+    return "\n".join(lines + ([format_refresh(result["feature_store"])] if "feature_store" in result else []))

@@ -70,10 +70,10 @@ def _checked(work: Callable[..., Any], given: dict[str, Any]) -> dict[str, Any]:
     takes = {x.name: (x.annotation, ... if x.default is x.empty else x.default) for x in _parameters(work)}
     model = create_model(work.__name__, __config__=ConfigDict(extra="forbid", allow_inf_nan=False), **takes)  # type: ignore[call-overload]
     try:
-        found = model.model_validate(given)
+        checked = model.model_validate(given)
     except ValidationError as error:
         raise InputError(f"{work.__name__}: {explain(error, model)}") from error
-    return {x: getattr(found, x) for x in takes}
+    return {x: getattr(checked, x) for x in takes}
 
 
 def _parameters(work: Callable[..., Any]) -> list[inspect.Parameter]:
@@ -121,8 +121,8 @@ def nightly(
     settings = read_nights_config(Path(config), overrides, day)
     seen = entry_version(read_day(settings.run.folder, settings.publish, day))
     turn = PublishTurn(since=seen, prepares=False, patience=PATIENCE, waits=lambda: None, slot=True)
-    found: dict[str, Any] = rectify_catalog.fn(settings, day, turn)
-    return found
+    result: dict[str, Any] = rectify_catalog.fn(settings, day, turn)
+    return result
 
 
 @deployed("backfill", "backfill {start} to {end}")
@@ -143,12 +143,12 @@ def backfill(
     settings = RunConfig.from_toml(Path(config), overrides)
     states = parse_reprocess(reprocess, force=False)
     options = BackfillOptions(states=states, newest_first=newest_first, parallel=parallel, patience=PATIENCE, slot=True)
-    found: dict[str, Any] = backfill_catalog.fn(settings, start, end, options)
-    if found["exit_code"]:
-        error = RectifierError(format_failed_days(found))
-        error.exit_code = found["exit_code"]
+    result: dict[str, Any] = backfill_catalog.fn(settings, start, end, options)
+    if result["exit_code"]:
+        error = RectifierError(format_failed_days(result))
+        error.exit_code = result["exit_code"]
         raise error
-    return found
+    return result
 
 
 @deployed("refresh", _refresh_name)
@@ -164,8 +164,8 @@ def refresh(
     overrides: Overrides = [],  # noqa: B006
 ) -> dict[str, Any]:
     """Let readers of the feature store have another version of the table; one that is served already writes nothing."""
-    found: dict[str, Any] = refresh_feature_store.fn(RunConfig.from_toml(Path(config), overrides), version, older)
-    return found
+    result: dict[str, Any] = refresh_feature_store.fn(RunConfig.from_toml(Path(config), overrides), version, older)
+    return result
 
 
 @deployed("freshness", "freshness")
@@ -177,8 +177,8 @@ def freshness(
     overrides: Overrides = [],  # noqa: B006
 ) -> dict[str, Any] | State[Any]:
     """Say whether the newest published day is late. Send an event if it is."""
-    found = check_freshness(Path(config), overrides, within)
-    return Failed(name="Overdue", message=found["message"]) if found["late"] else found
+    result = check_freshness(Path(config), overrides, within)
+    return Failed(name="Overdue", message=result["message"]) if result["late"] else result
 
 
 @deployed("audit", _of_day("audit"))
@@ -202,8 +202,8 @@ def audit(
         raise InputError(f"audit: {error}") from error
     settings = RunConfig.from_toml(Path(config), overrides)
     day = resolve_day(settings.source, as_of)
-    found: dict[str, Any] = audit_catalog.fn(settings, day, options, None if out is None else Path(out).absolute())
-    return found
+    result: dict[str, Any] = audit_catalog.fn(settings, day, options, None if out is None else Path(out).absolute())
+    return result
 
 
 @deployed("evaluate", _of_day("evaluate"))
@@ -223,7 +223,7 @@ def evaluate(
 ) -> dict[str, Any]:
     """Train recommenders on raw and on rectified features, and say what rectification is worth to them."""
     options = {"backbones": backbones, "modality": modality, "corruption": corruption, "seeds": seeds}
-    found = evaluate_day(Path(config), overrides, as_of, options | {"out": None if out is None else Path(out)})
-    if failed := format_failed_cells(found):
+    result = evaluate_day(Path(config), overrides, as_of, options | {"out": None if out is None else Path(out)})
+    if failed := format_failed_cells(result):
         raise RectifierError(failed[0])
-    return found
+    return result

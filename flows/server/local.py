@@ -107,13 +107,13 @@ class LocalServer:
 
     def stop(self) -> bool:
         """End the server, its worker and their flow runs; False where none was there."""
-        found = bool(self.processes())
+        was_running = bool(self.processes())
         deadline = time.monotonic() + STOP_PATIENCE
         self._signal(signal.SIGTERM)
         while self.processes() and time.monotonic() < deadline:
             time.sleep(0.2)
         self._signal(signal.SIGKILL)
-        return found
+        return was_running
 
     def status(self) -> dict[str, Any]:
         """Whether the server answers and a worker of it is online."""

@@ -26,16 +26,16 @@ def refresh(config: FeatureStoreConfig, publish: PublishConfig, version: int | N
         # Feast takes seconds to import, which nobody else shall wait for.
         from tasks.feature_store.refresh import refresh_store
 
-        found = refresh_store(config, publish, version=version, older=older, progress=logged_progress())
-        asset.add_metadata({name: found[name] for name in ("done", "version", "as_of", "run_id", "rows")})
+        refreshed = refresh_store(config, publish, version=version, older=older, progress=logged_progress())
+        asset.add_metadata({name: refreshed[name] for name in ("done", "version", "as_of", "run_id", "rows")})
         run_logger().info(
             "feature store: %s: version %s as of %s, %s rows",
-            found["done"],
-            found["version"],
-            found["as_of"],
-            found["rows"],
+            refreshed["done"],
+            refreshed["version"],
+            refreshed["as_of"],
+            refreshed["rows"],
         )
-        return found
+        return refreshed
 
     done: dict[str, Any] = refresh_asset()
     return done
