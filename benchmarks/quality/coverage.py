@@ -17,7 +17,7 @@ from rectifier_core.base.arrays import Bool, Float32, Int32
 from rectifier_core.base.records import Anchors, Trust
 from rectifier_core.base.seeding import generator
 from rectifier_core.config import PipelineConfig
-from rectifier_core.evaluation.corruption import shift_blocks, swap_features, swap_within
+from rectifier_core.evaluation.corruption import damage_features
 from rectifier_core.pipeline import judge_catalog
 
 KINDS = ("random", "genre", "block", "row")
@@ -27,12 +27,34 @@ SPLITS = ("full", "sparse")
 def damage(sample: Sample, modality: str, kind: str, share: float, genres: Int32, seed: int) -> tuple[Float32, Bool]:
     """The modality's features with about ``share`` mixed up in the way ``kind``, and which rows were."""
     features, present = sample.catalog.features[modality], sample.catalog.present[modality]
-    if kind in ("random", "row"):
-        # Under one name both modalities draw the same rows.
-        return swap_features(features, present, share, seed=seed, name=modality if kind == "random" else kind)
+    if kind == "block":
+        return shift_blocks(features, present, share, seed=seed, name=modality)
     if kind == "genre":
-        return swap_within(features, present, genres, share, seed=seed, name=modality)
-    return shift_blocks(features, present, share, seed=seed, name=modality)
+        return damage_features(features, present, "within", share, seed=seed, name=modality, groups=genres)
+    # Under one name both modalities draw the same rows.
+    return damage_features(features, present, "swap", share, seed=seed, name=modality if kind == "random" else kind)
+
+
+def shift_blocks(features: Float32, present: Bool, share: float, *, seed: int, name: str) -> tuple[Float32, Bool]:
+    """Blocks of present rows, about ``share`` in all, each rolled by one to three places, as a feed with lost lines leaves them.
+
+    Blocks are 20 to 200 rows long in the order of the rows, and never overlap.
+    """
+    rng = generator(seed, "corruption", "blocks", name)
+    rows = np.flatnonzero(present)
+    shifted, truth = features.copy(), np.zeros(len(features), np.bool_)
+    left = round(share * len(rows))
+    for _ in range(100 * (1 + left)):
+        if left < 2:
+            break
+        length = min(left, int(rng.integers(20, 200)), len(rows))
+        start = int(rng.integers(0, len(rows) - length + 1))
+        block = rows[start : start + length]
+        if not truth[block].any():
+            shifted[block] = features[np.roll(block, int(rng.integers(1, min(3, length - 1) + 1)))]
+            truth[block] = True
+            left -= length
+    return shifted, truth
 
 
 def trial(sample: Sample, anchors: Anchors, genres: Int32, kind: str, seed: int) -> list[tuple[str, float, Trust]]:

@@ -18,9 +18,9 @@ from matplotlib.figure import Figure
 
 from benchmarks.shared.movielens import load_split, options_parser
 from rectifier_core.base.records import Interactions
-from rectifier_core.evaluation.config import EditConfig, PriorConfig
+from rectifier_core.evaluation.config import PriorConfig
 from rectifier_core.evaluation.edge_prior import Prior, fit_prior
-from rectifier_core.evaluation.edges import EditedPairs, edit_edges
+from rectifier_core.evaluation.edges import edit_edges
 from rectifier_core.evaluation.metrics import per_user_ranking
 from rectifier_core.evaluation.ranking import rank_items
 from rectifier_core.evaluation.splits import subset
@@ -36,12 +36,12 @@ def recall(prior: Prior, known: Interactions, held_out: Interactions) -> float:
     return float(per_user_ranking(ranked, users, held_out).recall[20].mean())
 
 
-def survivors(held_out: Interactions, edited: EditedPairs) -> Interactions:
+def survivors(held_out: Interactions, known: Interactions, edited: Interactions) -> Interactions:
     """Held-out pairs whose user and item still have as many edited pairs as the log's sparsest."""
-    known, passing = edited.known, []
+    passing = []
     for logged, left, wanted in (
-        (known.users, edited.positives.users, held_out.users),
-        (known.items, edited.positives.items, held_out.items),
+        (known.users, edited.users, held_out.users),
+        (known.items, edited.items, held_out.items),
     ):
         size = 1 + max(int(x.max(initial=0)) for x in (logged, left, wanted))
         before, after = (np.bincount(x, minlength=size) for x in (logged, left))
@@ -57,11 +57,11 @@ def measured(data: Path, seeds: int) -> np.ndarray:
     for seed in range(seeds):
         prior = fit_prior(split.training, PriorConfig(), seed=seed)
         for at, (name, ratio) in enumerate(EDITS):
-            edited = edit_edges(split.training, EditConfig(**{name: ratio}), prior)
+            edited = edit_edges(split.training, prior, **{name: ratio}).pairs
             found[seed, at] = [
-                recall(prior, edited.known, split.test),
-                recall(prior, edited.positives, split.test),
-                recall(prior, edited.known, survivors(split.test, edited)),
+                recall(prior, split.training, split.test),
+                recall(prior, edited, split.test),
+                recall(prior, split.training, survivors(split.test, split.training, edited)),
             ]
     return found
 

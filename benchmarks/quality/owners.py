@@ -16,7 +16,7 @@ from rectifier_core.audit.config import OwnersConfig
 from rectifier_core.audit.owners import clear_owners, lost_prior, pair_evidence, suggest_features, suggest_owners
 from rectifier_core.base.arrays import Bool, Float64, Int64
 from rectifier_core.base.records import Anchors
-from rectifier_core.evaluation.corruption import swap_features
+from rectifier_core.evaluation.corruption import damage_features
 from rectifier_core.projection.config import ProjectionConfig
 from rectifier_core.projection.projection import fit_projection
 from rectifier_core.trust.config import TrustConfig
@@ -57,8 +57,10 @@ def measure(tally: Tally, sample: Sample, anchors: Anchors, modality: str, share
     """One modality damaged and its owners asked for, once."""
     config, present = OwnersConfig(), sample.catalog.present[modality]
     names = np.arange(len(present), dtype=np.float32)[:, None]
-    owner = swap_features(names, present, share, seed=seed, name=modality)[0][:, 0].astype(np.int64)
-    damaged, truth = swap_features(sample.catalog.features[modality], present, share, seed=seed, name=modality)
+    owner = damage_features(names, present, "swap", share, seed=seed, name=modality)[0][:, 0].astype(np.int64)
+    damaged, truth = damage_features(
+        sample.catalog.features[modality], present, "swap", share, seed=seed, name=modality
+    )
     projection = fit_projection(modality, damaged, present, anchors, ProjectionConfig(), seed=seed)
     p = estimate_trust({modality: projection}, {}, anchors, TrustConfig(), seed=seed)[modality].probability
     rows = np.flatnonzero(truth & anchors.trained & anchors.trained[owner])

@@ -15,16 +15,29 @@ import numpy as np
 
 from benchmarks.shared.movielens import Sample, load, options_parser, trained
 from rectifier_core.audit.suspects import suspects_at_fdr
-from rectifier_core.base.arrays import Bool
+from rectifier_core.base.arrays import Bool, Float32
 from rectifier_core.base.records import Anchors, Trust
 from rectifier_core.config import PipelineConfig
-from rectifier_core.evaluation.corruption import damage_catalog, swap_features
-from rectifier_core.evaluation.metrics import calibration_error
+from rectifier_core.evaluation.corruption import damage_catalog, damage_features
 from rectifier_core.pipeline import judge_catalog
 
 SHARES = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5)
 RATES = (0.1, 0.2)
 SPLITS = ("full", "sparse")
+
+
+def calibration_error(probability: Float32, truth: Bool, *, bins: int = 10) -> float:
+    """Expected calibration error: the mean over items of how far their bin's mean ``probability`` [N] lies from its share of ``truth`` [N].
+
+    ``bins`` of equal width (Naeini et al., AAAI 2015); NaN without items.
+    """
+    if not len(probability):
+        return float("nan")
+    at = np.clip((probability * bins).astype(np.int64), 0, bins - 1)
+    mean, true = (
+        np.bincount(at, weights=x, minlength=bins) for x in (probability.astype(np.float64), truth.astype(np.float64))
+    )
+    return float(np.abs(mean - true).sum() / len(probability))
 
 
 def values(trust: Trust, wrong: Bool) -> list[float]:
@@ -70,8 +83,8 @@ def row(name: str, rows: np.ndarray[tuple[int, int], np.dtype[np.float64]]) -> s
 
 def noise(sample: Sample, anchors: Anchors, modality: str, seed: int) -> tuple[bool, bool]:
     """One modality's rows dealt at random: whether it is taken for identifiable, and whether the other still is."""
-    features = swap_features(
-        sample.catalog.features[modality], sample.catalog.present[modality], 1.0, seed=seed, name="noise"
+    features = damage_features(
+        sample.catalog.features[modality], sample.catalog.present[modality], "swap", 1.0, seed=seed, name="noise"
     )[0]
     catalog = replace(sample.catalog, features={**sample.catalog.features, modality: features})
     trusts = judge_catalog(catalog, anchors, PipelineConfig(), seed=seed).trusts

@@ -16,19 +16,19 @@ items, so pruning by them would remove the long tail instead of the noise.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 import numpy as np
 import torch
 
 from rectifier_core.anchors.reliability import split_half_reliability
-from rectifier_core.base.arrays import Float32, Float64, check_array
+from rectifier_core.base.arrays import Float32, Float64
 from rectifier_core.base.numerics import separation
 from rectifier_core.base.records import Interactions
 from rectifier_core.base.seeding import derive_seed, generator
-from rectifier_core.evaluation.config import AlignmentConfig, EditConfig, EditTarget, LightGCNConfig
+from rectifier_core.evaluation.config import AlignmentConfig, LightGCNConfig
 from rectifier_core.evaluation.edge_prior import (
     Prior,
     degree_matched_pairs,
@@ -36,7 +36,7 @@ from rectifier_core.evaluation.edge_prior import (
     fold_numbers,
     out_of_fold_scores,
 )
-from rectifier_core.evaluation.edges import EditedPairs, edit_edges
+from rectifier_core.evaluation.edges import edit_edges
 from rectifier_core.evaluation.metrics import per_user_ranking
 from rectifier_core.evaluation.ranking import rank_items
 from rectifier_core.evaluation.splits import subset
@@ -67,51 +67,25 @@ class Alignment:
     completion: float
     scores: Float32
     gains: Mapping[Operation, Mapping[float, Gain]]
-    reason: str
-
-    def __post_init__(self) -> None:
-        check_array("scores", self.scores, (None,), np.float32)
 
 
 def assess_alignment(training: Interactions, config: AlignmentConfig, *, seed: int) -> Alignment:
     """Judge the prior of these pairs and set both strengths; deterministic in ``seed``."""
-    judged = out_of_fold_scores(training, config.prior, config.folds, seed=seed)
-    separated = separation(*(x[~np.isnan(x)] for x in (judged.scores, judged.null)))
+    scores, null = out_of_fold_scores(training, config.prior, config.folds, seed=seed)
+    separated = separation(scores[~np.isnan(scores)], null[~np.isnan(null)])
     stability = stability_of_halves(training, config.prior.model, seed=seed)
     trust = trust_in_prior(separated, stability)
-    tried = tuple(x for x in config.ratios if x <= trust)
-    gains = _gains(training, config, tried, seed)
+    gains = _gains(training, config, [ratio for ratio in config.ratios if ratio <= trust], seed)
     pruning, completion = (choose_strength(gains[x], config.errors) for x in OPERATIONS)
-    if not tried:
-        reason = f"trust {trust:.2f} is below the smallest ratio, {config.ratios[0]}: nothing is edited"
-    else:
-        reason = "; ".join(
-            f"{name} at {ratio}, the smallest strength within one error of the best"
-            if ratio
-            else f"no {name}: no strength clearly gains"
-            for name, ratio in zip(OPERATIONS, (pruning, completion), strict=True)
-        )
     return Alignment(
         separation=separated,
         stability=stability,
         trust=trust,
         pruning=pruning,
         completion=completion,
-        scores=judged.scores,
+        scores=scores,
         gains=gains,
-        reason=reason,
     )
-
-
-def edit_by_alignment(
-    training: Interactions, prior: Prior, alignment: Alignment, target: EditTarget = "train"
-) -> EditedPairs:
-    """Edit at the strengths of ``alignment``; without strength the training pairs stay.
-
-    The default target is "train": a dropped pair is still propagated over, so a wrong guess costs less.
-    """
-    config = EditConfig(completion=alignment.completion, pruning=alignment.pruning, target=target)
-    return edit_edges(training, config, prior, scores=alignment.scores)
 
 
 def trust_in_prior(separated: float, stability: float) -> float:
@@ -127,18 +101,15 @@ def stability_of_halves(training: Interactions, model: LightGCNConfig, *, seed: 
     sparse log, because a pair of one half is missing in the other.
     """
     users, items = degree_matched_pairs(training, generator(seed, "alignment", "null"))
-    null = Interactions(
-        users=users, items=items, times=None, num_users=training.num_users, num_items=training.num_items
-    )
     agreed, by_degree = (
-        float(
-            split_half_reliability(x, model.embedding_size, model.num_layers, generator(seed, "alignment", "halves"))[
-                x.items
-            ].mean()
-        )
-        for x in (training, null)
+        _mean_reliability(log, model, seed) for log in (training, replace(training, users=users, items=items))
     )
     return (agreed - by_degree) / max(1 - by_degree, 1e-6)
+
+
+def _mean_reliability(log: Interactions, model: LightGCNConfig, seed: int) -> float:
+    rng = generator(seed, "alignment", "halves")
+    return float(split_half_reliability(log, model.embedding_size, model.num_layers, rng)[log.items].mean())
 
 
 def choose_strength(gains: Mapping[float, Gain], errors: float) -> float:
@@ -152,30 +123,32 @@ def choose_strength(gains: Mapping[float, Gain], errors: float) -> float:
 
 
 def _gains(
-    training: Interactions, config: AlignmentConfig, ratios: tuple[float, ...], seed: int
+    training: Interactions, config: AlignmentConfig, ratios: Sequence[float], seed: int
 ) -> dict[Operation, dict[float, Gain]]:
     """Per operation and ratio: the paired difference to no editing, over the users of all slices."""
     slices = fold_numbers(training, 5, generator(seed, "alignment", "slices"))
-    differences: dict[tuple[Operation, float], list[Float64]] = {}
+    differences: dict[Operation, dict[float, list[Float64]]] = {x: {r: [] for r in ratios} for x in OPERATIONS}
     for number in range(config.slices if ratios else 0):
         rest, held_out = subset(training, slices != number), subset(training, slices == number)
         if not len(rest.users) or not len(held_out.users):
             continue
         inner = derive_seed(seed, "slice", number)
         prior = fit_prior(rest, config.prior, seed=inner)
-        judged = out_of_fold_scores(rest, config.prior, config.folds, seed=inner)
+        scores, _ = out_of_fold_scores(rest, config.prior, config.folds, seed=inner)
         before = _recall(prior, rest, held_out)
-        for ratio in ratios:
-            for operation in OPERATIONS:
-                strength = EditConfig(pruning=ratio) if operation == "pruning" else EditConfig(completion=ratio)
-                edited = edit_edges(rest, strength, prior, scores=judged.scores)
-                after = _recall(fit_prior(edited.graph, config.prior, seed=inner), rest, held_out)
-                differences.setdefault((operation, ratio), []).append(after - before)
-    gains: dict[Operation, dict[float, Gain]] = {operation: {} for operation in OPERATIONS}
-    for (operation, ratio), found in differences.items():
-        every = np.concatenate(found)
-        gains[operation][ratio] = Gain(mean=float(every.mean()), error=float(every.std() / np.sqrt(max(1, len(every)))))
-    return gains
+        for operation in OPERATIONS:
+            for ratio in ratios:
+                edited = edit_edges(rest, prior, scores=scores, **{operation: ratio})
+                after = _recall(fit_prior(edited.pairs, config.prior, seed=inner), rest, held_out)
+                differences[operation][ratio].append(after - before)
+    return {
+        operation: {ratio: _gain(np.concatenate(parts)) for ratio, parts in by_ratio.items() if parts}
+        for operation, by_ratio in differences.items()
+    }
+
+
+def _gain(differences: Float64) -> Gain:
+    return Gain(mean=float(differences.mean()), error=float(differences.std() / np.sqrt(max(1, len(differences)))))
 
 
 def _recall(prior: Prior, known: Interactions, held_out: Interactions) -> Float64:

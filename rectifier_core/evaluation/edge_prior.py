@@ -19,7 +19,7 @@ import torch
 from rectifier_core.anchors.interaction_sampling import PairSet, hold_out
 from rectifier_core.anchors.propagation import InteractionGraph, layer_mean_rows
 from rectifier_core.anchors.spectral import spectral_start
-from rectifier_core.base.arrays import Bool, Float32, Int32, Int64, check_array
+from rectifier_core.base.arrays import Float32, Int32, Int64
 from rectifier_core.base.numerics import unit_rows
 from rectifier_core.base.records import Interactions
 from rectifier_core.base.seeding import derive_seed, generator
@@ -37,10 +37,6 @@ class Prior:
     users: Float32
     items: Float32
 
-    def __post_init__(self) -> None:
-        check_array("users", self.users, (None, None), np.float32)
-        check_array("items", self.items, (None, self.users.shape[1]), np.float32)
-
     def scores(self, users: Int32, items: Int32) -> Float32:
         """Inner products of pairs [N], as a recommender ranks them."""
         product: Float32 = np.einsum("ij,ij->i", self.users[users], self.items[items])
@@ -54,7 +50,6 @@ class Prior:
 
 def fit_prior(training: Interactions, config: PriorConfig, *, seed: int) -> Prior:
     """The prior of these pairs. Training leaves out the held-out slice; the final propagation uses all pairs."""
-    layers = config.model.num_layers
     if config.training is None:
         ego = _spectral_start(training, config, seed)
     else:
@@ -67,34 +62,27 @@ def fit_prior(training: Interactions, config: PriorConfig, *, seed: int) -> Prio
             model.item_embedding.copy_(start[training.num_users :])
         fit(model, data, watched, config.training, seed=derive_seed(seed, "edge prior"))
         ego = torch.cat([model.user_embedding, model.item_embedding]).detach().numpy()
-    final = layer_mean_rows(InteractionGraph.of(training), np.ascontiguousarray(ego), layers)
+    final = layer_mean_rows(InteractionGraph.of(training), np.ascontiguousarray(ego), config.model.num_layers)
     return Prior(users=final[: training.num_users].copy(), items=final[training.num_users :].copy())
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class OutOfFold:
-    """Scores by priors that were fitted without the pair.
+def out_of_fold_scores(
+    training: Interactions, config: PriorConfig, folds: int, *, seed: int
+) -> tuple[Float32, Float32]:
+    """Scores [E] of every pair, and of an absent pair with the same degrees, by a prior of the other folds.
 
-    ``scores`` [E] are those of every pair, NaN where its user or item has no other pair. ``null`` [E] are those of absent pairs with the same
-    degrees.
+    A prior that saw a pair has propagated over it and finds it likely. NaN where the user or the item has no other pair.
     """
-
-    scores: Float32
-    null: Float32
-
-
-def out_of_fold_scores(training: Interactions, config: PriorConfig, folds: int, *, seed: int) -> OutOfFold:
-    """Score every pair of the log by the fold's prior that never saw it: one that did has propagated over it and finds it likely."""
     fold = fold_numbers(training, folds, generator(seed, "edge prior", "folds"))
     scores, null = np.full((2, len(fold)), np.nan, np.float32)
     users, items = degree_matched_pairs(training, generator(seed, "edge prior", "null"))
     for number in np.unique(fold):
         rest = subset(training, fold != number)
         prior = fit_prior(rest, config, seed=derive_seed(seed, "fold", int(number))).matched()
-        for at, user, item in ((scores, training.users, training.items), (null, users, items)):
-            judged = (fold == number) & _occur(rest, user, item)
-            at[judged] = prior.scores(user[judged], item[judged])
-    return OutOfFold(scores=scores, null=null)
+        for values, user, item in ((scores, training.users, training.items), (null, users, items)):
+            judged = (fold == number) & np.isin(user, rest.users) & np.isin(item, rest.items)
+            values[judged] = prior.scores(user[judged], item[judged])
+    return scores, null
 
 
 def fold_numbers(pairs: Interactions, folds: int, rng: np.random.Generator) -> Int64:
@@ -115,11 +103,10 @@ def degree_matched_pairs(training: Interactions, rng: np.random.Generator) -> tu
 
     A user with nearly every item keeps a pair of the log after 20 tries.
     """
-    known = PairSet(training)
-    users, items = training.users, training.items[rng.integers(len(training.items), size=len(training.items))]
-    pending = np.flatnonzero(known.contains(users, items))
+    known, users, items = PairSet(training), training.users, training.items.copy()
+    pending = np.arange(len(users))
     for _ in range(20):
-        items[pending] = training.items[rng.integers(len(training.items), size=len(pending))]
+        items[pending] = rng.choice(training.items, len(pending))
         pending = pending[known.contains(users[pending], items[pending])]
     return users, items
 
@@ -128,11 +115,3 @@ def _spectral_start(training: Interactions, config: PriorConfig, seed: int) -> F
     return spectral_start(
         InteractionGraph.of(training), config.model.embedding_size, generator(seed, "edge prior", "start")
     )
-
-
-def _occur(log: Interactions, users: Int32, items: Int32) -> Bool:
-    """Which pairs [N] have a user and an item that both occur in ``log``."""
-    both: Bool = (np.bincount(log.users, minlength=log.num_users) > 0)[users] & (
-        np.bincount(log.items, minlength=log.num_items) > 0
-    )[items]
-    return both

@@ -1,14 +1,13 @@
-"""Measures against held-out truth: closeness, calibration, Recall, NDCG and coverage."""
+"""Measures against held-out truth: closeness, Recall, NDCG and coverage."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
 from rectifier_core.anchors.interaction_sampling import PairSet
-from rectifier_core.base.arrays import Bool, Float32, Float64, Int32
+from rectifier_core.base.arrays import Float32, Float64, Int32
 from rectifier_core.base.numerics import unit_rows
 from rectifier_core.base.records import Interactions
 from rectifier_core.base.seeding import generator
@@ -35,26 +34,11 @@ def pair_closeness(
     return float((near > far).mean() + 0.5 * (near == far).mean())
 
 
-def calibration_error(probability: Float32, truth: Bool, *, bins: int = 10) -> float:
-    """Expected calibration error: the mean over items of how far their bin's mean ``probability`` [N] lies from its share of ``truth`` [N].
+class UserRanking(NamedTuple):
+    """Per user [N] float64 and by depth k: ``recall[k]`` and ``ndcg[k]``. Users without a held-out item are NaN."""
 
-    ``bins`` of equal width (Naeini et al., AAAI 2015); NaN without items.
-    """
-    if not len(probability):
-        return float("nan")
-    at = np.clip((probability * bins).astype(np.int64), 0, bins - 1)
-    mean, true = (
-        np.bincount(at, weights=x, minlength=bins) for x in (probability.astype(np.float64), truth.astype(np.float64))
-    )
-    return float(np.abs(mean - true).sum() / len(probability))
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class UserRanking:
-    """Per user [N] float64 and by depth k: ``recall[k]`` and ``ndcg[k]``; users without a held-out item are NaN."""
-
-    recall: Mapping[int, Float64]
-    ndcg: Mapping[int, Float64]
+    recall: dict[int, Float64]
+    ndcg: dict[int, Float64]
 
 
 def per_user_ranking(
@@ -70,12 +54,12 @@ def per_user_ranking(
     wanted[wanted == 0] = np.nan
     gain = 1 / np.log2(np.arange(2, ranked.shape[1] + 2))
     ideal = np.cumsum(gain)
-    recall, ndcg = {}, {}
+    ranking = UserRanking({}, {})
     for k in depths:
-        recall[k] = hits[:, :k].sum(axis=1) / wanted
+        ranking.recall[k] = hits[:, :k].sum(axis=1) / wanted
         best = ideal[np.nan_to_num(np.minimum(wanted, min(k, len(ideal))), nan=1).astype(np.int64) - 1]
-        ndcg[k] = np.where(np.isnan(wanted), np.nan, (hits[:, :k] * gain[:k]).sum(axis=1) / best)
-    return UserRanking(recall=recall, ndcg=ndcg)
+        ranking.ndcg[k] = np.where(np.isnan(wanted), np.nan, (hits[:, :k] * gain[:k]).sum(axis=1) / best)
+    return ranking
 
 
 def group_recall(

@@ -18,12 +18,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from rectifier_core.anchors.anchors import train_anchors
-from rectifier_core.base.arrays import Bool, Features, Int32, Int64
+from rectifier_core.base.arrays import Bool, Features, Int32
 from rectifier_core.base.numerics import Progress, silent
 from rectifier_core.base.records import Catalog, Interactions
 from rectifier_core.base.seeding import derive_seed, generator
@@ -32,7 +32,7 @@ from rectifier_core.evaluation.backbones import BACKBONES
 from rectifier_core.evaluation.backbones.protocol import TrainingSet
 from rectifier_core.evaluation.config import ShadowConfig, TrainingConfig
 from rectifier_core.evaluation.significance import relative_change
-from rectifier_core.evaluation.splits import Split, split_time, split_users
+from rectifier_core.evaluation.splits import Split, split_time, split_users, subset
 from rectifier_core.evaluation.trial import Trial, run_trial
 from rectifier_core.evaluation.variants import make_features
 
@@ -85,12 +85,6 @@ class World(NamedTuple):
     category: Int32 | None
 
 
-class _Divided(NamedTuple):
-    split: Split
-    how: str
-    reason: str
-
-
 def evaluate_shadow(
     catalog: Catalog,
     interactions: Interactions,
@@ -106,14 +100,14 @@ def evaluate_shadow(
     ``catalog`` may hold memory maps; only the judged rows are copied. ``category`` [I] is as in ``pipeline.rectify_catalog``.
     """
     world = bounded(catalog, interactions, category, config.max_interactions, seed=seed)
-    divided = _divide(world.interactions, seed)
-    users = _tested(divided.split)
-    raws: list[Trial] = []
-    rectified_trials: list[Trial] = []
+    split, split_reason = _divide(world.interactions, seed)
+    users = _tested(split)
+    raw: list[Trial] = []
+    rectified: list[Trial] = []
     change, reason = None, f"only {users} users can be tested, and at least {FEWEST_USERS} are needed"
     if users >= FEWEST_USERS:
-        raws, rectified_trials = _trials(world, divided.split, config, pipeline, seed, progress)
-        values = (np.stack([trial.per_user[MEASURE] for trial in trials]) for trials in (rectified_trials, raws))
+        raw, rectified = _trials(world, split, config, pipeline, seed, progress)
+        values = (np.stack([trial.per_user[MEASURE] for trial in trials]) for trials in (rectified, raw))
         # On two or three trainings Student's interval would let nearly any loss pass. A false alarm costs less than a night of harm.
         change, reason = relative_change(*values, student=False), ""
         if not math.isfinite(change.high):
@@ -122,17 +116,15 @@ def evaluate_shadow(
         backbone=config.backbone,
         seeds=config.seeds,
         tolerance=config.tolerance,
-        split=divided.how,
-        split_reason=divided.reason,
+        split="users" if split_reason else "time",
+        split_reason=split_reason,
         interactions=len(world.interactions.users),
         interactions_of=len(interactions.users),
         items=world.interactions.num_items,
         users=users,
-        epochs=sum(
-            len(trial.history.losses) for trial in (raws if rectified_trials is raws else raws + rectified_trials)
-        ),
-        raw=_means(raws),
-        rectified=_means(rectified_trials),
+        epochs=sum(len(trial.history.losses) for trial in (raw if rectified is raw else raw + rectified)),
+        raw=_means(raw),
+        rectified=_means(rectified),
         change=None if change is None else change.mean,
         low=None if change is None else change.low,
         high=None if change is None else change.high,
@@ -144,16 +136,8 @@ def shadow_training(backbone: str, pairs: int) -> TrainingConfig:
     """The shadow's training for so many ``pairs``: a fixed number of epochs, with a learning rate that falls a hundredfold."""
     own: TrainingConfig = BACKBONES[backbone].training_config
     epochs = max(FEWEST_EPOCHS, math.ceil(FEWEST_STEPS / math.ceil(max(1, pairs) / own.batch_size)))
-    every = max(1, epochs // FEWEST_EPOCHS)
-    return replace(
-        own,
-        learning_rate=LEARNING_RATE,
-        decay=0.01,
-        decay_epochs=epochs,
-        epochs=epochs,
-        evaluate_every=every,
-        patience=epochs,
-    )
+    schedule = {"epochs": epochs, "decay_epochs": epochs, "patience": epochs, "evaluate_every": epochs // FEWEST_EPOCHS}
+    return replace(own, learning_rate=LEARNING_RATE, decay=0.01, **schedule)
 
 
 def bounded(catalog: Catalog, interactions: Interactions, category: Int32 | None, most: int, *, seed: int) -> World:
@@ -165,35 +149,28 @@ def bounded(catalog: Catalog, interactions: Interactions, category: Int32 | None
     order = generator(seed, "shadow", "sample").permutation(interactions.num_users)
     taken = np.zeros(interactions.num_users, np.bool_)
     taken[order[: max(1, int(np.searchsorted(np.cumsum(count[order]), most, side="right")))]] = True
-    pairs = taken[interactions.users]
-    rows = np.arange(interactions.num_items)
-    if not pairs.all() or interactions.num_items > most:
-        rows = np.unique(interactions.items[pairs]).astype(np.int64)
+    pairs = subset(interactions, taken[interactions.users])
+    rows = np.unique(pairs.items) if pairs.num_items > most or not taken.all() else np.arange(pairs.num_items)
+    numbers = np.cumsum(taken, dtype=np.int32) - 1
     return World(
         catalog=Catalog(
             item_ids=catalog.item_ids[rows],
-            features={m: np.ascontiguousarray(x[rows]) for m, x in catalog.features.items()},
-            present={m: np.ascontiguousarray(x[rows]) for m, x in catalog.present.items()},
+            features={m: np.ascontiguousarray(values[rows]) for m, values in catalog.features.items()},
+            present={m: np.ascontiguousarray(values[rows]) for m, values in catalog.present.items()},
         ),
-        interactions=_renumbered(interactions, pairs, taken, rows),
+        interactions=Interactions(
+            users=numbers[pairs.users],
+            items=np.searchsorted(rows, pairs.items).astype(np.int32),
+            times=pairs.times,
+            num_users=int(taken.sum()),
+            num_items=len(rows),
+        ),
         category=None if category is None else category[rows],
     )
 
 
-def _renumbered(whole: Interactions, pairs: Bool, users: Bool, items: Int64) -> Interactions:
-    item_number = np.zeros(whole.num_items, np.int32)
-    item_number[items] = np.arange(len(items))
-    user_number = (np.cumsum(users) - 1).astype(np.int32)
-    return Interactions(
-        users=user_number[whole.users[pairs]],
-        items=item_number[whole.items[pairs]],
-        times=None if whole.times is None else whole.times[pairs],
-        num_users=int(users.sum()),
-        num_items=len(items),
-    )
-
-
-def _divide(interactions: Interactions, seed: int) -> _Divided:
+def _divide(interactions: Interactions, seed: int) -> tuple[Split, str]:
+    """The log cut in time, or per user at random with the reason why not in time."""
     reason = "the log has no times"
     if interactions.times is not None:
         try:
@@ -202,9 +179,9 @@ def _divide(interactions: Interactions, seed: int) -> _Divided:
             reason = "the log's times are too few to cut it in time"
         else:
             if _tested(split) >= FEWEST_USERS:
-                return _Divided(split, "time", "")
+                return split, ""
             reason = f"a cut in time leaves {_tested(split)} users to test"
-    return _Divided(split_users(interactions, seed=derive_seed(seed, "shadow")), "users", reason)
+    return split_users(interactions, seed=derive_seed(seed, "shadow")), reason
 
 
 def _tested(split: Split) -> int:
@@ -213,12 +190,7 @@ def _tested(split: Split) -> int:
 
 
 def _trials(
-    world: World,
-    split: Split,
-    config: ShadowConfig,
-    pipeline: PipelineConfig,
-    seed: int,
-    progress: Progress,
+    world: World, split: Split, config: ShadowConfig, pipeline: PipelineConfig, seed: int, progress: Progress
 ) -> tuple[list[Trial], list[Trial]]:
     """The trials with raw and with rectified features, one a seed; the same trials if rectification changed nothing."""
     anchors = train_anchors(split.training, pipeline.anchors, seed=seed, progress=progress)
@@ -226,20 +198,21 @@ def _trials(
         "rectified", world.catalog, split.training, anchors, pipeline, seed=seed, category=world.category
     )
     schedule = config.training or shadow_training(config.backbone, len(split.training.users))
-    same = all(np.array_equal(made.features[m], x) for m, x in world.catalog.features.items())
 
-    def trial(features: Features, present: Mapping[str, Bool], number: int, name: str) -> Trial:
-        def report(what: str, done: int, total: int) -> None:
-            progress(f"shadow, {name} features, training {number + 1} of {config.seeds}: {what}", done, total)
+    def trials(features: Features, present: Mapping[str, Bool], name: str) -> list[Trial]:
+        data, results = TrainingSet.plain(split.training, features, present), []
+        for number in range(config.seeds):
 
-        data = TrainingSet.plain(split.training, features, present)
-        own = derive_seed(seed, "shadow", number)
-        return run_trial(config.backbone, data, split, seed=own, model=config.model, training=schedule, progress=report)
+            def report(what: str, done: int, total: int, number: int = number) -> None:
+                progress(f"shadow, {name} features, training {number + 1} of {config.seeds}: {what}", done, total)
 
-    raws = [trial(world.catalog.features, world.catalog.present, number, "raw") for number in range(config.seeds)]
-    return raws, raws if same else [
-        trial(made.features, made.present, number, "rectified") for number in range(config.seeds)
-    ]
+            own: dict[str, Any] = {"seed": derive_seed(seed, "shadow", number), "model": config.model}
+            results.append(run_trial(config.backbone, data, split, **own, training=schedule, progress=report))
+        return results
+
+    raw = trials(world.catalog.features, world.catalog.present, "raw")
+    same = all(np.array_equal(made.features[m], values) for m, values in world.catalog.features.items())
+    return raw, raw if same else trials(made.features, made.present, "rectified")
 
 
 def _means(trials: list[Trial]) -> dict[str, float]:

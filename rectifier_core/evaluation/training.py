@@ -43,9 +43,8 @@ def fit(
 ) -> History:
     """Train ``backbone`` in place and leave it at its best epoch; raises ValueError when the loss stops being a number."""
     optimiser = torch.optim.Adam(backbone.parameters(), lr=config.learning_rate, fused=True)
-    factor = config.decay ** (1 / config.decay_epochs)
-    schedule = torch.optim.lr_scheduler.ExponentialLR(optimiser, factor)
-    sampler, judge = NegativeSampler(data.known), _Judge(data, validation)
+    schedule = torch.optim.lr_scheduler.ExponentialLR(optimiser, config.decay ** (1 / config.decay_epochs))
+    sampler = NegativeSampler(data.known)
     losses: list[float] = []
     evaluated: list[int] = []
     scores: list[float] = []
@@ -63,7 +62,7 @@ def fit(
         if (epoch + 1) % config.evaluate_every and epoch + 1 < config.epochs:
             continue
         backbone.eval()
-        score = judge(backbone)
+        score = _validation_recall(backbone, data.known, validation)
         evaluated.append(epoch)
         scores.append(score)
         progress(f"{backbone.name}: loss {losses[-1]:.4f}, validation recall@20 {score:.4f}", epoch + 1, config.epochs)
@@ -108,17 +107,11 @@ def batches(positives: Interactions, sampler: NegativeSampler, size: int, rng: n
         yield Batch(*(torch.from_numpy(x.astype(np.int64)) for x in drawn))
 
 
-class _Judge:
-    """Validation Recall@20 over all users with a validation pair and a training pair."""
-
-    def __init__(self, data: TrainingSet, validation: Interactions) -> None:
-        self._known, self._held_out = data.known, validation
-        self._users = np.intersect1d(validation.users, data.known.users).astype(np.int32)
-
-    def __call__(self, backbone: Backbone) -> float:
-        if not len(self._users):
-            return 0.0
-        with torch.no_grad():
-            users, items = backbone.represent()
-        ranked = rank_items(users, items, self._users, self._known)
-        return float(per_user_ranking(ranked, self._users, self._held_out).recall[20].mean())
+def _validation_recall(backbone: Backbone, known: Interactions, validation: Interactions) -> float:
+    """Recall@20 over all users with a validation pair and a training pair; 0 without such a user."""
+    users = np.intersect1d(validation.users, known.users).astype(np.int32)
+    if not len(users):
+        return 0.0
+    with torch.no_grad():
+        ranked = rank_items(*backbone.represent(), users, known)
+    return float(per_user_ranking(ranked, users, validation).recall[20].mean())

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 
 from rectifier_core.base.arrays import Bool, Float32, Int32
-from rectifier_core.base.devices import CPU
 from rectifier_core.base.numerics import Progress, silent
 from rectifier_core.base.records import Interactions
 from rectifier_core.evaluation.backbones import BACKBONES, build
@@ -44,7 +43,6 @@ def run_trial(
     model: Any = None,
     training: TrainingConfig | None = None,
     truth: Mapping[str, Bool] | None = None,
-    device: str = CPU,
     progress: Progress = silent,
 ) -> Trial:
     """Train ``backbone`` on ``data`` with early stopping on ``split.validation`` and measure it on ``split.test``.
@@ -54,26 +52,15 @@ def run_trial(
     pair are left out. Raises ValueError for an unknown backbone, or when nobody can be tested.
     """
     recommender = build(backbone, data, seed=seed, config=model)
-    history = fit(
-        recommender,
-        data,
-        split.validation,
-        training or BACKBONES[backbone].training_config,
-        seed=seed,
-        progress=progress,
-    )
+    training = training or BACKBONES[backbone].training_config
+    history = fit(recommender, data, split.validation, training, seed=seed, progress=progress)
     users = np.intersect1d(split.test.users, data.known.users).astype(np.int32)
     if not len(users):
         raise ValueError("split: no user has both a training and a test pair")
-    represented = recommender.represent()
-    ranked = rank_items(*represented, users, data.known, depth=max(DEPTHS))
-    found = per_user_ranking(ranked, users, split.test, depths=DEPTHS)
-    per_user = {
-        f"{name}@{k}": x[k].astype(np.float32)
-        for name, x in (("recall", found.recall), ("ndcg", found.ndcg))
-        for k in DEPTHS
-    }
-    metrics = {name: float(x.astype(np.float64).mean()) for name, x in per_user.items()}
+    ranked = rank_items(*recommender.represent(), users, data.known, depth=max(DEPTHS))
+    measured = per_user_ranking(ranked, users, split.test, depths=DEPTHS)._asdict()
+    per_user = {f"{name}@{k}": values[k].astype(np.float32) for name, values in measured.items() for k in DEPTHS}
+    metrics = {name: float(values.mean(dtype=np.float64)) for name, values in per_user.items()}
     metrics["coverage@20"] = item_coverage(ranked, data.known.num_items)
     metrics |= _by_users(users, per_user["recall@20"], data.known)
     metrics |= _by_items(ranked, users, split.test, data.known, truth)
@@ -86,12 +73,8 @@ def _by_users(users: Int32, recall: Float32, known: Interactions) -> dict[str, f
     """Recall@20 of the users with the fewest, some and the most known pairs: thirds of the users."""
     degree = np.bincount(known.users, minlength=known.num_users)[users]
     order = np.argsort(degree, kind="stable")
-    thirds = np.array_split(order, len(USER_SEGMENTS))
-    return {
-        f"recall@20_users_{name}": float(recall[rows].mean())
-        for name, rows in zip(USER_SEGMENTS, thirds, strict=True)
-        if len(rows)
-    }
+    thirds = zip(USER_SEGMENTS, np.array_split(order, len(USER_SEGMENTS)), strict=True)
+    return {f"recall@20_users_{name}": float(recall[rows].mean()) for name, rows in thirds if len(rows)}
 
 
 def _by_items(
@@ -99,12 +82,12 @@ def _by_items(
 ) -> dict[str, float]:
     """Recall@20 of test pairs by how often their item is known (thirds of the known pairs), and of damaged and undamaged items."""
     bands = group_recall(ranked, users, test, popularity_bands(known))
-    found = {f"recall@20_items_{ITEM_BANDS[g]}": value for g, value in bands.items()}
+    metrics = {f"recall@20_items_{ITEM_BANDS[g]}": value for g, value in bands.items()}
     if truth:
         touched = np.logical_or.reduce(list(truth.values())).astype(np.int32)
         sides = group_recall(ranked, users, test, touched)
-        found |= {f"recall@20_{'touched' if g else 'untouched'}": value for g, value in sides.items()}
-    return found
+        metrics |= {f"recall@20_{'touched' if g else 'untouched'}": value for g, value in sides.items()}
+    return metrics
 
 
 def popularity_bands(known: Interactions) -> Int32:

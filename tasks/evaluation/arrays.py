@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -65,6 +66,14 @@ def load_catalog(source: Ref, features: Ref) -> Catalog:
     """The items of a source with the features of another output."""
     values, present = load_features(features)
     return Catalog(item_ids=np.asarray(source.array("item_ids")), features=values, present=present)
+
+
+def timed_interactions(source: Ref) -> Interactions:
+    """The positive pairs of a source with the times of their latest events, if the log has times."""
+    pairs = load_interactions(source)
+    if not source.file("times.npy").exists():
+        return pairs
+    return replace(pairs, times=np.ascontiguousarray(source.array("times")))
 
 
 def facts_of(made: Ref) -> Mapping[str, Any]:

@@ -16,7 +16,8 @@ import numpy as np
 from rectifier_core.base.arrays import Float64
 from rectifier_core.evaluation.significance import Estimate, holm, mean_estimate, ratio_estimate, relative_change
 from tasks.evaluation.config import NONE
-from tasks.evaluation.results import CONTROLS, NDCG, RECALL, Condition, Results
+from tasks.evaluation.grid import RAW, RECTIFIED, Condition
+from tasks.evaluation.results import CONTROLS, NDCG, RECALL, Results
 
 CLEAN, DAMAGE, CONTROL, VARIANT, EDITING = "clean", "damage", "control", "variant", "editing"
 QUESTIONS = {
@@ -26,7 +27,6 @@ QUESTIONS = {
     VARIANT: "Other variants against rectified",
     EDITING: "Edge editing against none",
 }
-RAW, RECTIFIED = "raw", "rectified"
 SIGNIFICANT = 0.05
 
 

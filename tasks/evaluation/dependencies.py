@@ -9,35 +9,45 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import date
-from typing import TypeAlias
+from functools import wraps
+from typing import Concatenate, ParamSpec, TypeAlias
 
+from rectifier_core.evaluation.config import PriorConfig
+from tasks.evaluation import work_items as stages
 from tasks.evaluation.config import EvaluationConfig
 from tasks.evaluation.grid import RAW, WITHOUT_FEATURES, Cell, EditSpec, Grid
-from tasks.evaluation.work_items import (
-    Trial,
-    Work,
-    alignment_work,
-    anchors_work,
-    cell_work,
-    column_split_work,
-    damage_work,
-    edit_work,
-    features_work,
-    noise_work,
-    prior_work,
-    split_work,
-)
+from tasks.evaluation.work_items import Trial, Work
 from tasks.source.config import SourceConfig
+from tasks.source.raw_log import log_files
 from tasks.store.store import Ref
 
 Dependency: TypeAlias = Work | Ref | str | None
 """Work to do, an output that exists, the reason why there can be none, or None where a cell does not use it."""
 Results: TypeAlias = Mapping[Cell, Ref | str | None]
 Dependencies: TypeAlias = dict[Cell, Dependency]
+P = ParamSpec("P")
 
 
 class _MissingError(Exception):
     """An output that a cell needs could not be made; the message is the reason."""
+
+
+def _for_cells(
+    dependency: Callable[Concatenate[Chain, Cell, P], Dependency],
+) -> Callable[Concatenate[Chain, P], Dependencies]:
+    """A method that returns the dependency of every cell of the grid."""
+
+    @wraps(dependency)
+    def of_all(chain: Chain, /, *results: P.args, **named: P.kwargs) -> Dependencies:
+        dependencies: Dependencies = {}
+        for cell in chain.grid.cells:
+            try:
+                dependencies[cell] = dependency(chain, cell, *results, **named)
+            except _MissingError as error:
+                dependencies[cell] = str(error)
+        return dependencies
+
+    return of_all
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,104 +60,91 @@ class Chain:
     reading: SourceConfig
     config: EvaluationConfig
 
-    def splits(self) -> Dependencies:
+    @_for_cells
+    def splits(self, cell: Cell) -> Dependency:
         """The interactions divided into training, validation and test."""
+        column, shares = self.config.split_column, (self.config.validation, self.config.test)
+        if column is None:
+            return Work(f"at random, seed {cell.seed}", stages.split_at_random, self.source, cell.seed, *shares)
+        fingerprint = log_files(self.reading, self.as_of).fingerprint
+        return Work(f"by {column}", stages.split_by_log, self.source, self.reading, self.as_of, column, fingerprint)
 
-        def dependency(cell: Cell) -> Dependency:
-            if self.config.split_column is not None:
-                return column_split_work(self.source, self.reading, self.as_of, self.config.split_column)
-            return split_work(self.source, cell.seed, self.config.validation, self.config.test)
-
-        return self._for_cells(dependency)
-
-    def pairs(self, splits: Results) -> Dependencies:
+    @_for_cells
+    def pairs(self, cell: Cell, splits: Results) -> Dependency:
         """The same with clicks added to training."""
+        if not cell.noise_share:
+            return splits[cell]
+        name = f"{cell.noise_share:g} {cell.noise_kind}, seed {cell.seed}"
+        return Work(name, stages.add_clicks, required(splits[cell]), cell.noise_kind, cell.noise_share, cell.seed)
 
-        def dependency(cell: Cell) -> Dependency:
-            return noise_work(required(splits[cell]), cell.noise, cell.seed) if cell.noise.share else splits[cell]
-
-        return self._for_cells(dependency)
-
-    def priors(self, pairs: Results) -> Dependencies:
+    @_for_cells
+    def priors(self, cell: Cell, pairs: Results) -> Dependency:
         """The prior that edges are edited by; None for a cell without editing."""
-        return self._for_cells(lambda cell: prior_work(required(pairs[cell]), cell.seed) if self._edit(cell) else None)
+        if self._edit(cell) is None:
+            return None
+        return Work(f"seed {cell.seed}", stages.fit_edge_prior, required(pairs[cell]), PriorConfig(), cell.seed)
 
-    def alignments(self, pairs: Results) -> Dependencies:
+    @_for_cells
+    def alignments(self, cell: Cell, pairs: Results) -> Dependency:
         """How far the prior can be trusted; None where the strength is fixed."""
+        edit = self._edit(cell)
+        if edit is None or edit.alignment is None:
+            return None
+        return Work(f"seed {cell.seed}", stages.assess_prior, required(pairs[cell]), edit.alignment, cell.seed)
 
-        def dependency(cell: Cell) -> Dependency:
-            edit = self._edit(cell)
-            if edit is None or edit.alignment is None:
-                return None
-            return alignment_work(required(pairs[cell]), edit.alignment, cell.seed)
-
-        return self._for_cells(dependency)
-
-    def edited(self, pairs: Results, priors: Results, alignments: Results) -> Dependencies:
+    @_for_cells
+    def edited(self, cell: Cell, pairs: Results, priors: Results, alignments: Results) -> Dependency:
         """The edited training pairs; None for a cell without editing."""
+        edit, logged = self._edit(cell), required(pairs[cell])
+        if edit is None:
+            return None
+        strengths = optional(alignments[cell]) or (edit.config.completion, edit.config.pruning)
+        return Work(f"{cell.editing}, seed {cell.seed}", stages.edit_pairs, logged, required(priors[cell]), strengths)
 
-        def dependency(cell: Cell) -> Dependency:
-            edit, logged = self._edit(cell), required(pairs[cell])
-            if edit is None:
-                return None
-            name = f"{cell.editing}, seed {cell.seed}"
-            return edit_work(name, logged, required(priors[cell]), optional(alignments[cell]), edit.config)
-
-        return self._for_cells(dependency)
-
-    def damaged(self) -> Dependencies:
+    @_for_cells
+    def damaged(self, cell: Cell) -> Dependency:
         """The damaged features; None for a cell without damage."""
+        if not cell.share:
+            return None
+        name = f"{cell.kind} {cell.share:g} of {cell.damaged}, seed {cell.seed}"
+        modalities = self.grid.damaged(cell)
+        return Work(name, stages.damage_features, self.source, cell.kind, cell.share, modalities, cell.seed)
 
-        def dependency(cell: Cell) -> Dependency:
-            if not cell.damage.share:
-                return None
-            return damage_work(self.source, cell.damage, self.grid.damaged(cell.damage), cell.seed)
-
-        return self._for_cells(dependency)
-
-    def anchors(self, pairs: Results, edited: Results) -> Dependencies:
+    @_for_cells
+    def anchors(self, cell: Cell, pairs: Results, edited: Results) -> Dependency:
         """The anchors of the training pairs; None where the cell's features are not made with any."""
+        if self._reads_source_features(cell):
+            return None
+        edit = self._edit(cell)
+        logged = edited if edit is not None and edit.where in ("anchors", "both") else pairs
+        config = self.grid.variants[cell.variant].config.anchors
+        return Work(f"seed {cell.seed}", stages.learn_anchors, required(logged[cell]), config, cell.seed)
 
-        def dependency(cell: Cell) -> Dependency:
-            if self._reads_source_features(cell):
-                return None
-            edit = self._edit(cell)
-            learned = edited if edit is not None and edit.where in ("anchors", "both") else pairs
-            return anchors_work(required(learned[cell]), self.grid.variants[cell.variant].config.anchors, cell.seed)
-
-        return self._for_cells(dependency)
-
-    def features(self, pairs: Results, damaged: Results, anchors: Results) -> Dependencies:
+    @_for_cells
+    def features(self, cell: Cell, pairs: Results, damaged: Results, anchors: Results) -> Dependency:
         """The features that the backbone reads; None for a backbone that reads none."""
+        features = optional(damaged[cell]) or self.source
+        if self._reads_source_features(cell):
+            return None if cell.backbone in WITHOUT_FEATURES else features
+        refs = (features, self.source, required(pairs[cell]), required(anchors[cell]))
+        return Work(cell.features_name, stages.make_variant, self.grid.variants[cell.variant], *refs, cell.seed)
 
-        def dependency(cell: Cell) -> Dependency:
-            features = optional(damaged[cell]) or self.source
-            if self._reads_source_features(cell):
-                return None if cell.backbone in WITHOUT_FEATURES else features
-            refs = (features, self.source, required(pairs[cell]), required(anchors[cell]))
-            return features_work(cell.features_name, self.grid.variants[cell.variant], *refs, cell.seed)
-
-        return self._for_cells(dependency)
-
-    def trials(self, pairs: Results, edited: Results, damaged: Results, features: Results) -> Dependencies:
+    @_for_cells
+    def trials(self, cell: Cell, pairs: Results, edited: Results, damaged: Results, features: Results) -> Dependency:
         """The cells themselves."""
-
-        def dependency(cell: Cell) -> Dependency:
-            edit = self._edit(cell)
-            trains_edited = edit is not None and edit.where in ("training", "both")
-            trial = Trial(
-                backbone=cell.backbone,
-                features=optional(features[cell]),
-                pairs=required(pairs[cell]),
-                damaged=optional(damaged[cell]),
-                edited=(required(edited[cell]), edit.config.target) if edit is not None and trains_edited else None,
-                model=self.grid.models[cell.backbone],
-                training=self.grid.training[cell.backbone],
-                seed=cell.seed,
-            )
-            return cell_work(cell.name, trial)
-
-        return self._for_cells(dependency)
+        edit = self._edit(cell)
+        trains_edited = edit is not None and edit.where in ("training", "both")
+        trial = Trial(
+            backbone=cell.backbone,
+            features=optional(features[cell]),
+            pairs=required(pairs[cell]),
+            damaged=optional(damaged[cell]),
+            edited=(required(edited[cell]), edit.config.target) if edit is not None and trains_edited else None,
+            model=self.grid.models[cell.backbone],
+            training=self.grid.training[cell.backbone],
+            seed=cell.seed,
+        )
+        return Work(cell.name, stages.run_cell, trial)
 
     def _edit(self, cell: Cell) -> EditSpec | None:
         return self.grid.editing[cell.editing]
@@ -155,15 +152,6 @@ class Chain:
     def _reads_source_features(self, cell: Cell) -> bool:
         """Whether the cell's features, if it reads any, are those of the source or of the damage."""
         return cell.backbone in WITHOUT_FEATURES or self.grid.variants[cell.variant].base == RAW
-
-    def _for_cells(self, dependency: Callable[[Cell], Dependency]) -> Dependencies:
-        dependencies: Dependencies = {}
-        for cell in self.grid.cells:
-            try:
-                dependencies[cell] = dependency(cell)
-            except _MissingError as error:
-                dependencies[cell] = str(error)
-        return dependencies
 
 
 def optional(result: Ref | str | None) -> Ref | None:

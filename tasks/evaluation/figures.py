@@ -11,8 +11,8 @@ from typing import Any
 from matplotlib import style
 from matplotlib.figure import Figure
 
-from tasks.evaluation.comparisons import RAW, RECTIFIED
 from tasks.evaluation.config import NONE
+from tasks.evaluation.grid import RAW, RECTIFIED
 from tasks.evaluation.results import CONTROLS, RECALL
 from tasks.evaluation.tables import Facts, setting_name
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
+from itertools import product
 from typing import Any, Literal, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
@@ -26,31 +27,42 @@ WITHOUT_FEATURES = frozenset({"lightgcn"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Damage:
-    """A share of features damaged in one way: ``damaged`` is a modality's name or ``"all"``; share 0 is kind and damaged ``"none"``."""
+class Condition:
+    """One point of the grid without its seed.
 
+    A ``share`` of features is damaged: ``damaged`` is a modality's name or ``"all"``. ``noise_share`` of false clicks are added to the
+    training pairs. Share 0 goes with kind ``"none"``.
+    """
+
+    backbone: str
+    variant: str
     kind: str = NONE
     damaged: str = NONE
     share: float = 0.0
+    noise_kind: str = NONE
+    noise_share: float = 0.0
+    editing: str = NONE
+
+    @property
+    def clean(self) -> bool:
+        """Whether features and interactions are unchanged."""
+        return not self.share and self.plain
+
+    @property
+    def plain(self) -> bool:
+        """Whether the interactions are unchanged."""
+        return not self.noise_share and self.editing == NONE
+
+    @property
+    def undamaged(self) -> Condition:
+        """The same condition with unchanged features."""
+        return replace(self, kind=NONE, damaged=NONE, share=0.0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Noise:
-    """A share of false clicks added; share 0 is kind ``"none"``."""
+class Cell(Condition):
+    """A condition with its seed."""
 
-    kind: str = NONE
-    share: float = 0.0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Cell:
-    """One point of the grid."""
-
-    backbone: str
-    damage: Damage
-    noise: Noise
-    variant: str
-    editing: str
     seed: int
 
     @property
@@ -66,8 +78,8 @@ class Cell:
 
     @property
     def _setting(self) -> list[str]:
-        damage = [f"{self.damage.kind} {self.damage.share:g} of {self.damage.damaged}"] if self.damage.share else []
-        clicks = [f"{self.noise.share:g} {self.noise.kind} clicks"] if self.noise.share else []
+        damage = [f"{self.kind} {self.share:g} of {self.damaged}"] if self.share else []
+        clicks = [f"{self.noise_share:g} {self.noise_kind} clicks"] if self.noise_share else []
         return [*damage, *clicks, self.variant]
 
 
@@ -102,9 +114,9 @@ class Grid:
     models: Mapping[str, Any]
     training: Mapping[str, TrainingConfig]
 
-    def damaged(self, damage: Damage) -> tuple[str, ...]:
-        """The modalities that ``damage`` damages."""
-        return self.modalities if damage.damaged == ALL else (damage.damaged,)
+    def damaged(self, cell: Cell) -> tuple[str, ...]:
+        """The modalities that ``cell`` damages."""
+        return self.modalities if cell.damaged == ALL else (cell.damaged,)
 
 
 def plan_grid(
@@ -140,27 +152,18 @@ def plan_grid(
 def _cells(config: EvaluationConfig, seed: int) -> tuple[Cell, ...]:
     """Seed by seed, so that a stopped grid has complete comparisons. Backbones vary fastest, so that the time left is known early."""
     corruption, noise = config.corruption, config.interaction_noise
-    damages = [Damage()] if 0 in corruption.shares else []
-    damages += [
-        Damage(kind=k, damaged=m, share=s)
-        for k in corruption.kinds
-        for m in corruption.modalities
-        for s in corruption.shares
-        if s
-    ]
-    noises = [Noise()] if 0 in noise.shares else []
-    noises += [Noise(kind=kind, share=share) for kind in noise.kinds for share in noise.shares if share]
+    damages: list[dict[str, Any]] = [{}] if 0 in corruption.shares else []
+    for kind, modality, share in product(corruption.kinds, corruption.modalities, filter(None, corruption.shares)):
+        damages.append({"kind": kind, "damaged": modality, "share": share})
+    clicks: list[dict[str, Any]] = [{}] if 0 in noise.shares else []
+    clicks += [{"noise_kind": k, "noise_share": share} for k in noise.kinds for share in noise.shares if share]
     cells: dict[Cell, None] = {}
-    for at in range(seed, seed + config.seeds):
-        for clicks in noises:
-            for damage in damages:
-                for editing in config.editing_tables:
-                    for variant in config.variant_tables:
-                        for backbone in config.backbones:
-                            features = {"damage": damage, "variant": variant}
-                            if backbone in WITHOUT_FEATURES:
-                                features = {"damage": Damage(), "variant": RAW}
-                            cells[Cell(backbone=backbone, noise=clicks, editing=editing, seed=at, **features)] = None  # type: ignore[arg-type]
+    axes: Any = (config.editing_tables, config.variant_tables, config.backbones)
+    for at, added, damage, editing, variant, backbone in product(
+        range(seed, seed + config.seeds), clicks, damages, *axes
+    ):
+        read: dict[str, Any] = {"variant": RAW} if backbone in WITHOUT_FEATURES else {"variant": variant, **damage}
+        cells[Cell(backbone=backbone, editing=editing, seed=at, **added, **read)] = None
     return tuple(cells)
 
 

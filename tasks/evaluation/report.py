@@ -17,8 +17,9 @@ from collections.abc import Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from tasks.evaluation.comparisons import RAW, RECTIFIED, compare, spread
+from tasks.evaluation.comparisons import compare, spread
 from tasks.evaluation.figures import Picture, pictures
+from tasks.evaluation.grid import RAW, RECTIFIED
 from tasks.evaluation.results import Results, read_results
 from tasks.evaluation.tables import GROUP, Facts, Table, markdown, sentences, tables
 from tasks.report.page_templates import page_environment

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +21,8 @@ import pyarrow.parquet as pq
 from rectifier_core.base.arrays import Float64
 from tasks.errors import InputError
 from tasks.evaluation.arrays import facts_of
-from tasks.evaluation.config import BACKBONES, NONE
-from tasks.evaluation.grid import Cell, Grid
+from tasks.evaluation.config import ALL, BACKBONES, NONE
+from tasks.evaluation.grid import Cell, Condition, Grid
 from tasks.evaluation.work_items import TIMING
 from tasks.store.atomic_files import write_whole
 from tasks.store.store import Ref, plain
@@ -65,15 +65,7 @@ def _row(cell: Cell, ref: Ref, made: Sequence[Ref]) -> dict[str, Any]:
     facts = {name: value for part in made for name, value in facts_of(part).items() if name not in meta["metrics"]}
     return {
         "cell": cell.name,
-        "backbone": cell.backbone,
-        "damaged": cell.damage.damaged,
-        "kind": cell.damage.kind,
-        "share": float(cell.damage.share),
-        "noise_kind": cell.noise.kind,
-        "noise_share": float(cell.noise.share),
-        "variant": cell.variant,
-        "editing": cell.editing,
-        "seed": cell.seed,
+        **asdict(cell),
         **{name: None if value is None else float(value) for name, value in meta["metrics"].items()},
         "epochs": int(meta["epochs"]),
         "best_epoch": int(meta["best_epoch"]),
@@ -110,46 +102,6 @@ def _write(path: Path, write: Callable[[Path], Any]) -> None:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Condition:
-    """One point of the grid without its seed, in the words of the results file: share 0 goes with kind ``none``."""
-
-    backbone: str
-    variant: str
-    kind: str = NONE
-    damaged: str = NONE
-    share: float = 0.0
-    noise_kind: str = NONE
-    noise_share: float = 0.0
-    editing: str = NONE
-
-    @property
-    def clean(self) -> bool:
-        """Whether features and interactions are unchanged."""
-        return not self.share and self.plain
-
-    @property
-    def plain(self) -> bool:
-        """Whether the interactions are unchanged."""
-        return not self.noise_share and self.editing == NONE
-
-    @property
-    def undamaged(self) -> Condition:
-        """The same condition with unchanged features."""
-        return replace(self, kind=NONE, damaged=NONE, share=0.0)
-
-    @property
-    def order(self) -> tuple[Any, ...]:
-        """The sort key of tables and figures: settings from mild to strong, raw first, then rectified, controls, and the rest."""
-        variants = ("raw", "rectified", *CONTROLS)
-        return (
-            BACKBONES.index(self.backbone),
-            (self.kind, self.damaged != "all", self.damaged, self.share, self.noise_kind, self.noise_share),
-            variants.index(self.variant) if self.variant in variants else len(variants),
-            (self.variant, self.editing != NONE, self.editing),
-        )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Results:
     """``metrics[condition][seed][name]`` of every finished cell, and ``users[condition][seed]``: user numbers and values by metric."""
 
@@ -160,7 +112,7 @@ class Results:
     @property
     def conditions(self) -> list[Condition]:
         """All conditions in display order."""
-        return sorted(self.metrics, key=lambda x: x.order)
+        return sorted(self.metrics, key=_display_order)
 
     def seeds(self, *conditions: Condition, metric: str = RECALL) -> list[int]:
         """The seeds for which all of ``conditions`` have ``metric``."""
@@ -178,6 +130,17 @@ class Results:
             users, values = self.users[condition][seed]
             row[users] = values[metric]
         return table
+
+
+def _display_order(x: Condition) -> tuple[Any, ...]:
+    """Settings from mild to strong, raw first, then rectified, controls, and the rest."""
+    variants = ("raw", "rectified", *CONTROLS)
+    return (
+        BACKBONES.index(x.backbone),
+        (x.kind, x.damaged != ALL, x.damaged, x.share, x.noise_kind, x.noise_share),
+        variants.index(x.variant) if x.variant in variants else len(variants),
+        (x.variant, x.editing != NONE, x.editing),
+    )
 
 
 def read_results(path: Path) -> Results:

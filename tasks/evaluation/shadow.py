@@ -5,22 +5,18 @@ A sequence modality takes part with the plain mean of its segments, because the 
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
-import numpy as np
-
 from rectifier_core.base.numerics import Progress, silent
-from rectifier_core.base.records import Catalog, Interactions
 from rectifier_core.config import PipelineConfig
 from rectifier_core.evaluation.backbones import BACKBONES
 from rectifier_core.evaluation.config import ShadowConfig
 from rectifier_core.evaluation.shadow import evaluate_shadow
 from rectifier_core.quality import ShadowMeasure
 from tasks.errors import InputError
+from tasks.evaluation.arrays import load_catalog, timed_interactions
 from tasks.evaluation.config import EvaluationConfig
 from tasks.evaluation.grid import WITHOUT_FEATURES, configured
-from tasks.stages.anchors import load_interactions
 from tasks.stages.trust import category_numbers
 from tasks.store.code_digest import evaluation_digest
 from tasks.store.store import Ref, StageStore, StageWriter, plain
@@ -40,13 +36,11 @@ def shadow_config(config: EvaluationConfig) -> ShadowConfig | None:
         raise InputError(
             f"evaluation.shadow: {name} reads no features, so it cannot detect harm; vbpr is the cheapest that can"
         )
-    training = config.training.get(name)
+    backbone, changed = BACKBONES[name], config.training.get(name)
     return ShadowConfig(
         backbone=name,
-        model=configured(BACKBONES[name].config_type(), config.models.get(name, {}), f"evaluation.models.{name}"),
-        training=None
-        if not training
-        else configured(BACKBONES[name].training_config, training, f"evaluation.training.{name}"),
+        model=configured(backbone.config_type(), config.models.get(name, {}), f"evaluation.models.{name}"),
+        training=configured(backbone.training_config, changed, f"evaluation.training.{name}") if changed else None,
         seeds=config.shadow_seeds,
         tolerance=config.shadow_tolerance,
         max_interactions=config.shadow_max_interactions,
@@ -65,21 +59,9 @@ def shadow_stage(
     """The shadow evaluation as ``meta.json``: the fields of a ``ShadowResult`` and ``not_worse``."""
 
     def build(writer: StageWriter) -> None:
-        modalities = source.meta["modalities"]
-        catalog = Catalog(
-            item_ids=source.array("item_ids"),
-            features={m: source.array(f"features-{m}") for m in modalities},
-            present={m: np.asarray(source.array(f"present-{m}")) for m in modalities},
-        )
-        result = evaluate_shadow(
-            catalog,
-            _timed_interactions(source),
-            config,
-            pipeline,
-            seed=seed,
-            category=category_numbers(source),
-            progress=progress,
-        )
+        catalog, log = load_catalog(source, source), timed_interactions(source)
+        options: dict[str, Any] = {"seed": seed, "category": category_numbers(source), "progress": progress}
+        result = evaluate_shadow(catalog, log, config, pipeline, **options)
         writer.meta(plain(result) | {"not_worse": result.not_worse})
 
     return store.once("shadow", (source, config, pipeline, seed, evaluation_digest("shadow")), build)
@@ -87,10 +69,10 @@ def shadow_stage(
 
 def shadow_measure(shadow: Ref | None) -> ShadowMeasure | None:
     """The measure that the gate checks; None without a shadow or a verdict."""
-    found = None if shadow is None else shadow.meta
-    if found is None or found["high"] is None:
+    result = None if shadow is None else shadow.meta
+    if result is None or result["high"] is None:
         return None
-    return ShadowMeasure(backbone=found["backbone"], highest=found["high"], tolerance=found["tolerance"])
+    return ShadowMeasure(backbone=result["backbone"], highest=result["high"], tolerance=result["tolerance"])
 
 
 def shadow_facts(shadow: Ref, peak_memory: tuple[int, int]) -> dict[str, Any]:
@@ -102,11 +84,3 @@ def shadow_facts(shadow: Ref, peak_memory: tuple[int, int]) -> dict[str, Any]:
         "peak_memory_before": before,
         "peak_memory_after": after,
     }
-
-
-def _timed_interactions(source: Ref) -> Interactions:
-    """The positive pairs of a source output with the times of their latest events, if the log has times."""
-    pairs = load_interactions(source)
-    if not source.file("times.npy").exists():
-        return pairs
-    return replace(pairs, times=np.ascontiguousarray(source.array("times")))

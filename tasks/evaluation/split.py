@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from datetime import date
 from typing import Literal
 
@@ -11,10 +10,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from rectifier_core.base.arrays import Bool, Int64
+from rectifier_core.base.arrays import Int64
 from rectifier_core.base.records import Interactions
-from rectifier_core.evaluation.splits import Split, pair_keys, split_time, split_users
+from rectifier_core.evaluation.splits import PARTS as NAMES
+from rectifier_core.evaluation.splits import Split, pair_keys, split_parts, split_time, split_users
 from tasks.errors import InputError
+from tasks.evaluation.arrays import timed_interactions
 from tasks.evaluation.config import EvaluationConfig
 from tasks.source.config import SourceConfig
 from tasks.source.raw_log import catalog_ids, used_rows
@@ -35,25 +36,14 @@ def split_by_column(source: Ref, config: SourceConfig, as_of: date, column: str)
     keys, parts = _labelled(source, config, as_of, column)
     order = np.lexsort((parts, keys))
     first = np.flatnonzero(np.concatenate([[True], keys[order][1:] != keys[order][:-1]]))
-    found = order[first]
-    if not np.array_equal(keys[found], pair_keys(pairs)):
+    rows = order[first]
+    if not np.array_equal(keys[rows], pair_keys(pairs)):
         raise InputError(f"{config.interactions}: changed since it was read; run again when nothing writes to it")
-    part = parts[found]
+    part = parts[rows]
     for name, code in (("train", 0), ("valid", 1), ("test", 2)):
         if not (part == code).any():
             raise InputError(f"{config.interactions}: {KEY} {column!r} leaves no pair for {name}")
-    chosen = [_chosen(pairs, part == code) for code in range(3)]
-    return Split(training=chosen[0], validation=chosen[1], test=chosen[2])
-
-
-def _chosen(pairs: Interactions, rows: Bool) -> Interactions:
-    return Interactions(
-        users=pairs.users[rows],
-        items=pairs.items[rows],
-        times=None,
-        num_users=pairs.num_users,
-        num_items=pairs.num_items,
-    )
+    return split_parts(pairs, part)
 
 
 def _labelled(source: Ref, config: SourceConfig, as_of: date, column: str) -> tuple[Int64, Int64]:
@@ -69,17 +59,16 @@ def _labelled(source: Ref, config: SourceConfig, as_of: date, column: str) -> tu
     # A user's number is the rank of the id, as in the source output.
     rank = np.empty(len(dictionary), np.int64)
     rank[np.asarray(pc.array_sort_indices(dictionary))] = np.arange(len(dictionary))
-    return np.concatenate([rank[np.asarray(x.indices)] for x in unified.chunks]) * len(ids) + np.concatenate(
-        items
-    ), np.concatenate(parts)
+    numbers = np.concatenate([rank[np.asarray(chunk.indices)] for chunk in unified.chunks])
+    return numbers * len(ids) + np.concatenate(items), np.concatenate(parts)
 
 
 def _numbers(labels: pa.Array, column: str, file: str) -> Int64:
     """The part of each row as a number."""
-    strange = next((x for x in labels.unique().to_pylist() if str(x).lower() not in PARTS), PARTS)
-    if strange is not PARTS:
-        raise InputError(f"{file}: {KEY} {column!r} holds {strange!r}; wanted train, valid or test")
-    return np.array([PARTS[x.lower()] for x in labels.to_pylist()], np.int64)
+    for label in labels.unique().to_pylist():
+        if str(label).lower() not in PARTS:
+            raise InputError(f"{file}: {KEY} {column!r} holds {label!r}; wanted train, valid or test")
+    return np.array([PARTS[label.lower()] for label in labels.to_pylist()], np.int64)
 
 
 def label_pairs(
@@ -98,23 +87,21 @@ def label_pairs(
         split = _divided(source, config, rule, seed)
     pairs = load_interactions(source)
     keys, labels = pair_keys(pairs), np.full(len(pairs.users), -1, np.int8)
-    for code, part in enumerate((split.training, split.validation, split.test)):
+    for code, name in enumerate(NAMES):
+        part: Interactions = getattr(split, name)
         if not len(part.users):
-            raise InputError(
-                f"--split {rule}: leaves no pair for {('training', 'validation', 'test')[code]}; the log is too small"
-            )
+            raise InputError(f"--split {rule}: leaves no pair for {name}; the log is too small")
         labels[np.searchsorted(keys, pair_keys(part))] = code
     return labels
 
 
 def _divided(source: Ref, config: EvaluationConfig, rule: SplitRule, seed: int) -> Split:
-    shares = {"validation": config.validation, "test": config.test}
-    pairs = load_interactions(source)
+    shares, pairs = {"validation": config.validation, "test": config.test}, timed_interactions(source)
     if rule == "random":
         return split_users(pairs, seed=seed, **shares)
-    if not source.file("times.npy").exists():
+    if pairs.times is None:
         raise InputError("--split time: the config names no source.time_column to divide the log by")
     try:
-        return split_time(replace(pairs, times=np.ascontiguousarray(source.array("times"))), **shares)
+        return split_time(pairs, **shares)
     except ValueError as error:
         raise InputError(f"--split time: {error}") from error

@@ -15,8 +15,8 @@ import signal
 import threading
 import traceback
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from multiprocessing.connection import Connection
-from types import TracebackType
 from typing import Any, TypeVar
 
 from tasks.resources.exit_with_parent import leave_with_parent
@@ -37,7 +37,7 @@ class StoppedError(Exception):
     """The workers were stopped before the work was done."""
 
 
-class Workers:
+class Workers(AbstractContextManager["Workers"]):
     """Up to ``count`` processes, started on first use; call it from as many threads."""
 
     def __init__(self, count: int) -> None:
@@ -77,12 +77,7 @@ class Workers:
             for worker in self._all:
                 worker.stop()
 
-    def __enter__(self) -> Workers:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.stop()
 
 

@@ -1,4 +1,4 @@
-"""The contract that every recommender of the registry keeps, whatever its equations."""
+"""The contract of every recommender in the registry."""
 
 from __future__ import annotations
 
@@ -21,8 +21,6 @@ from tests.support.core_samples import log_of, normals
 
 USERS, ITEMS = 20, 33
 WIDTHS = {"image": 7, "text": 5, "audio": 4}
-BLIND = {"lightgcn"}
-"""Read no features."""
 GRAPHLESS = {"vbpr"}
 """Propagate over no interactions."""
 
@@ -81,8 +79,7 @@ def train(model: Backbone, data: TrainingSet, epochs: int, *, learning_rate: flo
 
 def represented(model: Backbone) -> tuple[Float32, Float32]:
     model.eval()
-    with torch.no_grad():
-        users, items = model.represent()
+    users, items = model.represent()
     return users.detach().numpy().copy(), items.detach().numpy().copy()
 
 
@@ -92,7 +89,7 @@ def scores(model: Backbone) -> Float32:
 
 
 def saved(model: Backbone) -> dict[str, Any]:
-    """The state as plain arrays through a file, as it would be kept without pickle."""
+    """The state of a model through a file of plain arrays."""
     buffer = io.BytesIO()
     np.savez(buffer, **{key: value.numpy() for key, value in model.state_dict().items()})
     buffer.seek(0)
@@ -106,20 +103,18 @@ def load(model: Backbone, state: dict[str, Any]) -> Backbone:
 
 
 @every_backbone
-def test_twenty_users_are_learned_by_heart(name: str) -> None:
+def test_a_model_can_learn_all_pairs_of_twenty_users(name: str) -> None:
     data = some_data()
     model = made(name, data, embedding_size=32, weight_decay=0.0, dropout=0.0)
     train(model, data, 60, learning_rate=0.05)
-    users, items = model.represent()
-    nothing = log_of([], [], USERS, ITEMS)
-    ranked = rank_items(users, items, np.arange(USERS, dtype=np.int32), nothing, depth=5)
+    everyone = np.arange(USERS, dtype=np.int32)
+    ranked = rank_items(*model.represent(), everyone, log_of([], [], USERS, ITEMS), depth=5)
     own = data.known.items.reshape(USERS, 5)
-    recall = np.mean([len(np.intersect1d(top, taken)) / 5 for top, taken in zip(ranked, own, strict=True)])
-    assert recall > 0.9
+    assert np.mean([np.isin(taken, top).mean() for top, taken in zip(ranked, own, strict=True)]) > 0.9
 
 
 @every_backbone
-def test_the_gradient_reaches_everything_that_learns_and_nothing_that_is_frozen(name: str) -> None:
+def test_the_gradient_reaches_every_parameter_and_no_buffer_or_input(name: str) -> None:
     data = some_data()
     before = {m: feature.copy() for m, feature in data.features.items()}
     model = made(name, data)
@@ -130,16 +125,14 @@ def test_the_gradient_reaches_everything_that_learns_and_nothing_that_is_frozen(
     model.begin_epoch(np.random.default_rng(0))
     torch.autograd.backward(model.loss(one_batch(data)))
     strength = {key: 0.0 if p.grad is None else p.grad.abs().max().item() for key, p in parameters.items()}
-    assert (
-        all(parameter.requires_grad for parameter in parameters.values()) and np.isfinite(list(strength.values())).all()
-    )
-    # What cancels in exact arithmetic still leaves rounding behind, which would learn nothing.
+    assert np.isfinite(list(strength.values())).all()
+    # Terms that cancel in exact arithmetic leave rounding errors behind.
     assert not [key for key, value in strength.items() if value <= 1e-6 * max(strength.values())]
     torch.optim.Adam(model.parameters(), lr=0.01).step()
     assert all((parameters[key] != value).any() for key, value in start.items())
     assert all(torch.equal(value, frozen[key]) for key, value in model.named_buffers())
     for m, feature in data.features.items():
-        np.testing.assert_array_equal(feature, before[m], err_msg="a trainable copy is a copy")
+        np.testing.assert_array_equal(feature, before[m])
 
 
 @every_backbone
@@ -151,35 +144,22 @@ def test_permuting_the_items_permutes_their_scores(name: str) -> None:
     moved_to = rng.permutation(ITEMS).astype(np.int32)
     origin = np.argsort(moved_to)
     log = data.known
-    permuted = some_data(
-        log=log_of(log.users, moved_to[log.items], USERS, ITEMS),
-        features={m: np.ascontiguousarray(feature[origin]) for m, feature in data.features.items()},
-    )
+    moved_log = log_of(log.users, moved_to[log.items], USERS, ITEMS)
+    permuted = some_data(log=moved_log, features={m: values[origin].copy() for m, values in data.features.items()})
     state = {key: value[origin] if value.ndim and len(value) == ITEMS else value for key, value in saved(model).items()}
     other = load(made(name, permuted, seed=9), state)
     np.testing.assert_allclose(scores(other)[:, moved_to], scores(model), atol=1e-5)
-    batch = one_batch(data)
-    there = Batch(
-        batch.users, *(torch.from_numpy(moved_to.astype(np.int64))[x] for x in (batch.positives, batch.negatives))
-    )
-    unpruned, unpruned_there = (
-        load(made(name, d, dropout=0.0), s) for d, s in ((data, saved(model)), (permuted, state))
-    )
-    for each in (unpruned, unpruned_there):
-        each.begin_epoch(np.random.default_rng(0))
-    assert unpruned_there.loss(there).item() == pytest.approx(unpruned.loss(batch).item(), abs=1e-5)
 
 
 @every_backbone
-def test_the_same_seed_gives_the_same_bits_and_another_seed_another_model(name: str) -> None:
+def test_a_model_depends_on_the_seed_alone(name: str) -> None:
     data = some_data()
     models = [made(name, data, seed=seed) for seed in (3, 3, 4)]
     for model in models:
         train(model, data, 4)
-    first, again, other = (represented(model) for model in models)
-    for mine, theirs, different in zip(first, again, other, strict=True):
-        np.testing.assert_array_equal(mine, theirs)
-        assert (mine != different).any()
+    first, again, other = (scores(model) for model in models)
+    np.testing.assert_array_equal(first, again)
+    assert (first != other).any()
 
 
 @every_backbone
@@ -191,45 +171,41 @@ def test_the_state_survives_a_file_of_plain_arrays(name: str) -> None:
     fresh = made(name, data, seed=4)
     assert (scores(fresh) != scores(model)).any()
     load(fresh, state)
-    for mine, theirs in zip(represented(model), represented(fresh), strict=True):
-        np.testing.assert_array_equal(mine, theirs)
+    np.testing.assert_array_equal(scores(model), scores(fresh))
     for each in (model, fresh):
         each.generator.manual_seed(0)
         train(each, data, 1)
-    for mine, theirs in zip(represented(model), represented(fresh), strict=True):
-        np.testing.assert_array_equal(mine, theirs, err_msg="nor does training go on differently")
+    np.testing.assert_array_equal(scores(model), scores(fresh))
 
 
 @every_backbone
-@pytest.mark.parametrize("modalities", [(), ("text",), ("image", "text"), ("image", "text", "audio")], ids=len)
-def test_any_number_of_modalities_will_do(name: str, modalities: tuple[str, ...]) -> None:
+@pytest.mark.parametrize("modalities", [(), ("text",), ("image", "text", "audio")], ids=len)
+def test_a_model_trains_on_any_number_of_modalities(name: str, modalities: tuple[str, ...]) -> None:
     data = some_data(features=some_features(*modalities))
     model = made(name, data)
     start = model.loss(one_batch(data)).item()
-    train(model, data, 15)
+    train(model, data, 5, learning_rate=0.05)
     assert model.loss(one_batch(data)).item() < start
-    users, items = represented(model)
-    assert len(users) == USERS and len(items) == ITEMS and users.shape[1] == items.shape[1]
-    assert np.isfinite(users).all() and np.isfinite(items).all()
+    assert scores(model).shape == (USERS, ITEMS) and np.isfinite(scores(model)).all()
 
 
 @every_backbone
-def test_what_stands_in_the_row_of_a_missing_feature_is_never_read(name: str) -> None:
+def test_the_row_of_a_missing_feature_is_never_read(name: str) -> None:
     rng = np.random.default_rng(7)
     features = some_features("image", "text")
     present: dict[str, Bool] = {m: rng.random(ITEMS) < 0.7 for m in features}
     present["image"][0] = present["text"][0] = False
 
     def trained(filler: float) -> Backbone:
-        given = {m: np.where(present[m][:, None], features[m], np.float32(filler)) for m in features}
-        data = TrainingSet.plain(some_log(), given, present)
+        filled = {m: np.where(present[m][:, None], features[m], np.float32(filler)) for m in features}
+        data = TrainingSet.plain(some_log(), filled, present)
         model = made(name, data)
         train(model, data, 3)
         return model
 
-    zeros, rubbish = scores(trained(0.0)), scores(trained(1e4))
+    zeros, large = scores(trained(0.0)), scores(trained(1e4))
     assert np.isfinite(zeros).all()
-    np.testing.assert_array_equal(zeros, rubbish)
+    np.testing.assert_array_equal(zeros, large)
 
 
 @every_backbone
@@ -243,18 +219,18 @@ def test_items_and_users_without_interactions_get_finite_scores(name: str) -> No
 
 
 @every_backbone
-def test_propagation_follows_the_edited_graph_and_nothing_else_does(name: str) -> None:
+def test_scores_depend_on_the_edited_graph_and_not_on_the_edited_pairs(name: str) -> None:
     data = some_data()
     log = data.known
     edited = log_of(log.users[::2].copy(), log.items[::2].copy(), USERS, ITEMS)
     state = saved(made(name, data))
-    plain, rewired, taught = (
+    plain, rewired, repaired = (
         load(made(name, d), state) for d in (data, replace(data, graph=edited), replace(data, positives=edited))
     )
     assert (scores(rewired) != scores(plain)).any() == (name not in GRAPHLESS)
-    np.testing.assert_array_equal(scores(taught), scores(plain))
+    np.testing.assert_array_equal(scores(repaired), scores(plain))
     batch = one_batch(data)
-    assert taught.loss(batch).item() == plain.loss(batch).item()
+    assert repaired.loss(batch).item() == plain.loss(batch).item()
 
 
 @every_backbone

@@ -1,4 +1,4 @@
-"""The parts of the recommenders: sparse products, batch rows, the contrastive loss, item graphs, pruning, and what each model adds."""
+"""The parts of the recommenders: sparse products, batch rows, the contrastive loss, item graphs and pruning."""
 
 from __future__ import annotations
 
@@ -18,7 +18,6 @@ from rectifier_core.evaluation.backbones.freedom import (
 )
 from rectifier_core.evaluation.backbones.lattice import LATTICE
 from rectifier_core.evaluation.backbones.lightgcn import LightGCN
-from rectifier_core.evaluation.backbones.mgcn import MGCN
 from rectifier_core.evaluation.backbones.protocol import Batch, TrainingSet, softplus_ranking
 from rectifier_core.evaluation.backbones.side_views import info_nce
 from rectifier_core.evaluation.backbones.smore import SMORE, largest_of
@@ -28,7 +27,6 @@ from rectifier_core.evaluation.config import (
     FREEDOMConfig,
     LATTICEConfig,
     LightGCNConfig,
-    MGCNConfig,
     SMOREConfig,
     VBPRConfig,
 )
@@ -76,22 +74,22 @@ def test_info_nce_counts_repetitions_as_the_plain_sum_does(count: int) -> None:
     first, second = (torch.nn.functional.normalize(view)[at] for view in (one, other))
     scores = first @ second.T / 0.2
     plain = -(scores.diag() - scores.logsumexp(dim=1)).mean()
-    found = info_nce(one, other, counts.double(), 0.2)
-    assert found.item() == pytest.approx(plain.item(), rel=1e-9)
-    gradients = (torch.autograd.grad(x, (one, other)) for x in (found, plain))
+    ours = info_nce(one, other, counts.double(), 0.2)
+    assert ours.item() == pytest.approx(plain.item(), rel=1e-9)
+    gradients = (torch.autograd.grad(x, (one, other)) for x in (ours, plain))
     torch.testing.assert_close(*gradients)
 
 
-def sample(modalities: int, *, missing: int = 0, items: int = ITEMS) -> tuple[TrainingSet, Batch]:
+def sample(modalities: int, *, missing: int = 0) -> tuple[TrainingSet, Batch]:
     rng = np.random.default_rng(7)
-    pairs = np.argwhere(rng.random((USERS, items)) < 0.2)
-    log = log_of(pairs[:, 0], pairs[:, 1], USERS, items)
-    features = {f"m.{m}": normals(rng, items, 5 + m).astype(np.float32) for m in range(modalities)}
-    present = {name: np.arange(items) >= missing for name in features}
+    pairs = np.argwhere(rng.random((USERS, ITEMS)) < 0.2)
+    log = log_of(pairs[:, 0], pairs[:, 1], USERS, ITEMS)
+    features = {f"m.{m}": normals(rng, ITEMS, 5 + m).astype(np.float32) for m in range(modalities)}
+    present = {name: np.arange(ITEMS) >= missing for name in features}
     for name, there in present.items():
         features[name][~there] = 0
     picked = rng.integers(len(pairs), size=64)
-    drawn = (pairs[picked, 0], pairs[picked, 1], rng.integers(items, size=64))
+    drawn = (pairs[picked, 0], pairs[picked, 1], rng.integers(ITEMS, size=64))
     return TrainingSet.plain(log, features, present), Batch(*(torch.from_numpy(x.astype(np.int64)) for x in drawn))
 
 
@@ -105,22 +103,7 @@ def test_distinct_rows_give_the_loss_of_the_batch() -> None:
     assert rows.ranking_loss(table[rows.stacked(USERS)], 0.3).item() == pytest.approx(plain.item(), rel=1e-5)
 
 
-@pytest.mark.parametrize("modalities", [0, 1, 2, 3])
-def test_every_parameter_of_lattice_mgcn_and_smore_learns(modalities: int) -> None:
-    data, batch = sample(modalities, missing=3)
-    for model in (
-        LATTICE(data, LATTICEConfig(embedding_size=8, num_neighbours=5), seed=1),
-        MGCN(data, MGCNConfig(embedding_size=8, num_neighbours=5), seed=1),
-        SMORE(data, SMOREConfig(embedding_size=8, num_neighbours=5), seed=1),
-    ):
-        torch.autograd.backward(model.loss(batch))
-        for name, parameter in model.named_parameters():
-            assert parameter.grad is not None and parameter.grad.abs().max() > 0, f"{model.name}: {name}"
-        if not modalities:
-            assert {name for name, _ in model.named_parameters()} == {"user_embedding", "item_embedding"}
-
-
-def test_lattice_learns_its_graph_in_the_first_batch_of_an_epoch_alone() -> None:
+def test_lattice_learns_its_graph_only_in_the_first_batch_of_an_epoch() -> None:
     data, batch = sample(2)
     model = LATTICE(data, LATTICEConfig(embedding_size=8, num_neighbours=5), seed=1)
     for epoch in range(2):
@@ -135,22 +118,7 @@ def test_lattice_learns_its_graph_in_the_first_batch_of_an_epoch_alone() -> None
         assert losses[0].item() == pytest.approx(losses[1].item(), rel=1e-5)
 
 
-def test_lattice_needs_no_array_of_items_by_items() -> None:
-    items = 400
-    data, batch = sample(2, items=items)
-    sizes: list[int] = []
-
-    def note(tensor: torch.Tensor) -> torch.Tensor:
-        sizes.append(tensor.numel())
-        return tensor
-
-    model = LATTICE(data, LATTICEConfig(embedding_size=8, num_neighbours=5), seed=1)
-    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
-        torch.autograd.backward(model.loss(batch))
-    assert max(sizes) <= items * 5 * 8
-
-
-def test_dropout_is_drawn_from_the_seed_and_left_out_of_the_scores() -> None:
+def test_dropout_depends_on_the_seed_and_does_not_change_the_scores() -> None:
     data, batch = sample(2)
     config = SMOREConfig(embedding_size=8, num_neighbours=5, dropout=0.5)
     first, again = (SMORE(data, config, seed=1) for _ in range(2))
@@ -162,13 +130,13 @@ def test_dropout_is_drawn_from_the_seed_and_left_out_of_the_scores() -> None:
     assert first.loss(batch).item() == first.loss(batch).item()
 
 
-def test_the_fusion_graph_takes_the_largest_weight_there_is() -> None:
+def test_the_fusion_graph_has_the_largest_weights() -> None:
     rng = np.random.default_rng(4)
     dense = [np.where(rng.random((9, 9)) < 0.4, normals(rng, 9, 9), 0).astype(np.float32) for _ in range(3)]
     wanted = np.maximum.reduce([np.where(x == 0, -np.inf, x) for x in dense])
-    found = largest_of([sp.csr_array(x) for x in dense])
-    assert found.nnz == np.isfinite(wanted).sum() and (found.data < 0).any()
-    np.testing.assert_array_equal(found.toarray(), np.where(np.isfinite(wanted), wanted, 0))
+    ours = largest_of([sp.csr_array(x) for x in dense])
+    assert ours.nnz == np.isfinite(wanted).sum() and (ours.data < 0).any()
+    np.testing.assert_array_equal(ours.toarray(), np.where(np.isfinite(wanted), wanted, 0))
 
 
 def test_vbpr_reads_the_mean_where_a_feature_is_missing() -> None:
@@ -202,7 +170,7 @@ def test_freedom_trains_on_the_pruned_graph_and_ranks_on_the_whole_one() -> None
     assert losses[0] == losses[2] and len({whole, *losses}) == 3
 
 
-def test_modalities_have_the_original_weights_or_equal_ones_or_those_given() -> None:
+def test_modality_weights_are_the_papers_equal_or_configured() -> None:
     assert modality_shares(["image", "text"], None) == {"image": 0.1, "text": 0.9}
     assert modality_shares(["image"], None) == {"image": 1.0}
     assert modality_shares(["audio", "text"], {"audio": 1, "text": 3, "image": 9}) == {"audio": 0.25, "text": 0.75}
@@ -227,11 +195,11 @@ def test_pruning_draws_without_replacement_and_prefers_rare_nodes() -> None:
     edges = distinct_edges(log_of(np.concatenate([users, users]), np.concatenate([items, items]), 3, 9))
     assert len(edges.users) == 10
     rng, kept = np.random.default_rng(6), np.zeros((2, 9))
-    for _ in range(4000):
+    for _ in range(2000):
         drawn = degree_sensitive_sample(edges, 0.1, rng)
         np.add.at(kept, (drawn.users, drawn.items), 1)
     odds = np.zeros((2, 9))
     odds[users, items] = 1 / np.sqrt(np.bincount(users)[users] * np.bincount(items)[items])
-    np.testing.assert_allclose(kept / 4000, odds / odds.sum(), atol=0.03)
+    np.testing.assert_allclose(kept / 2000, odds / odds.sum(), atol=0.04)
     half = degree_sensitive_sample(edges, 0.55, rng)
     assert len(set(zip(half.users.tolist(), half.items.tolist(), strict=True))) == 5

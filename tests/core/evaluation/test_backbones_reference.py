@@ -50,7 +50,7 @@ def recorded(name: str) -> tuple[dict[str, NDArray[Any]], TrainingSet]:
 
 
 @pytest.mark.parametrize("name", list(CONFIGS))
-def test_loss_gradients_and_representations_are_those_of_the_public_code(name: str) -> None:
+def test_loss_gradients_and_representations_equal_those_of_the_public_code(name: str) -> None:
     arrays, data = recorded(name)
     model = build(name, data, seed=0, config=CONFIGS[name])
     parameters = dict(model.named_parameters())
@@ -75,7 +75,7 @@ def test_loss_gradients_and_representations_are_those_of_the_public_code(name: s
     np.testing.assert_allclose(items.detach().numpy(), arrays["final_items"], atol=1e-5)
 
 
-def test_vbpr_that_maps_only_the_rows_of_the_batch_has_the_same_loss() -> None:
+def test_vbpr_has_the_same_loss_where_it_maps_only_the_rows_of_the_batch() -> None:
     arrays, data = recorded("vbpr")
     model = VBPR(data, CONFIGS["vbpr"], seed=0)
     for key, parameter in model.named_parameters():

@@ -1,4 +1,4 @@
-"""Graphs of nearest items: exact, complete with ties and missing features, and made anew from what is handed in."""
+"""Graphs of nearest items: exact, also with ties and missing features."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ from rectifier_core.base.arrays import Int32
 from rectifier_core.base.numerics import separation
 from rectifier_core.base.records import Projection, Trust
 from rectifier_core.config import PipelineConfig
-from rectifier_core.evaluation.corruption import swap_within
+from rectifier_core.evaluation.corruption import damage_features
 from rectifier_core.pipeline import Judged, judge_catalog, rectify_catalog
 from rectifier_core.projection.config import CrossModalConfig, ProjectionConfig
 from rectifier_core.trust.config import TrustConfig
@@ -218,7 +218,9 @@ def test_swaps_within_groups_that_behaviour_shows_lie_in_the_stretched_interval(
         groups = ((scene.anchors.items[:, :3] > 0) @ np.array([1, 2, 4])).astype(np.int32)
         features, wrong = dict(scene.catalog.features), dict(scene.wrong)
         for m in TWO:
-            features[m], wrong[m] = swap_within(features[m], scene.catalog.present[m], groups, 0.2, seed=seed, name=m)
+            features[m], wrong[m] = damage_features(
+                features[m], scene.catalog.present[m], "within", 0.2, seed=seed, name=m, groups=groups
+            )
         damaged = replace(scene, catalog=replace(scene.catalog, features=features), wrong=wrong)
         for m, found in judge(damaged, seed=seed, category=groups).trusts.items():
             assert found.low is not None and found.high is not None

@@ -1,4 +1,4 @@
-"""``python -m flows evaluate`` as a process: a grid from end to end, killed and resumed, with a cell that fails, and what it refuses."""
+"""``python -m flows evaluate``: a whole grid, killed and resumed, with a cell that fails, and wrong options."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import pyarrow.parquet as pq
 import pytest
 
+from flows.config.run_config import RunConfig
 from tests.support.flow.flow_support import PATIENCE, CommandLine, Finished
 
 GRID = """
@@ -36,15 +37,15 @@ KEPT = ("results.parquet", "per_user.parquet")
 
 
 class Evaluated(NamedTuple):
-    """A demo whose grid was evaluated, and what the command said."""
+    """A demo whose grid was evaluated, and the command's result."""
 
     demo: Path
-    found: dict[str, Any]
+    result: dict[str, Any]
 
     @property
     def out(self) -> Path:
         """The folder of the results."""
-        return Path(self.found["results"]).parent
+        return Path(self.result["results"]).parent
 
 
 def evaluate(cli: CommandLine, demo: Path, *more: str) -> Finished:
@@ -67,34 +68,30 @@ def evaluated(tiny_demo: Path, cli: CommandLine, tmp_path_factory: pytest.TempPa
 
 
 def cells_of(demo: Path) -> set[str]:
-    """The cells that lie whole among the stage outputs."""
+    """The finished cells among the stage outputs."""
     stages = demo / "runs" / "evaluation" / "stages"
-    return (
-        {x.name for x in stages.glob("evaluation-cell-*") if (x / "manifest.json").exists()}
-        if stages.exists()
-        else set()
-    )
+    return {x.parent.name for x in stages.glob("evaluation-cell-*/manifest.json")}
 
 
 def children(parent: int) -> set[int]:
-    """The processes that this one started and that still run."""
-    found = set()
+    """The running child processes of a process."""
+    running = set()
     for stat in Path("/proc").glob("[0-9]*/stat"):
         try:
             state, above = stat.read_text().rpartition(")")[2].split()[:2]
         except OSError:
             continue
         if int(above) == parent and state != "Z":
-            found.add(int(stat.parent.name))
-    return found
+            running.add(int(stat.parent.name))
+    return running
 
 
 def test_a_grid_ends_in_tables_a_summary_and_a_report(evaluated: Evaluated) -> None:
-    found = evaluated.found
-    assert (found["cells"], found["reused"], found["failed"]) == (CELLS, 0, 0)
-    assert found["results"] == str(evaluated.demo / "runs" / "evaluation" / "results.parquet")
-    assert Path(found["report"]).read_text().startswith("<!")
-    rows = pq.read_table(found["results"]).to_pylist()
+    result = evaluated.result
+    assert (result["cells"], result["reused"], result["failed"]) == (CELLS, 0, 0)
+    assert result["results"] == str(evaluated.demo / "runs" / "evaluation" / "results.parquet")
+    assert Path(result["report"]).read_text().startswith("<!")
+    rows = pq.read_table(result["results"]).to_pylist()
     assert len(rows) == len({row["cell"] for row in rows}) == CELLS
     assert {row["backbone"] for row in rows} == {"lightgcn", "vbpr"}
     assert {(row["kind"], row["damaged"], row["share"]) for row in rows} == {
@@ -112,7 +109,7 @@ def test_a_grid_ends_in_tables_a_summary_and_a_report(evaluated: Evaluated) -> N
     assert summary["config"]["evaluation"]["training"]["vbpr"] == {"epochs": 2}
 
 
-def test_a_repeat_uses_every_cell_again_and_gives_the_same_bytes(
+def test_a_repeat_reuses_every_cell_and_writes_the_same_bytes(
     evaluated: Evaluated, cli: CommandLine, tmp_path: Path
 ) -> None:
     finished = evaluate(cli, evaluated.demo, "--out", str(tmp_path / "again"))
@@ -123,25 +120,15 @@ def test_a_repeat_uses_every_cell_again_and_gives_the_same_bytes(
         assert (tmp_path / "again" / name).read_bytes() == (evaluated.out / name).read_bytes()
 
 
-def test_a_smaller_grid_by_options(evaluated: Evaluated, cli: CommandLine, tmp_path: Path) -> None:
-    options = (
-        "--backbones",
-        "vbpr",
-        "--corruption",
-        "0.4",
-        "--seeds",
-        "1",
-        "--modality",
-        "all",
-        "--out",
-        str(tmp_path / "small"),
-    )
-    finished = evaluate(cli, evaluated.demo, *options)
+def test_options_choose_a_smaller_grid(evaluated: Evaluated, cli: CommandLine, tmp_path: Path) -> None:
+    options = ("--backbones", "vbpr", "--corruption", "0.4", "--seeds", "1", "--modality", "all")
+    finished = evaluate(cli, evaluated.demo, *options, "--out", str(tmp_path / "small"))
     assert finished.code == 0, finished.err
     assert (finished.result["cells"], finished.result["reused"]) == (3, 3)
 
 
-def test_killed_anywhere_it_leaves_nobody_behind_and_a_rerun_ends_in_the_same_bytes(
+@pytest.mark.slow
+def test_after_a_kill_no_worker_runs_and_a_rerun_finishes_with_the_same_bytes(
     evaluated: Evaluated, cli: CommandLine, demo: Path
 ) -> None:
     running = cli.start("evaluate", "--config", with_grid(demo) / "run.toml", "--json")
@@ -157,18 +144,18 @@ def test_killed_anywhere_it_leaves_nobody_behind_and_a_rerun_ends_in_the_same_by
     while any(Path(f"/proc/{x}").exists() for x in workers) and time.monotonic() < end:
         time.sleep(0.02)
     assert not [x for x in workers if Path(f"/proc/{x}").exists()]
-    there = cells_of(demo)
-    assert 2 <= len(there) < CELLS
-    assert not (demo / "runs" / "evaluation" / "results.parquet").exists()
-    written = {x: os.stat(demo / "runs" / "evaluation" / "stages" / x / "manifest.json").st_ino for x in there}
+    done, folder = cells_of(demo), demo / "runs" / "evaluation"
+    assert 2 <= len(done) < CELLS
+    assert not (folder / "results.parquet").exists()
+    written = {x: os.stat(folder / "stages" / x / "manifest.json").st_ino for x in done}
 
     finished = evaluate(cli, demo)
     assert finished.code == 0, finished.err
-    assert (finished.result["cells"], finished.result["reused"]) == (CELLS, len(there))
-    assert written == {x: os.stat(demo / "runs" / "evaluation" / "stages" / x / "manifest.json").st_ino for x in there}
-    assert not list((demo / "runs" / "evaluation" / "stages").glob(".tmp-*"))
+    assert (finished.result["cells"], finished.result["reused"]) == (CELLS, len(done))
+    assert written == {x: os.stat(folder / "stages" / x / "manifest.json").st_ino for x in done}
+    assert not list((folder / "stages").glob(".tmp-*"))
     for name in KEPT:
-        assert (demo / "runs" / "evaluation" / name).read_bytes() == (evaluated.out / name).read_bytes()
+        assert (folder / name).read_bytes() == (evaluated.out / name).read_bytes()
 
 
 def test_a_cell_that_fails_is_named_and_the_others_go_on(
@@ -180,20 +167,16 @@ def test_a_cell_that_fails_is_named_and_the_others_go_on(
     assert finished.code == 1
     assert finished.error.startswith("error: 3 of 4 cells failed, the first: vbpr, raw, seed 7: ")
     assert "learning_rate" in finished.error
-    found = finished.result
-    assert (found["cells"], found["reused"], found["failed"]) == (4, 1, 3)
+    result = finished.result
+    assert (result["cells"], result["reused"], result["failed"]) == (4, 1, 3)
     assert [row["cell"] for row in pq.read_table(out / "results.parquet").to_pylist()] == ["lightgcn, raw, seed 7"]
     failures = json.loads((out / "summary.json").read_text())["failures"]
-    assert [x["cell"] for x in failures] == [
-        "vbpr, raw, seed 7",
-        "vbpr, rectified, seed 7",
-        "vbpr, anchors_appended, seed 7",
-    ]
-    assert Path(found["report"]).exists()
+    assert [x["cell"] for x in failures] == [f"vbpr, {x}, seed 7" for x in ("raw", "rectified", "anchors_appended")]
+    assert Path(result["report"]).exists()
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "line"),
     [
         (("--backbones", "gpt"), "evaluation.backbones: 'gpt' is not one of lightgcn"),
         (("--backbones", ","), "--backbones: backbones: wanted at least 1"),
@@ -206,24 +189,20 @@ def test_a_cell_that_fails_is_named_and_the_others_go_on(
         (("--as-of", "yesterday"), "--as-of yesterday: wanted a day as YYYY-MM-DD"),
     ],
 )
-def test_what_is_refused_ends_in_one_line(
-    evaluated: Evaluated, cli: CommandLine, options: tuple[str, ...], said: str
+def test_a_wrong_option_is_refused_in_one_line(
+    evaluated: Evaluated, cli: CommandLine, options: tuple[str, ...], line: str
 ) -> None:
     finished = evaluate(cli, evaluated.demo, *options)
     assert finished.code == 2
-    assert said in finished.error
+    assert line in finished.error
 
 
-def test_the_evaluation_is_no_part_of_a_nights_identity_but_for_its_shadow(demo: Path) -> None:
-    from flows.config.run_config import RunConfig
-
+def test_only_the_shadow_changes_the_identity_of_a_nightly_run(demo: Path) -> None:
     plain = RunConfig.from_toml(demo / "run.toml").shaping
     assert RunConfig.from_toml(with_grid(demo) / "run.toml").shaping == plain
     assert RunConfig.from_toml(demo / "run.toml", ["evaluation.shadow=vbpr"]).shaping != plain
 
 
 def test_a_relative_out_is_relative_to_the_config(demo: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    from flows.config.run_config import RunConfig
-
     monkeypatch.chdir(tmp_path)
     assert RunConfig.from_toml(demo / "run.toml", ["evaluation.out=proof"]).evaluation.out == str(demo / "proof")

@@ -1,4 +1,4 @@
-"""The ``[evaluation]`` table: what it says without being told, and what it refuses."""
+"""The ``[evaluation]`` table: its defaults and the values that it refuses."""
 
 from __future__ import annotations
 
@@ -11,34 +11,25 @@ from rectifier_core.base.config import explain
 from tasks.evaluation.config import CorruptionGrid, EvaluationConfig
 
 
-def test_the_default_is_the_whole_proof() -> None:
+def test_the_default_is_all_recommenders_on_raw_and_rectified_features() -> None:
     config = EvaluationConfig()
-    assert config.backbones == ("lightgcn", "vbpr", "lattice", "freedom", "mgcn", "smore")
-    assert config.seeds == 5
+    assert (len(config.backbones), config.seeds, config.split_column, config.shadow) == (6, 5, None, None)
     assert config.corruption == CorruptionGrid(kinds=("swap",), shares=(0.0, 0.2, 0.4), modalities=("all",))
-    assert config.interaction_noise.shares == (0.0,)
-    assert list(config.variant_tables) == ["raw", "rectified"]
-    assert list(config.editing_tables) == ["none"]
-    assert (config.split_column, config.shadow, config.out) == (None, None, None)
+    assert (list(config.variant_tables), list(config.editing_tables)) == (["raw", "rectified"], ["none"])
 
 
-def test_a_list_of_variants_is_the_whole_list_and_a_table_comes_on_top() -> None:
+def test_a_list_replaces_the_default_and_a_table_adds_to_it() -> None:
     assert list(EvaluationConfig(variants=("smoothed",)).variant_tables) == ["smoothed"]
-    assert EvaluationConfig(variants={"few": {"affinity.num_neighbours": 5}}).variant_tables == {
-        "raw": {},
-        "rectified": {},
-        "few": {"affinity.num_neighbours": 5},
-    }
+    few = {"few": {"affinity.num_neighbours": 5}}
+    assert EvaluationConfig(variants=few).variant_tables == {"raw": {}, "rectified": {}, **few}
     assert list(EvaluationConfig(editing={"light": {"pruning": 0.1}}).editing_tables) == ["none", "light"]
 
 
-def test_only_a_shadow_counts_for_the_nightly_run() -> None:
+def test_the_nightly_run_depends_only_on_the_settings_of_the_shadow() -> None:
     assert EvaluationConfig(seeds=3, backbones=("vbpr",)).shadow_parts == {}
-    training = {"vbpr": {"epochs": 3}}
-    assert (
-        EvaluationConfig(shadow="vbpr", training=training).shadow_parts != EvaluationConfig(shadow="vbpr").shadow_parts
-    )
-    assert EvaluationConfig(shadow="vbpr", seeds=3).shadow_parts == EvaluationConfig(shadow="vbpr").shadow_parts
+    parts = EvaluationConfig(shadow="vbpr").shadow_parts
+    assert EvaluationConfig(shadow="vbpr", seeds=3).shadow_parts == parts
+    assert EvaluationConfig(shadow="vbpr", training={"vbpr": {"epochs": 3}}).shadow_parts != parts
 
 
 @pytest.mark.parametrize(
@@ -56,7 +47,7 @@ def test_only_a_shadow_counts_for_the_nightly_run() -> None:
         ({"interaction_noise": {"shares": (-0.1,)}}, "interaction_noise.shares.0: wanted at least 0"),
     ],
 )
-def test_a_wrong_value_is_named(values: dict[str, Any], line: str) -> None:
+def test_a_wrong_value_is_refused_with_its_key(values: dict[str, Any], line: str) -> None:
     with pytest.raises(ValidationError) as caught:
         EvaluationConfig(**values)
     assert explain(caught.value, EvaluationConfig).startswith(line)

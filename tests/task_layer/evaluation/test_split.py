@@ -1,11 +1,10 @@
-"""A division that the log brings along: the pairs are those of the source, each in the part that its rows name."""
+"""A division by a column of the log: the pairs are those of the source, each in the part that its rows name."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pytest
 
@@ -35,31 +34,27 @@ def wanted(table: pa.Table, source: Ref, used: Any = lambda row: True) -> dict[t
     """The same, straight from the rows of a log that ``used`` keeps: the part nearest to training of each pair."""
     rows = [row for row in table.to_pylist() if used(row) and row["item_id"] in IDS and row["user_id"] is not None]
     users = sorted({row["user_id"] for row in rows})
-    found: dict[tuple[int, int], str] = {}
+    parts: dict[tuple[int, int], str] = {}
     for row in rows:
         pair = (users.index(row["user_id"]), list(source.array("item_ids")).index(row["item_id"]))
-        found[pair] = min(row["part"], found.get(pair, row["part"]), key=NAMES.index)
-    return found
+        parts[pair] = min(row["part"], parts.get(pair, row["part"]), key=NAMES.index)
+    return parts
 
 
 def divided(config: SourceConfig, folder: Path) -> tuple[Ref, dict[tuple[int, int], str]]:
     source = read(config, folder)
     split = split_by_column(source, config, DAY, "part")
-    found = parts_of(split)
-    assert (
-        len(found)
-        == sum(len(x.users) for x in (split.training, split.validation, split.test))
-        == len(source.array("users"))
-    )
-    assert (split.training.num_users, split.training.num_items) == (source.meta["num_users"], source.meta["num_items"])
-    return source, found
+    parts = parts_of(split)
+    sizes = [len(pairs.users) for pairs in (split.training, split.validation, split.test)]
+    assert len(parts) == sum(sizes) == len(source.array("users"))
+    return source, parts
 
 
 def test_every_pair_is_in_the_part_that_its_rows_name(tmp_path: Path) -> None:
     table = labelled()
-    source, found = divided(sample(tmp_path, log=table), tmp_path)
-    assert found == wanted(table, source)
-    assert set(found.values()) == set(NAMES)
+    source, parts = divided(sample(tmp_path, log=table), tmp_path)
+    assert parts == wanted(table, source)
+    assert set(parts.values()) == set(NAMES)
 
 
 def test_only_rows_that_were_used_count(tmp_path: Path) -> None:
@@ -67,46 +62,39 @@ def test_only_rows_that_were_used_count(tmp_path: Path) -> None:
     items = ["gone" if row == 9 else IDS[(row * 7) % len(IDS)] for row in range(40)]
     table = labelled(user_id=users, item_id=items)
     config = sample(tmp_path, log=table, positive="rating >= 4", lookback_days=6, max_quarantined=0.5)
-    source, found = divided(config, tmp_path)
-    assert found == wanted(table, source, lambda row: row["rating"] >= 4 and row["event_time"].day > DAY.day - 6)
+    source, parts = divided(config, tmp_path)
+    assert parts == wanted(table, source, lambda row: row["rating"] >= 4 and row["event_time"].day > DAY.day - 6)
 
 
 def test_a_log_in_partitions_and_numbers_for_parts(tmp_path: Path) -> None:
     table = labelled()
-    numbers = table.set_column(
-        table.column_names.index("part"), "part", pa.array([row % 3 for row in range(len(table))], pa.int8())
-    )
-    write_by_day(numbers, tmp_path / "log")
+    numbers = pa.array([row % 3 for row in range(len(table))], pa.int8())
+    write_by_day(table.set_column(table.column_names.index("part"), "part", numbers), tmp_path / "log")
     sample(tmp_path)
-    source, found = divided(source_config(tmp_path, interactions=str(tmp_path / "log")), tmp_path)
-    assert found == wanted(table, source)
+    source, parts = divided(source_config(tmp_path, interactions=str(tmp_path / "log")), tmp_path)
+    assert parts == wanted(table, source)
 
 
 @pytest.mark.parametrize(
-    ("labels", "said"),
+    ("labels", "line"),
     [
         (["train", "test"], "leaves no pair for valid"),
         (["train", "valid", "test", "held"], "holds 'held'; wanted train, valid or test"),
         (["train", "valid", "test", None], "holds None; wanted train, valid or test"),
     ],
 )
-def test_what_cannot_be_a_division_is_said(tmp_path: Path, labels: list[str | None], said: str) -> None:
+def test_labels_that_are_no_division_are_refused(tmp_path: Path, labels: list[str | None], line: str) -> None:
     table = log_table().append_column("part", pa.array([labels[row % len(labels)] for row in range(40)]))
     config = sample(tmp_path, log=table)
-    with pytest.raises(InputError, match=r"evaluation\.split_column 'part' " + said):
+    with pytest.raises(InputError, match=r"evaluation\.split_column 'part' " + line):
         split_by_column(read(config, tmp_path), config, DAY, "part")
 
 
-def test_a_missing_column_is_said(tmp_path: Path) -> None:
+def test_a_missing_column_or_a_changed_log_is_refused(tmp_path: Path) -> None:
     config = sample(tmp_path)
-    with pytest.raises(InputError, match=r"no column 'part' \(evaluation\.split_column\)"):
-        split_by_column(read(config, tmp_path), config, DAY, "part")
-
-
-def test_a_log_that_changed_meanwhile_is_said(tmp_path: Path) -> None:
-    config = sample(tmp_path, log=labelled())
     source = read(config, tmp_path)
+    with pytest.raises(InputError, match=r"no column 'part' \(evaluation\.split_column\)"):
+        split_by_column(source, config, DAY, "part")
     write(labelled(item_id=[IDS[row % 2] for row in range(40)]), tmp_path / "log.parquet")
     with pytest.raises(InputError, match="changed since it was read"):
         split_by_column(source, config, DAY, "part")
-    assert np.array_equal(source.array("users"), np.sort(source.array("users")))

@@ -1,4 +1,4 @@
-"""Worker processes: what they give back, what is said when they fail or die, and that they never outlive anybody."""
+"""Worker processes: their results, their errors, and that they end with their parent."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ PATIENCE = 30.0
 
 @pytest.fixture(scope="module")
 def workers() -> Iterator[Workers]:
-    with Workers(1) as found:
-        yield found
+    with Workers(1) as started:
+        yield started
 
 
 def gone(process: int) -> bool:
@@ -39,7 +39,7 @@ def gone(process: int) -> bool:
     return False
 
 
-def test_a_function_is_called_elsewhere_with_one_thread_and_no_library_loaded_before(workers: Workers) -> None:
+def test_a_worker_has_one_thread_and_no_numeric_library_loaded(workers: Workers) -> None:
     assert workers(max, 3, 5) == 5
     process = workers(os.getpid)
     assert process != os.getpid()
@@ -48,7 +48,7 @@ def test_a_function_is_called_elsewhere_with_one_thread_and_no_library_loaded_be
     assert workers(os.getpid) == process
 
 
-def test_a_failure_is_one_line_and_the_worker_goes_on(workers: Workers) -> None:
+def test_a_failure_is_one_line_and_the_worker_lives(workers: Workers) -> None:
     process = workers(os.getpid)
     with pytest.raises(WorkFailedError, match=r"^invalid literal for int\(\) with base 10: 'x'$") as caught:
         workers(int, "x")
@@ -58,40 +58,40 @@ def test_a_failure_is_one_line_and_the_worker_goes_on(workers: Workers) -> None:
     assert workers(os.getpid) == process
 
 
-def test_the_death_of_a_worker_costs_its_own_work_alone(workers: Workers) -> None:
+def test_a_dead_worker_loses_only_its_own_work(workers: Workers) -> None:
     process = workers(os.getpid)
     with pytest.raises(WorkFailedError, match="its process ended by SIGKILL"):
         workers(os.kill, process, signal.SIGKILL)
     assert workers(os.getpid) != process
 
 
-def test_ctrl_c_is_the_parents_to_answer(workers: Workers) -> None:
+def test_a_worker_ignores_ctrl_c(workers: Workers) -> None:
     process = workers(os.getpid)
     os.kill(process, signal.SIGINT)
     assert workers(os.getpid) == process
 
 
-def test_stopping_ends_the_work_at_once() -> None:
+def test_stopping_kills_the_running_work() -> None:
     with Workers(1) as workers:
-        process, found = workers(os.getpid), list[BaseException]()
+        process, stopped = workers(os.getpid), list[BaseException]()
 
         def ask() -> None:
             try:
                 workers(time.sleep, 600)
             except StoppedError as error:
-                found.append(error)
+                stopped.append(error)
 
         asking = threading.Thread(target=ask)
         asking.start()
         time.sleep(0.1)
     asking.join(PATIENCE)
-    assert len(found) == 1
+    assert len(stopped) == 1
     assert gone(process)
     with pytest.raises(StoppedError):
         workers(os.getpid)
 
 
-def test_a_worker_goes_with_a_parent_that_was_killed() -> None:
+def test_a_worker_ends_with_a_killed_parent() -> None:
     script = textwrap.dedent("""
         import os, time
         from tasks.evaluation.workers import Workers
