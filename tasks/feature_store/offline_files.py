@@ -1,8 +1,8 @@
-"""The offline store's files: the table's own Parquet files of exactly one version, linked under folders that say version, time and day.
+"""The offline store's files: the table's Parquet files of one version, linked under folders that name version, time and day.
 
-``offline/v<version>-<digest>/<modality>/table_version=N/event_timestamp=D/as_of=D/part-*.parquet``; DuckDB reads the folders' names as
-columns. The table never changes a file, so a link is as good as a copy, and holds it while readers may ask for it even where the table has
-swept it; where there can be no link (another disk, S3) the file is copied. The folder of a version appears by one rename.
+``offline/v<version>-<digest>/<modality>/table_version=N/event_timestamp=D/as_of=D/part-*.parquet``. DuckDB reads the folder names as
+columns. The table never changes a file, so a link is as good as a copy, and it outlives the table's clean-up. Where no link is possible
+(another disk, S3) the file is copied. The folder of a version appears by one rename.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _KEEP_TRYING = "nothing was served; ask for a version whose files are still ther
 
 
 def link_files(config: FeatureStoreConfig, uri: str, version: int, shown: Sequence[DataFile]) -> str:
-    """Make the folder of a version's files unless it is there; its name below ``offline``.
+    """Make the folder of a version's files unless it exists. Return its name below ``offline``.
 
     Raises StorageError where a file cannot be read or linked.
     """
@@ -51,12 +51,12 @@ def link_files(config: FeatureStoreConfig, uri: str, version: int, shown: Sequen
 
 
 def files_pattern(config: FeatureStoreConfig, name: str, modality: str) -> str:
-    """Where the files of one modality lie, as a pattern."""
+    """The glob of one modality's files."""
     return str(config.root / OFFLINE / name / modality / f"{VERSION}=*" / f"{EVENT}=*" / "as_of=*" / "*.parquet")
 
 
 def drop_files(config: FeatureStoreConfig, kept: Iterable[str]) -> None:
-    """Remove the folders of all versions but those in ``kept``, and what a killed refresh left; call it under the store's lock."""
+    """Remove the folders of all versions except ``kept``, and those of a killed refresh. The caller holds the store's lock."""
     wanted = set(kept)
     root = config.root / OFFLINE
     for folder in root.iterdir() if root.is_dir() else ():

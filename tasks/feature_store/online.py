@@ -1,4 +1,4 @@
-"""The online store: opened as Feast opens it, cleared of what is not served, written, and looked into."""
+"""Feast's online store: clear what is not served, write rows, and read them back."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def repo_config(config: FeatureStoreConfig, registry: Path) -> RepoConfig:
     """Feast's config with this registry. Raises InputError where Redis is asked for and the environment names none."""
     online: dict[str, Any] = {"type": "sqlite", "path": str(config.root / ONLINE)}
     if config.online == "redis":
-        # Rows of a generation never meet older ones, so Feast need not look for them.
+        # A generation has no older rows, so Feast need not look for them.
         online = {"type": "redis", "connection_string": connection_string(config), "skip_dedup": True}
     return RepoConfig(
         project=config.project,
@@ -39,7 +39,7 @@ def repo_config(config: FeatureStoreConfig, registry: Path) -> RepoConfig:
 
 
 class OnlineStore:
-    """The online store of one feature store; its methods raise OnlineStoreError, which names the store and hides its secrets."""
+    """The online store of one feature store. Its methods raise OnlineStoreError, which names the store and hides its secrets."""
 
     def __init__(self, config: FeatureStoreConfig) -> None:
         self._config, self._repo = config, repo_config(config, config.registry)
@@ -50,11 +50,11 @@ class OnlineStore:
 
     def __exit__(self, *error: object) -> None:
         for name in ("_conn", "_client"):
-            if (held := getattr(self._store, name, None)) is not None:
-                held.close()
+            if (connection := getattr(self._store, name, None)) is not None:
+                connection.close()
 
     def clear(self, kept: Mapping[str, Sequence[str]]) -> None:
-        """Delete everything of the project but the views in ``kept``, given with their features' names."""
+        """Delete all views of the project except those in ``kept``, which maps a view to its features."""
         with online_errors(self._config, "clearing"):
             if self._config.online == "redis":
                 clear_redis(self._config, kept)
@@ -62,12 +62,12 @@ class OnlineStore:
                 _clear_sqlite(self._config, kept)
 
     def write(self, view: FeatureView, rows: list[Row]) -> None:
-        """Write rows of one view; other views and rows stay as they are."""
+        """Write rows of one view."""
         with online_errors(self._config, "writing"):
             self._store.online_write_batch(self._repo, view, rows, None)
 
     def holds(self, view: FeatureView, rows: Sequence[Row]) -> bool:
-        """Whether reading these rows gives exactly them."""
+        """Whether these rows read back equal."""
         try:
             with online_errors(self._config, "reading"):
                 found = self._store.online_read(self._repo, view, [key for key, *_ in rows])
@@ -80,7 +80,7 @@ class OnlineStore:
 
 @contextmanager
 def online_errors(config: FeatureStoreConfig, doing: str) -> Iterator[None]:
-    """Turn what SQLite, Redis or the disk raise inside the block into one OnlineStoreError with the way out."""
+    """Raise errors of SQLite, Redis and the disk as one OnlineStoreError that says what to do."""
     try:
         yield
     except (RedisError, sqlite3.Error, OSError) as error:
@@ -93,7 +93,7 @@ def online_errors(config: FeatureStoreConfig, doing: str) -> Iterator[None]:
 
 
 def _clear_sqlite(config: FeatureStoreConfig, kept: Mapping[str, Sequence[str]]) -> None:
-    """Drop the tables of views that are not kept, and let readers read beside a writer."""
+    """Drop the tables of views that are not kept. The write-ahead log lets readers read beside a writer."""
     prefix = f"{config.project}_"
     with closing(sqlite3.connect(config.root / ONLINE, timeout=_LOCKED, isolation_level=None)) as connection:
         connection.execute("PRAGMA journal_mode = WAL")

@@ -1,16 +1,17 @@
-"""Refreshing the feature store: readers get another version of the table, whole, by one rename of the registry.
+"""Refreshing the feature store: readers switch to another version of the table by one rename of the registry.
 
-Rows are written beside those that are served, under views of their own; a sample is read back; then the registry that names the new views
-takes the place of the old one. Killed anywhere before that, readers keep the old version; after it, they have the new one. What was served
-before stays online until the next refresh, for readers that have not noticed; so at most two versions are online, and an item that the
-table no longer has is in none of the new one's rows.
+1. Write the rows under views of their own, beside the served ones.
+2. Read a sample back.
+3. Replace the registry by one that names the new views.
+
+A kill before step 3 leaves the old version, a kill after it the new one. The previous version stays online until the next refresh, so at
+most two versions are online. An item that the table no longer has is in no row of the new version.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import asdict
 from typing import Any
 
 import pyarrow as pa
@@ -23,12 +24,12 @@ from tasks.feature_store.online import OnlineStore
 from tasks.feature_store.registry import (
     kept_online,
     read_served,
+    remove_leftovers,
     serve,
     since,
     stage_registry,
-    sweep_left,
-    tell_served,
     views_of,
+    write_served,
 )
 from tasks.feature_store.rows import feast_rows, source_columns
 from tasks.feature_store.served_version import Generation, Older, Served, Step, next_step, rows_digest
@@ -52,16 +53,16 @@ def refresh_store(
     older: Older = "refuse",
     progress: Progress = silent,
 ) -> dict[str, Any]:
-    """Serve the newest day of the newest or the given version; what was done, as JSON values.
+    """Serve the newest day of the newest or the given version. Return what was done, as JSON values.
 
-    ``done`` is "rows" where rows were pushed, "links" where the version shows the rows that are served already (another day was
-    backfilled), "unchanged", or "superseded" where ``older`` is "skip" and a newer one is served. Raises InputError for a version that is
-    not there or a step back that was not asked for, TableHeldError where another refresh works for longer than ``patience``,
-    OnlineStoreError and StorageError where a store cannot be written; readers then keep what they have.
+    ``done`` is "rows" if rows were pushed, "links" if the version has the rows that are already served (after a backfill of another day),
+    "unchanged", or "superseded" if ``older`` is "skip" and a newer version is served. On any error readers keep the served version. Raises
+    InputError for a missing version and a refused older one, TableHeldError if another refresh takes longer than ``patience``,
+    OnlineStoreError and StorageError if a store cannot be written.
     """
     began = time.monotonic()
     with held_file(config.root / ".lock", f"feature store {config.folder}", run="refresh", patience=config.patience):
-        sweep_left(config)
+        remove_leftovers(config)
         served = read_served(config)
         snapshot = open_snapshot(publish, version=version)
         table = existing_table(publish)
@@ -75,7 +76,7 @@ def refresh_store(
             if step != "rows" and served is not None and not _is_whole(online, config, served, snapshot):
                 step = "rows"
             if step == "unchanged" and served is not None:
-                tell_served(config, served)
+                write_served(config, served)
                 return _result(config, served, step, began)
             shown = files_of_version(publish, log, snapshot.version, asked="--version")
             files, tags = link_files(config, publish.uri, snapshot.version, shown), model_tags(log, shown)
@@ -107,8 +108,8 @@ def _next(
         files=files,
         tags=tags,
     )
-    # Feast knows one kind of id at a time.
-    stays = served is not None and served.generation.integer_ids == schema.integer_ids
+    # A Feast registry has one kind of id.
+    same_ids = served is not None and served.generation.integer_ids == schema.integer_ids
     return Served(
         version=snapshot.version,
         as_of=snapshot.day,
@@ -118,7 +119,7 @@ def _next(
         table=table,
         online=config.online,
         generation=generation,
-        previous=served.generation if served is not None and stays else None,
+        previous=served.generation if served is not None and same_ids else None,
     )
 
 
@@ -130,9 +131,9 @@ def _push(
     snapshot: Snapshot,
     progress: Progress,
 ) -> None:
-    """Write the rows of ``now`` beside what is served, look at a sample, and serve them."""
+    """Write the rows of ``now`` beside the served ones, check a sample, and serve them."""
     if served is not None and served.previous is not None:
-        _let_readers_notice(config)
+        _wait_for_readers(config)
     online.clear(kept_online(now.previous))
     staged = stage_registry(config, now)
     views = views_of(config, now.generation)
@@ -150,13 +151,13 @@ def _push(
     serve(config, now, staged)
 
 
-def _let_readers_notice(config: FeatureStoreConfig) -> None:
-    """Wait until nobody reads any more what was served before the last refresh: what is now to be cleared."""
+def _wait_for_readers(config: FeatureStoreConfig) -> None:
+    """Wait until no reader uses the version before the last refresh, which is cleared next."""
     time.sleep(min(max(since(config) + config.grace - time.time(), 0.0), config.grace))
 
 
 def _is_whole(online: OnlineStore, config: FeatureStoreConfig, served: Served, snapshot: Snapshot) -> bool:
-    """Whether rows from all over the table are online as they should be."""
+    """Whether a sample of the table's rows reads back equal from the online store."""
     sample = _sample(snapshot, [x for m in served.generation.modalities for x in source_columns(m)])
     return all(
         online.holds(view, feast_rows(modality, sample, served.generation.version, served.as_of))
@@ -174,16 +175,11 @@ def _sample(snapshot: Snapshot, columns: list[str]) -> pa.Table:
 
 
 def _result(config: FeatureStoreConfig, served: Served, step: Step, began: float) -> dict[str, Any]:
-    told = {
-        name: value
-        for name, value in asdict(served).items()
-        if name in ("version", "as_of", "run_id", "rows", "online")
-    }
     generation = served.generation
     return {
         "done": step,
         "pushed": step == "rows",
-        **told,
+        **{name: getattr(served, name) for name in ("version", "as_of", "run_id", "rows", "online")},
         "rows_version": generation.version,
         "modalities": list(generation.modalities),
         "folder": config.folder,

@@ -1,7 +1,7 @@
-"""Feast's registry: read for what is served, made anew beside itself, and put in place by one rename.
+"""Feast's registry: what it serves, and its replacement by one rename.
 
-Feast writes its registry in place, cutting it to nothing first: a reader, or a kill, in that moment finds it empty. So a new one is made
-under another name.
+Feast truncates its registry and writes it in place, so a reader or a kill in that moment finds it empty. Here a new registry is written
+under another name and then renamed.
 """
 
 from __future__ import annotations
@@ -9,10 +9,8 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 from feast import FeatureStore, FeatureView
 from feast.protos.feast.core.Registry_pb2 import Registry
@@ -32,7 +30,7 @@ GUARD = "definitions.py"
 
 
 def read_served(config: FeatureStoreConfig) -> Served | None:
-    """What the registry says is served, None where there is none. Raises InputError for a registry that no refresh wrote."""
+    """The served version of the registry, or None without a registry. Raises InputError for a registry that no refresh wrote."""
     try:
         found = Registry.FromString(config.registry.read_bytes())
         tags = [x.spec.tags[STATE] for x in found.projects if x.spec.name == config.project]
@@ -50,10 +48,10 @@ def read_served(config: FeatureStoreConfig) -> Served | None:
         ) from error
 
 
-def sweep_left(config: FeatureStoreConfig) -> None:
+def remove_leftovers(config: FeatureStoreConfig) -> None:
     """Remove what killed refreshes left beside the registry; call it under the store's lock."""
     for left in config.root.glob(f"{TEMPORARY}*"):
-        # One that stays is in nobody's way.
+        # A file that cannot be removed does no harm.
         with suppress(OSError):
             left.unlink()
 
@@ -75,20 +73,18 @@ def kept_online(*generations: Generation | None) -> dict[str, list[str]]:
 
 
 def stage_registry(config: FeatureStoreConfig, served: Served) -> Path:
-    """A registry that serves ``served``, beside the one that is served now; it makes room in the online store for its views."""
+    """Write a registry for ``served`` beside the current one, and create its views in the online store. Return its path."""
     staged = config.root / f"{TEMPORARY}registry-{os.getpid()}"
-    earlier: Sequence[FeatureView] = [] if served.previous is None else list(views_of(config, served.previous).values())
+    previous = [] if served.previous is None else list(views_of(config, served.previous).values())
     schema = ServedSchema(modalities=served.generation.modalities, integer_ids=served.generation.integer_ids)
-    objects: list[Any] = registry_objects(
-        config, schema, views_of(config, served.generation), earlier, served.to_json()
-    )
+    objects = registry_objects(config, schema, views_of(config, served.generation), previous, served.to_json())
     with online_errors(config, "making room in"):
         FeatureStore(config=repo_config(config, staged)).apply(objects)
     return staged
 
 
 def serve(config: FeatureStoreConfig, served: Served, staged: Path) -> None:
-    """Put the staged registry in place: from here on readers get ``served``. Raises StorageError."""
+    """Put the staged registry in place, so that readers get ``served``. Raises StorageError."""
     write_whole(
         config.root / "feature_store.yaml", lambda place: place.write_text(feature_store_yaml(config)), failed=_FAILED
     )
@@ -97,35 +93,35 @@ def serve(config: FeatureStoreConfig, served: Served, staged: Path) -> None:
 
     def place_registry(place: Path) -> None:
         place.write_bytes(staged.read_bytes())
-        # Readers notice a registry by its time, which a clock that was set back must not make older.
+        # Readers compare modification times, so the new file must be later even if the clock was set back.
         later = max(time.time(), before + 0.01)
         os.utime(place, (later, later))
 
     write_whole(config.registry, place_registry, failed=_FAILED)
-    sweep_left(config)
-    tell_served(config, served)
+    remove_leftovers(config)
+    write_served(config, served)
 
 
-def tell_served(config: FeatureStoreConfig, served: Served) -> None:
-    """Write for people and monitors what the registry says."""
-    told = {name: getattr(served, name) for name in ("version", "as_of", "run_id", "rows", "online")}
-    told |= {
+def write_served(config: FeatureStoreConfig, served: Served) -> None:
+    """Write ``served.json`` for people and monitors."""
+    fields = {name: getattr(served, name) for name in ("version", "as_of", "run_id", "rows", "online")} | {
         "modalities": list(served.generation.modalities),
         "generation": served.generation.number,
         "since": since(config),
+        "embedding_models": {m: tags[EMBEDDING_MODEL] for m, tags in served.generation.tags.items()},
     }
-    told["embedding_models"] = {m: tags[EMBEDDING_MODEL] for m, tags in served.generation.tags.items()}
-    write_whole(config.root / SERVED, lambda place: place.write_text(json.dumps(told, indent=1) + "\n"), failed=_FAILED)
+    text = json.dumps(fields, indent=1) + "\n"
+    write_whole(config.root / SERVED, lambda place: place.write_text(text), failed=_FAILED)
 
 
 def since(config: FeatureStoreConfig) -> float:
-    """When the registry took its place, in seconds since the epoch; 0 where there is none."""
-    # Its modification time is from before it was flushed.
+    """When the registry was put in place, in seconds since the epoch; 0 without a registry."""
+    # The modification time is earlier than the rename.
     return config.registry.stat().st_ctime if config.registry.exists() else 0.0
 
 
 def feature_store_yaml(config: FeatureStoreConfig) -> str:
-    """Feast's config for readers; of Redis it names the environment variable alone."""
+    """Feast's config for readers. For Redis it holds only the name of the environment variable."""
     online = f"  type: sqlite\n  path: {ONLINE}\n"
     if config.online == "redis":
         online = f"  type: redis\n  connection_string: '${{{config.redis_variable}}}'\n"

@@ -6,10 +6,9 @@ from collections.abc import Iterable, Mapping
 from datetime import UTC, date, datetime
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 from feast.protos.feast.types.EntityKey_pb2 import EntityKey
-from feast.protos.feast.types.Value_pb2 import Value
+from feast.protos.feast.types.Value_pb2 import FloatList, Value
 
 from tasks.feature_store.views import ITEM, feature_names
 
@@ -18,7 +17,7 @@ _NULL = Value()
 
 
 def source_columns(modality: str) -> list[str]:
-    """The columns of the table that a modality's rows are made of."""
+    """The table's columns that one modality's rows need."""
     return [ITEM, modality, f"{modality}_trust", f"{modality}_status", "run_id"]
 
 
@@ -67,22 +66,6 @@ def _values(kind: str, column: pa.ChunkedArray) -> Iterable[Value]:
 
 def _vectors(column: pa.ChunkedArray) -> Iterable[Value]:
     for chunk in column.chunks:
-        offsets = chunk.offsets.to_numpy().tolist()
-        numbers = np.ascontiguousarray(chunk.values.to_numpy(zero_copy_only=False), dtype="<f4").view(np.uint8).data
-        for given, start, stop in zip(chunk.is_valid().to_pylist(), offsets[:-1], offsets[1:], strict=True):
-            yield _vector(numbers[4 * start : 4 * stop]) if given else _NULL
-
-
-def _vector(numbers: memoryview) -> Value:
-    """A list of floats by its wire format, one packed field: from Python numbers it would cost twenty times as much."""
-    value = Value()
-    value.float_list_val.ParseFromString(b"\x0a" + _varint(len(numbers)) + bytes(numbers))
-    return value
-
-
-def _varint(number: int) -> bytes:
-    digits = bytearray()
-    while number >= 0x80:
-        digits.append(number & 0x7F | 0x80)
-        number >>= 7
-    return bytes([*digits, number])
+        offsets, numbers = chunk.offsets.to_pylist(), chunk.values.to_numpy(zero_copy_only=False)
+        for present, start, stop in zip(chunk.is_valid().to_pylist(), offsets[:-1], offsets[1:], strict=True):
+            yield Value(float_list_val=FloatList(val=numbers[start:stop].tolist())) if present else _NULL

@@ -1,6 +1,6 @@
-"""What a feature store serves, and what a refresh to another version would be: nothing new, new rows, or a step back that it refuses.
+"""The record of the served version, and what a refresh to another version must do.
 
-The record lies in Feast's registry with all else that a reader is told, so that one rename changes both.
+The record lies in Feast's registry beside the views, so one rename changes both.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from tasks.table.log import LogEntry
 from tasks.table.snapshot import Snapshot
 
 LAYOUT = 2
-"""Raised when the same rows are to be served in another way, so that a store of before is filled anew."""
+"""Increase it when the same rows must be served in another way. Older stores are then filled again."""
 
 Step = Literal["unchanged", "links", "rows", "superseded"]
 Older = Literal["refuse", "serve", "skip"]
@@ -25,9 +25,9 @@ Older = Literal["refuse", "serve", "skip"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Generation:
-    """Rows that were written online at once: ``modalities`` of table version ``version``, and the folder of that version's files.
+    """Rows that one refresh wrote online: ``modalities`` of table version ``version``, and the folder of that version's files.
 
-    ``tags`` say by modality which embedding model made the rows, and since which day those of the files are its, where it is named.
+    ``tags`` name by modality the embedding model, and the first day of its rows in the files, where the config names it.
     """
 
     number: int
@@ -42,8 +42,8 @@ class Generation:
 class Served:
     """What readers get: table ``version``, whose newest day ``as_of`` was published by ``run_id`` in data files of digest ``rows_digest``.
 
-    ``generation`` are its rows online, which tell an earlier version where the same rows were served before. ``previous`` is still online
-    for readers that have not noticed. ``table`` is Delta's id of the table, ``online`` and ``store`` the online store that holds the rows.
+    ``generation`` are its rows online; their version is an earlier one if it had the same rows. ``previous`` stays online for readers that
+    have not yet seen the switch. ``table`` is Delta's id of the table. ``online`` is the kind of the online store.
     """
 
     version: int
@@ -63,7 +63,7 @@ class Served:
 
     @classmethod
     def from_json(cls, text: str) -> Self:
-        """What ``to_json`` gave. Raises ValueError, TypeError or KeyError for anything else."""
+        """The record that ``to_json`` wrote. Raises ValueError, TypeError or KeyError for other text."""
         values: dict[str, Any] = json.loads(text)
         for name in ("generation", "previous"):
             if (kept := values[name]) is not None:
@@ -76,7 +76,7 @@ class Served:
 
 
 def rows_digest(snapshot: Snapshot) -> str:
-    """The same for the same data files of a day, which never change."""
+    """A digest of the names of a day's data files, which never change."""
     return hashlib.blake2b("\n".join([snapshot.day, *snapshot.paths]).encode(), digest_size=16).hexdigest()
 
 
@@ -88,9 +88,9 @@ def next_step(
     log: Sequence[LogEntry],
     older: Older,
 ) -> Step:
-    """What serving ``snapshot`` takes. Raises InputError where it would be a step back and ``older`` is "refuse".
+    """What a refresh must do to serve ``snapshot``. Raises InputError for an older version or day if ``older`` is "refuse".
 
-    A rollback since the served version makes its day right, however old; a day that was published again stays the newest.
+    After a rollback of the table an older day is right. A day that was published again remains the newest.
     """
     if served is None:
         return "rows"
@@ -108,10 +108,10 @@ def next_step(
     if same and served.version == snapshot.version:
         return "unchanged"
     back = served.table == table and (snapshot.version < served.version or snapshot.day < served.as_of)
-    told_to = snapshot.version > served.version and any(
+    rolled_back = snapshot.version > served.version and any(
         _rolls_back(x) for x in log if served.version < x.version <= snapshot.version
     )
-    if back and not told_to and older != "serve":
+    if back and not rolled_back and older != "serve":
         if older == "skip":
             return "superseded"
         raise InputError(

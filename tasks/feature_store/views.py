@@ -1,9 +1,9 @@
-"""What Feast is told of the published table: an entity, a feature view a modality, one feature service, generated from the table's schema.
+"""Feast's objects for the published table: an entity, a feature view per modality, and one feature service.
 
-Every refresh that writes online is a generation, and a view's name ends with its number: ``image_v7``. So a generation's rows lie apart
-from every other's, and neither of Feast's ways with older rows can hurt: its SQLite store lets them overwrite newer ones, its Redis store
-silently drops them. The feature service gives the views their plain names. It is one object, read at once, so all modalities that a
-reader gets are of one generation, also while the registry is being replaced.
+Every refresh that writes online is a generation, and the name of a view ends with its number: ``image_v7``. So the rows of generations
+never mix. This avoids two faults of Feast: its SQLite store lets older rows overwrite newer ones, and its Redis store silently drops them.
+The feature service gives the views their plain names. It is one object, so a reader gets all modalities of one generation, even while the
+registry is being replaced.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class ServedSchema:
 
     @classmethod
     def of(cls, schema: pa.Schema, modalities: Sequence[str]) -> ServedSchema:
-        """That of data files. Raises InputError for a modality whose features could not be told from another's."""
+        """The schema of data files. Raises InputError if two modalities would give a feature of the same name."""
         names = [name for m in modalities for name in feature_names(m)]
         twice = next((x for x in names if names.count(x) > 1), None)
         if twice is not None:
@@ -46,7 +46,7 @@ class ServedSchema:
 
 
 def feature_names(modality: str) -> tuple[str, ...]:
-    """A modality's features: the vector, its trust and status, and which run and version of the table they are of, as of which day."""
+    """A modality's features: the vector, its trust and status, and the run, table version and day that they come from."""
     return (modality, *(f"{modality}_{x}" for x in ("trust", "status", "run_id", "version", "as_of")))
 
 
@@ -58,8 +58,7 @@ def view_name(modality: str, generation: int) -> str:
 def feature_view(
     modality: str, schema: ServedSchema, generation: int, files: str, tags: Mapping[str, str]
 ) -> FeatureView:
-    """The view of one modality; ``files`` is the pattern of its offline files, whose folders say version, event time and day; ``tags`` say
-    which embedding model made its vectors."""
+    """The view of one modality. ``files`` is the pattern of its offline files; ``tags`` name its embedding model."""
     vector, trust, status, run_id, version, as_of = feature_names(modality)
     name = view_name(modality, generation)
     types = {
@@ -93,10 +92,10 @@ def registry_objects(
     config: FeatureStoreConfig,
     schema: ServedSchema,
     views: dict[str, FeatureView],
-    earlier: Sequence[FeatureView],
+    previous: Sequence[FeatureView],
     state: str,
 ) -> list[Any]:
-    """All that the registry is to hold: ``views`` by modality, in the service; ``earlier`` ones for readers who still ask for them."""
+    """All objects of the registry: ``views`` by modality, in the service, and ``previous`` views for readers that still use them."""
     service = FeatureService(name=config.service, features=[view.with_name(m) for m, view in views.items()])
     project = Project(name=config.project, tags={STATE: state})
-    return [project, entity(schema), *earlier, *views.values(), service]
+    return [project, entity(schema), *previous, *views.values(), service]

@@ -15,21 +15,17 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import polars as pl
 import pytest
-from feast.infra.online_stores.helpers import get_online_store_from_config
 
 from tasks.errors import InputError, OnlineStoreError, TableHeldError
 from tasks.feature_store.config import FeatureStoreConfig
-from tasks.feature_store.online import repo_config
+from tasks.feature_store.redis_cleanup import redis_client
 from tasks.feature_store.refresh import refresh_store
-from tasks.feature_store.registry import feature_store_yaml, read_served, views_of
-from tasks.feature_store.rows import feast_rows
+from tasks.feature_store.registry import feature_store_yaml, read_served
 from tasks.store.file_lock import held_file
 from tasks.table.config import PublishConfig
 from tasks.table.history import roll_back
 from tests.support.feature_store.feature_store_support import (
-    FEATURES,
     assert_served,
     open_store,
     publish_items,
@@ -70,7 +66,7 @@ def contents(config: FeatureStoreConfig) -> dict[str, int]:
     """The views that hold rows online, with how many items each holds."""
     if config.online == "redis":
         count: dict[str, int] = {}
-        with redis_client() as client:
+        with redis_client(config) as client:
             for key in client.scan_iter():
                 for name in client.hkeys(key):
                     if name.startswith(b"_ts:"):
@@ -80,16 +76,6 @@ def contents(config: FeatureStoreConfig) -> dict[str, int]:
         names = [x for (x,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
         found = {x: connection.execute(f'SELECT count(DISTINCT entity_key) FROM "{x}"').fetchone()[0] for x in names}
     return {name.removeprefix(f"{config.project}_"): rows for name, rows in found.items()}
-
-
-def redis_client() -> Any:
-    from tasks.feature_store.redis_cleanup import _parsed, connection_string
-
-    node, options = _parsed(connection_string(FeatureStoreConfig(folder="/")))
-    host, port = node.split(":")
-    from redis import Redis
-
-    return Redis(host=host, port=int(port), **options)
 
 
 def publish_days(table: PublishConfig, root: Path, *days: str, items: list[Any] | None = None) -> None:
@@ -103,13 +89,8 @@ def test_readers_get_the_newest_day_and_nothing_else(
 ) -> None:
     publish_days(table, tmp_path, *DAYS[:2], items=items)
     done = refresh_store(store, table)
-    assert (done["done"], done["version"], done["as_of"], done["rows"], done["rows_version"]) == (
-        "rows",
-        1,
-        DAYS[1],
-        len(items),
-        1,
-    )
+    expected = {"done": "rows", "version": 1, "as_of": DAYS[1], "rows": len(items), "rows_version": 1}
+    assert {name: done[name] for name in expected} == expected
     assert done["run_id"] == table_rows(table.uri, DAYS[1])[items[0]]["run_id"]
     assert_served(store, table.uri, DAYS[1], 1)
     nobody = 99 if isinstance(items[0], int) else "nobody"
@@ -119,24 +100,18 @@ def test_readers_get_the_newest_day_and_nothing_else(
 
 
 def test_a_repeat_writes_nothing(store: FeatureStoreConfig, table: PublishConfig, tmp_path: Path) -> None:
+    def files() -> dict[Path, tuple[int, int]]:
+        volatile = (".lock", "served.json", "online.db-wal", "online.db-shm")
+        paths = [path for path in store.root.rglob("*") if path.is_file() and path.name not in volatile]
+        return {path: (path.stat().st_ino, path.stat().st_mtime_ns) for path in paths}
+
     publish_days(table, tmp_path, DAYS[0])
     refresh_store(store, table)
-    before = {
-        x: (x.stat().st_ino, x.stat().st_mtime_ns)
-        for x in store.root.rglob("*")
-        if x.is_file() and x.name not in VOLATILE
-    }
+    before = files()
     again = refresh_store(store, table)
     assert (again["done"], again["pushed"], again["version"]) == ("unchanged", False, 0)
-    assert {
-        x: (x.stat().st_ino, x.stat().st_mtime_ns)
-        for x in store.root.rglob("*")
-        if x.is_file() and x.name not in VOLATILE
-    } == before
+    assert files() == before
     assert contents(store) == {"image_v1": 40, "text_v1": 40}
-
-
-VOLATILE = (".lock", "served.json", "online.db-wal", "online.db-shm")
 
 
 def test_deleted_items_go_and_at_most_two_versions_are_online(
@@ -246,7 +221,7 @@ def test_a_store_that_lost_its_rows_is_filled_again(
     publish_days(table, tmp_path, DAYS[0])
     refresh_store(store, table)
     if store.online == "redis":
-        with redis_client() as client:
+        with redis_client(store) as client:
             client.flushall()
     else:
         for left in store.root.glob("online.db*"):
@@ -275,36 +250,6 @@ def test_another_project_in_the_same_place_is_left_alone(
         refresh_store(store, table, version=version)
     assert read_online(other, ITEMS[:3])["item-1"]["image_version"] == 0
     assert_served(store, table.uri, DAYS[2], 2)
-
-
-@pytest.mark.parametrize("kind", ["sqlite", pytest.param("redis", marks=needs_redis)])
-def test_what_feast_does_with_rows_that_are_not_newer(
-    kind: Any, tmp_path: Path, table: PublishConfig, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Why every refresh has views of its own: were this to change, they could go."""
-    if kind == "redis":
-        server: RedisServer = request.getfixturevalue("redis_server")
-        with server.client() as client:
-            client.flushall()
-        monkeypatch.setenv("CATALOG_RECTIFIER_REDIS", server.connection_string)
-    config = FeatureStoreConfig(folder=str(tmp_path / "store"), online=kind)
-    publish_days(table, tmp_path, DAYS[1])
-    refresh_store(config, table)
-    served = read_served(config)
-    assert served is not None
-    view = views_of(config, served.generation)["image"]
-    repo = repo_config(config, config.registry)
-    if kind == "redis":
-        repo.online_store.skip_dedup = False
-    online = get_online_store_from_config(repo.online_store)
-    source = pl.read_delta(table.uri).filter(pl.col("item_id") == "item-3").drop("as_of").to_arrow()
-    source = source.set_column(source.schema.get_field_index("image"), "image", [[[9.0, 9, 9, 9]]]).cast(
-        source.schema.set(source.schema.get_field_index("image"), source.schema.field("image"))
-    )
-    for day in (DAYS[0], DAYS[1]):
-        online.online_write_batch(repo, view, feast_rows("image", source, 7, day), None)
-    got = read_online(config, ["item-3"])["item-3"]
-    assert got["image_version"] == (7 if kind == "sqlite" else 0)
 
 
 def history(
@@ -483,14 +428,6 @@ def test_a_wrong_key_is_named(key: str, value: Any) -> None:
     with pytest.raises(ValueError, match=key) as caught:
         FeatureStoreConfig(**given)
     assert "secret" not in str(caught.value)
-
-
-def test_every_feature_is_named_after_its_modality(table: PublishConfig, tmp_path: Path) -> None:
-    config = FeatureStoreConfig(folder=str(tmp_path / "store"))
-    publish_days(table, tmp_path, DAYS[0])
-    refresh_store(config, table)
-    row = wanted_online(table_rows(table.uri, DAYS[0])["item-1"], ("image", "text"), 0, DAYS[0])
-    assert set(row) == {"image", "text", *(f"{m}_{x}" for m in ("image", "text") for x in FEATURES)}
 
 
 @pytest.mark.slow

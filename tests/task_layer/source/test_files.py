@@ -99,11 +99,8 @@ def test_row_groups_outside_the_window_are_not_read(tmp_path: Path, kind: str) -
 
 
 def test_any_date_can_be_the_day(tmp_path: Path) -> None:
-    ref = read(
-        sample(tmp_path, log=log_table(event_time=log_table().column("event_time").cast(pa.timestamp("ns")))),
-        tmp_path,
-        date.max,
-    )
+    times = log_table().column("event_time").cast(pa.timestamp("ns"))
+    ref = read(sample(tmp_path, log=log_table(event_time=times)), tmp_path, date.max)
     assert ref.meta["counts"]["interactions_read"] == 40
     with pytest.raises(InputError, match="no interactions left as of 0001-01-01: 0 read"):
         read(source_config(tmp_path, lookback_days=10), tmp_path, date.min)
