@@ -7,7 +7,6 @@ from typing import Literal
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from rectifier_core.base.arrays import Int64
@@ -18,7 +17,7 @@ from tasks.errors import InputError
 from tasks.evaluation.arrays import timed_interactions
 from tasks.evaluation.config import EvaluationConfig
 from tasks.source.config import SourceConfig
-from tasks.source.raw_log import catalog_ids, used_rows
+from tasks.source.raw_log import catalog_ids, rank_ids, used_rows
 from tasks.stages.anchors import load_interactions
 from tasks.store.store import Ref
 
@@ -50,20 +49,15 @@ def _labelled(source: Ref, config: SourceConfig, as_of: date, column: str) -> tu
     """Every usable row as the key of its pair, user rank times items plus item, and its part's number."""
     ids = catalog_ids(source)
     users, items, parts = [], [], []
-    for user, item, labels, file in used_rows(config, as_of, ids, column, KEY):
-        users.append(user.dictionary_encode())
+    for file, rows, item in used_rows(config, as_of, ids, (column, KEY)):
+        users.append(rows.column("user").combine_chunks().dictionary_encode())
         items.append(item)
-        parts.append(_numbers(labels, column, file))
-    unified = pa.chunked_array(users).unify_dictionaries()
-    dictionary = unified.chunk(0).dictionary
-    # A user's number is the rank of the id, as in the source output.
-    rank = np.empty(len(dictionary), np.int64)
-    rank[np.asarray(pc.array_sort_indices(dictionary))] = np.arange(len(dictionary))
-    numbers = np.concatenate([rank[np.asarray(chunk.indices)] for chunk in unified.chunks])
-    return numbers * len(ids) + np.concatenate(items), np.concatenate(parts)
+        parts.append(_numbers(rows.column("label"), column, file.uri))
+    _, ranks = rank_ids(users)
+    return ranks * len(ids) + np.concatenate(items), np.concatenate(parts)
 
 
-def _numbers(labels: pa.Array, column: str, file: str) -> Int64:
+def _numbers(labels: pa.ChunkedArray, column: str, file: str) -> Int64:
     """The part of each row as a number."""
     for label in labels.unique().to_pylist():
         if str(label).lower() not in PARTS:

@@ -1,10 +1,10 @@
-"""Arrow columns of any accepted type as the few types that the rest of the pipeline knows."""
+"""What an id, a label, a time and an embedding is: Arrow columns of any accepted type as the few types that the pipeline uses."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import date
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import pyarrow as pa
@@ -21,7 +21,7 @@ EPOCH = date(1970, 1, 1).toordinal()
 UNITS = {"s": 1, "ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}
 # Epoch seconds pass this in the year 5138, epoch milliseconds did in 1973: a larger integer is in a finer unit.
 LARGEST_SECONDS = 100_000_000_000
-INT64 = np.iinfo(np.int64)
+INT64_MIN = int(np.iinfo(np.int64).min)
 FEATURE_REASONS = ("nan_or_infinite", "zero_norm", "wrong_width")
 _LIST_TESTS = (
     pa.types.is_list,
@@ -33,28 +33,27 @@ _LIST_TESTS = (
 
 
 def plain_type(kind: pa.DataType) -> pa.DataType:
-    """The type of the values themselves: of a dictionary its values, of an extension type its storage, of a view of text the text."""
+    """The type of ``plain_values`` of a column of this type."""
     if isinstance(kind, pa.BaseExtensionType):
         return plain_type(kind.storage_type)
-    found = kind.value_type if pa.types.is_dictionary(kind) else kind
-    return pa.string() if pa.types.is_string_view(found) else found
+    if pa.types.is_dictionary(kind):
+        return plain_type(kind.value_type)
+    if pa.types.is_string_view(kind):
+        return pa.string()
+    return pa.binary() if pa.types.is_binary_view(kind) else kind
 
 
 def plain_values(column: pa.Array) -> pa.Array:
-    """The column with its dictionary or extension type taken off."""
+    """The column without dictionary, extension type or string views, which several Arrow functions do not support."""
     if isinstance(column.type, pa.BaseExtensionType):
         return plain_values(column.storage)
-    return column.dictionary_decode() if pa.types.is_dictionary(column.type) else column
+    kind = plain_type(column.type)
+    return column if kind == column.type else column.cast(kind)
 
 
 def is_text(kind: pa.DataType) -> bool:
-    """Whether the type is one of Arrow's string types."""
-    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
-
-
-def is_bytes(kind: pa.DataType) -> bool:
-    """Whether the type is one of Arrow's types of bytes of any length."""
-    return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_binary_view(kind))
+    """Whether a plain type is a string type."""
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
 
 
 def id_family(kind: pa.DataType, file: StoredFile, key: str) -> pa.DataType:
@@ -69,7 +68,6 @@ def id_family(kind: pa.DataType, file: StoredFile, key: str) -> pa.DataType:
 
 def as_ids(column: pa.Array, family: pa.DataType, file: StoredFile, key: str) -> pa.Array:
     """The ids as ``family``, nulls kept. Raises InputError for text that is not UTF-8 and for integers beyond int64."""
-    column = plain_values(column)
     try:
         column.validate(full=True)
         return column.cast(family)
@@ -78,30 +76,25 @@ def as_ids(column: pa.Array, family: pa.DataType, file: StoredFile, key: str) ->
 
 
 def as_text(column: pa.Array, file: StoredFile, key: str) -> pa.Array:
-    """A label column as large_string; the entries of a list are joined by a comma, and bytes that are no UTF-8 become U+FFFD: people
-    read labels and nothing else does, so a garbled one must not cost the night. Raises InputError if it has no form as text.
+    """A label column as large_string. The entries of a list are joined by a comma.
+
+    Bytes that are not UTF-8 become U+FFFD: only people read labels, so a bad one must not stop the run. Raises InputError for a type that
+    cannot be written as text.
     """
-    column = plain_values(column)
-    if is_text(column.type) or is_bytes(column.type):
-        return _decoded(column)
+    kind = column.type
     try:
         column.validate(full=True)
-        if (pa.types.is_list(column.type) or pa.types.is_large_list(column.type)) and is_text(column.type.value_type):
+        if (pa.types.is_list(kind) or pa.types.is_large_list(kind)) and is_text(plain_type(kind.value_type)):
             return pc.binary_join(column.cast(pa.list_(pa.string())), ", ").cast(pa.large_string())
         return column.cast(pa.large_string())
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+        if is_text(kind) or pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
+            labels = column.cast(pa.large_binary()).to_pylist()
+            decoded = [None if label is None else label.decode("utf-8", "replace") for label in labels]
+            return pa.array(decoded, pa.large_string())
         raise InputError(
-            f"{file.uri}: {key} is {column.type} and cannot be shown as text; name another column or leave it out"
+            f"{file.uri}: {key} is {kind} and cannot be shown as text; name another column or leave it out"
         ) from error
-
-
-def _decoded(column: pa.Array) -> pa.Array:
-    try:
-        column.validate(full=True)
-        return column.cast(pa.large_string())
-    except pa.ArrowInvalid:
-        told = (None if x is None else x.decode("utf-8", "replace") for x in column.cast(pa.large_binary()).to_pylist())
-        return pa.array(told, pa.large_string())
 
 
 def check_time(kind: pa.DataType, file: StoredFile, key: str) -> None:
@@ -113,27 +106,22 @@ def check_time(kind: pa.DataType, file: StoredFile, key: str) -> None:
 
 
 def as_seconds(column: pa.Array) -> tuple[Int64, Bool]:
-    """Whole seconds since the epoch, UTC [N] int64 (0 where null), and which are not null [N] bool.
+    """Whole seconds since the epoch, UTC [N] int64 (0 where null), and which rows are not null [N] bool.
 
-    A timestamp without a zone is UTC, a date its midnight. Of integers the magnitude tells the unit: up to ``LARGEST_SECONDS`` seconds,
-    beyond it milliseconds, beyond a thousand times that microseconds, then nanoseconds.
+    A timestamp without a zone is UTC. A date is its midnight. The size of an integer gives its unit: up to ``LARGEST_SECONDS`` it is in
+    seconds, up to a thousand times that in milliseconds, then in microseconds and nanoseconds.
     """
     valid: Bool = np.asarray(column.is_valid())
     if pa.types.is_date32(column.type):
-        return _numbers(column.cast(pa.int32())).astype(np.int64) * DAY_SECONDS, valid
-    raw = _numbers(column.cast(pa.int64(), safe=False))
+        return np.asarray(column.cast(pa.int32()).fill_null(0)).astype(np.int64) * DAY_SECONDS, valid
+    numbers = np.asarray(column.cast(pa.int64(), safe=False).fill_null(0))
     if pa.types.is_timestamp(column.type):
-        return raw // UNITS[column.type.unit], valid
+        return numbers // UNITS[column.type.unit], valid
     if pa.types.is_date64(column.type):
-        return raw // UNITS["ms"], valid
+        return numbers // UNITS["ms"], valid
     for _ in UNITS:
-        raw = np.where((raw > LARGEST_SECONDS) | (raw < -LARGEST_SECONDS), raw // 1_000, raw)
-    return raw, valid
-
-
-def _numbers(column: pa.Array) -> NDArray[Any]:
-    found: NDArray[Any] = np.asarray(column.fill_null(0))
-    return found
+        numbers = np.where((numbers > LARGEST_SECONDS) | (numbers < -LARGEST_SECONDS), numbers // 1_000, numbers)
+    return numbers, valid
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -144,47 +132,48 @@ class Window:
     stop: int
 
     @classmethod
-    def of_days(cls, first: date | None, last: date) -> Window:
-        """All of the days from ``first`` (None: since ever) up to and including ``last``."""
-        start = INT64.min if first is None else (first.toordinal() - EPOCH) * DAY_SECONDS
-        return cls(start=int(start), stop=(last.toordinal() + 1 - EPOCH) * DAY_SECONDS)
+    def of_days(cls, last: date, num_days: int | None = None) -> Window:
+        """The ``num_days`` days that end with ``last``, or all days up to it."""
+        stop = (last.toordinal() + 1 - EPOCH) * DAY_SECONDS
+        return cls(start=INT64_MIN if num_days is None else max(stop - num_days * DAY_SECONDS, INT64_MIN), stop=stop)
 
-    @staticmethod
-    def day(seconds: int) -> date:
-        """The UTC day of an event time."""
-        return date.fromordinal(EPOCH + seconds // DAY_SECONDS)
+    def contains(self, seconds: Int64) -> Bool:
+        """Which of these times lie in the window."""
+        inside: Bool = (seconds >= self.start) & (seconds < self.stop)
+        return inside
 
     def predicate(self, column: str, kind: pa.DataType) -> pc.Expression:
-        """An expression over the raw column that holds wherever the event time is null or within the window, for push-down.
+        """An expression over the raw column that holds where the event time is null or in the window. It selects row groups.
 
-        Of integers it also holds for a few outside: those that would be within it in another unit.
+        For integers it allows every unit, so it also holds for a few values outside the window.
         """
-        storage = pa.int32() if pa.types.is_date32(kind) else kind if pa.types.is_integer(kind) else pa.int64()
         if pa.types.is_date32(kind):
-            bounds = [(self.start // DAY_SECONDS, (self.stop - 1) // DAY_SECONDS)]
+            storage, bounds = pa.int32(), [(self.start // DAY_SECONDS, (self.stop - 1) // DAY_SECONDS)]
         else:
+            storage = kind if pa.types.is_integer(kind) else pa.int64()
             unit = kind.unit if pa.types.is_timestamp(kind) else "ms" if pa.types.is_date64(kind) else None
-            bounds = [(self.start * x, self.stop * x - 1) for x in ([UNITS[unit]] if unit else UNITS.values())]
+            scales = [UNITS[unit]] if unit else UNITS.values()
+            bounds = [(self.start * scale, self.stop * scale - 1) for scale in scales]
         limits, field = np.iinfo(storage.to_pandas_dtype()), pc.field(column)
-        chosen = field.is_null()
+        selected = field.is_null()
         for bound in bounds:
             low, high = (pa.scalar(min(max(x, int(limits.min)), int(limits.max)), storage).cast(kind) for x in bound)
-            chosen = chosen | ((field >= low) & (field <= high))
-        return chosen
+            selected = selected | ((field >= low) & (field <= high))
+        return selected
 
 
 def embedding_kind(kind: pa.DataType, file: StoredFile, key: str) -> Literal["vector", "sequence"] | None:
-    """Whether the type is a list (plain, large, fixed-size or view) of numbers or a list of such lists; None for null (a file without any).
+    """ "vector" for a list of numbers, "sequence" for a list of such lists, None for null (a file without any value).
 
-    Raises InputError if it is anything else.
+    A list may be plain, large, of fixed size or a view. Raises InputError for any other type.
     """
-    found = plain_type(kind)
-    if pa.types.is_null(found):
+    inner = plain_type(kind)
+    if pa.types.is_null(inner):
         return None
     depth = 0
-    while any(test(found) for test in _LIST_TESTS):
-        depth, found = depth + 1, plain_type(found.value_type)
-    if depth not in (1, 2) or not (pa.types.is_floating(found) or pa.types.is_integer(found)):
+    while any(test(inner) for test in _LIST_TESTS):
+        depth, inner = depth + 1, plain_type(inner.value_type)
+    if depth not in (1, 2) or not (pa.types.is_floating(inner) or pa.types.is_integer(inner)):
         raise InputError(
             f"{file.uri}: {key} is {kind}; an embedding is a list of numbers, or a list of such lists for a sequence"
         )
@@ -192,9 +181,9 @@ def embedding_kind(kind: pa.DataType, file: StoredFile, key: str) -> Literal["ve
 
 
 def lengths(column: pa.Array) -> Int64:
-    """How many numbers each embedding has [N] int64, -1 where it is null."""
-    found: Int64 = np.asarray(pc.list_value_length(_lists(column)).fill_null(-1)).astype(np.int64)
-    return found
+    """How many entries each list has [N] int64, -1 where it is null."""
+    counts: Int64 = np.asarray(pc.list_value_length(_lists(column)).fill_null(-1)).astype(np.int64)
+    return counts
 
 
 def _lists(column: pa.Array) -> pa.Array:
@@ -202,20 +191,20 @@ def _lists(column: pa.Array) -> pa.Array:
 
 
 def embeddings(column: pa.Array, width: int) -> tuple[Int64, Float32]:
-    """The rows whose embedding has this width [K] int64, and the embeddings [K, width] float32; a null number becomes NaN."""
-    found = lengths(column)
-    flat = _lists(column).flatten().to_numpy(zero_copy_only=False)
-    right, given = found == width, found >= 0
-    if not np.array_equal(right, given):
-        flat = flat[np.repeat(right[given], found[given])]
-    # Doubles beyond float32 become infinite here, and are told apart as such afterwards.
+    """The rows whose embedding has this width [K] int64, and the embeddings [K, width] float32. A null number becomes NaN."""
+    counts = lengths(column)
+    numbers = _lists(column).flatten().to_numpy(zero_copy_only=False)
+    right_width, present = counts == width, counts >= 0
+    if not np.array_equal(right_width, present):
+        numbers = numbers[np.repeat(right_width[present], counts[present])]
+    # Doubles beyond float32 become infinite here and are quarantined as such.
     with np.errstate(over="ignore"):
-        values: Float32 = flat.astype(np.float32, copy=False).reshape(-1, width)
-    return np.flatnonzero(right).astype(np.int64), values
+        values: Float32 = numbers.astype(np.float32, copy=False).reshape(-1, width)
+    return np.flatnonzero(right_width).astype(np.int64), values
 
 
 def segment_lists(column: pa.Array) -> tuple[Int64, pa.Array]:
-    """How many segments each row of a sequence column has [N] int64, -1 where it is null, and all of them one after the other."""
+    """How many segments each row of a sequence column has [N] int64, -1 where it is null, and all segments in order."""
     if pa.types.is_null(column.type):
         return np.full(len(column), -1, np.int64), pa.array([], pa.list_(pa.float32()))
     return lengths(column), _lists(column).flatten()
@@ -224,7 +213,7 @@ def segment_lists(column: pa.Array) -> tuple[Int64, pa.Array]:
 def judge_features(values: Float32) -> tuple[Bool, NDArray[np.int8]]:
     """Which rows [K, D] can be used [K] bool, and the index in ``FEATURE_REASONS`` or ``USABLE`` [K] int8.
 
-    The norm is judged in float32, as everything after works in it: a row whose squares overflow or vanish there is of no use either.
+    The norm is taken in float32, as in every later stage, so a row whose squares overflow or vanish there is not usable either.
     """
     with np.errstate(over="ignore", invalid="ignore"):
         squares = np.einsum("ij,ij->i", values, values)

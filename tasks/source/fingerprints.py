@@ -1,8 +1,8 @@
-"""What a day's run would read, told from the listing alone: a print of the catalog's and of the log's files by path, size and time.
+"""What a day's run would read: fingerprints of the catalog's and the log's files by path, size and modification time.
 
-It sees a file that came, went, or was written again, and not what is in it: a file that was written again with the same rows counts as
-changed, and a run of the day then finds nothing new. Without ``dt=`` partitions every day reads the same files, so what arrives for
-one day changes all. Paths are told from where the input lies, so that a copy elsewhere that kept its times is the same.
+They show a file that was added, removed or written again, but not its content. A file that was written again with the same rows counts as
+changed; a run of the day then finds nothing new. Without ``dt=`` partitions every day reads the same files, so a new file changes all
+days. Paths are relative to the input, so a copy elsewhere that keeps its times has the same fingerprints.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 
 from tasks.errors import InputError
 from tasks.source.config import SourceConfig
-from tasks.source.files import Listed, ParquetFiles, list_input, log_of, snapshot_of
+from tasks.source.files import Listing, ParquetFiles, list_input
 from tasks.source.interactions import event_days
 
 Fingerprints = dict[str, dict[str, Any]]
@@ -26,8 +26,8 @@ class Inputs:
     """The catalog and the log as they were listed."""
 
     config: SourceConfig
-    catalog: Listed
-    log: Listed
+    catalog: Listing
+    log: Listing
 
     @classmethod
     def listed(cls, config: SourceConfig) -> Inputs:
@@ -37,55 +37,56 @@ class Inputs:
     def fingerprints(self, day: date) -> Fingerprints | None:
         """``catalog`` and ``log``, each ``{digest, files, bytes, newest}``; None where a run of that day would find one of them missing."""
         try:
-            catalog, log = snapshot_of(self.catalog, day), log_of(self.log, day, self.config.lookback_days)
+            catalog, log = self.catalog.catalog(day), self.log.log(day, self.config.lookback_days)
         except InputError:
             return None
-        return {"catalog": _print(catalog), "log": _print(log)}
+        return {"catalog": _fingerprint(catalog), "log": _fingerprint(log)}
 
     def days(self, *, today: date | None = None) -> list[date]:
         """The days that have data of their own, oldest first, none after ``today`` (UTC).
 
-        They are the ``dt=`` partitions of either; of a log without any the days of its events, for which all its times are read, and
-        without a time column only today. Raises InputError.
+        They are the ``dt=`` partitions of both inputs. For a log without partitions they are the days of its events, or only today
+        without a time column. Raises InputError.
         """
         today = today or datetime.now(UTC).date()
-        own = {*self.log[1], *self.catalog[1]}
-        if not self.log[1]:
+        days = {*self.log.by_day, *self.catalog.by_day}
+        if not self.log.by_day:
             column = self.config.time_column
-            own.update([today] if column is None else event_days(self.log[0], column, today))
-        return sorted(day for day in own if day <= today and self.fingerprints(day) is not None)
+            days.update([today] if column is None else event_days(self.log.everything, column, today))
+        return sorted(day for day in days if day <= today and self.fingerprints(day) is not None)
 
 
 def input_fingerprints(config: SourceConfig, day: date) -> Fingerprints | None:
-    """What a run of that day is about to read; None where it cannot be listed, which the run will say itself."""
+    """What a run of that day would read. None where it cannot be listed; the run itself reports why."""
     try:
         return Inputs.listed(config).fingerprints(day)
     except InputError:
         return None
 
 
-def changed_inputs(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+def changed_inputs(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     """What differs, in words: ``log changed: 9 files, 10 now``."""
-    found = []
+    changes = []
     for name in ("catalog", "log"):
-        old, new = before.get(name), now.get(name)
-        if old is None or new is None or old["digest"] == new["digest"]:
-            continue
-        if old["files"] != new["files"]:
-            found.append(f"{name} changed: {old['files']:,} files, {new['files']:,} now")
-        else:
-            found.append(f"{name} changed: written {new['newest']}")
-    return found
+        if name in old and name in new and old[name]["digest"] != new[name]["digest"]:
+            counts = old[name]["files"], new[name]["files"]
+            now = (
+                f"{counts[0]:,} files, {counts[1]:,} now"
+                if counts[0] != counts[1]
+                else f"written {new[name]['newest']}"
+            )
+            changes.append(f"{name} changed: {now}")
+    return changes
 
 
-def _print(found: ParquetFiles) -> dict[str, Any]:
-    state, base = hashlib.blake2b(digest_size=12), found.uri.rstrip("/")
-    for file in found.files:
+def _fingerprint(files: ParquetFiles) -> dict[str, Any]:
+    state, base = hashlib.blake2b(digest_size=12), files.uri.rstrip("/")
+    for file in files.files:
         state.update(f"{file.uri.removeprefix(base)}\0{file.size}\0{file.modified_ns}\n".encode())
-    newest = datetime.fromtimestamp(max((x.modified_ns for x in found.files), default=0) / 1e9, UTC)
+    newest = datetime.fromtimestamp(max((file.modified_ns for file in files.files), default=0) / 1e9, UTC)
     return {
         "digest": state.hexdigest(),
-        "files": len(found.files),
-        "bytes": sum(x.size for x in found.files),
+        "files": len(files.files),
+        "bytes": sum(file.size for file in files.files),
         "newest": newest.isoformat(timespec="seconds"),
     }

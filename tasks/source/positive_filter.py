@@ -12,17 +12,16 @@ from polars.exceptions import PolarsError
 from rectifier_core.base.arrays import Bool
 from tasks.errors import InputError
 from tasks.object_store import StoredFile
-from tasks.source.arrow_columns import plain_values
 
 KEY = "source.positive"
-# Aggregates and windows would see one batch at a time: the answer would depend on how the log is cut into files.
-# What these give is settled by the clock when the text is parsed: the same day read again would have other pairs.
+# These depend on the clock, so reading the same day again would give other pairs.
 CLOCK = re.compile(r"\b(CURRENT_(DATE|TIME|TIMESTAMP)|LOCALTIME(STAMP)?)\b|\bNOW\s*\(", re.IGNORECASE)
-# A query within the predicate could read any file that this process can: polars opens one as soon as it is parsed.
+# A query in the predicate could read any file that this process can: polars opens it when it parses the text.
 QUERY = re.compile(r"\b(SELECT|VALUES)\b|\(\s*FROM\b|--|/\*", re.IGNORECASE)
-# Quotes and escapes beside the usual two, with which a string cannot be told from what is around it.
+# With these quotes and escapes we cannot see where a string ends, so the whole text is searched.
 ODD_QUOTES = re.compile(r"[\\$`]")
 QUOTED = re.compile(r"'[^']*'|\"[^\"]*\"")
+# Aggregates and windows would see one batch at a time, so the result would depend on how the log is cut into files.
 ACROSS_ROWS = re.compile(r'"(Agg|Over)":|(?<!"Column")(?<!"String"):"Len"')
 
 
@@ -34,7 +33,7 @@ class Predicate:
         self.text = text
         if CLOCK.search(QUOTED.sub("", text)):
             raise InputError(
-                f"{KEY}: {text!r} asks for the time of day, so a repeat would not be one; say a fixed date, or lookback_days"
+                f"{KEY}: {text!r} depends on the current time, so another run would give other pairs; write a fixed date, or use lookback_days"
             )
         if QUERY.search(text if ODD_QUOTES.search(text) else QUOTED.sub("", text)):
             raise InputError(
@@ -56,9 +55,7 @@ class Predicate:
     def mask(self, batch: pa.RecordBatch, file: StoredFile) -> Bool:
         """Which rows satisfy the predicate [N] bool; null and NaN never do. Raises InputError if the columns' types do not fit it."""
         try:
-            frame = pl.DataFrame(
-                {name: pl.from_arrow(_comparable(plain_values(batch.column(name)))) for name in self.columns}
-            )
+            frame = pl.DataFrame({name: pl.from_arrow(_comparable(batch.column(name))) for name in self.columns})
             # To polars NaN is the largest number, so "rating >= 4" would hold for it.
             found = frame.with_columns(cs.float().fill_nan(None)).select(positive=self._expression)["positive"]
         except PolarsError as error:

@@ -1,10 +1,9 @@
-"""Rows that cannot be used: kept with a reason in a Parquet file, counted, and too many of them stop the run."""
+"""Rows that cannot be used: written with a reason to a Parquet file and counted. Too many of them stop the run."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
 import numpy as np
@@ -24,33 +23,26 @@ class ParquetSink:
     def __init__(self, path: Path, schema: pa.Schema) -> None:
         self.schema = schema
         self._writer = pq.ParquetWriter(path, schema, compression="zstd")
-        self._held: list[pa.Table] = []
-        self._rows = 0
+        self._pending = schema.empty_table()
 
     def add(self, table: pa.Table) -> None:
         """Append rows."""
-        if not table.num_rows:
-            return
-        self._held.append(table)
-        self._rows += table.num_rows
-        if self._rows >= ROW_GROUP:
-            self._write(whole_groups_only=True)
+        self._pending = pa.concat_tables([self._pending, table])
+        whole = len(self._pending) - len(self._pending) % ROW_GROUP
+        if whole:
+            self._write(self._pending.slice(0, whole))
+            self._pending = self._pending.slice(whole)
 
-    def _write(self, *, whole_groups_only: bool) -> None:
-        table = pa.concat_tables(self._held).combine_chunks()
-        rows = self._rows - self._rows % ROW_GROUP if whole_groups_only else self._rows
-        self._writer.write_table(table.slice(0, rows), row_group_size=ROW_GROUP)
-        self._held, self._rows = [table.slice(rows)], self._rows - rows
+    def _write(self, table: pa.Table) -> None:
+        self._writer.write_table(table.combine_chunks(), row_group_size=ROW_GROUP)
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Write what is left and close the file."""
-        if kind is None and self._rows:
-            self._write(whole_groups_only=False)
+    def __exit__(self, kind: object, error: object, trace: object) -> None:
+        """Write the remaining rows and close the file."""
+        if kind is None and len(self._pending):
+            self._write(self._pending)
         self._writer.close()
 
 

@@ -1,4 +1,4 @@
-"""Reading a modality that is a sequence: what lands in the stage output, what is left out, and that it is counted."""
+"""Reading a modality that is a sequence: what the stage output holds, what is left out, and the counts."""
 
 from __future__ import annotations
 
@@ -12,8 +12,6 @@ import pytest
 
 from rectifier_core.base.arrays import Float32
 from tasks.errors import InputError
-from tasks.source.files import list_input
-from tasks.source.sequences import NpyAppender, judge_sequences, numbers_per_row
 from tasks.store.store import Ref
 from tests.support.source_samples import NUM_ITEMS, catalog_table, quarantined, read, sample, write
 
@@ -75,7 +73,6 @@ def test_segments_lie_item_by_item_and_the_feature_is_their_mean(tmp_path: Path)
     [
         pa.list_(pa.list_(pa.float16())),
         pa.large_list(pa.large_list(pa.float64())),
-        pa.list_(pa.list_(pa.float32(), 3)),
         pa.large_list(pa.list_(pa.float16(), 3)),
         pa.list_view(pa.list_(pa.float32())),
         pa.list_(pa.list_view(pa.float32())),
@@ -86,32 +83,6 @@ def test_every_form_of_sequence_gives_the_same_digest(tmp_path: Path, kind: pa.D
     plain = read_video(tmp_path / "plain", pa.array(video_rows(), pa.list_(pa.list_(pa.float32()))))
     other = read_video(tmp_path / "other", pa.array(video_rows(), kind))
     assert other.digest == plain.digest
-
-
-def test_sequences_of_one_length_and_whole_numbers(tmp_path: Path) -> None:
-    whole = [[[i + 1, 2, 3], [4, 5, 6]] for i in range(NUM_ITEMS)]
-    ref = read_video(tmp_path, pa.array(whole, pa.list_(pa.list_(pa.int8(), 3), 2)))
-    assert [x.tolist() for x in sequences(ref)] == whole
-
-
-@pytest.mark.parametrize("batch_bytes", [1, 200, 1 << 22])
-@pytest.mark.parametrize("pieces", [1, 3])
-def test_batches_and_files_do_not_matter(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, batch_bytes: int, pieces: int
-) -> None:
-    video = pa.array(video_rows(), pa.list_(pa.list_(pa.float32())))
-    whole = read_video(tmp_path / "whole", video)
-    monkeypatch.setattr("tasks.source.catalog.FEATURE_BYTES", batch_bytes)
-    table, step = catalog_table(video=video), NUM_ITEMS // pieces
-    config = sample(tmp_path / "cut", modalities=MODALITIES, catalog=table)
-    (tmp_path / "cut" / "catalog.parquet").unlink()
-    for piece in range(pieces):
-        write(
-            table.slice(piece * step, step),
-            tmp_path / "cut" / "catalog.parquet" / f"part-{piece}.parquet",
-            row_group_size=5,
-        )
-    assert read(config, tmp_path / "cut").digest == whole.digest
 
 
 def test_a_file_without_any_sequence_is_no_reason_to_stop(tmp_path: Path) -> None:
@@ -174,16 +145,14 @@ def test_too_many_broken_segments_stop_the_run(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("column", "said"),
+    ("column", "message"),
     [
         ([[[[1.0]]]] * NUM_ITEMS, "a list of such lists for a sequence"),
-        ([[["x"]]] * NUM_ITEMS, "a list of such lists for a sequence"),
-        (pa.array([[]] * NUM_ITEMS, pa.list_(pa.list_(pa.float32()))), "holds no embedding"),
         (pa.array([[[]]] * NUM_ITEMS, pa.list_(pa.list_(pa.float32()))), "holds no embedding"),
     ],
 )
-def test_what_is_no_sequence_is_refused(tmp_path: Path, column: Any, said: str) -> None:
-    with pytest.raises(InputError, match=said):
+def test_what_is_no_sequence_is_refused(tmp_path: Path, column: Any, message: str) -> None:
+    with pytest.raises(InputError, match=message):
         read_video(tmp_path, column)
 
 
@@ -202,36 +171,3 @@ def test_files_must_agree_and_names_must_be_free(tmp_path: Path) -> None:
     )
     with pytest.raises(InputError, match="video_segments: a published column of a sequence has this name"):
         read(taken, tmp_path / "taken")
-
-
-def test_batches_shrink_with_the_sequences(tmp_path: Path) -> None:
-    video = pa.array([[[1.0] * 8] * (40 if i < 4 else 2) for i in range(NUM_ITEMS)], pa.list_(pa.list_(pa.float32())))
-    write(catalog_table(video=video), tmp_path / "catalog.parquet", row_group_size=4)
-    files, _ = list_input(str(tmp_path / "catalog.parquet"))
-    assert numbers_per_row(files, {"video": "source.modalities.video"}) == 320
-    assert numbers_per_row(files, {"video": "v", "text": "t"}) == 324
-
-
-def test_an_array_can_grow(tmp_path: Path) -> None:
-    path = tmp_path / "grown.npy"
-    grown = NpyAppender(path, np.empty((0, 2), np.float32))
-    for start in range(0, 3000, 700):
-        grown.append(np.arange(2 * start, 2 * min(start + 700, 3000)).reshape(-1, 2))
-    grown.close()
-    found = np.load(path, mmap_mode="r")
-    assert found.flags.c_contiguous
-    assert np.array_equal(found, np.arange(6000, dtype=np.float32).reshape(-1, 2))
-
-
-def test_a_slice_of_a_column_is_taken_apart_as_such() -> None:
-    column = pa.array(
-        [[[9.0, 9.0]], [[1.0, 2.0], [3.0, 4.0]], None, [[5.0, 6.0]]], pa.list_(pa.list_(pa.float32()))
-    ).slice(1)
-    found = judge_sequences(column, 2)
-    assert found.segments.tolist() == [[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]]
-    assert (found.counts.tolist(), found.missing.tolist(), found.rows.tolist()) == (
-        [2, 0, 1],
-        [False, True, False],
-        [0, 0, 2],
-    )
-    assert found.features.tolist() == [[2.0, 3.0], [0.0, 0.0], [5.0, 6.0]]
