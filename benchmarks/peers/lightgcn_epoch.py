@@ -36,7 +36,7 @@ from rectifier_core.anchors.lightgcn import LightGCNTraining
 from rectifier_core.anchors.propagation import InteractionGraph
 from rectifier_core.base.records import Interactions
 from rectifier_core.base.seeding import generator
-from rectifier_core.evaluation.splits import subset
+from rectifier_core.base.pairs import subset
 
 USERS_THERE, ITEMS_THERE, PAIRS = 19_445, 7_050, 118_551
 BATCH, LAYERS, WIDTH = 2048, 3, 64

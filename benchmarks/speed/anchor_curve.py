@@ -34,7 +34,8 @@ from rectifier_core.base.records import Interactions
 from rectifier_core.base.seeding import generator
 from rectifier_core.evaluation.metrics import per_user_ranking
 from rectifier_core.evaluation.ranking import rank_items
-from rectifier_core.evaluation.splits import Split, split_users, subset
+from rectifier_core.base.pairs import subset
+from rectifier_core.evaluation.splits import Split, split_users
 
 CONFIG = AnchorsConfig()
 WIDTH, LAYERS, TESTED = CONFIG.embedding_size, CONFIG.num_layers, 3000

@@ -28,7 +28,8 @@ from rectifier_core.base.arrays import Float32, Float64
 from rectifier_core.base.numerics import separation
 from rectifier_core.base.records import Interactions
 from rectifier_core.base.seeding import derive_seed, generator
-from rectifier_core.evaluation.config import AlignmentConfig, LightGCNConfig
+from rectifier_core.evaluation.backbones.config import LightGCNConfig
+from rectifier_core.evaluation.config import AlignmentConfig
 from rectifier_core.evaluation.edge_prior import (
     Prior,
     degree_matched_pairs,
@@ -39,7 +40,7 @@ from rectifier_core.evaluation.edge_prior import (
 from rectifier_core.evaluation.edges import edit_edges
 from rectifier_core.evaluation.metrics import per_user_ranking
 from rectifier_core.evaluation.ranking import rank_items
-from rectifier_core.evaluation.splits import subset
+from rectifier_core.base.pairs import subset
 
 Operation = Literal["pruning", "completion"]
 OPERATIONS: tuple[Operation, ...] = get_args(Operation)

@@ -26,7 +26,7 @@ from rectifier_core.base.seeding import derive_seed, generator
 from rectifier_core.evaluation.backbones.lightgcn import LightGCN
 from rectifier_core.evaluation.backbones.protocol import TrainingSet
 from rectifier_core.evaluation.config import PriorConfig
-from rectifier_core.evaluation.splits import pair_keys, subset
+from rectifier_core.base.pairs import pair_keys, subset
 from rectifier_core.evaluation.training import fit
 
 

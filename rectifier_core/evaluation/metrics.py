@@ -11,7 +11,7 @@ from rectifier_core.base.arrays import Float32, Float64, Int32
 from rectifier_core.base.numerics import unit_rows
 from rectifier_core.base.records import Interactions
 from rectifier_core.base.seeding import generator
-from rectifier_core.evaluation.splits import pair_keys
+from rectifier_core.base.pairs import pair_keys
 
 
 def pair_closeness(

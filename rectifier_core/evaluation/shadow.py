@@ -30,9 +30,11 @@ from rectifier_core.base.seeding import derive_seed, generator
 from rectifier_core.config import PipelineConfig
 from rectifier_core.evaluation.backbones import BACKBONES
 from rectifier_core.evaluation.backbones.protocol import TrainingSet
-from rectifier_core.evaluation.config import ShadowConfig, TrainingConfig
+from rectifier_core.evaluation.backbones.config import TrainingConfig
+from rectifier_core.evaluation.config import ShadowConfig
 from rectifier_core.evaluation.significance import relative_change
-from rectifier_core.evaluation.splits import Split, split_time, split_users, subset
+from rectifier_core.base.pairs import subset
+from rectifier_core.evaluation.splits import Split, split_time, split_users
 from rectifier_core.evaluation.trial import Trial, run_trial
 from rectifier_core.evaluation.variants import make_features
 

@@ -39,7 +39,7 @@ from rectifier_core.evaluation.backbones.batch_rows import BatchRows
 from rectifier_core.evaluation.backbones.item_graph import nearest_items
 from rectifier_core.evaluation.backbones.protocol import Backbone, Batch, TrainingSet
 from rectifier_core.evaluation.backbones.sparse_product import SparseOperator, layer_mean
-from rectifier_core.evaluation.config import LATTICEConfig, TrainingConfig
+from rectifier_core.evaluation.backbones.config import LATTICEConfig, TrainingConfig
 
 TRAINING = TrainingConfig(learning_rate=3e-3, decay=0.96, epochs=200, patience=5, evaluate_every=2)
 

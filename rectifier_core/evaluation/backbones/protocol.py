@@ -13,7 +13,7 @@ import torch
 from rectifier_core.base.arrays import Bool, Features, Float32, check_array
 from rectifier_core.base.records import Interactions
 from rectifier_core.base.seeding import derive_seed
-from rectifier_core.evaluation.config import TrainingConfig
+from rectifier_core.evaluation.backbones.config import TrainingConfig
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

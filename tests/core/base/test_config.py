@@ -13,7 +13,8 @@ from rectifier_core.anchors.config import AnchorsConfig
 from rectifier_core.base.config import explain
 from rectifier_core.config import PipelineConfig, QualityConfig
 from rectifier_core.copies.config import CopiesConfig
-from rectifier_core.evaluation.config import AlignmentConfig, FREEDOMConfig
+from rectifier_core.evaluation.backbones.config import FREEDOMConfig
+from rectifier_core.evaluation.config import AlignmentConfig
 from rectifier_core.projection.config import ProjectionConfig
 
 

@@ -12,7 +12,8 @@ from rectifier_core.anchors.config import AnchorsConfig
 from rectifier_core.base.published_records import QualityReport
 from rectifier_core.base.records import Catalog, Interactions
 from rectifier_core.config import PipelineConfig, QualityConfig
-from rectifier_core.evaluation.config import ShadowConfig, TrainingConfig, VBPRConfig
+from rectifier_core.evaluation.backbones.config import TrainingConfig, VBPRConfig
+from rectifier_core.evaluation.config import ShadowConfig
 from rectifier_core.evaluation.shadow import FEWEST_USERS, ShadowResult, bounded, evaluate_shadow
 from rectifier_core.evaluation.splits import split_time
 from rectifier_core.quality import ShadowMeasure, check_quality
