@@ -34,9 +34,9 @@ from rectifier_core.anchors.config import AnchorsConfig
 from rectifier_core.anchors.interaction_sampling import NegativeSampler
 from rectifier_core.anchors.lightgcn import LightGCNTraining
 from rectifier_core.anchors.propagation import InteractionGraph
+from rectifier_core.base.pairs import subset
 from rectifier_core.base.records import Interactions
 from rectifier_core.base.seeding import generator
-from rectifier_core.base.pairs import subset
 
 USERS_THERE, ITEMS_THERE, PAIRS = 19_445, 7_050, 118_551
 BATCH, LAYERS, WIDTH = 2048, 3, 64

@@ -17,13 +17,13 @@ import torch
 from matplotlib.figure import Figure
 
 from benchmarks.shared.movielens import load_split, options_parser
+from rectifier_core.base.pairs import subset
 from rectifier_core.base.records import Interactions
 from rectifier_core.evaluation.config import PriorConfig
 from rectifier_core.evaluation.edge_prior import Prior, fit_prior
 from rectifier_core.evaluation.edges import edit_edges
 from rectifier_core.evaluation.metrics import per_user_ranking
 from rectifier_core.evaluation.ranking import rank_items
-from rectifier_core.base.pairs import subset
 
 EDITS = [("pruning", x) for x in (0.0, 0.1, 0.2, 0.3, 0.4)] + [("completion", x) for x in (0.0, 0.05, 0.1, 0.2, 0.3)]
 FILTERS = ("consistent", "edited pairs masked", "survivors judged")

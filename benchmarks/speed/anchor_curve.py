@@ -30,11 +30,11 @@ from rectifier_core.anchors.lightgcn import LightGCNTraining
 from rectifier_core.anchors.propagation import InteractionGraph, layer_mean_rows
 from rectifier_core.anchors.spectral import spectral_embedding, spectral_start
 from rectifier_core.base.arrays import Float32
+from rectifier_core.base.pairs import subset
 from rectifier_core.base.records import Interactions
 from rectifier_core.base.seeding import generator
 from rectifier_core.evaluation.metrics import per_user_ranking
 from rectifier_core.evaluation.ranking import rank_items
-from rectifier_core.base.pairs import subset
 from rectifier_core.evaluation.splits import Split, split_users
 
 CONFIG = AnchorsConfig()

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
+from rectifier_core.base.config import STRICT, Count, Float, Int, NotNegative, OpenShare
 from rectifier_core.evaluation.backbones.config import LightGCNConfig, TrainingConfig
-from rectifier_core.base.config import STRICT, Count, Float, Int, NotNegative, OpenShare, Positive, Share
 
 DamageKind = Literal["swap", "within", "noise", "scale", "drop", "segments"]
 ClickKind = Literal["random", "popular"]

@@ -26,6 +26,7 @@ import torch
 from rectifier_core.anchors.reliability import split_half_reliability
 from rectifier_core.base.arrays import Float32, Float64
 from rectifier_core.base.numerics import separation
+from rectifier_core.base.pairs import subset
 from rectifier_core.base.records import Interactions
 from rectifier_core.base.seeding import derive_seed, generator
 from rectifier_core.evaluation.backbones.config import LightGCNConfig
@@ -40,7 +41,6 @@ from rectifier_core.evaluation.edge_prior import (
 from rectifier_core.evaluation.edges import edit_edges
 from rectifier_core.evaluation.metrics import per_user_ranking
 from rectifier_core.evaluation.ranking import rank_items
-from rectifier_core.base.pairs import subset
 
 Operation = Literal["pruning", "completion"]
 OPERATIONS: tuple[Operation, ...] = get_args(Operation)

@@ -21,12 +21,12 @@ from rectifier_core.anchors.propagation import InteractionGraph, layer_mean_rows
 from rectifier_core.anchors.spectral import spectral_start
 from rectifier_core.base.arrays import Float32, Int32, Int64
 from rectifier_core.base.numerics import unit_rows
+from rectifier_core.base.pairs import pair_keys, subset
 from rectifier_core.base.records import Interactions
 from rectifier_core.base.seeding import derive_seed, generator
 from rectifier_core.evaluation.backbones.lightgcn import LightGCN
 from rectifier_core.evaluation.backbones.protocol import TrainingSet
 from rectifier_core.evaluation.config import PriorConfig
-from rectifier_core.base.pairs import pair_keys, subset
 from rectifier_core.evaluation.training import fit
 
 

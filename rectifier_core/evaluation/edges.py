@@ -19,9 +19,9 @@ import scipy.sparse as sp
 
 from rectifier_core.base.arrays import Bool, Float32, Int32, Int64, check_array
 from rectifier_core.base.numerics import row_blocks
+from rectifier_core.base.pairs import subset
 from rectifier_core.base.records import Interactions
 from rectifier_core.evaluation.edge_prior import Prior, pair_numbers
-from rectifier_core.base.pairs import subset
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

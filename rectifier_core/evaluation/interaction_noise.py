@@ -12,10 +12,10 @@ from dataclasses import replace
 import numpy as np
 
 from rectifier_core.base.arrays import Bool, Int64
+from rectifier_core.base.pairs import pair_keys
 from rectifier_core.base.records import Interactions
 from rectifier_core.base.seeding import generator
 from rectifier_core.evaluation.config import ClickKind
-from rectifier_core.base.pairs import pair_keys
 
 MAX_ROUNDS = 1000
 

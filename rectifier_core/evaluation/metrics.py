@@ -9,9 +9,9 @@ import numpy as np
 from rectifier_core.anchors.interaction_sampling import PairSet
 from rectifier_core.base.arrays import Float32, Float64, Int32
 from rectifier_core.base.numerics import unit_rows
+from rectifier_core.base.pairs import pair_keys
 from rectifier_core.base.records import Interactions
 from rectifier_core.base.seeding import generator
-from rectifier_core.base.pairs import pair_keys
 
 
 def pair_closeness(

@@ -25,15 +25,15 @@ import numpy as np
 from rectifier_core.anchors.anchors import train_anchors
 from rectifier_core.base.arrays import Bool, Features, Int32
 from rectifier_core.base.numerics import Progress, silent
+from rectifier_core.base.pairs import subset
 from rectifier_core.base.records import Catalog, Interactions
 from rectifier_core.base.seeding import derive_seed, generator
 from rectifier_core.config import PipelineConfig
 from rectifier_core.evaluation.backbones import BACKBONES
-from rectifier_core.evaluation.backbones.protocol import TrainingSet
 from rectifier_core.evaluation.backbones.config import TrainingConfig
+from rectifier_core.evaluation.backbones.protocol import TrainingSet
 from rectifier_core.evaluation.config import ShadowConfig
 from rectifier_core.evaluation.significance import relative_change
-from rectifier_core.base.pairs import subset
 from rectifier_core.evaluation.splits import Split, split_time, split_users
 from rectifier_core.evaluation.trial import Trial, run_trial
 from rectifier_core.evaluation.variants import make_features

@@ -10,12 +10,12 @@ Differs from the public protocol:
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
-from rectifier_core.base.arrays import Bool, Int64
-from rectifier_core.base.pairs import pair_keys, subset
+from rectifier_core.base.arrays import Int64
+from rectifier_core.base.pairs import subset
 from rectifier_core.base.records import Interactions
 from rectifier_core.base.seeding import generator
 

@@ -16,8 +16,8 @@ from rectifier_core.anchors.interaction_sampling import NegativeSampler
 from rectifier_core.base.numerics import Progress, silent
 from rectifier_core.base.records import Interactions
 from rectifier_core.base.seeding import generator
-from rectifier_core.evaluation.backbones.protocol import Backbone, Batch, TrainingSet
 from rectifier_core.evaluation.backbones.config import TrainingConfig
+from rectifier_core.evaluation.backbones.protocol import Backbone, Batch, TrainingSet
 from rectifier_core.evaluation.metrics import per_user_ranking
 from rectifier_core.evaluation.ranking import rank_items
 

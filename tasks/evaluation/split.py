@@ -10,9 +10,9 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from rectifier_core.base.arrays import Int64
+from rectifier_core.base.pairs import pair_keys
 from rectifier_core.base.records import Interactions
 from rectifier_core.evaluation.splits import PARTS as NAMES
-from rectifier_core.base.pairs import pair_keys
 from rectifier_core.evaluation.splits import Split, split_parts, split_time, split_users
 from tasks.errors import InputError
 from tasks.evaluation.arrays import timed_interactions

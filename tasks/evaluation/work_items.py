@@ -18,8 +18,8 @@ import numpy as np
 from rectifier_core.anchors.anchors import train_anchors
 from rectifier_core.anchors.config import AnchorsConfig
 from rectifier_core.base.records import Anchors
-from rectifier_core.evaluation.backbones.protocol import TrainingSet
 from rectifier_core.evaluation.backbones.config import TrainingConfig
+from rectifier_core.evaluation.backbones.protocol import TrainingSet
 from rectifier_core.evaluation.config import AlignmentConfig, ClickKind, DamageKind, EditTarget, PriorConfig
 from rectifier_core.evaluation.edge_alignment import assess_alignment
 from rectifier_core.evaluation.edge_prior import Prior, fit_prior

@@ -25,14 +25,14 @@ import numpy as np
 import scipy.sparse as sp
 import torch
 
+from rectifier_core.base.pairs import pair_keys, subset
 from rectifier_core.base.records import Interactions
+from rectifier_core.evaluation.backbones.config import FREEDOMConfig, TrainingConfig
 from rectifier_core.evaluation.backbones.item_graph import as_matrix, nearest_items, normalised_by_rows
 from rectifier_core.evaluation.backbones.lightgcn import interaction_operator, propagate
 from rectifier_core.evaluation.backbones.protocol import Backbone, Batch, TrainingSet, softplus_ranking
 from rectifier_core.evaluation.backbones.sparse_product import SparseOperator
 from rectifier_core.evaluation.backbones.vbpr import mapped_rows
-from rectifier_core.evaluation.backbones.config import FREEDOMConfig, TrainingConfig
-from rectifier_core.base.pairs import pair_keys, subset
 
 TRAINING = TrainingConfig(learning_rate=5e-3, batch_size=4096, epochs=200, patience=4, evaluate_every=3)
 """Chosen on the validation pairs of a sparse log of 6,000 users and 66,000 pairs, for speed among what ranks alike."""

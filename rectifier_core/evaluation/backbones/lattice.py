@@ -36,10 +36,10 @@ from rectifier_core.anchors.propagation import normalised_bipartite, symmetric_a
 from rectifier_core.base.arrays import Bool
 from rectifier_core.base.records import Interactions
 from rectifier_core.evaluation.backbones.batch_rows import BatchRows
+from rectifier_core.evaluation.backbones.config import LATTICEConfig, TrainingConfig
 from rectifier_core.evaluation.backbones.item_graph import nearest_items
 from rectifier_core.evaluation.backbones.protocol import Backbone, Batch, TrainingSet
 from rectifier_core.evaluation.backbones.sparse_product import SparseOperator, layer_mean
-from rectifier_core.evaluation.backbones.config import LATTICEConfig, TrainingConfig
 
 TRAINING = TrainingConfig(learning_rate=3e-3, decay=0.96, epochs=200, patience=5, evaluate_every=2)
 

@@ -20,9 +20,9 @@ import torch
 
 from rectifier_core.anchors.propagation import normalised_bipartite, symmetric_adjacency
 from rectifier_core.base.records import Interactions
+from rectifier_core.evaluation.backbones.config import LightGCNConfig, TrainingConfig
 from rectifier_core.evaluation.backbones.protocol import Backbone, Batch, TrainingSet, softplus_ranking
 from rectifier_core.evaluation.backbones.sparse_product import SparseOperator, layer_mean
-from rectifier_core.evaluation.backbones.config import LightGCNConfig, TrainingConfig
 
 TRAINING = TrainingConfig(learning_rate=5e-3, batch_size=4096, epochs=200, patience=4, evaluate_every=3)
 """Chosen on the validation pairs of a sparse log of 6,000 users and 66,000 pairs, for speed among what ranks alike."""

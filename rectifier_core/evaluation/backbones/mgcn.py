@@ -22,10 +22,10 @@ from typing import ClassVar
 
 import torch
 
+from rectifier_core.evaluation.backbones.config import MGCNConfig, TrainingConfig
 from rectifier_core.evaluation.backbones.protocol import TrainingSet
 from rectifier_core.evaluation.backbones.side_views import SideViewBackbone
 from rectifier_core.evaluation.backbones.sparse_product import SparseOperator
-from rectifier_core.evaluation.backbones.config import MGCNConfig, TrainingConfig
 
 TRAINING = TrainingConfig(learning_rate=3e-3, decay=0.96, epochs=200, patience=5)
 

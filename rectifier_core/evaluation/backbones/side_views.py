@@ -17,10 +17,10 @@ from torch.nn.functional import normalize
 
 from rectifier_core.anchors.propagation import normalised_bipartite, symmetric_adjacency
 from rectifier_core.evaluation.backbones.batch_rows import BatchRows
+from rectifier_core.evaluation.backbones.config import SideViewConfig
 from rectifier_core.evaluation.backbones.item_graph import as_matrix, nearest_items, normalised_by_rows
 from rectifier_core.evaluation.backbones.protocol import Backbone, Batch, TrainingSet
 from rectifier_core.evaluation.backbones.sparse_product import SparseOperator, layer_mean
-from rectifier_core.evaluation.backbones.config import SideViewConfig
 
 
 class SideViewBackbone(Backbone):

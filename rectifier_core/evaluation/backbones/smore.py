@@ -29,10 +29,10 @@ import numpy as np
 import scipy.sparse as sp
 import torch
 
+from rectifier_core.evaluation.backbones.config import SMOREConfig, TrainingConfig
 from rectifier_core.evaluation.backbones.protocol import TrainingSet
 from rectifier_core.evaluation.backbones.side_views import SideViewBackbone
 from rectifier_core.evaluation.backbones.sparse_product import SparseOperator
-from rectifier_core.evaluation.backbones.config import SMOREConfig, TrainingConfig
 
 TRAINING = TrainingConfig(learning_rate=3e-3, decay=0.96, epochs=200, patience=5)
 

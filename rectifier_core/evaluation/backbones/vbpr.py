@@ -21,9 +21,9 @@ from typing import ClassVar
 import numpy as np
 import torch
 
+from rectifier_core.evaluation.backbones.config import TrainingConfig, VBPRConfig
 from rectifier_core.evaluation.backbones.lightgcn import embedding_penalty
 from rectifier_core.evaluation.backbones.protocol import Backbone, Batch, TrainingSet, softplus_ranking
-from rectifier_core.evaluation.backbones.config import TrainingConfig, VBPRConfig
 
 TRAINING = TrainingConfig(learning_rate=5e-3, batch_size=4096, epochs=200, patience=4, evaluate_every=3)
 """Chosen on the validation pairs of a sparse log of 6,000 users and 66,000 pairs, for speed among what ranks alike."""

@@ -9,6 +9,13 @@ import torch
 
 from rectifier_core.base.seeding import torch_generator
 from rectifier_core.evaluation.backbones.batch_rows import BatchRows
+from rectifier_core.evaluation.backbones.config import (
+    FREEDOMConfig,
+    LATTICEConfig,
+    LightGCNConfig,
+    SMOREConfig,
+    VBPRConfig,
+)
 from rectifier_core.evaluation.backbones.freedom import (
     FREEDOM,
     degree_sensitive_sample,
@@ -23,7 +30,6 @@ from rectifier_core.evaluation.backbones.side_views import info_nce
 from rectifier_core.evaluation.backbones.smore import SMORE, largest_of
 from rectifier_core.evaluation.backbones.sparse_product import SparseOperator, layer_mean
 from rectifier_core.evaluation.backbones.vbpr import VBPR
-from rectifier_core.evaluation.backbones.config import FREEDOMConfig, LATTICEConfig, LightGCNConfig, SMOREConfig, VBPRConfig
 from tests.support.core_samples import log_of, normals
 
 USERS, ITEMS = 30, 40

@@ -15,11 +15,18 @@ import torch
 from numpy.typing import NDArray
 
 from rectifier_core.evaluation.backbones import build
+from rectifier_core.evaluation.backbones.config import (
+    FREEDOMConfig,
+    LATTICEConfig,
+    LightGCNConfig,
+    MGCNConfig,
+    SMOREConfig,
+    VBPRConfig,
+)
 from rectifier_core.evaluation.backbones.freedom import FREEDOM, item_graph
 from rectifier_core.evaluation.backbones.lightgcn import interaction_operator
 from rectifier_core.evaluation.backbones.protocol import Batch, TrainingSet
 from rectifier_core.evaluation.backbones.vbpr import VBPR
-from rectifier_core.evaluation.backbones.config import FREEDOMConfig, LATTICEConfig, LightGCNConfig, MGCNConfig, SMOREConfig, VBPRConfig
 from tests.support.core_samples import log_of
 
 GOLDEN = Path(__file__).parent / "golden"

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rectifier_core.base.numerics import separation
+from rectifier_core.base.pairs import subset
 from rectifier_core.base.records import Interactions
 from rectifier_core.evaluation.backbones.config import LightGCNConfig
 from rectifier_core.evaluation.config import AlignmentConfig, PriorConfig
@@ -31,7 +32,6 @@ from rectifier_core.evaluation.edges import (
     unlikely_pairs,
 )
 from rectifier_core.evaluation.interaction_noise import inject_clicks
-from rectifier_core.base.pairs import subset
 from tests.support.core_samples import block_log, log_of, normals
 
 SMALL = PriorConfig(model=LightGCNConfig(embedding_size=8), training=None)

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from rectifier_core.base.pairs import pair_keys
 from rectifier_core.evaluation.config import ClickKind
 from rectifier_core.evaluation.interaction_noise import inject_clicks
-from rectifier_core.base.pairs import pair_keys
 from tests.support.core_samples import block_log, log_of
 
 KINDS: tuple[ClickKind, ...] = get_args(ClickKind)

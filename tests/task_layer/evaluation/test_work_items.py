@@ -15,8 +15,8 @@ import pytest
 from flows.config.run_config import RunConfig
 from rectifier_core.anchors.config import AnchorsConfig
 from rectifier_core.config import PipelineConfig
-from rectifier_core.evaluation.backbones.protocol import TrainingSet
 from rectifier_core.evaluation.backbones.config import TrainingConfig, VBPRConfig
+from rectifier_core.evaluation.backbones.protocol import TrainingSet
 from rectifier_core.evaluation.config import PriorConfig
 from rectifier_core.evaluation.corruption import damage_catalog
 from rectifier_core.evaluation.trial import run_trial
