@@ -7,7 +7,7 @@ import numpy as np
 from rectifier_core.base.arrays import Bool
 from rectifier_core.base.records import Copies
 from tasks.report.inputs import ReportInputs
-from tasks.report.summaries import Array, Facts, tidy
+from tasks.report.summaries import Facts, tidy
 from tasks.report.suspects import Labels
 from tasks.store.saved_records import load_record
 
@@ -18,29 +18,18 @@ NUM_EXAMPLES = 4
 
 def copies_facts(inputs: ReportInputs) -> dict[str, Facts]:
     """Per modality the groups of copies: how many, how large, of which kind, with a few of their items."""
-    by_modality = {name: load_record(refs.copies, Copies) for name, refs in inputs.modalities.items()}
-    shown = {name: _shown(copies) for name, copies in by_modality.items()}
-    rows = [row for groups in shown.values() for examples in groups.values() for row in examples]
-    labels = Labels(inputs.source, np.unique(np.array(rows, np.int64)))
-    return {
-        name: _modality(copies, shown[name], labels, inputs.modalities[name].features.array(f"present-{name}"))
-        for name, copies in by_modality.items()
-    }
+    return {name: _modality(name, load_record(refs.copies, Copies), inputs) for name, refs in inputs.modalities.items()}
 
 
-def _shown(copies: Copies) -> dict[int, list[int]]:
-    """The groups to show, placeholders first, largest first, and each one's first items: {group: rows}."""
-    unlike = np.array(copies.unlike)
-    groups = [*np.flatnonzero(unlike)[:MOST_PLACEHOLDERS].tolist(), *np.flatnonzero(~unlike)[:MOST_ALIKE].tolist()]
-    group = np.array(copies.group)
-    return {number: np.flatnonzero(group == number)[:NUM_EXAMPLES].tolist() for number in groups}
-
-
-def _modality(copies: Copies, shown: dict[int, list[int]], labels: Labels, present: Array) -> Facts:
+def _modality(name: str, copies: Copies, inputs: ReportInputs) -> Facts:
     group, unlike = np.array(copies.group), np.array(copies.unlike)
     sizes = np.bincount(group[group >= 0], minlength=len(unlike))
+    # Placeholders first, each kind largest first.
+    shown = [*np.flatnonzero(unlike)[:MOST_PLACEHOLDERS].tolist(), *np.flatnonzero(~unlike)[:MOST_ALIKE].tolist()]
+    examples = {number: np.flatnonzero(group == number)[:NUM_EXAMPLES] for number in shown}
+    labels = Labels(inputs.source, np.concatenate([np.empty(0, np.int64), *examples.values()]))
     return {
-        "present": int(present.sum()),
+        "present": int(inputs.modalities[name].features.array(f"present-{name}").sum()),
         "placeholders": {"groups": int(unlike.sum()), "items": int(sizes[unlike].sum())},
         "alike": {"groups": int((~unlike).sum()), "items": int(sizes[~unlike].sum())},
         "groups": [
@@ -48,9 +37,9 @@ def _modality(copies: Copies, shown: dict[int, list[int]], labels: Labels, prese
                 "items": int(sizes[number]),
                 "unlike": bool(unlike[number]),
                 "likeness": tidy(float(copies.likeness[number])),
-                "examples": [labels.of(row) for row in rows],
+                "examples": [labels.of(row) for row in rows.tolist()],
             }
-            for number, rows in shown.items()
+            for number, rows in examples.items()
         ],
     }
 

@@ -44,31 +44,15 @@ from rectifier_core.base.records import BalanceOutcome
 from tasks.masking import mask_credentials
 from tasks.report.copies import copies_facts, evidence_facts
 from tasks.report.inputs import ReportInputs
-from tasks.report.phrases import (
-    banner_sentence,
-    headline,
-    modality_summary,
-    offset_phrase,
-    shadow_cost,
-    shadow_phrase,
-)
-from tasks.report.summaries import (
-    Facts,
-    concentration,
-    count_codes,
-    curve,
-    histogram,
-    paired_histograms,
-    stream,
-    tidy,
-    top_k_use,
-)
+from tasks.report.phrases import banner_sentence, headline, modality_summary, offset_phrase, shadow_cost, shadow_phrase
+from tasks.report.summaries import Facts, concentration, curve, histogram, paired_histograms, stream, tidy, top_k_use
 from tasks.report.suspects import shorten, suspects
 from tasks.report.trend import trend_facts
 from tasks.store.store import Ref, plain
 
 FORMAT = 2
 TRUST_BINS = 25
+_RATE = ("mismatch_rate", "low", "high", "low_unlike", "high_unlike", "separation")
 
 
 def gather_facts(inputs: ReportInputs) -> Facts:
@@ -98,9 +82,7 @@ def gather_facts(inputs: ReportInputs) -> Facts:
             "trend": trend,
             "modalities": modalities,
             "time_offsets": [offset_phrase(offset) for offset in inputs.time_offsets],
-            "timings": [
-                asdict(x) | {"seconds": tidy(x.seconds), "cpu_seconds": tidy(x.cpu_seconds)} for x in inputs.timings
-            ],
+            "timings": [asdict(x) for x in inputs.timings],
             "provenance": mask_credentials(plain(inputs.provenance)),
             "config": mask_credentials(plain(inputs.config)),
         }
@@ -146,11 +128,8 @@ def _interactions_per_item(source: Ref, num_items: int) -> Int64:
 
 def _quarantined(reasons: dict[str, int], of: int) -> Facts:
     ranked = sorted(reasons.items(), key=lambda pair: (-pair[1], pair[0]))
-    return {
-        "total": sum(reasons.values()),
-        "of": of,
-        "reasons": [{"reason": reason, "count": number} for reason, number in ranked],
-    }
+    counts = [{"reason": reason, "count": number} for reason, number in ranked]
+    return {"total": sum(reasons.values()), "of": of, "reasons": counts}
 
 
 def _read(meta: dict[str, Any], interactions: Int64, trained: Bool) -> Facts:
@@ -176,16 +155,10 @@ def _read(meta: dict[str, Any], interactions: Int64, trained: Bool) -> Facts:
 
 
 def _shadow(shadow: Mapping[str, Any]) -> Facts:
-    metrics = [
-        {"name": name, "raw": tidy(raw), "rectified": tidy(shadow["rectified"][name])}
-        for name, raw in shadow["raw"].items()
-    ]
-    return {
-        "sentence": shadow_phrase(shadow),
-        "cost": shadow_cost(shadow),
-        "metrics": metrics,
-        "not_worse": shadow["not_worse"],
-    }
+    after = shadow["rectified"]
+    metrics = [{"name": x, "raw": tidy(raw), "rectified": tidy(after[x])} for x, raw in shadow["raw"].items()]
+    sentence, cost = shadow_phrase(shadow), shadow_cost(shadow)
+    return {"sentence": sentence, "cost": cost, "metrics": metrics, "not_worse": shadow["not_worse"]}
 
 
 def _anchors(anchors: Ref) -> Facts:
@@ -205,7 +178,7 @@ def _modality(name: str, inputs: ReportInputs) -> Facts:
     refs, rectified, source = inputs.modalities[name], inputs.rectified, inputs.source
     meta, present = source.meta, np.array(refs.features.array(f"present-{name}"))
     described, num_items = meta["modalities"][name], len(present)
-    codes = count_codes(rectified, f"status-{name}", size=len(Status))
+    codes = np.bincount(rectified.array(f"status-{name}"), minlength=len(Status))
     picked, softmax, rows_with = top_k_use(refs.affinity)
     plan, affinity = refs.plan.meta, refs.affinity.meta
     uses = {"raw": picked, "row": softmax, "sinkhorn": np.array(refs.plan.array("column_sums"))}
@@ -245,12 +218,7 @@ def _trust(trust: Ref, published: np.ndarray[Any, Any]) -> Facts:
     meta = trust.meta
     return {
         "identifiable": meta["identifiable"],
-        "mismatch_rate": tidy(meta["mismatch_rate"]),
-        "low": tidy(meta["low"]),
-        "high": tidy(meta["high"]),
-        "low_unlike": tidy(meta["low_unlike"]),
-        "high_unlike": tidy(meta["high_unlike"]),
-        "separation": tidy(meta["separation"]),
+        **{name: tidy(meta[name]) for name in _RATE},
         "reason": shorten(meta["reason"], 300) or "",
         "judged": int((~np.isnan(trust.array("probability"))).sum()),
         "without_trust": int(np.isnan(published).sum()),

@@ -26,13 +26,8 @@ class StageTiming:
     @classmethod
     def of(cls, stage: str, ref: Ref) -> StageTiming:
         """The timing recorded in a stage's output."""
-        return cls(
-            stage=stage,
-            seconds=ref.seconds,
-            cpu_seconds=ref.cpu_seconds,
-            reused=ref.reused,
-            peak_memory=ref.peak_memory,
-        )
+        names = ("seconds", "cpu_seconds", "reused", "peak_memory")
+        return cls(stage=stage, **{name: getattr(ref, name) for name in names})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

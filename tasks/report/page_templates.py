@@ -17,12 +17,9 @@ MAX_BYTES = 2_000_000
 
 def page_environment() -> Environment:
     """A new Jinja environment that escapes every string and refuses unknown names."""
+    loader = FileSystemLoader(FOLDER)
     environment = Environment(
-        loader=FileSystemLoader(FOLDER),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
+        loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     filters = ("count", "percent", "number", "compared", "fixed", "trust", "duration", "size", "rate_phrase")
     environment.filters |= {name: getattr(phrases, name) for name in filters}

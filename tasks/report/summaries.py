@@ -112,11 +112,3 @@ def top_k_use(affinity: Ref) -> tuple[Array, Array, int]:
         sums = weights.sum(axis=1, keepdims=True)
         softmax += np.bincount(columns, weights=(weights / np.where(sums > 0, sums, 1.0))[valid], minlength=shape[0])
     return picked / shape[1], softmax, rows_with
-
-
-def count_codes(ref: Ref, name: str, *, size: int) -> Array:
-    """How often each of the codes 0 … size-1 occurs in ``<name>.npy``, int64 [size]."""
-    total = np.zeros(size, dtype=np.int64)
-    for _, codes in stream(ref, name):
-        total += np.bincount(codes, minlength=size)
-    return total

@@ -44,11 +44,9 @@ def _models(name: str, days: Sequence[Mapping[str, Any]]) -> list[Facts]:
     changes: list[Facts] = []
     for day in days:
         model = day["modalities"].get(name, {}).get(EMBEDDING_MODEL)
-        if (
-            day["outcome"] != "refused"
-            and model is not None
-            and (not changes or is_another(changes[-1]["model"], model))
-        ):
+        if day["outcome"] == "refused" or model is None:
+            continue
+        if not changes or is_another(changes[-1]["model"], model):
             changes.append({"model": model, "since": day["as_of"]})
     return changes
 

@@ -21,6 +21,7 @@ CATEGORIES = ("Kitchen", "Toys", "Garden", "Books", "<b>Art</b>")
 NASTY = "=HYPERLINK(\"http://evil\")<script>alert(1)</script> & 'x'"
 WIDTH = 12
 PICTURE = "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
+PICTURES = (PICTURE, "https://pictures.example/a?b=1&c=2", "javascript:alert(1)", "file:///etc/passwd", None)
 
 
 class Day:
@@ -29,19 +30,12 @@ class Day:
     def __init__(
         self, root: Path, *, items: int = 400, integer_ids: bool = False, labels: bool = True, identifiable: bool = True
     ) -> None:
-        self.store, self.items, self.labels, self.identifiable = (
-            StageStore(root / "stages"),
-            items,
-            labels,
-            identifiable,
-        )
+        self.store, self.items = StageStore(root / "stages"), items
+        self.labels, self.identifiable = labels, identifiable
         self.key = (items, integer_ids, labels, identifiable)
         rng = np.random.default_rng(items)
-        self.ids = (
-            np.arange(items) * 7
-            if integer_ids
-            else np.array([("-" if i == 11 else "item-") + str(i) for i in range(items)])
-        )
+        names = [("-" if i == 11 else "item-") + str(i) for i in range(items)]
+        self.ids = np.arange(items) * 7 if integer_ids else np.array(names)
         self.category = np.arange(items) % len(CATEGORIES)
         centres = 1.2 * rng.standard_normal((len(CATEGORIES), WIDTH))
         self.places = unit_rows((centres[self.category] + rng.standard_normal((items, WIDTH))).astype(np.float32))
@@ -99,18 +93,11 @@ class Day:
         for name in ("image", "text"):
             writer.array(f"present-{name}", self.present)
         if self.labels:
-            titles = [NASTY if i % 3 else f"Thing {i}" for i in range(self.items)]
-            pictures = [
-                (PICTURE, "https://pictures.example/a?b=1&c=2", "javascript:alert(1)", "file:///etc/passwd", None)[
-                    i % 5
-                ]
-                for i in range(self.items)
-            ]
             columns = {
                 "item_id": self.ids,
-                "title": titles,
+                "title": [NASTY if i % 3 else f"Thing {i}" for i in range(self.items)],
                 "category": [CATEGORIES[c] for c in self.category],
-                "picture": pictures,
+                "picture": [PICTURES[i % 5] for i in range(self.items)],
             }
             pl.DataFrame(columns).write_parquet(writer.folder / "labels.parquet")
         broken = pl.DataFrame({"item_id": self.ids[6:7], "modality": ["image"], "reason": ["zero_norm"]})
@@ -139,7 +126,7 @@ class Day:
         )
 
     def probability(self, name: str) -> Float32:
-        """What the trust stage is said to have found: nearly the truth, in distinct values, NaN where there is nothing to judge by."""
+        """Return the trust stage's probabilities: nearly the truth, all distinct, NaN where there is no evidence."""
         doubt = np.linspace(0.01, 0.06, self.items)
         found = np.where(self.wrong & (name == "image"), doubt, 1 - doubt)
         judged = self.present & self.trained & ~(self.placeholder & (name == "image"))

@@ -87,17 +87,11 @@ class Run:
             },
             rectified=self._once("rectified", lambda writer: self._rectified(writer, modalities), modalities),
             quality=GATE,
-            timings=(
-                timing("source", 2.5, reused=False),
-                timing("anchors", 61.2, reused=True),
-            ),
+            timings=(timing("source", 2.5, reused=False), timing("anchors", 61.2, reused=True)),
             peak_memory_bytes=812 << 20,
             memory_limit=4 << 30,
             provenance={"code version": "0.1.0", "config digest": "b1946ac92492"},
-            config={
-                "publish": {"uri": "warehouse", "aws_secret_access_key": "hunter2"},
-                "sinkhorn": {"tolerance": 1e-3},
-            },
+            config={"publish": {"uri": "warehouse", "aws_secret_access_key": "hunter2"}},
         )
 
     def _normal(self, rows: int) -> Float32:
@@ -125,13 +119,7 @@ class Run:
             )
             table.write_parquet(writer.folder / "labels.parquet")
         missing = int((~self.present).sum())
-        described = {
-            "column": "embedding",
-            "width": WIDTH,
-            "present": self.items - missing,
-            "missing": missing,
-            "quarantined": 0,
-        }
+        described = {"column": "embedding", "width": WIDTH, "missing": missing}
         counts = {
             "catalog_rows_read": self.items + 8,
             "items": self.items,
@@ -143,36 +131,24 @@ class Run:
             "interactions_quarantined": {"unknown_item": 31, "null_user": 0},
             "features_quarantined": {name: {"zero_norm": 0} for name in modalities},
         }
-        writer.meta(
-            {
-                "counts": counts,
-                "modalities": dict.fromkeys(modalities, described),
-                "num_users": 1,
-                "num_items": self.items,
-            }
-        )
+        writer.meta({"counts": counts, "modalities": dict.fromkeys(modalities, described), "num_users": 1})
 
     def _rectified(self, writer: StageWriter, modalities: tuple[str, ...]) -> None:
-        status = np.where(
-            ~self.present,
-            Status.MISSING.code,
-            np.where(self.trained, Status.RECTIFIED.code, Status.PASSED_THROUGH.code),
-        )
+        usual = np.where(self.trained, Status.RECTIFIED.code, Status.PASSED_THROUGH.code)
+        status = np.where(self.present, usual, Status.MISSING.code)
         for name in modalities:
             writer.array(f"status-{name}", status.astype(np.int8))
             writer.array(f"trust-{name}", self.trust)
 
     def _anchors(self) -> Anchors:
         epochs = 300 if self.trained.any() else 0
-        recalls = np.append(np.linspace(0.1, 0.3, epochs), 0.25)
-        losses = np.linspace(0.7, 0.2, epochs)
         return Anchors(
             items=self.anchors,
             ego=self.anchors,
             trained=self.trained,
             reliability=self.trained.astype(np.float32),
-            losses=losses,
-            recalls=recalls,
+            losses=np.linspace(0.7, 0.2, epochs),
+            recalls=np.append(np.linspace(0.1, 0.3, epochs), 0.25),
         )
 
     def _projection(self, name: str) -> Projection:

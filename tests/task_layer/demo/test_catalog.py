@@ -18,7 +18,7 @@ from pydantic import ValidationError
 
 from rectifier_core.base.config import explain
 from tasks.demo.catalog import DemoConfig, add_day, write_demo
-from tasks.demo.config import MODALITIES, SEQUENCES
+from tasks.demo.config import FEATURE_FAULTS, MODALITIES, ROW_FAULTS, SEQUENCES
 from tasks.demo.features import Features
 from tasks.demo.world import CATEGORIES, build_world
 from tasks.errors import InputError, StorageError
@@ -107,14 +107,7 @@ def test_mismatches_are_exact_and_show_their_owners_features(
 def test_every_planted_fault_is_in_the_catalog_and_no_other(demo: Path, catalog: pa.Table) -> None:
     rows = truth(demo, "broken")
     assert Counter(row["kind"] for row in rows) == summary(demo)["broken_catalog_rows"]
-    assert {row["kind"] for row in rows} == {
-        "duplicate_id",
-        "null_id",
-        "nan",
-        "infinite",
-        "zero_norm",
-        "wrong_width",
-    }
+    assert {row["kind"] for row in rows} == {*ROW_FAULTS, *FEATURE_FAULTS}
     repeated, nameless = ([x["item_id"] for x in rows if x["kind"] == kind] for kind in ("duplicate_id", "null_id"))
     assert catalog["item_id"].to_pylist()[CONFIG.items :] == repeated + [None] * len(nameless)
     assert catalog.num_rows == summary(demo)["catalog_rows"]
@@ -133,14 +126,6 @@ def test_every_planted_fault_is_in_the_catalog_and_no_other(demo: Path, catalog:
                 assert kind == broken.get((item_id, m)), item_id
 
 
-def test_placeholders_share_one_image(demo: Path, catalog: pa.Table) -> None:
-    stock = [row["item_id"] for row in truth(demo, "placeholders")]
-    images = dict(zip(catalog["item_id"].to_pylist(), catalog["image_embedding"].to_pylist(), strict=True))
-    shared = images[stock[0]]
-    assert len(stock) == CONFIG.num_placeholders
-    assert sorted(item for item, image in images.items() if image == shared) == stock
-
-
 def test_the_log_holds_what_the_summary_counts(demo: Path) -> None:
     counts, counted, touched = summary(demo)["interactions"], Counter[str](), set()
     for day in sorted((demo / "interactions").iterdir()):
@@ -154,9 +139,7 @@ def test_the_log_holds_what_the_summary_counts(demo: Path) -> None:
             fault = "null_user" if row["user_id"] is None else fault
             counted.update({"rows": 1, fault or "sound": 1, "positive": not fault and row["rating"] >= 4})
             touched |= set() if fault else {row["item_id"]}
-    assert {name: counted[name] for name in ("rows", "unknown_item", "null_user", "positive")} == {
-        name: counts[name] for name in ("rows", "unknown_item", "null_user", "positive")
-    }
+    assert all(counted[name] == counts[name] for name in ("rows", "unknown_item", "null_user", "positive"))
     assert counts["rows"] == CONFIG.num_interactions and counts["unknown_item"] > 0 and counts["null_user"] > 0
     assert counts["items_without_interactions"] == CONFIG.items - len(touched)
 
@@ -238,7 +221,7 @@ def test_a_new_demo_replaces_the_old_one_and_keeps_its_warehouse(tmp_path: Path)
     write_demo(folder, CONFIG)
     (folder / "warehouse").mkdir()
     (folder / "warehouse" / "kept").write_text("yes")
-    # A replacement that was killed has no truth, and perhaps no catalog.
+    # A killed replacement has no truth, and perhaps no catalog.
     (folder / "truth" / "summary.json").unlink()
     (folder / "catalog").rename(tmp_path / "gone")
     with pytest.raises(InputError, match="no complete demo"):

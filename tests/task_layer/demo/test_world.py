@@ -1,11 +1,6 @@
-"""The demo's world: popularity follows Zipf's law, taste can be learned, swaps can be detected, and memory stays bounded."""
+"""The demo's world: popularity follows Zipf's law, taste can be learned, and swaps can be detected."""
 
 from __future__ import annotations
-
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -117,28 +112,3 @@ def test_audio_shows_the_course_of_the_video_later(world: DemoWorld, shift: int,
     predicted = video[1200:] @ np.linalg.lstsq(video[:1200], audio[:1200], rcond=None)[0]
     held_out = (predicted * audio[1200:]).sum() / np.linalg.norm(predicted) / np.linalg.norm(audio[1200:])
     assert (held_out > 0.15) == related
-
-
-SCRIPT = """
-import resource, sys
-from pathlib import Path
-from tasks.demo.catalog import DemoConfig, write_demo
-items, interactions = int(sys.argv[2]), int(sys.argv[3])
-write_demo(Path(sys.argv[1]), DemoConfig(items=items, users=5000, interactions=interactions, days=2))
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
-"""
-
-
-def peak_mib(folder: Path, items: int, interactions: int) -> float:
-    root = Path(__file__).resolve().parents[3]
-    command = [sys.executable, "-c", SCRIPT, str(folder), str(items), str(interactions)]
-    environment = {**os.environ, "PYTHONPATH": str(root)}
-    run = subprocess.run(command, check=True, capture_output=True, text=True, cwd=root, env=environment)
-    return int(run.stdout) / 1024
-
-
-def test_memory_does_not_grow_with_features_or_events(tmp_path: Path) -> None:
-    """40,000 more items have 59 MiB of features, 400,000 more events 11 MiB of columns: the process must not hold either."""
-    small = peak_mib(tmp_path / "small", 20_000, 200_000)
-    large = peak_mib(tmp_path / "large", 60_000, 600_000)
-    assert large - small < 30, f"{small:.0f} -> {large:.0f} MiB"

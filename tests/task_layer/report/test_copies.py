@@ -41,13 +41,6 @@ def test_groups_are_counted_and_shown_with_a_few_items(tmp_path: Path) -> None:
     assert "8 placeholder 0.01" in text and "and 4 more" in text
 
 
-def test_without_copies(tmp_path: Path) -> None:
-    _, twin, text = written(tmp_path / "out", Run(tmp_path).inputs())
-    assert twin["modalities"][0]["copies"]["groups"] == []
-    assert "No two items share a feature." in text
-    assert "placeholder" not in twin["summaries"][0]["text"]
-
-
 def test_many_groups_stay_a_short_list(tmp_path: Path) -> None:
     run = Run(tmp_path, items=4_000)
     group = np.where(run.present, np.arange(4_000) // 4, -1).astype(np.int32)

@@ -1,9 +1,7 @@
-"""The list of suspects: its exact search against brute force, ties, memory, labels."""
+"""The list of suspects: exact search against brute force, ties, labels."""
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +9,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import tasks
 from rectifier_core.base.arrays import Bool, Float32
 from rectifier_core.base.numerics import unit_rows
 from tasks.report.suspects import least_trusted, mean_unit_row, nearest_rows, shorten
@@ -41,8 +38,8 @@ def test_nearest_rows_are_those_of_brute_force(tmp_path_factory: pytest.TempPath
     usable, centre = rng.random(items) < 0.8, rng.standard_normal(6).astype(np.float32)
     rows = rng.permutation(items)[:7].astype(np.int64)
     ref = _stage(tmp_path_factory.mktemp("stage"), matrix)
-    found, cosine = nearest_rows((ref, "rows"), usable, rows, centre=centre)
-    for row, neighbours, scores in zip(rows, found, cosine, strict=True):
+    nearest, cosine = nearest_rows((ref, "rows"), usable, rows, centre=centre)
+    for row, neighbours, scores in zip(rows, nearest, cosine, strict=True):
         wanted = _cosines(matrix, usable & usable[row], int(row), centre)
         rows_found = neighbours[neighbours >= 0]
         assert len(rows_found) == len(set(rows_found)) == min(5, np.isfinite(wanted).sum())
@@ -53,8 +50,8 @@ def test_nearest_rows_are_those_of_brute_force(tmp_path_factory: pytest.TempPath
 def test_rows_equal_to_the_centre_are_similar_to_nothing(tmp_path: Path) -> None:
     ref = _stage(tmp_path, np.ones((4, 3), np.float32))
     centre = mean_unit_row((ref, "rows"), np.ones(4, bool))
-    found, cosine = nearest_rows((ref, "rows"), np.ones(4, bool), np.array([2]), centre=centre)
-    assert found[0].tolist() == [0, 1, 3, -1, -1]
+    nearest, cosine = nearest_rows((ref, "rows"), np.ones(4, bool), np.array([2]), centre=centre)
+    assert nearest[0].tolist() == [0, 1, 3, -1, -1]
     assert cosine[0, :3].tolist() == [0, 0, 0]
 
 
@@ -72,35 +69,6 @@ def test_least_trusted_first_and_ties_by_id(ids: np.ndarray) -> None:
     assert ids[least_trusted(trust, ids, 2)].tolist() == [ids[3], ids[1]]
     assert ids[least_trusted(trust, ids, 9)].tolist() == [ids[3], ids[1], ids[2], ids[0]]
     assert least_trusted(np.full(5, np.nan, np.float32), ids, 2).tolist() == []
-
-
-SEARCH = """
-import resource, sys
-from pathlib import Path
-import numpy as np
-from tasks.store.store import StageStore
-from tasks.report.suspects import nearest_rows
-
-items, width = 40_000, 1_024
-
-def build(writer):
-    rows = writer.memmap("rows", (items, width), np.float32)
-    rows[::1000] = 1
-    writer.meta({})
-
-ref = StageStore(Path(sys.argv[1])).once("rows", (), build)
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-nearest_rows((ref, "rows"), np.ones(items, bool), np.arange(50))
-print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
-"""
-
-
-def test_search_holds_a_block_in_memory_and_not_the_matrix(tmp_path: Path) -> None:
-    root = Path(tasks.__file__).parents[1]
-    done = subprocess.run(
-        [sys.executable, "-c", SEARCH, str(tmp_path)], capture_output=True, text=True, check=True, timeout=60, cwd=root
-    )
-    assert int(done.stdout) < 80, f"{done.stdout.strip()} MiB more at the peak, for a matrix of 156 MiB"
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from tasks.report.figures import sparkline
 from tasks.report.page_templates import MAX_BYTES
 from tests.support.report_samples import GATE, NASTY, Run, trend, written
 from tests.support.table.trend_samples import entry
@@ -87,15 +86,6 @@ def test_without_an_earlier_day_there_is_no_trend(tmp_path: Path, days: int, sho
     assert shown in text and "Gate values" not in text and "t0-rate" not in page
 
 
-def test_a_single_day_with_a_rate_is_drawn(tmp_path: Path) -> None:
-    rates = (None, (0.2, 0.15, 0.25), None)
-    days = tuple(entry(f"1998-04-2{i}", {"image": x, "text": None}, drift=None) for i, x in enumerate(rates))
-    page, _, text = written(tmp_path / "out", replace(Run(tmp_path).inputs(), trend=days))
-    assert text.count("Nothing to draw: there is no earlier version to compare with.") == 2
-    assert text.count("Nothing to draw: no day has a rate.") == 1
-    assert "1 of 3 days have a rate" in text and "url(#t0-rate-" in page
-
-
 def test_only_the_last_days_are_shown_and_the_page_stays_small(tmp_path: Path) -> None:
     many = trend(90)
     rates = {f"modality {i}": (0.1, 0.05, 0.15) for i in range(18)}
@@ -104,28 +94,3 @@ def test_only_the_last_days_are_shown_and_the_page_stays_small(tmp_path: Path) -
     assert len(twin["trend"]["days"]) == 60
     assert len(twin["trend"]["modalities"]) == 18
     assert len(page.encode()) < MAX_BYTES
-
-
-def test_a_modality_that_comes_and_goes(tmp_path: Path) -> None:
-    rate = (0.1, 0.05, 0.15)
-    days = (
-        entry("1998-04-20", {"audio": rate}),
-        entry("1998-04-21", {}),
-        entry("1998-04-22", {"audio": rate, "image": rate}),
-    )
-    _, twin, _ = written(tmp_path / "out", replace(Run(tmp_path).inputs(), trend=days))
-    assert [(x["name"], x["identifiable"]) for x in twin["trend"]["modalities"]] == [
-        ("audio", [True, None, True]),
-        ("image", [None, None, True]),
-    ]
-
-
-@pytest.mark.parametrize("values", [[0.5], [None, 0.5, None], [1.0, 1.0], [0.0, None, 2.0]])
-def test_sparklines_stay_in_their_cell(values: list[float | None]) -> None:
-    drawn = sparkline(values)
-    numbers = [
-        float(x) for part in drawn.split('points="')[1:] for pair in part.split('"')[0].split() for x in pair.split(",")
-    ]
-    assert all(0 <= x <= 132 for x in numbers)
-    assert drawn.count("<circle") == 1
-    assert ("polyline" in drawn) == (sum(x is not None for x in values) > 1)
