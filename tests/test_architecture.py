@@ -109,7 +109,8 @@ def test_every_room_is_looked_at() -> None:
 
 
 def test_no_package_imports_itself_in_a_circle() -> None:
-    tuple(graphlib.TopologicalSorter(package_imports()).static_order())  # raises CycleError, which names the circle
+    order = tuple(graphlib.TopologicalSorter(package_imports()).static_order())  # CycleError names a circle
+    assert order
 
 
 @pytest.mark.parametrize("path", sources(*ROOMS), ids=named)

@@ -5,7 +5,7 @@ is ``keep_original``; about 0.6 was best in the paper at 20 % corruption. ``mix 
 
 Differs from the paper:
 - ``mix = "adaptive"``, the default, keeps the share ``keep_trusted * probability ** sharpness`` of each item's own feature. A trusted item
-  hardly moves, and a suspect one is replaced. Donors are weighted by their own trust. No item is its own donor.
+  moves little, and a suspect one is replaced. Donors are weighted by their own trust. No item is its own donor.
 - Averaging shrinks rows. Each row is scaled back to its input's length, because some recommenders read the scale.
 - An item without an anchor, or in a modality that is not identifiable, passes through bit for bit.
 - With ``impute``, an item with an anchor but no feature (or a placeholder) gets e_hat at the mean length of its donors.

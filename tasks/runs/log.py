@@ -87,7 +87,7 @@ class RunLines(logging.Formatter):
 
 
 class DayLog(RotatingFileHandler):
-    """The day's file. If the disk does not take a line, that line is lost, and one warning says so."""
+    """The day's file. If the disk does not take a line, that line is lost, and one warning reports it."""
 
     def __init__(self, path: Path, run: RunContext) -> None:
         super().__init__(path, maxBytes=MAX_BYTES, backupCount=1, encoding="utf-8")
