@@ -17,7 +17,8 @@ def audit(
         str | None, typer.Option("--as-of", help="The day to audit, YYYY-MM-DD; the newest in the data by default.")
     ] = None,
     fdr: Annotated[
-        float | None, typer.Option("--fdr", help="List suspects while this share of them is innocent; 0.1 by default.")
+        float | None,
+        typer.Option("--fdr", help="List suspects while at most this share of them are false alarms; 0.1 by default."),
     ] = None,
     top: Annotated[int | None, typer.Option("--top", help="List so many, the least trusted, instead.")] = None,
     out: Annotated[

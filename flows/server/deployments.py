@@ -186,7 +186,8 @@ def audit(
     config: ConfigFile,
     as_of: Day = None,
     fdr: Annotated[
-        float | None, Field(description="List suspects while at most this share of them are false alarms; 0.1 by default.")
+        float | None,
+        Field(description="List suspects while at most this share of them are false alarms; 0.1 by default."),
     ] = None,
     top: Annotated[int | None, Field(description="List so many, the least trusted, instead.")] = None,
     hand_check: Annotated[int, Field(description="Draw so many judged items a modality to look at.")] = 0,
