@@ -27,8 +27,8 @@ import torch
 from benchmarks.shared.movielens import load_tested, options_parser
 from rectifier_core.anchors.interaction_sampling import NegativeSampler
 from rectifier_core.base.seeding import generator
-from rectifier_core.evaluation.backbones import BACKBONES, build
 from rectifier_core.evaluation.backbones.protocol import Batch, TrainingSet
+from rectifier_core.evaluation.backbones.registry import BACKBONES, build
 from rectifier_core.evaluation.training import batches
 
 COMMON = {

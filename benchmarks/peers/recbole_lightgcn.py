@@ -20,9 +20,9 @@ import torch
 
 from benchmarks.shared.movielens import load_split, options_parser
 from rectifier_core.base.records import Interactions
-from rectifier_core.evaluation.backbones import build
 from rectifier_core.evaluation.backbones.config import LightGCNConfig, TrainingConfig
 from rectifier_core.evaluation.backbones.protocol import TrainingSet
+from rectifier_core.evaluation.backbones.registry import build
 from rectifier_core.evaluation.metrics import per_user_ranking
 from rectifier_core.evaluation.ranking import rank_items
 from rectifier_core.evaluation.splits import Split

@@ -26,9 +26,9 @@ from rectifier_core.base.arrays import Float32, Int32
 from rectifier_core.base.numerics import row_blocks, unit_rows
 from rectifier_core.base.records import Anchors, Interactions
 from rectifier_core.base.seeding import generator
-from rectifier_core.evaluation.backbones import BACKBONES, build
 from rectifier_core.evaluation.backbones.config import TrainingConfig
 from rectifier_core.evaluation.backbones.protocol import TrainingSet
+from rectifier_core.evaluation.backbones.registry import BACKBONES, build
 from rectifier_core.evaluation.training import History, fit
 from rectifier_core.projection.config import ProjectionConfig
 from rectifier_core.projection.crossfit import NormalEquations

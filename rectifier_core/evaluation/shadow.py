@@ -29,9 +29,9 @@ from rectifier_core.base.pairs import subset
 from rectifier_core.base.records import Catalog, Interactions
 from rectifier_core.base.seeding import derive_seed, generator
 from rectifier_core.config import PipelineConfig
-from rectifier_core.evaluation.backbones import BACKBONES
 from rectifier_core.evaluation.backbones.config import TrainingConfig
 from rectifier_core.evaluation.backbones.protocol import TrainingSet
+from rectifier_core.evaluation.backbones.registry import BACKBONES
 from rectifier_core.evaluation.config import ShadowConfig
 from rectifier_core.evaluation.significance import relative_change
 from rectifier_core.evaluation.splits import Split, split_time, split_users

@@ -11,9 +11,9 @@ import numpy as np
 from rectifier_core.base.arrays import Bool, Float32, Int32
 from rectifier_core.base.numerics import Progress, silent
 from rectifier_core.base.records import Interactions
-from rectifier_core.evaluation.backbones import BACKBONES, build
 from rectifier_core.evaluation.backbones.config import TrainingConfig
 from rectifier_core.evaluation.backbones.protocol import TrainingSet
+from rectifier_core.evaluation.backbones.registry import BACKBONES, build
 from rectifier_core.evaluation.metrics import group_recall, item_coverage, pair_closeness, per_user_ranking
 from rectifier_core.evaluation.ranking import rank_items
 from rectifier_core.evaluation.splits import Split

@@ -12,8 +12,8 @@ from pydantic import TypeAdapter, ValidationError
 
 from rectifier_core.base.config import explain
 from rectifier_core.config import PipelineConfig
-from rectifier_core.evaluation.backbones import BACKBONES
 from rectifier_core.evaluation.backbones.config import TrainingConfig
+from rectifier_core.evaluation.backbones.registry import BACKBONES
 from rectifier_core.evaluation.config import AlignmentConfig, EditConfig
 from rectifier_core.evaluation.variants import VARIANTS
 from tasks.errors import InputError

@@ -9,7 +9,7 @@ from typing import Any
 
 from rectifier_core.base.numerics import Progress, silent
 from rectifier_core.config import PipelineConfig
-from rectifier_core.evaluation.backbones import BACKBONES
+from rectifier_core.evaluation.backbones.registry import BACKBONES
 from rectifier_core.evaluation.config import ShadowConfig
 from rectifier_core.evaluation.shadow import evaluate_shadow
 from rectifier_core.quality import ShadowMeasure

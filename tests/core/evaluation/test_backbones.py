@@ -13,8 +13,8 @@ import torch
 from rectifier_core.anchors.interaction_sampling import NegativeSampler
 from rectifier_core.base.arrays import Bool, Float32
 from rectifier_core.base.records import Interactions
-from rectifier_core.evaluation.backbones import BACKBONES, build
 from rectifier_core.evaluation.backbones.protocol import Backbone, Batch, TrainingSet
+from rectifier_core.evaluation.backbones.registry import BACKBONES, build
 from rectifier_core.evaluation.ranking import rank_items
 from rectifier_core.evaluation.training import batches
 from tests.support.core_samples import log_of, normals

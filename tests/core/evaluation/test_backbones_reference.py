@@ -14,7 +14,6 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from rectifier_core.evaluation.backbones import build
 from rectifier_core.evaluation.backbones.config import (
     FREEDOMConfig,
     LATTICEConfig,
@@ -26,6 +25,7 @@ from rectifier_core.evaluation.backbones.config import (
 from rectifier_core.evaluation.backbones.freedom import FREEDOM, item_graph
 from rectifier_core.evaluation.backbones.lightgcn import interaction_operator
 from rectifier_core.evaluation.backbones.protocol import Batch, TrainingSet
+from rectifier_core.evaluation.backbones.registry import build
 from rectifier_core.evaluation.backbones.vbpr import VBPR
 from tests.support.core_samples import log_of
 

@@ -163,7 +163,7 @@ def test_a_rollback_to_no_version_and_a_bad_demo(published: Published, cli: Comm
     assert days_of(table_uri(published.demo)) == published.days
     for given, said in (
         (["--items", "7"], "demo: items: "),
-        (["--mismatch", "smell=0.2"], "'smell'"),
+        (["--mismatch", "smell=0.2"], '"smell"'),
         (["--mismatch", "image"], "--mismatch image: "),
     ):
         finished = cli("demo", tmp_path / "new", *given)

@@ -63,7 +63,7 @@ def test_a_disk_that_is_full_while_a_map_is_filled(
     demo: Path, cli: CommandLine, one_day: Published, disk: Path
 ) -> None:
     day, folder = one_day.days[0], ("--set", f"run.folder='{disk}/runs'")
-    death = Death("os.mkdir", r"/\.tmp-rectified-")
+    death = Death("os.mkdir", r"/\.tmp-rectify-")
     assert cli.rectify(demo, day, *folder, death=death).code == -signal.SIGKILL
     ballast = disk / "ballast"
     with ballast.open("wb") as stream:
@@ -71,7 +71,7 @@ def test_a_disk_that_is_full_while_a_map_is_filled(
         stream.write(bytes(free.f_bavail * free.f_frsize - 40 * KILO))
     finished = cli.rectify(demo, day, *folder)
     assert finished.code == 1, finished.err
-    assert "error: stage rectified: writing " in finished.error
+    assert "error: stage rectify: writing " in finished.error
     assert "No space left on device; free or fix the disk, then run again" in finished.error
     assert days_of(table_uri(demo)) == []
     ballast.unlink()

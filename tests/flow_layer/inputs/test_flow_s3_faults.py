@@ -163,7 +163,7 @@ def _everything(fault: Fault) -> Callable[[int, str, str], Fault]:
             f"source.catalog='s3://{KEY}:{SECRET}@lake/shop/catalog'",
             "source.catalog: holds credentials; take them out",
         ),
-        (None, "run.folder='s3://lake/runs'", "run: folder: .*a local or shared disk"),
+        (None, "run.folder='s3://lake/runs'", r"run\.folder: .*a local or shared disk"),
     ],
     ids=["unknown credentials", "no such bucket", "credentials in the config", "stages in S3"],
 )

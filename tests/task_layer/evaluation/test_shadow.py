@@ -12,8 +12,8 @@ import pytest
 from flows.config.run_config import RunConfig
 from rectifier_core.anchors.config import AnchorsConfig
 from rectifier_core.config import PipelineConfig
-from rectifier_core.evaluation.backbones import BACKBONES
 from rectifier_core.evaluation.backbones.config import TrainingConfig
+from rectifier_core.evaluation.backbones.registry import BACKBONES
 from rectifier_core.evaluation.config import ShadowConfig
 from rectifier_core.evaluation.shadow import evaluate_shadow
 from rectifier_core.trust.config import TrustConfig
