@@ -114,7 +114,9 @@ def test_which_failures_are_tried_again(error: Exception, again: bool) -> None:
     assert is_transient(None, None, Failed(data=error)) is again
 
 
-@pytest.mark.parametrize(("catalog", "attempts"), [("s3://bucket/catalog", 3), ("nowhere", 1)])
+@pytest.mark.parametrize(
+    ("catalog", "attempts"), [pytest.param("s3://bucket/catalog", 3, marks=pytest.mark.slow), ("nowhere", 1)]
+)
 def test_a_store_that_does_not_answer_is_asked_again(
     demo: Path, prefect_server: str, monkeypatch: pytest.MonkeyPatch, catalog: str, attempts: int
 ) -> None:

@@ -194,11 +194,12 @@ def test_a_refusing_gate_publishes_nothing_and_says_why(published: Published, cl
     assert cli.published(published.demo, day)["version"] == 3
 
 
-def test_a_gate_that_refuses_the_first_run_leaves_no_table(demo: Path, cli: CommandLine) -> None:
-    finished = cli.rectify(demo, "2026-06-30", "--set", "quality.max_marginal_error=0.0")
+def test_a_gate_that_refuses_the_first_run_leaves_no_table(published: Published, cli: CommandLine) -> None:
+    shutil.rmtree(published.demo / "warehouse")
+    finished = cli.rectify(published.demo, published.days[2], "--set", "quality.max_marginal_error=0.0")
     assert finished.code == 3, finished.err
     assert "mean column error of the plan" in finished.error
-    assert not (demo / "warehouse" / "item_features").exists()
+    assert not (published.demo / "warehouse" / "item_features").exists()
 
 
 def test_drift_from_the_last_published_day_is_refused(published: Published, cli: CommandLine) -> None:

@@ -48,6 +48,7 @@ def test_two_publishers_of_one_table(published: Published, cli: CommandLine, sam
     assert len(met) + len(done) == 2
 
 
+@pytest.mark.slow
 def test_two_tables_with_one_run_folder_do_not_disturb_each_other(
     demo: Path, cli: CommandLine, one_day: Published
 ) -> None:

@@ -24,7 +24,9 @@ LIMITS = {
 }
 
 
-@pytest.mark.parametrize("what", ["reading", "publishing", pytest.param("reporting", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "what", ["publishing", *(pytest.param(x, marks=pytest.mark.slow) for x in ("reading", "reporting"))]
+)
 def test_a_file_that_cannot_be_written_stops_the_run_until_it_can(
     demo: Path, cli: CommandLine, one_day: Published, what: str
 ) -> None:

@@ -30,6 +30,7 @@ def server(demo: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Loc
         found.command("stop")
 
 
+@pytest.mark.slow
 def test_it_runs_nights_refreshes_what_they_publish_and_refuses_nonsense_by_name(
     server: LocalServer, demo: Path, one_day: Published
 ) -> None:

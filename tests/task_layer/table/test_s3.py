@@ -118,7 +118,7 @@ def test_the_trend_is_recorded_read_repeated_and_swept(config: PublishConfig) ->
     assert (len(read_trend(config).days), read_trend(config).damaged) == (2, 1)
 
 
-@pytest.mark.parametrize("broken", ["bucket", "endpoint", "bucket of the trend"])
+@pytest.mark.parametrize("broken", ["bucket", pytest.param("endpoint", marks=pytest.mark.slow), "bucket of the trend"])
 def test_an_error_is_one_line_without_credentials(
     config: PublishConfig, refs: tuple[Ref, Ref], monkeypatch: pytest.MonkeyPatch, broken: str
 ) -> None:
