@@ -90,11 +90,6 @@ def assert_equal(demo: Path, result: dict[str, Any], here: Here) -> None:
 
 
 @pytest.mark.slow
-def test_two_workers_make_the_bytes_of_one_process(demo: Path, cli: CommandLine, cluster: Cluster, here: Here) -> None:
-    assert_equal(demo, cli.published(demo, last_days(1)[0], *BLOCKS, *BRIEF, *cluster.options), here)
-
-
-@pytest.mark.slow
 def test_a_worker_killed_in_mid_run_costs_no_bit(demo: Path, cli: CommandLine, cluster: Cluster, here: Here) -> None:
     command = ("--config", demo / "run.toml", "--as-of", last_days(1)[0], "--json", *BLOCKS, *BRIEF, *cluster.options)
     running, end = cli.start("rectify", *command), time.monotonic() + PATIENCE

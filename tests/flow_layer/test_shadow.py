@@ -82,6 +82,7 @@ def test_a_shadow_without_harm_changes_no_row(demo: Path, cli: CommandLine) -> N
     assert (again["published"], again["run_id"], again["shadow"]) == (False, on["run_id"], shadow)
 
 
+@pytest.mark.slow
 def test_a_shadow_with_harm_refuses_the_day(kinds: Path, cli: CommandLine) -> None:
     wiped = [part for text in WIPED for part in ("--set", text)]
     refused = cli.rectify(kinds, DAY, *SHADOW, *wiped)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from rectifier_core.anchors.anchors import pairs_a_step, train_anchors
+from rectifier_core.anchors.anchors import train_anchors
 from rectifier_core.anchors.config import AnchorsConfig
 from rectifier_core.anchors.held_out_recall import HeldOutRecall
 from rectifier_core.anchors.interaction_sampling import hold_out
@@ -126,22 +126,6 @@ def test_gains_too_small_to_matter_do_not_keep_it_going(log: Interactions) -> No
     assert short.recalls[-1] > short.recalls[0]
     best = train_anchors(log, replace(config, epochs=int(short.recalls.argmax())), seed=0)
     assert short.items.tobytes() == best.items.tobytes()
-
-
-@pytest.mark.parametrize(
-    ("pairs", "changes", "size"),
-    [
-        (10_000, {"batch_size": 300}, 300),
-        (10_000, {}, 2048),
-        (36_000, {}, 2250),
-        (36_000, {"epoch_work": 1.0}, 4500),
-        (36_000, {"epoch_work": 1.0, "steps_per_epoch": 4}, 9000),
-    ],
-)
-def test_steps_grow_with_the_log_and_with_their_cost(pairs: int, changes: dict[str, float], size: int) -> None:
-    """Sixteen steps an epoch, and eight where each step costs more than the epoch may."""
-    config = replace(AnchorsConfig(embedding_size=2, num_layers=1, epoch_work=1e12), **changes)  # type: ignore[arg-type]
-    assert pairs_a_step(config, pairs, 2 * pairs) == size
 
 
 def test_epochs_that_only_harm_leave_the_start(log: Interactions) -> None:

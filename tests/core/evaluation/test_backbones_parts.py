@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-import scipy.sparse as sp
 import torch
 
 from rectifier_core.base.seeding import torch_generator
-from rectifier_core.evaluation.backbones.batch_rows import BatchRows
 from rectifier_core.evaluation.backbones.config import (
     FREEDOMConfig,
     LATTICEConfig,
-    LightGCNConfig,
     SMOREConfig,
     VBPRConfig,
 )
@@ -24,45 +21,13 @@ from rectifier_core.evaluation.backbones.freedom import (
     modality_shares,
 )
 from rectifier_core.evaluation.backbones.lattice import LATTICE
-from rectifier_core.evaluation.backbones.lightgcn import LightGCN
-from rectifier_core.evaluation.backbones.protocol import Batch, TrainingSet, softplus_ranking
+from rectifier_core.evaluation.backbones.protocol import Batch, TrainingSet
 from rectifier_core.evaluation.backbones.side_views import info_nce
-from rectifier_core.evaluation.backbones.smore import SMORE, largest_of
-from rectifier_core.evaluation.backbones.sparse_product import SparseOperator, layer_mean
+from rectifier_core.evaluation.backbones.smore import SMORE
 from rectifier_core.evaluation.backbones.vbpr import VBPR
 from tests.support.core_samples import log_of, normals
 
 USERS, ITEMS = 30, 40
-
-
-def sparse(rows: int, columns: int) -> sp.csr_array:
-    return sp.csr_array(sp.random_array((rows, columns), density=0.3, rng=np.random.default_rng(2), dtype=np.float32))
-
-
-def test_a_product_and_its_gradient_are_the_dense_ones() -> None:
-    matrix = sparse(7, 5)
-    dense, operator = torch.from_numpy(matrix.toarray()), SparseOperator(matrix)
-    rows = torch.linspace(-1, 1, 15).reshape(5, 3).requires_grad_()
-    some = torch.tensor([1, 4])
-    for ours, theirs in ((operator(rows), dense @ rows), (operator.at(some, rows), (dense @ rows)[some])):
-        torch.testing.assert_close(ours, theirs)
-        gradients = (torch.autograd.grad(x.sin().sum(), rows)[0] for x in (ours, theirs))
-        torch.testing.assert_close(*gradients)
-
-
-@pytest.mark.parametrize("num_layers", [0, 1, 2, 4])
-def test_the_mean_of_layers_is_that_of_the_powers(num_layers: int) -> None:
-    matrix = sparse(20, 20)
-    operator, dense = SparseOperator(matrix), torch.from_numpy(matrix.toarray())
-    ego = torch.randn(20, 3, generator=torch_generator(3, "ego")).requires_grad_()
-    rows = torch.tensor([2, 3, 11, 19])
-    wanted = sum(torch.linalg.matrix_power(dense, layer) @ ego for layer in range(num_layers + 1)) / (num_layers + 1)
-    assert isinstance(wanted, torch.Tensor)
-    torch.testing.assert_close(layer_mean(operator, ego, num_layers), wanted)
-    part = layer_mean(operator, ego, num_layers, rows)
-    torch.testing.assert_close(part, wanted[rows])
-    gradients = (torch.autograd.grad(x.square().sum(), ego)[0] for x in (part, wanted[rows]))
-    torch.testing.assert_close(*gradients)
 
 
 @pytest.mark.parametrize("count", [3, 130])
@@ -93,16 +58,6 @@ def sample(modalities: int, *, missing: int = 0) -> tuple[TrainingSet, Batch]:
     return TrainingSet.plain(log, features, present), Batch(*(torch.from_numpy(x.astype(np.int64)) for x in drawn))
 
 
-def test_distinct_rows_give_the_loss_of_the_batch() -> None:
-    _, batch = sample(0)
-    table = torch.randn(USERS + ITEMS, 4, generator=torch_generator(3, "rows"))
-    rows = BatchRows.of(batch)
-    user, positive, negative = table[batch.users], table[batch.positives + USERS], table[batch.negatives + USERS]
-    squares = sum(x.square().sum() for x in (user, positive, negative))
-    plain = softplus_ranking(user, positive, negative) + 0.3 * 0.5 * squares / len(batch.users)
-    assert rows.ranking_loss(table[rows.stacked(USERS)], 0.3).item() == pytest.approx(plain.item(), rel=1e-5)
-
-
 def test_lattice_learns_its_graph_only_in_the_first_batch_of_an_epoch() -> None:
     data, batch = sample(2)
     model = LATTICE(data, LATTICEConfig(embedding_size=8, num_neighbours=5), seed=1)
@@ -130,32 +85,11 @@ def test_dropout_depends_on_the_seed_and_does_not_change_the_scores() -> None:
     assert first.loss(batch).item() == first.loss(batch).item()
 
 
-def test_the_fusion_graph_has_the_largest_weights() -> None:
-    rng = np.random.default_rng(4)
-    dense = [np.where(rng.random((9, 9)) < 0.4, normals(rng, 9, 9), 0).astype(np.float32) for _ in range(3)]
-    wanted = np.maximum.reduce([np.where(x == 0, -np.inf, x) for x in dense])
-    ours = largest_of([sp.csr_array(x) for x in dense])
-    assert ours.nnz == np.isfinite(wanted).sum() and (ours.data < 0).any()
-    np.testing.assert_array_equal(ours.toarray(), np.where(np.isfinite(wanted), wanted, 0))
-
-
 def test_vbpr_reads_the_mean_where_a_feature_is_missing() -> None:
     data, _ = sample(1, missing=3)
     model = VBPR(data, VBPRConfig(embedding_size=4), seed=0)
     _, items = model.represent()
     torch.testing.assert_close(items[0, 4:], items[3:, 4:].mean(dim=0))
-
-
-def test_penalties_of_zero_leave_bpr_alone() -> None:
-    data, batch = sample(1)
-    for model in (
-        LightGCN(data, LightGCNConfig(weight_decay=0), seed=0),
-        VBPR(data, VBPRConfig(weight_decay=0), seed=0),
-        FREEDOM(data, FREEDOMConfig(feature_loss=0), seed=0),
-    ):
-        users, items = model.represent()
-        difference = (users[batch.users] * (items[batch.positives] - items[batch.negatives])).sum(dim=1)
-        torch.testing.assert_close(model.loss(batch), -torch.nn.functional.logsigmoid(difference).mean())
 
 
 def test_freedom_trains_on_the_pruned_graph_and_ranks_on_the_whole_one() -> None:

@@ -14,7 +14,6 @@ from rectifier_core.anchors.config import AnchorsConfig
 from rectifier_core.base.arrays import Float32
 from rectifier_core.base.numerics import unit_rows
 from rectifier_core.base.records import Anchors, Copies, Interactions
-from rectifier_core.base.row_digest import row_digests
 from rectifier_core.copies.config import CopiesConfig
 from rectifier_core.copies.copies import find_copies
 from rectifier_core.copies.near_copies import sketch_rows
@@ -82,16 +81,6 @@ def test_a_fold_stays_with_its_item() -> None:
     now = mapped_folds(folds, before, 5, 0)
     np.testing.assert_array_equal(now[before >= 0], folds[before[before >= 0]])
     assert set(now[before < 0]) <= set(range(5))
-
-
-def test_digests_tell_rows_apart_by_their_bits() -> None:
-    rows = np.tile(normals(np.random.default_rng(2), 1, 33), (100, 1))
-    rows[np.arange(33), np.arange(33)] += np.float32(1e-3)
-    rows[50], rows[51, 32] = rows[50][::-1], np.nextafter(rows[51, 32], np.float32(9))
-    digests = row_digests(rows)
-    assert len(np.unique(digests)) == 36
-    np.testing.assert_array_equal(digests[60:], digests[99])
-    np.testing.assert_array_equal(row_digests(rows[7:12]), digests[7:12])
 
 
 @pytest.fixture(scope="module")

@@ -107,23 +107,3 @@ def test_folds_are_even_seeded_and_the_same_for_every_map_of_a_run(items: int, c
     assert np.array_equal(folds, item_folds(items, count, 3))
     if items > 50:
         assert not np.array_equal(folds, item_folds(items, count, 4))
-
-
-def test_a_device_sums_the_same() -> None:
-    """The device is the CPU, named so that torch's path is taken."""
-    rng = np.random.default_rng(5)
-    features, targets, folds = (
-        normals(rng, 200, 9),
-        normals(rng, 200, 4),
-        rng.integers(FOLDS, size=200).astype(np.int32),
-    )
-    here, there = (
-        NormalEquations(num_folds=FOLDS, origin=features.mean(axis=0), target_width=4, device=device)
-        for device in ("cpu", "cpu:0")
-    )
-    for sums in (here, there):
-        sums.add(features, targets, folds)
-        sums.add(features[:20], targets[:20], folds[:20], sign=-1.0)
-    np.testing.assert_allclose(there.copy().grams, here.grams, atol=1e-4)
-    np.testing.assert_allclose(there.crosses, here.crosses, atol=1e-4)
-    assert there.copy().device == "cpu:0"

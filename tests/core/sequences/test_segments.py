@@ -16,7 +16,6 @@ from rectifier_core.base.records import Anchors
 from rectifier_core.base.sequence_records import Segments
 from rectifier_core.sequences.config import SegmentsConfig
 from rectifier_core.sequences.consensus import leave_one_out
-from rectifier_core.sequences.segment_evidence import Scores, fit_log_ratio, own_probability, wrong_share
 from rectifier_core.sequences.segment_pooling import mend_segments, pool_segments
 from rectifier_core.sequences.segments import judge_segments
 from tests.support.core_samples import anchors_of, normals, random_units
@@ -286,33 +285,6 @@ def test_companions_weights_do_not_depend_on_the_segment_itself() -> None:
     assert here.null[0] == pytest.approx(there.score[2], abs=1e-6)
     assert there.null[0] == pytest.approx(here.score[2], abs=1e-6)
     assert here.score[1] != pytest.approx(there.score[1], abs=1e-3)
-
-
-def test_log_ratio_follows_two_known_laws() -> None:
-    rng = np.random.default_rng(0)
-
-    def scores(mean: float, size: int) -> Scores:
-        value = rng.normal(mean, 1, size)
-        return Scores(
-            anchor=value, consensus=np.full(size, np.nan), companions=np.zeros(size), reliability=np.ones(size)
-        )
-
-    sound, wrong, null = scores(2, 8000), scores(0, 2000), scores(0, 10_000)
-    actual = Scores(
-        anchor=np.concatenate([sound.anchor, wrong.anchor]),
-        consensus=np.full(10_000, np.nan),
-        companions=np.zeros(10_000),
-        reliability=np.ones(10_000),
-    )
-    ratio = fit_log_ratio(actual, null, 0.2, rounds=10)
-    # Two normals of equal spread two apart: the log ratio is 2 x - 2.
-    assert ratio.of(scores(1, 1)) == pytest.approx(2 * 1 - 2, abs=4)
-    grid = Scores(
-        anchor=np.array([0.0, 1.0, 2.0]), consensus=np.full(3, np.nan), companions=np.zeros(3), reliability=np.ones(3)
-    )
-    np.testing.assert_allclose(ratio.of(grid), [-2, 0, 2], atol=0.5)
-    assert wrong_share(ratio.of(actual), ratio.of(null)) == pytest.approx(0.2, abs=0.05)
-    assert own_probability(np.array([0.0]), 0.2)[0] == pytest.approx(0.8)
 
 
 def test_arrays_that_do_not_fit_are_rejected() -> None:

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import pyarrow.parquet as pq
 import pytest
 
 from flows.config.run_config import RunConfig
@@ -26,7 +25,6 @@ from tasks.evaluation.arrays import load_catalog, load_split
 from tasks.evaluation.config import CorruptionGrid, EvaluationConfig, NoiseGrid
 from tasks.evaluation.dependencies import Chain, Dependency, Results
 from tasks.evaluation.grid import Cell, VariantSpec, plan_grid
-from tasks.evaluation.results import PER_USER, RESULTS, TIMINGS, write_results
 from tasks.evaluation.work_items import Trial, Work
 from tasks.source.read import read_source
 from tasks.stages.anchors import load_interactions
@@ -162,42 +160,6 @@ SMALL = EvaluationConfig(
 )
 
 
-def test_a_grid_needs_each_output_once_and_writes_its_results(made: Made, tiny_demo: Path, tmp_path: Path) -> None:
-    chain = chain_of(made, tiny_demo, SMALL)
-    pairs = run_all(chain.pairs(run_all(chain.splits(), made.store)), made.store)
-    nothing: Results = dict.fromkeys(chain.grid.cells)
-    assert set(chain.priors(pairs).values()) == {None}
-    damaged, anchors = run_all(chain.damaged(), made.store), chain.anchors(pairs, nothing)
-    assert all(x is None for cell, x in anchors.items() if cell.variant == "raw")
-    assert len({x.key for x in anchors.values() if isinstance(x, Work)}) == 1
-    features = run_all(chain.features(pairs, damaged, run_all(anchors, made.store)), made.store)
-    for cell, ref in features.items():
-        if cell.variant == "raw":
-            assert ref == (None if cell.backbone == "lightgcn" else damaged[cell] or made.source)
-    trials = chain.trials(pairs, nothing, damaged, features)
-    assert len({x.key for x in trials.values() if isinstance(x, Work)}) == len(chain.grid.cells) == 5
-
-    done = {cell: ref for cell, ref in run_all(trials, made.store).items() if isinstance(ref, Ref)}
-    parts = {cell: [ref] for cell, ref in features.items() if isinstance(ref, Ref)}
-    write_results(tmp_path / "one", chain.grid, done, parts)
-    rows = pq.read_table(tmp_path / "one" / RESULTS).to_pylist()
-    for row, cell in zip(rows, chain.grid.cells, strict=True):
-        assert row["cell"] == cell.name
-        assert row["recall@20"] == done[cell].meta["metrics"]["recall@20"]
-        assert (row["backbone"], row["kind"], row["share"]) == (cell.backbone, cell.kind, cell.share)
-        assert row["digest"] == trials[cell].key  # type: ignore[union-attr]
-        assert (row["strength_image"] is not None) == (cell.variant == "rectified")
-        assert (row["recall@20_touched"] is not None) == bool(cell.share)
-    users = pq.read_table(tmp_path / "one" / PER_USER).to_pylist()
-    wanted = [value for cell in chain.grid.cells for value in done[cell].array("recall@20").tolist()]
-    assert [x["recall@20"] for x in users] == wanted
-    assert all(x["seconds"] > 0 for x in pq.read_table(tmp_path / "one" / TIMINGS).to_pylist())
-    # The order in which cells are found does not matter.
-    write_results(tmp_path / "two", chain.grid, dict(reversed(done.items())), parts)
-    for name in (RESULTS, PER_USER):
-        assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
-
-
 def test_a_missing_output_is_the_reason_for_all_that_need_it(made: Made, tiny_demo: Path) -> None:
     config, reason = replace(SMALL, interaction_noise=NoiseGrid(shares=(0.0, 0.2))), "no anchors for noise"
     chain = chain_of(made, tiny_demo, config)
@@ -213,23 +175,3 @@ def test_a_missing_output_is_the_reason_for_all_that_need_it(made: Made, tiny_de
     trials = chain.trials(pairs, nothing, nothing, made_features)
     assert {cell for cell, x in trials.items() if x == reason} == lost
     assert all(isinstance(x, Work) for cell, x in trials.items() if cell not in lost)
-
-
-@pytest.mark.parametrize(
-    ("where", "trained", "learned"), [("training", True, False), ("anchors", False, True), ("both", True, True)]
-)
-def test_an_editing_acts_on_the_trainings_that_it_names(
-    made: Made, tiny_demo: Path, where: str, trained: bool, learned: bool
-) -> None:
-    editing = {"pruning_both_0.1": {"where": where}}
-    corruption = CorruptionGrid(shares=(0.0,))
-    chain = chain_of(made, tiny_demo, EvaluationConfig(backbones=("vbpr",), corruption=corruption, editing=editing))
-    pairs: Results = dict.fromkeys(chain.grid.cells, made.split)
-    edited: Results = {cell: None if cell.editing == "none" else made.damaged for cell in chain.grid.cells}
-    for cell, x in chain.anchors(pairs, edited).items():
-        if isinstance(x, Work):
-            assert x.inputs[0] == (made.damaged if learned and cell.editing != "none" else made.split)
-    features: Results = dict.fromkeys(chain.grid.cells, made.source)
-    for cell, x in chain.trials(pairs, edited, dict.fromkeys(chain.grid.cells), features).items():
-        assert isinstance(x, Work)
-        assert x.inputs[0].edited == ((made.damaged, "both") if trained and cell.editing != "none" else None)

@@ -31,7 +31,6 @@ from tests.support.feature_store.feature_store_support import (
     publish_items,
     read_online,
     table_rows,
-    wanted_online,
 )
 from tests.support.feature_store.redis_server import PASSWORD, RedisServer, needs_redis, serve_redis
 
@@ -428,19 +427,3 @@ def test_a_wrong_key_is_named(key: str, value: Any) -> None:
     with pytest.raises(ValueError, match=key) as caught:
         FeatureStoreConfig(**given)
     assert "secret" not in str(caught.value)
-
-
-@pytest.mark.slow
-def test_a_hundred_thousand_rows_come_back_equal(
-    store: FeatureStoreConfig, table: PublishConfig, tmp_path: Path
-) -> None:
-    items = [f"item-{x:06d}" for x in range(100_000)]
-    publish_items(table, tmp_path / "stages", DAYS[0], items, widths={"image": 64, "text": 32})
-    assert refresh_store(store, table)["rows"] == len(items)
-    rows, reader = table_rows(table.uri, DAYS[0]), open_store(store)
-    for start in range(0, len(items), 5000):
-        block = items[start : start + 5000]
-        assert read_online(store, block, reader) == {
-            x: wanted_online(rows[x], ("image", "text"), 0, DAYS[0]) for x in block
-        }
-    assert contents(store) == {"image_v1": len(items), "text_v1": len(items)}

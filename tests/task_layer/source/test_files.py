@@ -373,24 +373,6 @@ def test_an_endpoint_that_does_not_answer_is_worth_a_retry(monkeypatch: pytest.M
         list_input("s3://shop/c")
 
 
-@pytest.mark.parametrize(
-    ("changed", "key"),
-    [
-        ({"catalog": ""}, "catalog"),
-        ({"positive": " "}, "positive"),
-        ({"modalities": {}}, "modalities"),
-        ({"modalities": {"2d": "x"}}, r"modalities\.2d"),
-        ({"modalities": {"image": ""}}, r"modalities\.image"),
-        ({"modalities": {"Item_ID": "x"}}, r"modalities\.Item_ID"),
-        ({"modalities": {"image": "x", "image_trust": "y"}}, r"modalities\.image_trust"),
-        ({"modalities": {"image": "x", "Image": "y"}}, r"modalities\.Image"),
-    ],
-)
-def test_config_errors_name_the_key(changed: dict[str, Any], key: str) -> None:
-    with pytest.raises(ValueError, match=key):
-        source_config("/data", **changed)
-
-
 def test_the_window_takes_whole_days(tmp_path: Path) -> None:
     edges = [
         instant(5, 0) - timedelta(microseconds=1),

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import os
 import re
 from pathlib import Path
 
 import pytest
 from deltalake import DeltaTable
 
-from tasks.errors import StorageError, TableHeldError
-from tasks.runs.config import RunSettings
-from tasks.runs.folders import save_summary
+from tasks.errors import TableHeldError
 from tasks.store.store import Ref
 from tasks.table.history import list_versions
 from tasks.table.publish import PublishConfig
-from tasks.table.trend import record_run, trend_entry
 from tests.support.table.faults import Ended, Nursery, needs_strace, stop_after
 from tests.support.table.publish_support import (
     data_files,
@@ -26,7 +22,6 @@ from tests.support.table.publish_support import (
     publish,
     shown,
 )
-from tests.support.table.small_disk import small_disk
 
 DAYS = ("2024-03-01", "2024-03-02")
 
@@ -97,45 +92,3 @@ def test_a_publisher_that_fails_leaves_the_files_that_another_published_of_the_s
     assert shown(config.uri) == {day: {identity(day).run_id} for day in DAYS}
     assert DeltaTable(config.uri).count() == 100
     assert len(data_files(config.uri)) == 4
-
-
-def fill(disk: Path, left: int) -> Path:
-    """Leave that many bytes of a disk."""
-    free, ballast = os.statvfs(disk), disk / "ballast"
-    ballast.write_bytes(bytes(free.f_bavail * free.f_frsize - left))
-    return ballast
-
-
-@pytest.mark.parametrize("left", [0, 8 << 10, 64 << 10])
-def test_a_full_disk_stops_every_step_and_a_rerun_succeeds(
-    tmp_path: Path, refs_of_two_sizes: tuple[tuple[Ref, Ref], ...], left: int
-) -> None:
-    small, large = refs_of_two_sizes
-    with small_disk(tmp_path / "disk", "4m") as disk:
-        config, kept = PublishConfig(uri=str(disk / "table")), RunSettings(folder=str(disk / "runs"))
-        summary = {"run_id": "20240302-000000000000", "note": "x" * 100_000}
-        check = {"name": "x" * 100_000, "value": 0, "rule": "", "bound": 0, "passed": True, "blocking": True}
-        entry = trend_entry(identity(DAYS[1]), "published", 1, {}, [check])
-        publish(config, small, DAYS[0])
-        before = data_files(config.uri), log_files(config.uri)
-        ballast = fill(disk, left)
-        for step, said in (
-            (lambda: publish(config, large, DAYS[1]), "writing the rows failed: "),
-            (lambda: record_run(config, entry), "recording the run in its trend failed: "),
-            (lambda: save_summary(kept, summary), "summary: writing "),
-        ):
-            with pytest.raises(StorageError, match=f"{said}.*No space left on device") as error:
-                step()
-            assert "\n" not in str(error.value)
-        assert (data_files(config.uri), log_files(config.uri)) == before
-        assert not [x for x in disk.rglob("*") if x.name.endswith(".tmp") or ".tmp-" in x.name or ".commit-" in x.name]
-        ballast.unlink()
-        assert publish(config, large, DAYS[1]).version == 1
-        assert record_run(config, entry)
-        assert save_summary(kept, summary).exists()
-        assert shown(config.uri) == {day: {identity(day).run_id} for day in DAYS}
-
-
-@pytest.fixture
-def refs_of_two_sizes(tmp_path: Path) -> tuple[tuple[Ref, Ref], ...]:
-    return make_refs(tmp_path / "a"), make_refs(tmp_path / "b", items=5000)
