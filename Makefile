@@ -1,5 +1,5 @@
-# make run and make test are all a fresh machine with Python 3.11 needs.
-PYTHON ?= $(shell command -v python3.11 || command -v python3)
+# make run and make test are all a fresh machine with Python 3.11, 3.12 or 3.13 needs.
+PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3.13 || command -v python3)
 VENV   ?= .venv
 DEMO   ?= .demo
 TORCH  ?= torch==2.13.0
@@ -21,11 +21,11 @@ $(STAMP): pyproject.toml constraints.txt
 	grep -v '^torch==' constraints.txt > $(VENV)/constraints.txt
 	$(BIN)/python -m pip install --quiet --upgrade "$$(grep '^pip==' constraints.txt)"
 	$(BIN)/python -m pip install --quiet "$(TORCH)" --constraint $(VENV)/constraints.txt
-	$(BIN)/python -m pip install --quiet --editable ".[app]" --constraint $(VENV)/constraints.txt
+	$(BIN)/python -m pip install --quiet --editable "." --constraint $(VENV)/constraints.txt
 	touch $@
 
 $(TESTSTAMP): $(STAMP)
-	$(BIN)/python -m pip install --quiet --editable ".[app,test]" --constraint $(VENV)/constraints.txt
+	$(BIN)/python -m pip install --quiet --editable ".[test]" --constraint $(VENV)/constraints.txt
 	touch $@
 
 # What some tests drive for real; where it cannot be installed those tests skip, saying so.
@@ -69,7 +69,7 @@ test-slow: $(TESTSTAMP) ## the longer proofs
 lock: ## write constraints.txt from a fresh resolution of pyproject.toml
 	rm -rf .lock && $(PYTHON) -m venv .lock
 	.lock/bin/python -m pip install --quiet --upgrade pip
-	.lock/bin/python -m pip install --quiet "$(TORCH)" ".[app,test]" $(PINS)
+	.lock/bin/python -m pip install --quiet "$(TORCH)" ".[test]" $(PINS)
 	.lock/bin/python -m pip freeze --all --exclude catalog-rectifier | sed -E 's/\+cpu$$//; s/^([A-Za-z0-9_.-]+) @ .*//' | grep -v '^setuptools==' | grep . > constraints.txt
 	rm -rf .lock
 

@@ -1,20 +1,21 @@
-"""The command line: ``python -m flows …``."""
+"""The command line: ``catalog-rectifier …``, or ``python -m flows …`` in a checkout."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Annotated
 
 import typer
 
+import rectifier_core
 from flows.commands.audit import audit, compare
 from flows.commands.backfill import backfill
 from flows.commands.demo import demo, score
 from flows.commands.evaluate import evaluate
-from flows.commands.observe import freshness, metrics
+from flows.commands.observe import freshness, metrics, status
 from flows.commands.rectify import rectify
 from flows.commands.server import server
 from flows.commands.shared import run_app
-from flows.commands.status import status
 from flows.commands.table import export, refresh, rollback, versions
 
 app = typer.Typer(
@@ -31,5 +32,26 @@ COMMANDS: tuple[Callable[..., None], ...] = (
 for command in COMMANDS:
     app.command()(command)
 
-if __name__ == "__main__":
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"catalog-rectifier {rectifier_core.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", help="Show the version.", callback=_show_version, is_eager=True)
+    ] = False,
+) -> None:
+    """Find and mend features that belong to another item."""
+
+
+def main() -> None:
+    """Run the installed command."""
     run_app(app)
+
+
+if __name__ == "__main__":
+    main()

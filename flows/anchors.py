@@ -6,16 +6,16 @@ from dataclasses import dataclass
 from datetime import date
 
 from flows.config.run_config import RunConfig
+from flows.rectify_day import known_identity
 from flows.steps import night as steps
 from tasks.resources.process import torch_device
-from tasks.runs.folders import load_summary, runs_of
+from tasks.runs.folders import load_summary
 from tasks.runs.identity import identify
 from tasks.runs.log import name_run
 from tasks.stages.anchors import can_update_anchors
 from tasks.stages.previous_run import PreviousRun, open_previous_run, outputs_exist
 from tasks.store.store import Ref, StageStore
 from tasks.table.config import RunIdentity
-from tasks.table.publish import find_published
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,18 +26,6 @@ class AnchorsResult:
     anchors: Ref
     previous: PreviousRun | None
     reason: str
-
-
-def known_identity(config: RunConfig, as_of: date, source: Ref) -> RunIdentity | None:
-    """The identity of the published run of that day which this one would repeat, incremental or not; None where there is none."""
-    for summary in runs_of(config.run, as_of):
-        last = summary.get("base")
-        if last is not None and not (config.incremental.enabled and last == last | config.incremental.rows):
-            continue
-        identity = identify(as_of, source, config.shaping, last)
-        if identity.run_id == summary["run_id"] and find_published(config.publish, identity) is not None:
-            return identity
-    return None
 
 
 def make_anchors(config: RunConfig, as_of: date, source: Ref, store: StageStore) -> AnchorsResult:

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from copy import copy
 from datetime import date
 from functools import wraps
-from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from prefect.flows import Flow
 
 from flows.config.run_config import RunConfig
-from tasks.errors import InputError
-from tasks.observe.events import FAILED, emit_night
 from tasks.observe.watch import watch_run
+from tasks.progress import advance
 from tasks.run_logger import run_logger
-from tasks.runs.log import error_text, run_log, use_console
+from tasks.runs.log import run_log, use_console
 from tasks.store.run_context import RunContext, bind_run
 
 P = ParamSpec("P")
@@ -24,28 +22,12 @@ T = TypeVar("T")
 Night = Callable[Concatenate[RunConfig, date, P], dict[str, Any]]
 
 
-def read_nights_config(path: Path, overrides: Iterable[str], as_of: date | None) -> RunConfig:
-    """Read the config of a night. A config that cannot be read sends the event of a failed night, with the file as its resource."""
-    try:
-        return RunConfig.from_toml(path, overrides)
-    except InputError as error:
-        day = None if as_of is None else as_of.isoformat()
-        facts = {
-            "as_of": day,
-            "run_id": None,
-            "stage": None,
-            "exit_code": error.exit_code,
-            "message": error_text(error),
-        }
-        emit_night(FAILED, f"file://{path.absolute()}", facts)
-        raise
-
-
 def monitored(night: Night[P]) -> Night[P]:
     """``night`` with a log, metrics and events. The command line, a backfill and a worker all get them."""
 
     @wraps(night)
     def monitored_night(config: RunConfig, as_of: date, /, *args: P.args, **more: P.kwargs) -> dict[str, Any]:
+        advance("start", 1, 1)
         with watch_run(config.watch, as_of) as run:
             run.summary = night(config, as_of, *args, **more)
             return run.summary

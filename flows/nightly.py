@@ -2,42 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from datetime import date
-from pathlib import Path
 from typing import Any
 
 from prefect import flow
 from prefect.runtime import flow_run
 
-from flows.anchors import AnchorsResult, known_identity, make_anchors, make_cold_anchors
+from flows.anchors import AnchorsResult, make_anchors, make_cold_anchors
 from flows.config.run_config import RunConfig
 from flows.matching import match_catalog, time_offsets
-from flows.monitoring import monitored, read_nights_config, run_keeping_result
+from flows.monitoring import monitored
 from flows.night_report import Candidate, Night, report_night
-from flows.publish_slot import publish_slot
+from flows.rectify_day import published_summary
 from flows.steps import night as steps
 from flows.steps.feature_store import refresh
-from tasks.errors import RectifierError
+from flows.steps.publish_slot import publish_slot
 from tasks.evaluation.shadow import shadow_config
-from tasks.observe.watch import watch_run
 from tasks.resources.memory_plan import check_memory
 from tasks.resources.process import use_resources
 from tasks.runs.day_journal import DayRun, hold_day
 from tasks.runs.day_status import made_from_now
-from tasks.runs.folders import load_summary, open_run, use_stages
-from tasks.runs.identity import identify
-from tasks.runs.log import name_run, use_console
+from tasks.runs.folders import open_run, use_stages
 from tasks.shards.open_runner import open_runner
-from tasks.source.read import resolve_day
 from tasks.stages.previous_run import incremental_facts
 from tasks.stages.quality import modality_facts, quality_values
 from tasks.store.run_context import timed_stage
 from tasks.store.store import Ref, StageStore
 from tasks.table.cleanup import sweep_table
-from tasks.table.publish import find_published
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,22 +65,6 @@ def rectify_catalog(config: RunConfig, as_of: date, turn: PublishTurn | None = N
     if config.feature_store.enabled:
         summary |= {"feature_store": refresh(config.feature_store, config.publish, None, "skip")}
     return summary
-
-
-def rectify_day(path: Path, overrides: Iterable[str], as_of: date | None) -> dict[str, Any]:
-    """Publish the day ``as_of``, by default the newest in the data, and return the run's summary.
-
-    A config or a source that cannot be read counts as a failed night: it is logged, and an event is sent.
-    """
-    config = read_nights_config(path, overrides, as_of)
-    use_console(config.run.log)
-    try:
-        day = resolve_day(config.source, as_of)
-    except RectifierError:
-        with watch_run(config.watch, as_of):
-            raise
-    result: dict[str, Any] = run_keeping_result(rectify_catalog, config, day)
-    return result
 
 
 def _run_alone(config: RunConfig, as_of: date) -> dict[str, Any]:
@@ -124,7 +102,7 @@ def _journaled(config: RunConfig, day: DayRun) -> AbstractContextManager[None]:
 def _prepare(config: RunConfig, as_of: date, store: StageStore) -> None:
     """Compute the outputs that a cold run of the day will reuse. They depend on no other day, so days can do this in parallel."""
     source = steps.read(config.source, as_of, store)
-    if _published_summary(config, as_of, source) is not None:
+    if published_summary(config, as_of, source) is not None:
         return
     check_memory(source, config.pipeline, config.resources)
     _run_shadow(config, source, store)
@@ -136,7 +114,7 @@ def _prepare(config: RunConfig, as_of: date, store: StageStore) -> None:
 def _run_day(config: RunConfig, as_of: date, store: StageStore) -> dict[str, Any]:
     """Run the night and return its summary. The caller holds the table and the day."""
     source = steps.read(config.source, as_of, store)
-    summary = _published_summary(config, as_of, source)
+    summary = published_summary(config, as_of, source)
     if summary is not None:
         return summary
     check_memory(source, config.pipeline, config.resources)
@@ -150,20 +128,6 @@ def _run_day(config: RunConfig, as_of: date, store: StageStore) -> dict[str, Any
         summary = report_night(night)
     sweep_table(config.publish)
     return summary
-
-
-def _published_summary(config: RunConfig, as_of: date, source: Ref) -> dict[str, Any] | None:
-    """The summary of the run that published the day from the same inputs and config, if the table shows it and it wrote its report."""
-    identity = known_identity(config, as_of, source)
-    if identity is None:
-        # Raises where the day could not be published, before anything is computed.
-        find_published(config.publish, identify(as_of, source, config.shaping))
-        return None
-    name_run(identity.run_id)
-    version, summary = find_published(config.publish, identity), load_summary(config.run, identity.run_id)
-    if version is None or summary is None or summary["version"] is None:
-        return None
-    return summary | {"version": version.version, "published": False, "table": config.publish.uri}
 
 
 def _run_shadow(config: RunConfig, source: Ref, store: StageStore) -> tuple[Ref | None, dict[str, Any] | None]:

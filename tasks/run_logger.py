@@ -1,4 +1,4 @@
-"""Progress of long work as log lines: often enough to see that it moves, seldom enough to read."""
+"""Progress of long work as log lines: often enough to see that it moves, seldom enough to read. A terminal gets every step."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import sys
 import time
 
 from rectifier_core.base.numerics import Progress
+from tasks.progress import advance
 
 LOGGER = "catalog-rectifier"
 SECONDS = 3.0
@@ -28,10 +29,15 @@ def run_logger() -> logging.Logger | logging.LoggerAdapter[logging.Logger]:
 
 def logged_progress() -> Progress:
     """A progress callback that logs at most every few seconds, and always the end of a piece of work."""
-    logger, last = run_logger(), time.monotonic()
+    logger, last, ended = run_logger(), time.monotonic(), ""
 
     def report(what: str, done: int, total: int) -> None:
-        nonlocal last
+        nonlocal last, ended
+        advance(what, done, total)
+        if done >= total:
+            if what == ended:
+                return
+            ended = what
         if done >= total or time.monotonic() - last >= SECONDS:
             last = time.monotonic()
             logger.info("%s (%s of %s)", what, f"{done:,}", f"{total:,}")

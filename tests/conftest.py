@@ -26,7 +26,7 @@ def pytest_configure(config: pytest.Config) -> None:
     """Before any test is imported: few threads, and a home for Prefect that goes with the session and is not the user's."""
     from hypothesis import settings
 
-    from flows.prefect_settings import PREFECT_DEFAULTS
+    from flows.config.prefect_settings import PREFECT_DEFAULTS
 
     # The first example of a test may wait for the processor.
     settings.register_profile("tests", deadline=None)

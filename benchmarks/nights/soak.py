@@ -26,7 +26,7 @@ from dataclasses import asdict, dataclass
 from datetime import date
 from pathlib import Path
 
-from flows.prefect_settings import set_prefect_defaults
+from flows.config.prefect_settings import set_prefect_defaults
 
 # What ends with age has to end within the soak: days of the table, run folders, the trend, files that the table dropped.
 KEPT = 7

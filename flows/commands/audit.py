@@ -1,4 +1,4 @@
-"""``python -m flows audit`` and ``compare``: look at a day without publishing anything."""
+"""``audit`` and ``compare``: look at a day without publishing anything."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from typing import Annotated, Any
 
 import typer
 
-from flows.commands.shared import AsJson, ConfigFile, Debug, Overrides, read_config_and_day, run_command
+from flows.commands import messages
+from flows.commands.shared import AsOf, GivenConfig, command
 from tasks.errors import InputError
 
 
+@command(messages.format_audit, prefect=True)
 def audit(
-    config: ConfigFile,
-    as_of: Annotated[
-        str | None, typer.Option("--as-of", help="The day to audit, YYYY-MM-DD; the newest in the data by default.")
-    ] = None,
+    config: GivenConfig,
+    as_of: AsOf = None,
     fdr: Annotated[
         float | None,
         typer.Option("--fdr", help="List suspects while at most this share of them are false alarms; 0.1 by default."),
@@ -30,57 +30,32 @@ def audit(
     hand_check: Annotated[
         int, typer.Option("--hand-check", help="Draw so many judged items a modality to look at.")
     ] = 0,
-    overrides: Overrides = None,
-    as_json: AsJson = False,
-    debug: Debug = False,
-) -> None:
+) -> dict[str, Any]:
     """Name the items whose features look like another's, and whose; publish nothing."""
+    from tasks.audit.inputs import AuditOptions
 
-    def work() -> dict[str, Any]:
-        from tasks.audit.inputs import AuditOptions
+    if fdr is not None and top is not None:
+        raise InputError("--fdr, --top: give one of the two")
+    try:
+        options = AuditOptions(fdr=0.1 if fdr is None else fdr, top=top, labels=labels, hand_check=hand_check)
+    except ValueError as error:
+        raise InputError(str(error)) from error
+    settings, day = config.read_with_day(as_of)
+    from flows.audit import audit_catalog
 
-        if fdr is not None and top is not None:
-            raise InputError("--fdr, --top: give one of the two")
-        try:
-            options = AuditOptions(fdr=0.1 if fdr is None else fdr, top=top, labels=labels, hand_check=hand_check)
-        except ValueError as error:
-            raise InputError(str(error)) from error
-        settings, day = read_config_and_day(config, overrides, as_of)
-        from flows.audit import audit_catalog
-
-        return audit_catalog(settings, day, options, None if out is None else out.absolute())
-
-    def format_audit(result: dict[str, Any]) -> str:
-        from tasks.audit.explanations import describe_audit
-
-        return describe_audit(result)
-
-    run_command(work, as_json, debug, format_audit, prefect=True)
+    return audit_catalog(settings, day, options, None if out is None else out.absolute())
 
 
+@command(messages.format_comparison, prefect=True)
 def compare(
-    config: ConfigFile,
-    as_of: Annotated[
-        str | None, typer.Option("--as-of", help="The day to compare, YYYY-MM-DD; the newest in the data by default.")
-    ] = None,
+    config: GivenConfig,
+    as_of: AsOf = None,
     out: Annotated[
         Path | None, typer.Option("--out", help="Where the comparison goes; beside the day's report by default.")
     ] = None,
-    overrides: Overrides = None,
-    as_json: AsJson = False,
-    debug: Debug = False,
-) -> None:
+) -> dict[str, Any]:
     """Compare an incremental night with a cold run of the same day; publish nothing."""
+    settings, day = config.read_with_day(as_of)
+    from flows.compare import compare_nights
 
-    def work() -> dict[str, Any]:
-        settings, day = read_config_and_day(config, overrides, as_of)
-        from flows.compare import compare_nights
-
-        return compare_nights(settings, day, None if out is None else out.absolute())
-
-    def format_comparison(result: dict[str, Any]) -> str:
-        from tasks.compare.compare_runs import comparison_page
-
-        return "\n".join([*comparison_page(result), "", f"written to {result['page']}"])
-
-    run_command(work, as_json, debug, format_comparison, prefect=True)
+    return compare_nights(settings, day, None if out is None else out.absolute())

@@ -1,26 +1,24 @@
-"""``python -m flows backfill``: what it would do, or doing it."""
+"""``backfill``: what it would do, or doing it."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from datetime import date
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from flows.commands.shared import (
-    AsJson,
-    ConfigFile,
-    Debug,
-    Overrides,
-    end_with,
-    given_day,
-    read_run_config,
-    run_command,
-)
+from flows.commands import messages
+from flows.commands.shared import FailedInPart, GivenConfig, command, required_day
 from tasks.errors import InputError, InterruptedBackfillError
 
+if TYPE_CHECKING:
+    from flows.backfill_plan import BackfillOptions
+    from flows.config.run_config import RunConfig
 
+
+@command(messages.format_backfill, prefect=True)
 def backfill(
-    config: ConfigFile,
+    config: GivenConfig,
     start: Annotated[str, typer.Option("--start", help="The first day, YYYY-MM-DD.")],
     end: Annotated[str, typer.Option("--end", help="The last day, YYYY-MM-DD.")],
     force: Annotated[bool, typer.Option("--force", help="Run every day again: --reprocess all.")] = False,
@@ -41,43 +39,39 @@ def backfill(
     patience: Annotated[
         float, typer.Option("--patience", help="Seconds to wait while another run holds the table.")
     ] = 3600.0,
-    overrides: Overrides = None,
-    as_json: AsJson = False,
-    debug: Debug = False,
-) -> None:
+) -> dict[str, Any] | FailedInPart:
     """Run the days of a range that are missing or failed; a repeat goes on where it was stopped."""
-    failed: list[tuple[int, str]] = []
+    from flows.backfill_plan import BackfillOptions
+    from tasks.backfill.plan import parse_reprocess
 
-    def work() -> dict[str, Any]:
-        from flows.backfill import BackfillOptions, backfill_catalog, format_failed_days, plan_backfill
-        from tasks.backfill.plan import parse_reprocess
+    settings, first, last = config.read(), required_day(start, "--start"), required_day(end, "--end")
+    try:
+        states = parse_reprocess(reprocess, force=force)
+        options = BackfillOptions(states=states, newest_first=newest_first, parallel=parallel, patience=patience)
+    except ValueError as error:
+        raise InputError(str(error)) from error
+    return _run(settings, first, last, options, dry_run=dry_run)
 
-        settings = read_run_config(config, overrides)
-        first, last = given_day(start, "--start"), given_day(end, "--end")
-        assert first is not None
-        assert last is not None
-        try:
-            states = parse_reprocess(reprocess, force=force)
-            options = BackfillOptions(states=states, newest_first=newest_first, parallel=parallel, patience=patience)
-        except ValueError as error:
-            raise InputError(str(error)) from error
-        if dry_run:
-            return {"dry_run": True, **plan_backfill(settings, first, last, options).values(options)}
-        try:
-            result = backfill_catalog(settings, first, last, options)
-        except KeyboardInterrupt:
-            raise InterruptedBackfillError(
-                "stopped; days that were done stay done, the same command goes on with the rest"
-            ) from None
-        if result["exit_code"]:
-            failed.append((result["exit_code"], format_failed_days(result)))
-        return dict(result)
 
-    def format_backfill(result: dict[str, Any]) -> str:
-        from tasks.runs.day_text import backfill_text, plan_text
+def _run(
+    settings: RunConfig, first: date, last: date, options: BackfillOptions, *, dry_run: bool
+) -> dict[str, Any] | FailedInPart:
+    """Plan the days, and run them if any has to be."""
+    from flows.backfill_plan import backfill_result, format_failed_days, plan_backfill
 
-        return plan_text(result) if dry_run else backfill_text(result)
+    plan = plan_backfill(settings, first, last, options)
+    if dry_run:
+        return {"dry_run": True, **plan.values(options)}
+    if not any(x.run for x in plan.days):
+        return backfill_result(settings, first, last, plan, [], 0.0)
+    from flows.backfill import backfill_catalog
 
-    run_command(work, as_json, debug, format_backfill, prefect=True)
-    for code, line in failed:
-        end_with(code, line)
+    try:
+        result: dict[str, Any] = backfill_catalog(settings, first, last, options)
+    except KeyboardInterrupt:
+        raise InterruptedBackfillError(
+            "stopped; days that were done stay done, the same command goes on with the rest"
+        ) from None
+    if result["exit_code"]:
+        return FailedInPart(result, result["exit_code"], format_failed_days(result))
+    return result

@@ -1,20 +1,26 @@
-"""``python -m flows demo`` and ``score``."""
+"""``demo`` and ``score``: a catalog with planted errors, and how well a run found them."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 from pydantic import ValidationError
 
-from flows.commands.shared import AsJson, ConfigFile, Debug, Overrides, printed_progress, read_run_config, run_command
+from flows.commands import messages
+from flows.commands.shared import GivenConfig, command
 from rectifier_core.base.config import explain
 from tasks.errors import InputError
+from tasks.progress import advance
+
+if TYPE_CHECKING:
+    from tasks.demo.config import DemoConfig
 
 Number = TypeVar("Number", int, float)
 
 
+@command(messages.format_demo)
 def demo(
     folder: Annotated[Path, typer.Argument(help="Where the demo catalog goes.")],
     items: Annotated[int, typer.Option(help="How many items.")] = 5000,
@@ -40,67 +46,36 @@ def demo(
     changed: Annotated[
         float, typer.Option("--changed", help="With --next-day: the share of features that change.")
     ] = 0.01,
-    as_json: AsJson = False,
-    debug: Debug = False,
-) -> None:
+) -> dict[str, Any]:
     """Write a catalog with planted mismatches, and what was planted."""
+    from tasks.demo.catalog import add_day, write_demo
 
-    def work() -> dict[str, Any]:
-        if next_day:
-            from tasks.demo.catalog import add_day
-
-            return add_day(folder, changed, printed_progress())
-        from tasks.demo.catalog import write_demo
-        from tasks.demo.config import DEFAULT_MISMATCH, DEFAULT_WIDTHS, DemoConfig
-
-        try:
-            rates = dict(DEFAULT_MISMATCH) | dict(
-                _of_modality("--mismatch", x, float, "a share: image=0.2") for x in mismatch or ()
-            )
-            widths = dict(DEFAULT_WIDTHS) | dict(
-                _of_modality("--width", x, int, "a length: image=1280") for x in width or ()
-            )
-            config = DemoConfig(
-                items=items,
-                users=users,
-                interactions=interactions,
-                seed=seed,
-                mismatch=rates,
-                widths=widths,
-                sequences=sequences,
-            )
-        except ValidationError as error:
-            raise InputError(f"demo: {explain(error, DemoConfig)}") from error
-        return write_demo(folder, config, printed_progress())
-
-    def format_demo(result: dict[str, Any]) -> str:
-        run = f"python -m flows rectify --config {folder}/run.toml"
-        return f"demo catalog of {result['last_day']} written to {folder}; run it with: {run}"
-
-    run_command(work, as_json, debug, format_demo)
+    if next_day:
+        return add_day(folder, changed, advance) | {"folder": str(folder)}
+    size = {"items": items, "users": users, "interactions": interactions, "seed": seed, "sequences": sequences}
+    return write_demo(folder, _demo_config(size, mismatch or [], width or []), advance) | {"folder": str(folder)}
 
 
+@command(messages.format_score)
 def score(
-    config: ConfigFile,
-    truth: Annotated[Path, typer.Option("--truth", help="The demo's truth folder.")],
-    overrides: Overrides = None,
-    as_json: AsJson = False,
-    debug: Debug = False,
-) -> None:
+    config: GivenConfig, truth: Annotated[Path, typer.Option("--truth", help="The demo's truth folder.")]
+) -> dict[str, Any]:
     """Compare the published trust with the mismatches that the demo planted."""
+    from tasks.demo.score import score_ranking
+    from tasks.table.files import storage_options
 
-    def work() -> dict[str, Any]:
-        from tasks.demo.score import score_ranking
-        from tasks.table.files import storage_options
+    return score_ranking(config.read().publish.uri, truth, storage_options=storage_options())
 
-        return score_ranking(read_run_config(config, overrides).publish.uri, truth, storage_options=storage_options())
 
-    def format_score(result: dict[str, Any]) -> str:
-        from tasks.demo.score import describe_score
+def _demo_config(size: dict[str, Any], mismatch: list[str], width: list[str]) -> DemoConfig:
+    from tasks.demo.config import DEFAULT_MISMATCH, DEFAULT_WIDTHS, DemoConfig
 
-        return describe_score(result)
-
-    run_command(work, as_json, debug, format_score)
+    rates = dict(_of_modality("--mismatch", x, float, "a share: image=0.2") for x in mismatch)
+    widths = dict(_of_modality("--width", x, int, "a length: image=1280") for x in width)
+    try:
+        return DemoConfig(mismatch={**DEFAULT_MISMATCH, **rates}, widths={**DEFAULT_WIDTHS, **widths}, **size)
+    except ValidationError as error:
+        raise InputError(f"demo: {explain(error, DemoConfig)}") from error
 
 
 def _of_modality(option: str, text: str, number: type[Number], wanted: str) -> tuple[str, Number]:

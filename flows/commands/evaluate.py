@@ -1,4 +1,4 @@
-"""``python -m flows evaluate``."""
+"""``evaluate``: what recommenders gain."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ from typing import Annotated, Any
 import typer
 
 from flows.commands import messages
-from flows.commands.shared import AsJson, ConfigFile, Debug, Overrides, end_with, given_day, run_command
+from flows.commands.shared import AsOf, FailedInPart, GivenConfig, command, given_day
 
 
+@command(messages.format_evaluation, prefect=True)
 def evaluate(
-    config: ConfigFile,
+    config: GivenConfig,
     backbones: Annotated[
         str | None, typer.Option("--backbones", help="Recommenders to train: vbpr,freedom. All six by default.")
     ] = None,
@@ -26,24 +27,13 @@ def evaluate(
     out: Annotated[
         Path | None, typer.Option("--out", help="Where results and report go; beside the runs by default.")
     ] = None,
-    as_of: Annotated[
-        str | None, typer.Option("--as-of", help="The day to evaluate, YYYY-MM-DD; the newest by default.")
-    ] = None,
-    overrides: Overrides = None,
-    as_json: AsJson = False,
-    debug: Debug = False,
-) -> None:
+    as_of: AsOf = None,
+) -> dict[str, Any] | FailedInPart:
     """Train recommenders on raw and on rectified features, and compare their rankings."""
+    config.read()
+    from flows.evaluate import evaluate_day, format_failed_cells
+
     options = {"backbones": backbones, "modality": modality, "corruption": corruption, "seeds": seeds, "out": out}
-    failed: list[str] = []
-
-    def work() -> dict[str, Any]:
-        from flows.evaluate import evaluate_day, format_failed_cells
-
-        result = evaluate_day(config, overrides or (), given_day(as_of), options)
-        failed.extend(format_failed_cells(result))
-        return result
-
-    run_command(work, as_json, debug, messages.format_evaluation, prefect=True)
-    if failed:
-        end_with(1, failed[0])
+    result = evaluate_day(config.path, config.overrides, given_day(as_of), options)
+    failed = format_failed_cells(result)
+    return FailedInPart(result, 1, failed[0]) if failed else result

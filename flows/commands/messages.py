@@ -2,8 +2,17 @@
 
 from __future__ import annotations
 
+import shlex
+import sys
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
+
+
+def program() -> str:
+    """How this program was called: the installed command, or the module."""
+    name = Path(sys.argv[0]).name
+    return name if name == "catalog-rectifier" else "python -m flows"
 
 
 def format_night(result: Mapping[str, Any]) -> str:
@@ -19,10 +28,8 @@ def format_night(result: Mapping[str, Any]) -> str:
     for name, x in result["modalities"].items():
         rate = f"{rate_phrase(x)} mismatched" if x["identifiable"] else f"no estimate: {x['reason']}"
         rate += f", {stretch_phrase(x)}" if x["identifiable"] and stretch_phrase(x) else ""
-        counts = ", ".join(
-            f"{x[status]:,} {status.replace('_', ' ')}"
-            for status in ("rectified", "passed_through", "imputed", "missing")
-        )
+        statuses = ("rectified", "passed_through", "imputed", "missing")
+        counts = ", ".join(f"{x[name]:,} {name.replace('_', ' ')}" for name in statuses if x[name])
         lines.append(f"  {name}: {rate}; {counts}")
         if "sequence" in x:
             lines.append(f"    {sequence_phrase(x['sequence'])}")
@@ -75,3 +82,72 @@ def format_rollback(result: Mapping[str, Any]) -> str:
     done = f"the table shows version {result['to']} again, as version {result['version']}"
     lines = [done if result["published"] else f"the table already shows {result['to']}"]
     return "\n".join(lines + ([format_refresh(result["feature_store"])] if "feature_store" in result else []))
+
+
+def format_audit(result: dict[str, Any]) -> str:
+    """What an audit found."""
+    from tasks.audit.explanations import describe_audit
+
+    return describe_audit(result)
+
+
+def format_comparison(result: Mapping[str, Any]) -> str:
+    """How far an incremental night is from a cold one."""
+    from tasks.compare.compare_runs import comparison_page
+
+    return "\n".join([*comparison_page(result), "", f"written to {result['page']}"])
+
+
+def format_backfill(result: Mapping[str, Any]) -> str:
+    """What a backfill did to each day, or would do."""
+    from tasks.runs.day_text import backfill_text, plan_text
+
+    return plan_text(result) if result.get("dry_run") else backfill_text(result)
+
+
+def format_status(result: Mapping[str, Any]) -> str:
+    """The state of each day."""
+    from tasks.runs.day_text import status_text
+
+    return status_text(result)
+
+
+def format_demo(result: Mapping[str, Any]) -> str:
+    """Where the demo is, and the next command."""
+    folder = result["folder"]
+    return f"demo catalog of {result['last_day']} written to {folder}; run it with: {program()} rectify --config {folder}/run.toml"
+
+
+def format_score(result: dict[str, Any]) -> str:
+    """How well a run found what the demo planted."""
+    from tasks.demo.score import describe_score
+
+    return describe_score(result)
+
+
+def format_server_start(result: Mapping[str, Any]) -> str:
+    """Where the server is, and the commands that fit it."""
+    stop = f"{program()} server stop" + (
+        "" if result["default_folder"] else f" --folder {shlex.quote(result['folder'])}"
+    )
+    return "\n".join(
+        [
+            f"Prefect is ready after {result['seconds']} s: {result['ui']}",
+            f"  deployments: {', '.join(result['deployments'])}; data and logs in {result['folder']}",
+            f"  in your shell, first:  export PREFECT_API_URL={result['ui']}/api",
+            f"  run the night now:     {result['prefect']} deployment run rectify/nightly -p as_of=YYYY-MM-DD",
+            f"  stop it:               {stop}",
+        ]
+    )
+
+
+def format_server_stop(result: Mapping[str, Any]) -> str:
+    """Whether anything was stopped."""
+    return "stopped" if result["stopped"] else f"nothing runs in {result['folder']}"
+
+
+def format_server_status(result: Mapping[str, Any]) -> str:
+    """Whether the server and a worker are up."""
+    if not result["server"]:
+        return f"no server answers at port {result['port']}"
+    return f"server up, worker {'up' if result['worker'] else 'down'}: {result['ui']}"

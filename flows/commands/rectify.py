@@ -1,29 +1,16 @@
-"""``python -m flows rectify``."""
+"""``rectify``: publish one day."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any
-
-import typer
+from typing import Any
 
 from flows.commands import messages
-from flows.commands.shared import AsJson, ConfigFile, Debug, Overrides, given_day, run_command
+from flows.commands.shared import AsOf, GivenConfig, command, given_day
 
 
-def rectify(
-    config: ConfigFile,
-    as_of: Annotated[
-        str | None, typer.Option("--as-of", help="The day to publish, YYYY-MM-DD; the newest in the data by default.")
-    ] = None,
-    overrides: Overrides = None,
-    as_json: AsJson = False,
-    debug: Debug = False,
-) -> None:
+@command(messages.format_night, prefect=True)
+def rectify(config: GivenConfig, as_of: AsOf = None) -> dict[str, Any]:
     """Publish the rectified features of one day."""
+    from flows.rectify_day import rectify_day
 
-    def work() -> dict[str, Any]:
-        from flows.nightly import rectify_day
-
-        return rectify_day(config, overrides or (), given_day(as_of))
-
-    run_command(work, as_json, debug, messages.format_night, prefect=True)
+    return rectify_day(config.path, config.overrides, given_day(as_of))

@@ -1,4 +1,4 @@
-"""``python -m flows server``: start, stop and register a Prefect server and a worker on this machine."""
+"""``server``: start, stop and register a Prefect server and a worker on this machine."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from typing import Annotated, Any
 
 import typer
 
-from flows.commands.shared import AsJson, Debug, read_run_config, run_command
-from flows.prefect_settings import set_prefect_defaults
+from flows.commands import messages
+from flows.commands.shared import GivenConfig, command
+from flows.config.prefect_settings import set_prefect_defaults
 
 Folder = Annotated[Path, typer.Option("--folder", help="Folder of the server's database, settings and logs.")]
 Config = Annotated[Path, typer.Option("--config", help="The run config that the deployments use by default.")]
@@ -20,72 +21,38 @@ server = typer.Typer(
 
 
 @server.command()
-def start(
-    config: Config,
-    folder: Folder = Path(".prefect"),
-    port: Port = 4200,
-    as_json: AsJson = False,
-    debug: Debug = False,
-) -> None:
+@command(messages.format_server_start)
+def start(config: Config, folder: Folder = Path(".prefect"), port: Port = 4200) -> dict[str, Any]:
     """Start what does not run yet, wait until it is ready, and register all deployments."""
+    settings = GivenConfig(config).read()
+    from flows.server.local import LocalServer
 
-    def work() -> dict[str, Any]:
-        settings = read_run_config(config, None)
-        from flows.server.local import LocalServer
-
-        return LocalServer(folder.absolute(), port).start(config.absolute(), settings)
-
-    def format_start(result: dict[str, Any]) -> str:
-        return "\n".join(
-            [
-                f"Prefect is ready after {result['seconds']} s: {result['ui']}",
-                f"  deployments: {', '.join(result['deployments'])}; data and logs in {result['folder']}",
-                "  run the night now:      prefect deployment run rectify/nightly -p as_of=YYYY-MM-DD",
-                f"  from any shell, first:  export PREFECT_API_URL={result['ui']}/api",
-                "  stop it:                make stop",
-            ]
-        )
-
-    run_command(work, as_json, debug, format_start)
+    return LocalServer(folder.absolute(), port).start(config.absolute(), settings)
 
 
 @server.command()
-def stop(folder: Folder = Path(".prefect"), as_json: AsJson = False, debug: Debug = False) -> None:
+@command(messages.format_server_stop)
+def stop(folder: Folder = Path(".prefect")) -> dict[str, Any]:
     """Stop the server, the worker and their runs. A run that was stopped is taken over when the server is back."""
+    from flows.server.local import LocalServer
 
-    def work() -> dict[str, Any]:
-        from flows.server.local import LocalServer
-
-        return {"stopped": LocalServer(folder.absolute()).stop()}
-
-    run_command(work, as_json, debug, lambda result: "stopped" if result["stopped"] else f"nothing runs in {folder}")
+    return {"stopped": LocalServer(folder.absolute()).stop(), "folder": str(folder)}
 
 
 @server.command()
-def status(folder: Folder = Path(".prefect"), port: Port = 4200, as_json: AsJson = False, debug: Debug = False) -> None:
+@command(messages.format_server_status)
+def status(folder: Folder = Path(".prefect"), port: Port = 4200) -> dict[str, Any]:
     """Say whether the server and a worker are up."""
+    from flows.server.local import LocalServer
 
-    def work() -> dict[str, Any]:
-        from flows.server.local import LocalServer
-
-        return LocalServer(folder.absolute(), port).status()
-
-    def format_status(result: dict[str, Any]) -> str:
-        if not result["server"]:
-            return f"no server answers at port {port}"
-        return f"server up, worker {'up' if result['worker'] else 'down'}: {result['ui']}"
-
-    run_command(work, as_json, debug, format_status)
+    return LocalServer(folder.absolute(), port).status() | {"port": port}
 
 
 @server.command()
-def register(config: Config, as_json: AsJson = False, debug: Debug = False) -> None:
+@command(lambda result: f"registered {', '.join(result['deployments'])}")
+def register(config: Config) -> dict[str, Any]:
     """Register everything with the server that PREFECT_API_URL names, wherever it runs."""
+    set_prefect_defaults()
+    from flows.server.register import register as register_all
 
-    def work() -> dict[str, Any]:
-        set_prefect_defaults()
-        from flows.server.register import register as register_all
-
-        return register_all(config.absolute(), read_run_config(config, None))
-
-    run_command(work, as_json, debug, lambda result: f"registered {', '.join(result['deployments'])}")
+    return register_all(config.absolute(), GivenConfig(config).read())

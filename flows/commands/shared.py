@@ -1,113 +1,186 @@
-"""What the commands share: options, days, progress on the terminal, and how each of them ends."""
+"""What the commands share: options, days, and how each of them runs and ends."""
 
 from __future__ import annotations
 
 import atexit
+import inspect
 import json
 import logging
 import os
 import sys
 import traceback
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import date, datetime
+from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
-from flows.prefect_settings import hide_tracebacks, set_prefect_defaults
+from flows.config.prefect_settings import hide_tracebacks, set_prefect_defaults
 from tasks.errors import InputError, RectifierError, exit_code_of
 from tasks.runs.log import error_line, error_text
 
 if TYPE_CHECKING:
     from flows.config.run_config import RunConfig
 
+Values = dict[str, Any]
 ConfigFile = Annotated[Path, typer.Option("--config", help="The run config, a TOML file.")]
-Overrides = Annotated[
+AsOf = Annotated[str | None, typer.Option("--as-of", help="The day, YYYY-MM-DD; the newest in the data by default.")]
+_Overrides = Annotated[
     list[str] | None, typer.Option("--set", help="Override a key of the config: a.b=value. May be repeated.")
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="End standard output with one JSON object.")]
-Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of a failure.")]
+_ENDING: dict[str, Any] = {
+    "as_json": Annotated[bool, typer.Option("--json", help="Print one JSON object, and nothing else, to stdout.")],
+    "verbose": Annotated[bool, typer.Option("--verbose", help="Show the log instead of progress.")],
+    "quiet": Annotated[bool, typer.Option("--quiet", help="Show the result alone.")],
+    "debug": Annotated[bool, typer.Option("--debug", help="Show the traceback of a failure.")],
+}
 
 
-def run_command(
-    work: Callable[[], dict[str, Any]],
-    as_json: bool,
-    debug: bool,
-    format_result: Callable[[dict[str, Any]], str],
-    *,
-    prefect: bool = False,
-) -> None:
-    """Run a command and print its result, as text and with ``--json`` as one JSON object.
+@dataclass(frozen=True, slots=True)
+class GivenConfig:
+    """What ``--config`` and ``--set`` say. A command with a parameter ``config`` of this type has both options."""
 
-    A failure is one line on standard error and its exit status. A traceback is printed only with ``--debug``. ``prefect`` says that the
-    command runs a flow.
+    path: Path
+    overrides: tuple[str, ...] = ()
+
+    def read(self) -> RunConfig:
+        """The run config, whose classes are loaded when there is one to read. Raises InputError."""
+        from flows.config.run_config import RunConfig
+
+        return RunConfig.from_toml(self.path, self.overrides)
+
+    def read_with_day(self, as_of: str | None) -> tuple[RunConfig, date]:
+        """The run config, and the day that ``--as-of`` or the data name. Raises InputError."""
+        from tasks.source.read import resolve_day
+
+        config = self.read()
+        return config, resolve_day(config.source, given_day(as_of))
+
+
+@dataclass(frozen=True, slots=True)
+class FailedInPart:
+    """The result of a command that did some of its work: it is printed, then ``line`` as the error, with exit status ``code``.
+
+    With ``repeats`` the error line is all that the text of the result would say.
     """
-    if prefect:
-        set_prefect_defaults()
-        if not debug:
-            hide_tracebacks()
+
+    result: Values
+    code: int
+    line: str
+    repeats: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Serving:
+    """The result of a command that is printed at once; then ``serve`` runs until it is stopped."""
+
+    result: Values
+    serve: Callable[[], None]
+
+
+Result = Values | FailedInPart | Serving
+
+
+def command(
+    format_result: Callable[[Values], str], *, prefect: bool = False
+) -> Callable[[Callable[..., Result]], Callable[..., None]]:
+    """Make a function that returns values a command with ``--json``, ``--verbose``, ``--quiet`` and ``--debug``.
+
+    ``format_result`` gives the result as text. ``prefect`` says that the command may run a flow.
+    """
+
+    def decorate(work: Callable[..., Result]) -> Callable[..., None]:
+        own = inspect.signature(work, eval_str=True).parameters
+        reads_config = "config" in own and own["config"].annotation is GivenConfig
+        options: dict[str, tuple[Any, Any]] = {name: (x.annotation, x.default) for name, x in own.items()}
+        if reads_config:
+            options |= {"config": (ConfigFile, inspect.Parameter.empty), "overrides": (_Overrides, None)}
+        options |= {name: (annotation, False) for name, annotation in _ENDING.items()}
+
+        @wraps(work)
+        def run(**given: Any) -> None:
+            ending = Ending(prefect=prefect, **{name: given.pop(name) for name in _ENDING})
+            if reads_config:
+                given["config"] = GivenConfig(given["config"], tuple(given.pop("overrides") or ()))
+            run_command(lambda: work(**given), format_result, ending)
+
+        parameters = [
+            inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
+            for name, (annotation, default) in options.items()
+        ]
+        run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        run.__annotations__ = {name: annotation for name, (annotation, _) in options.items()}
+        return run
+
+    return decorate
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ending:
+    """What a command shows, and whether it may run a flow."""
+
+    as_json: bool
+    verbose: bool
+    quiet: bool
+    debug: bool
+    prefect: bool = False
+
+
+def run_command(work: Callable[[], Result], format_result: Callable[[Values], str], ending: Ending) -> None:
+    """Run a command and print its result to stdout, as text or with ``--json`` as one JSON object.
+
+    A failure is one line on stderr, the last, and its exit status. A traceback is printed only with ``--debug``.
+    """
+    # Imported here: rich is not needed for --help.
+    from flows.commands.terminal import terminal
+
     try:
-        result = work()
+        if ending.quiet and ending.verbose:
+            raise InputError("--quiet, --verbose: give one of the two")
+        with terminal(verbose=ending.verbose, quiet=ending.quiet):
+            if ending.prefect:
+                set_prefect_defaults()
+                if not ending.debug:
+                    hide_tracebacks()
+            result = work()
     except BaseException as error:
         # Polars' panics are no Exceptions, and are failures all the same.
         if isinstance(error, SystemExit):
             raise
-        if debug:
+        if ending.debug:
             traceback.print_exc()
-        code, line = exit_code_of(error), error_text(error)
-        print(
-            error_line(line if isinstance(error, RectifierError) else f"{line} (--debug shows where)", code),
-            file=sys.stderr,
-        )
-        raise typer.Exit(code) from None
-    print(format_result(result))
-    if as_json:
-        print(json.dumps(result, allow_nan=False, default=str))
+        line = error_text(error)
+        _end_with(exit_code_of(error), line if isinstance(error, RectifierError) else f"{line} (--debug shows where)")
+    values = result if isinstance(result, dict) else result.result
+    if ending.as_json:
+        print(json.dumps(values, allow_nan=False, default=str), flush=True)
+    elif not (isinstance(result, FailedInPart) and result.repeats):
+        print(format_result(values), flush=True)
+    if isinstance(result, FailedInPart):
+        _end_with(result.code, result.line)
+    if isinstance(result, Serving):
+        result.serve()
 
 
-def end_with(code: int, line: str) -> NoReturn:
-    """End a command that has said what it did with one line on what failed, and that exit status."""
+def _end_with(code: int, line: str) -> NoReturn:
     print(error_line(line, code), file=sys.stderr)
-    raise typer.Exit(code)
+    raise typer.Exit(code) from None
 
 
 def given_day(text: str | None, option: str = "--as-of") -> date | None:
     """The day that an option says, None where it was not given. Raises InputError for anything else."""
+    return None if text is None else required_day(text, option)
+
+
+def required_day(text: str, option: str) -> date:
+    """The day that an option says. Raises InputError for anything else."""
     try:
-        return None if text is None else datetime.strptime(text, "%Y-%m-%d").date()
+        return datetime.strptime(text, "%Y-%m-%d").date()
     except ValueError:
         raise InputError(f"{option} {text}: wanted a day as YYYY-MM-DD") from None
-
-
-def read_run_config(path: Path, overrides: list[str] | None) -> RunConfig:
-    """The run config, whose classes are loaded when there is one to read. Raises InputError."""
-    from flows.config.run_config import RunConfig
-
-    return RunConfig.from_toml(path, overrides or ())
-
-
-def read_config_and_day(path: Path, overrides: list[str] | None, as_of: str | None) -> tuple[RunConfig, date]:
-    """The run config, and the day that ``--as-of`` or the data name. Raises InputError."""
-    from tasks.source.read import resolve_day
-
-    config = read_run_config(path, overrides)
-    return config, resolve_day(config.source, given_day(as_of))
-
-
-def printed_progress() -> Callable[[str, int, int], None]:
-    """Progress as lines on standard error: every step on a terminal, only the end of a piece of work elsewhere."""
-
-    last = ""
-
-    def report(what: str, done: int, total: int) -> None:
-        nonlocal last
-        line = f"{what}: {done:,} of {total:,}"
-        if line != last and (sys.stderr.isatty() or done >= total):
-            last = line
-            print(line, file=sys.stderr)
-
-    return report
 
 
 def run_app(app: typer.Typer) -> None:

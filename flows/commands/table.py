@@ -9,60 +9,44 @@ from typing import Annotated, Any
 import typer
 
 from flows.commands import messages
-from flows.commands.shared import (
-    AsJson,
-    ConfigFile,
-    Debug,
-    Overrides,
-    given_day,
-    printed_progress,
-    read_run_config,
-    run_command,
-)
+from flows.commands.shared import GivenConfig, command, given_day
+from tasks.progress import advance
 
 
-def versions(config: ConfigFile, overrides: Overrides = None, as_json: AsJson = False, debug: Debug = False) -> None:
+@command(messages.format_versions)
+def versions(config: GivenConfig) -> dict[str, Any]:
     """List the versions of the published table, newest first."""
+    from tasks.table.history import list_versions
 
-    def work() -> dict[str, Any]:
-        from tasks.table.history import list_versions
-
-        return {"versions": list_versions(read_run_config(config, overrides).publish)}
-
-    run_command(work, as_json, debug, messages.format_versions)
+    return {"versions": list_versions(config.read().publish)}
 
 
+@command(messages.format_rollback, prefect=True)
 def rollback(
-    config: ConfigFile,
+    config: GivenConfig,
     to: Annotated[int, typer.Option("--to", help="The version whose contents the table shall show again.")],
-    overrides: Overrides = None,
-    as_json: AsJson = False,
-    debug: Debug = False,
-) -> None:
+) -> dict[str, Any]:
     """Make the table show an earlier version again, as a new commit; and the feature store, where it is enabled."""
+    from tasks.table.history import roll_back
+    from tasks.table.lock import table_lock
 
-    def work() -> dict[str, Any]:
-        from tasks.table.history import roll_back
-        from tasks.table.lock import table_lock
+    settings = config.read()
+    with table_lock(settings.publish, Path(settings.run.folder), run=f"rollback to {to}"):
+        result = roll_back(settings.publish, to)
+    if result.published:
+        from tasks.observe.events import emit_published
 
-        settings = read_run_config(config, overrides)
-        with table_lock(settings.publish, Path(settings.run.folder), run=f"rollback to {to}"):
-            result = roll_back(settings.publish, to)
-        if result.published:
-            from tasks.observe.events import emit_published
+        emit_published(settings.publish, result)
+    if not settings.feature_store.enabled:
+        return asdict(result) | {"to": to}
+    from flows.refresh import refresh_now
 
-            emit_published(settings.publish, result)
-        if not settings.feature_store.enabled:
-            return asdict(result) | {"to": to}
-        from flows.refresh import refresh_now
-
-        return asdict(result) | {"to": to, "feature_store": refresh_now(settings, None, "refuse", printed_progress())}
-
-    run_command(work, as_json, debug, messages.format_rollback, prefect=True)
+    return asdict(result) | {"to": to, "feature_store": refresh_now(settings, None, "refuse", advance)}
 
 
+@command(messages.format_refresh, prefect=True)
 def refresh(
-    config: ConfigFile,
+    config: GivenConfig,
     version: Annotated[
         int | None, typer.Option("--version", help="The version to serve; the newest by default.")
     ] = None,
@@ -70,23 +54,17 @@ def refresh(
         bool,
         typer.Option("--allow-older", help="Serve it though a newer version, a later day or another table is served."),
     ] = False,
-    overrides: Overrides = None,
-    as_json: AsJson = False,
-    debug: Debug = False,
-) -> None:
+) -> dict[str, Any]:
     """Let readers of the feature store have another version of the table."""
+    settings = config.read()
+    from flows.refresh import refresh_now
 
-    def work() -> dict[str, Any]:
-        settings = read_run_config(config, overrides)
-        from flows.refresh import refresh_now
-
-        return refresh_now(settings, version, "serve" if allow_older else "refuse", printed_progress())
-
-    run_command(work, as_json, debug, messages.format_refresh, prefect=True)
+    return refresh_now(settings, version, "serve" if allow_older else "refuse", advance)
 
 
+@command(messages.format_export)
 def export(
-    config: ConfigFile,
+    config: GivenConfig,
     format: Annotated[str, typer.Option("--format", help="mmrec, npy or parquet.")],
     out: Annotated[
         Path, typer.Option("--out", help="The folder to write; an earlier export in it is replaced in one step.")
@@ -104,16 +82,9 @@ def export(
             help="How mmrec divides the log: column, random or time. By evaluation.split_column, else random.",
         ),
     ] = None,
-    overrides: Overrides = None,
-    as_json: AsJson = False,
-    debug: Debug = False,
-) -> None:
+) -> dict[str, Any]:
     """Write published features to a folder for a consumer that reads no Delta tables."""
+    from flows.export import ExportOptions, export_table
 
-    def work() -> dict[str, Any]:
-        from flows.export import ExportOptions, export_table
-
-        options = ExportOptions(format=format, out=out, version=version, day=given_day(day, "--day"), split=split)
-        return export_table(config, overrides or (), options, printed_progress())
-
-    run_command(work, as_json, debug, messages.format_export)
+    options = ExportOptions(format=format, out=out, version=version, day=given_day(day, "--day"), split=split)
+    return export_table(config.path, config.overrides, options, advance)

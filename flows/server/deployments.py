@@ -22,12 +22,13 @@ from prefect.states import Failed
 from pydantic import ConfigDict, Field, ValidationError, create_model
 
 from flows.audit import audit_catalog
-from flows.backfill import BackfillOptions, backfill_catalog, format_failed_days
+from flows.backfill import backfill_catalog
+from flows.backfill_plan import BackfillOptions, format_failed_days
 from flows.config.run_config import RunConfig
 from flows.evaluate import evaluate_day, format_failed_cells
 from flows.freshness import check_freshness
-from flows.monitoring import read_nights_config
 from flows.nightly import PublishTurn, rectify_catalog
+from flows.rectify_day import read_nights_config
 from flows.refresh import refresh_feature_store
 from rectifier_core.base.config import explain
 from tasks.audit.inputs import AuditOptions

@@ -7,6 +7,8 @@ file with a process id can be out of date. Nothing restarts what dies: start aga
 from __future__ import annotations
 
 import os
+import shlex
+import shutil
 import signal
 import socket
 import subprocess
@@ -19,14 +21,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from flows.config.prefect_settings import PREFECT_DEFAULTS
 from flows.config.run_config import RunConfig
-from flows.prefect_settings import PREFECT_DEFAULTS
 from tasks.errors import ClusterError, InputError
 
 ROOT = Path(__file__).parents[2]
 MARKER = "RECTIFIER_SERVER"
 POOL = "catalog-rectifier"
 START_PATIENCE, STOP_PATIENCE = 300.0, 20.0
+
+
+def _command(name: str) -> str:
+    """A program of this environment as a shell finds it: by its name, or else by its path."""
+    here = Path(sys.executable).parent / name
+    return name if shutil.which(name) == str(here) else shlex.quote(str(here))
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +62,8 @@ class LocalServer:
             "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
             # By default runs stay for ever, half a megabyte a night. With this they stay for 90 days.
             "PREFECT_SERVER_SERVICES_DB_VACUUM_ENABLED": "events,flow_runs",
+            # A folder that these are started from may hold a `flows` of its own.
+            "PYTHONSAFEPATH": "1",
             "PYTHONPATH": os.pathsep.join(x for x in (str(ROOT), os.environ.get("PYTHONPATH")) if x),
             "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)]),
         }
@@ -102,6 +112,8 @@ class LocalServer:
         return registered | {
             "ui": self.url,
             "folder": str(self.folder),
+            "default_folder": self.folder == Path(".prefect").absolute(),
+            "prefect": _command("prefect"),
             "seconds": round(time.monotonic() - began, 1),
         }
 

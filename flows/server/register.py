@@ -24,7 +24,7 @@ from tasks.errors import InputError
 from tasks.observe.events import asset_key
 
 ROOT = Path(__file__).parents[2]
-DEPLOYMENTS = ROOT / "deployments"
+FILES = Path(__file__).parent
 DEFAULTS = {"RECTIFIER_CRON": "30 2 * * *", "RECTIFIER_TIMEZONE": "UTC"}
 
 
@@ -46,7 +46,7 @@ def register(path: Path, config: RunConfig) -> dict[str, Any]:
 
 
 def _deploy(values: dict[str, str]) -> list[str]:
-    file = DEPLOYMENTS / "prefect.yaml"
+    file = FILES / "prefect.yaml"
     command = [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all", "--prefect-file", str(file)]
     environment = {**DEFAULTS, **os.environ, **values}
     done = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, check=False)
@@ -60,7 +60,7 @@ def _automate(client: SyncPrefectClient) -> list[str]:
     """Create every automation of ``automations.yaml``, or replace the one of its name; their names."""
     block = _alert_block(client)
     names = []
-    for values in yaml.safe_load((DEPLOYMENTS / "automations.yaml").read_text())["automations"]:
+    for values in yaml.safe_load((FILES / "automations.yaml").read_text())["automations"]:
         text = values.pop("alert", None)
         if text is not None:
             values["actions"] = [

@@ -11,7 +11,7 @@ import os
 import runpy
 from uuid import UUID
 
-from flows.prefect_settings import set_prefect_defaults
+from flows.config.prefect_settings import set_prefect_defaults
 from tasks.errors import RectifierError
 
 

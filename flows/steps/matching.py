@@ -50,7 +50,9 @@ def balance(
     """Balance the affinity to a plan."""
     plan = sinkhorn_stage(modality, affinity, config, store, previous=previous, progress=logged_progress())
     outcome, iterations, error = (plan.meta[name] for name in ("outcome", "iterations", "column_error"))
-    run_logger().info("matching %s: %s after %s iterations, column error %.2g", modality, outcome, iterations, error)
+    run_logger().info(
+        "matching %s: %s after %s iterations, column error %.2g", modality, outcome.lower(), iterations, error
+    )
     return plan
 
 

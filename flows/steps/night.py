@@ -42,8 +42,8 @@ from tasks.table.trend import Trend, find_jumps, read_trend, record_run, trend_e
 
 _VERDICTS = {
     "passed": (logging.INFO, "passed"),
-    "warning": (logging.WARNING, "WARNING, published all the same"),
-    "failed": (logging.ERROR, "FAILED"),
+    "warning": (logging.WARNING, "a warning, published all the same"),
+    "failed": (logging.ERROR, "failed"),
 }
 
 

@@ -15,6 +15,7 @@ from rectifier_core.base.config import explain
 from tasks.backfill.day_process import DayProcess, Ended
 from tasks.backfill.plan import PlannedDay
 from tasks.errors import GateRefusedError, InputError
+from tasks.progress import advance
 from tasks.resources.config import ResourcesConfig
 from tasks.run_logger import run_logger
 from tasks.runs.config import RunSettings
@@ -80,6 +81,7 @@ class ProgressEstimate:
             text += f"; {left} left, about {duration((time.monotonic() - self._start) / computed * left)}"
         log = run_logger().warning if outcome.exit_code or outcome.outcome == "skipped" else run_logger().info
         log("%s", text)
+        advance("days", self._done, self._total)
 
 
 def run_days(

@@ -1,6 +1,6 @@
 """Prefect events of the table: a new version, a night that failed or was refused, a late day, and a jump of a mismatch rate.
 
-The automations in `deployments/automations.yaml` act on them. A trigger can match labels of the resource but not the payload,
+The automations in `flows/server/automations.yaml` act on them. A trigger can match labels of the resource but not the payload,
 so what alerts select by is in both. Prefect sends in the background and drops what it cannot deliver.
 Prefect is imported when an event is sent: `status` and `freshness` start in a third of the time without it.
 """

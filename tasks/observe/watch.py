@@ -76,16 +76,19 @@ def _end(run: RunContext, config: WatchConfig, error: BaseException | None) -> N
 
 def _set_last_run(metrics: TableMetrics, run: RunContext, code: int) -> None:
     summary = run.summary or {}
-    metrics.clear("last_run_", "stage_")
+    metrics.clear("last_run_")
+    # A repeat that computed nothing leaves the seconds of the run that did.
+    if "rectify" in run.stages or run.summary is None or run.summary["published"]:
+        metrics.clear("stage_")
+        for stage, spent in run.stages.items():
+            metrics.put("stage_seconds", spent.seconds, stage)
+            metrics.put("stage_cpu_seconds", spent.cpu_seconds, stage)
+            metrics.put("stage_peak_memory_bytes", spent.peak_memory or None, stage)
     metrics.set_day("last_run", run.as_of)
     metrics.put("last_run_ended_timestamp_seconds", time.time())
     metrics.put("last_run_exit_code", code)
     metrics.put("last_run_peak_memory_bytes", peak_memory_bytes())
     metrics.put("last_run_memory_limit_bytes", summary.get("memory_limit_bytes"))
-    for stage, spent in run.stages.items():
-        metrics.put("stage_seconds", spent.seconds, stage)
-        metrics.put("stage_cpu_seconds", spent.cpu_seconds, stage)
-        metrics.put("stage_peak_memory_bytes", spent.peak_memory or None, stage)
 
 
 @contextmanager

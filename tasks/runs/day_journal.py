@@ -123,6 +123,7 @@ class DayRun:
     publish: PublishConfig
     day: date
     entry: Entry = field(default_factory=dict)
+    previous: Entry | None = None
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     @contextmanager
@@ -133,7 +134,7 @@ class DayRun:
 
         If another run holds the table, this run has not touched the day and its former entry stays.
         """
-        previous = read_day(self.run_folder, self.publish, self.day)
+        previous = self.previous = read_day(self.run_folder, self.publish, self.day)
         empty = dict.fromkeys(("run_id", "version", "ended", "stage", "exit_code", "message"))
         self.entry = empty | {
             "format": FORMAT,
@@ -174,8 +175,16 @@ class DayRun:
             self._write(stage=stage)
 
     def done(self, summary: dict[str, Any]) -> dict[str, Any]:
-        """Write that the day is done and return `summary`. Old entries go with the table's trend. Raises StorageError."""
-        self._end("done", 0, None, run_id=summary["run_id"], version=summary["version"])
+        """Write that the day is done and return `summary`. Old entries go with the table's trend. Raises StorageError.
+
+        A repeat that computed nothing keeps the seconds of the run that did, and its flow run.
+        """
+        run, kept = current_run(), Entry()
+        if run is not None and "rectify" not in run.stages:
+            kept = {"seconds": summary["seconds"]}
+            if self.previous is not None and self.previous["run_id"] == summary["run_id"]:
+                kept = {name: self.previous[name] for name in ("seconds", "flow_run_id")}
+        self._end("done", 0, None, run_id=summary["run_id"], version=summary["version"], **kept)
         sweep_days(self.run_folder, self.publish.keep_trend)
         return summary
 
@@ -192,7 +201,8 @@ class DayRun:
     def _end(self, state: str, code: int, message: str | None, **facts: Any) -> None:
         run = current_run()
         seconds = {} if run is None else {name: round(spent.seconds, 3) for name, spent in run.stages.items()}
-        self._write(state=state, ended=_now(), exit_code=code, message=message, seconds=seconds, **facts)
+        ending = {"state": state, "ended": _now(), "exit_code": code, "message": message, "seconds": seconds}
+        self._write(**ending | facts)
 
     def _write(self, **changes: Any) -> None:
         with self._lock:

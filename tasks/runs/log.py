@@ -20,6 +20,7 @@ from typing import Any
 
 from tasks.errors import RectifierError
 from tasks.masking import masked
+from tasks.progress import note, stop_showing
 from tasks.store.run_context import RunContext, current_run, current_stage
 
 _LOGGER = "catalog-rectifier"
@@ -75,7 +76,7 @@ class RunLines(logging.Formatter):
 
     def __init__(self, outside: logging.Formatter | None) -> None:
         super().__init__("%(asctime)s.%(msecs)03d | %(levelname)-7s | %(where)s | %(message)s", "%H:%M:%S")
-        self._outside = outside or logging.Formatter()
+        self._outside = outside or logging.Formatter("%(asctime)s | %(levelname)-7s | %(message)s", "%H:%M:%S")
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the line of a record."""
@@ -174,22 +175,64 @@ def sweep_logs(folder: Path, keep: int) -> None:
             old.unlink(missing_ok=True)
 
 
+class Warnings(logging.Handler):
+    """Shows warnings as lines that stay. What is worse ends the command with a line of its own."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Show the warning."""
+        if record.levelno == logging.WARNING:
+            note(f"warning: {masked(printable(record.getMessage()))}")
+
+
+# Prefect reads this once, when it is loaded. Processes of a backfill's days inherit it.
+_PREFECTS_CONSOLE = "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL"
+_OFF = "CRITICAL"
 _console: str | None = None
 
 
+def show_warnings_only() -> None:
+    """Show warnings on the terminal instead of the log, unless the config asks for JSON there. The day's file has every line."""
+    os.environ.setdefault(_PREFECTS_CONSOLE, _OFF)
+    use_console(default_format())
+
+
 def use_console(chosen: str) -> None:
-    """Set the format of the terminal, "text" or "json". Call it after Prefect has set up its logging."""
+    """Set the format of the log on the terminal, "text" or "json". Call it again when Prefect has set up its logging."""
     global _console
     _console = chosen
-    others = [x for x in logging.root.manager.loggerDict.values() if isinstance(x, logging.Logger)]
-    for handler in {handler for logger in [logging.root, *others] for handler in logger.handlers}:
-        if getattr(getattr(handler, "stream", None), "name", None) not in ("<stderr>", 2):
-            continue
+    terminal = _terminal_handlers() or [_add_handler(logging.StreamHandler())]
+    if chosen == "json":
+        stop_showing()
+    elif os.environ.get(_PREFECTS_CONSOLE) == _OFF:
+        for handler in terminal:
+            handler.setLevel(logging.CRITICAL + 1)
+        if not any(isinstance(x, Warnings) for x in logging.root.handlers):
+            _add_handler(Warnings())
+        return
+    for handler in terminal:
+        handler.setLevel(logging.NOTSET)
+        handler.addFilter(_not_of_prefect)
         if chosen == "json":
             handler.setFormatter(JsonLines())
         elif not isinstance(handler.formatter, RunLines):
             handler.setFormatter(RunLines(handler.formatter))
     logging.captureWarnings(chosen == "json")
+
+
+def _terminal_handlers() -> list[logging.Handler]:
+    others = [x for x in logging.root.manager.loggerDict.values() if isinstance(x, logging.Logger)]
+    handlers = {handler for logger in [logging.root, *others] for handler in logger.handlers}
+    return [x for x in handlers if getattr(getattr(x, "stream", None), "name", None) in ("<stderr>", 2)]
+
+
+def _add_handler(handler: logging.Handler) -> logging.Handler:
+    logging.root.addHandler(handler)
+    return handler
+
+
+def _not_of_prefect(record: logging.LogRecord) -> bool:
+    """Whether a line says more than that a task of Prefect has ended well."""
+    return record.getMessage() != "Finished in state Completed()"
 
 
 def error_line(text: str, code: int) -> str:

@@ -28,15 +28,20 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+
 from rectifier_core.base.numerics import Progress, silent
 from tasks.errors import InputError
 from tasks.source.catalog import Items, read_catalog
 from tasks.source.config import SourceConfig
-from tasks.source.files import list_input
+from tasks.source.files import ParquetFiles, list_input
 from tasks.source.interactions import event_days, read_interactions
-from tasks.store.store import Ref, StageStore, StageWriter
+from tasks.source.raw_log import RawLog
+from tasks.source.schema import check_columns
+from tasks.store.store import Ref, StageStore, StageWriter, stage_key
 
-__all__ = ["SourceConfig", "read_source", "resolve_day"]
+__all__ = ["SourceConfig", "check_first_files", "find_source", "read_source", "resolve_day"]
+KIND = "source"
 
 
 def resolve_day(config: SourceConfig, as_of: date | None) -> date:
@@ -66,8 +71,7 @@ def read_source(config: SourceConfig, as_of: date, store: StageStore, progress: 
     Only the newest snapshot and the log's days up to ``as_of`` are opened. Raises InputError for data that is missing, unreadable, of an
     unusable type, empty, or quarantined beyond ``config.max_quarantined``. The message names the file, column or key.
     """
-    catalog = list_input(config.catalog).catalog(as_of)
-    log = list_input(config.interactions).log(as_of, config.lookback_days)
+    catalog, log = _files(config, as_of)
 
     def build(writer: StageWriter) -> None:
         try:
@@ -80,10 +84,33 @@ def read_source(config: SourceConfig, as_of: date, store: StageStore, progress: 
         meta = {"as_of": as_of.isoformat(), "id_type": str(items.source_type), "num_users": num_users}
         writer.meta(meta | {"num_items": len(items.ids)} | _counts(items, modalities, counts))
 
+    return store.once(KIND, _key_inputs(config, as_of, catalog, log), build)
+
+
+def find_source(config: SourceConfig, as_of: date, store: StageStore) -> Ref | None:
+    """What ``read_source`` would return without reading anything, None if it would read. Raises InputError for missing files."""
+    return store.find(KIND, stage_key(KIND, _key_inputs(config, as_of, *_files(config, as_of))))
+
+
+def check_first_files(config: SourceConfig, as_of: date) -> None:
+    """Raises InputError if the first files of the catalog or the log lack a column or have one of an unusable type.
+
+    It reads no rows, so it takes no time. ``read_source`` checks every file.
+    """
+    catalog, log = _files(config, as_of)
+    family, _, _ = check_columns(replace(catalog, files=catalog.files[:1]), config)
+    RawLog(log, config, as_of, pa.array([], family))
+
+
+def _files(config: SourceConfig, as_of: date) -> tuple[ParquetFiles, ParquetFiles]:
+    """The catalog's and the log's files of a day."""
+    return list_input(config.catalog).catalog(as_of), list_input(config.interactions).log(as_of, config.lookback_days)
+
+
+def _key_inputs(config: SourceConfig, as_of: date, catalog: ParquetFiles, log: ParquetFiles) -> tuple[Any, ...]:
     # The name of the embedding model does not change what is read.
     settings = replace(config, embedding_models={})
-    inputs = (catalog.fingerprint, log.fingerprint, settings, as_of.isoformat(), _code_digest())
-    return store.once("source", inputs, build)
+    return catalog.fingerprint, log.fingerprint, settings, as_of.isoformat(), _code_digest()
 
 
 def _counts(items: Items, modalities: dict[str, Any], of_log: dict[str, Any]) -> dict[str, Any]:

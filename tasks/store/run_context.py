@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tasks.progress import displays
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StageSpent:
@@ -74,6 +76,8 @@ def bind_run(run: RunContext) -> Iterator[None]:
 def begin_stage(name: str) -> None:
     """Note that this thread begins a stage."""
     _STAGE.set(name)
+    for display in displays():
+        display.begin(name)
     run = _RUN.get()
     if run is not None and run.on_stage is not None:
         run.on_stage(name)
@@ -81,6 +85,8 @@ def begin_stage(name: str) -> None:
 
 def end_stage(name: str, spent: StageSpent) -> None:
     """Add to what the run spent on a stage. A stage that was computed first and reused later keeps what it took."""
+    for display in displays():
+        display.end(name, spent.seconds)
     run = _RUN.get()
     if run is not None:
         run.stages[name] = run.stages[name] + spent if name in run.stages else spent

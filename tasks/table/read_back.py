@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-import torch
 
 from rectifier_core.base.numerics import row_blocks
 from tasks.errors import StorageError
@@ -23,6 +22,9 @@ def audit_files(files: TableFiles, rows: PublishedRows, written: list[WrittenFil
 
     Raises StorageError with the first file that does not hold exactly its rows, or that holds a number that is not finite.
     """
+    # Imported here: looking for a published day loads this module, and torch takes a second.
+    import torch
+
     with ThreadPoolExecutor(torch.get_num_threads()) as pool:
         faults = pool.map(lambda file: _fault(files, rows, file), written)
         ids = hashlib.blake2b(digest_size=16)

@@ -107,7 +107,7 @@ def test_a_refused_run_a_failed_one_and_a_killed_one_can_be_read_of(published: P
     assert (end["outcome"], end["exit_code"], end["level"]) == ("refused", 3, "ERROR")
     assert "error: " + end["message"] == refused.error
     assert "traceback" not in end
-    (failed,) = [x for x in lines_of(demo, day) if x["message"].endswith("FAILED") and "text" in x["message"]]
+    (failed,) = [x for x in lines_of(demo, day) if x["message"].endswith(": failed") and "text" in x["message"]]
     assert (failed["stage"], failed["level"], failed["run_id"]) == ("quality", "ERROR", end["run_id"])
     bad = cli.rectify(demo, day, "--set", "source.item_column='nowhere'")
     assert (bad.code, lines_of(demo, day)[-1]["outcome"]) == (2, "bad_input")

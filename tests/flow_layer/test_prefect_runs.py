@@ -139,7 +139,18 @@ def test_a_store_that_does_not_answer_is_asked_again(
 
 def test_a_run_needs_no_server(demo: Path, one_day: Published, tmp_path: Path) -> None:
     day = one_day.days[0]
-    command = [sys.executable, "-m", "flows", "rectify", "--config", str(demo / "run.toml"), "--as-of", day, "--json"]
+    command = [
+        sys.executable,
+        "-m",
+        "flows",
+        "rectify",
+        "--config",
+        str(demo / "run.toml"),
+        "--as-of",
+        day,
+        "--verbose",
+        "--json",
+    ]
     home = tmp_path / "home"
     kept = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
     environment = {**kept, "PYTHONPATH": str(ROOT), "PREFECT_HOME": str(home), "HOME": str(tmp_path / "user")}

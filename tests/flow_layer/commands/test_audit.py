@@ -8,6 +8,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
+from tasks.audit.explanations import describe_audit
 from tests.support.flow.flow_support import CommandLine, Published, days_of, table_uri
 
 FILES = {
@@ -57,7 +58,7 @@ def test_an_audit_after_a_night_reuses_its_stages_and_publishes_nothing(publishe
         assert x["suspects"] == len(table.filter(pl.col("modality") == name))
         night = published.results[-1]["modalities"][name]
         assert (x["mismatch_rate"], x["low"], x["high"]) == (night["mismatch_rate"], night["low"], night["high"])
-    lines = done.out.splitlines()
+    lines = describe_audit(found).splitlines()
     assert lines[0] == f"{day}: audited, nothing published"
     assert lines[-2] == f"page: {out / 'audit.html'}"
 

@@ -44,9 +44,6 @@ def test_a_refresh_follows_the_table_there_and_back(
         "rows": newest["rows"],
     }
     assert {name: done.result[name] for name in wanted} == wanted
-    assert done.out.startswith(
-        f"feature store {published.demo}/feature_store (sqlite) now serves version 2 as of {newest['as_of']}"
-    )
     rows = {x["item_id"]: x for x in rows_of(uri, newest["as_of"]).to_pylist()}
     assert served(published.demo)["image"] == [rows[f"item-000000{x}"]["image"] for x in (1, 2)]
     assert cli("refresh", *config, "--json").result["done"] == "unchanged"

@@ -1,4 +1,4 @@
-"""Every alert of ``deployments/automations.yaml`` fires in a real Prefect server on the pipeline's own events, and on nothing else."""
+"""Every alert of ``flows/server/automations.yaml`` fires in a real Prefect server on the pipeline's own events, and on nothing else."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ DAYS = [entry("2024-03-01", {"image": (0.1, 0.08, 0.12)}), entry("2024-03-02", {
 
 def alerts() -> dict[str, dict[str, Any]]:
     """The automations that alert someone, by name."""
-    automations = yaml.safe_load((ROOT / "deployments" / "automations.yaml").read_text())["automations"]
+    automations = yaml.safe_load((ROOT / "flows" / "server" / "automations.yaml").read_text())["automations"]
     return {x["name"].removeprefix("catalog-rectifier: "): x for x in automations if "alert" in x}
 
 

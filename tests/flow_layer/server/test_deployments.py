@@ -16,7 +16,7 @@ from tests.support.flow.flow_support import ROOT
 
 FLOWS = {name: getattr(deployed, name) for name in ("nightly", "backfill", "refresh", "freshness", "audit", "evaluate")}
 AUTOMATIONS = {
-    x["name"]: x for x in yaml.safe_load((ROOT / "deployments" / "automations.yaml").read_text())["automations"]
+    x["name"]: x for x in yaml.safe_load((ROOT / "flows" / "server" / "automations.yaml").read_text())["automations"]
 }
 
 
@@ -69,7 +69,7 @@ def test_a_night_is_about_the_day_before_it_was_scheduled_however_late_it_starts
 
 
 def test_every_entry_is_deployed_and_says_what_it_takes() -> None:
-    deployments = yaml.safe_load((ROOT / "deployments" / "prefect.yaml").read_text())["deployments"]
+    deployments = yaml.safe_load((ROOT / "flows" / "server" / "prefect.yaml").read_text())["deployments"]
     assert {x["name"]: x["entrypoint"] for x in deployments} == {
         name: f"flows.server.deployments.{name}" for name in FLOWS
     }

@@ -72,7 +72,7 @@ def test_a_run_outlives_its_server_and_its_worker(server: LocalServer, demo: Pat
 HOLD = """
 import sys, time
 from flows.config.run_config import RunConfig
-from flows.publish_slot import publish_slot
+from flows.steps.publish_slot import publish_slot
 from pathlib import Path
 with publish_slot(RunConfig.from_toml(Path(sys.argv[1])).publish):
     print("held", flush=True)

@@ -9,7 +9,7 @@ PREFECT_DEFAULTS = {
     "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
     "DO_NOT_TRACK": "1",
-    # The automation that finds dead runs waits for these heartbeats (deployments/automations.yaml).
+    # The automation that finds dead runs waits for these heartbeats (flows/server/automations.yaml).
     "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",
 }
 

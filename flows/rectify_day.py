@@ -1,0 +1,118 @@
+"""A night from the command line. A mistake and a repeat are answered at once; only real work starts Prefect's flow."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+from flows.config.run_config import RunConfig
+from tasks.errors import InputError, RectifierError
+from tasks.observe.events import FAILED, emit_night
+from tasks.observe.watch import watch_run
+from tasks.progress import advance
+from tasks.run_logger import run_logger
+from tasks.runs.day_journal import hold_day
+from tasks.runs.day_status import made_from_now
+from tasks.runs.folders import load_summary, runs_of
+from tasks.runs.identity import identify
+from tasks.runs.log import error_text, name_run, use_console
+from tasks.source.read import check_first_files, find_source, resolve_day
+from tasks.store.store import Ref
+from tasks.table.config import RunIdentity
+from tasks.table.publish import find_published
+
+
+def rectify_day(path: Path, overrides: Iterable[str], as_of: date | None) -> dict[str, Any]:
+    """Publish the day ``as_of``, by default the newest in the data, and return the run's summary.
+
+    A config or a source that cannot be read counts as a failed night: it is logged, and an event is sent.
+    """
+    config = read_nights_config(path, overrides, as_of)
+    use_console(config.run.log)
+    try:
+        day = resolve_day(config.source, as_of)
+    except RectifierError:
+        with watch_run(config.watch, as_of):
+            raise
+    try:
+        summary = _published_before(config, day)
+    except RectifierError:
+        made_from = made_from_now(config.source, config.shaping, day)
+        with (
+            watch_run(config.watch, day),
+            hold_day(config.run.folder, config.publish, day) as journal,
+            journal.under_way(made_from=made_from),
+        ):
+            raise
+    # A feature store may lag behind the table: the flow brings it up to date.
+    if summary is not None and not config.feature_store.enabled:
+        return _record_repeat(config, day, summary)
+    # Prefect takes some seconds to start.
+    advance("start", 0, 1)
+    from flows.monitoring import run_keeping_result
+    from flows.nightly import rectify_catalog
+
+    result: dict[str, Any] = run_keeping_result(rectify_catalog, config, day)
+    return result
+
+
+def read_nights_config(path: Path, overrides: Iterable[str], as_of: date | None) -> RunConfig:
+    """Read the config of a night. A config that cannot be read sends the event of a failed night, with the file as its resource."""
+    try:
+        return RunConfig.from_toml(path, overrides)
+    except InputError as error:
+        day = None if as_of is None else as_of.isoformat()
+        facts = {"as_of": day, "run_id": None, "stage": None, "exit_code": error.exit_code}
+        emit_night(FAILED, f"file://{path.absolute()}", facts | {"message": error_text(error)})
+        raise
+
+
+def _published_before(config: RunConfig, day: date) -> dict[str, Any] | None:
+    """The summary of the run that this one would repeat, None if there is work to do. Raises InputError for columns that are missing."""
+    source = find_source(config.source, day, config.run.store)
+    if source is not None:
+        return published_summary(config, day, source)
+    check_first_files(config.source, day)
+    return None
+
+
+def _record_repeat(config: RunConfig, day: date, summary: dict[str, Any]) -> dict[str, Any]:
+    """Write that the day is done, and count the run. The seconds of the run that computed the day stay."""
+    made_from = made_from_now(config.source, config.shaping, day)
+    with (
+        watch_run(config.watch, day) as run,
+        hold_day(config.run.folder, config.publish, day) as journal,
+        journal.under_way(made_from=made_from),
+    ):
+        name_run(summary["run_id"])
+        run_logger().info("nothing new: version %s has this run already", summary["version"])
+        run.summary = journal.done(summary)
+        return summary
+
+
+def known_identity(config: RunConfig, as_of: date, source: Ref) -> RunIdentity | None:
+    """The identity of the published run of that day which this one would repeat, incremental or not; None where there is none."""
+    for summary in runs_of(config.run, as_of):
+        last = summary.get("base")
+        if last is not None and not (config.incremental.enabled and last == last | config.incremental.rows):
+            continue
+        identity = identify(as_of, source, config.shaping, last)
+        if identity.run_id == summary["run_id"] and find_published(config.publish, identity) is not None:
+            return identity
+    return None
+
+
+def published_summary(config: RunConfig, as_of: date, source: Ref) -> dict[str, Any] | None:
+    """The summary of the run that published the day from the same inputs and config, if the table shows it and it wrote its report."""
+    identity = known_identity(config, as_of, source)
+    if identity is None:
+        # Raises where the day could not be published, before anything is computed.
+        find_published(config.publish, identify(as_of, source, config.shaping))
+        return None
+    name_run(identity.run_id)
+    version, summary = find_published(config.publish, identity), load_summary(config.run, identity.run_id)
+    if version is None or summary is None or summary["version"] is None:
+        return None
+    return summary | {"version": version.version, "published": False, "table": config.publish.uri}
