@@ -12,6 +12,7 @@ from flows.commands.audit import audit, compare
 from flows.commands.backfill import backfill
 from flows.commands.demo import demo, score
 from flows.commands.evaluate import evaluate
+from flows.commands.init import init
 from flows.commands.observe import freshness, metrics, status
 from flows.commands.rectify import rectify
 from flows.commands.server import server
@@ -26,7 +27,7 @@ app = typer.Typer(
 )
 app.add_typer(server, name="server")
 COMMANDS: tuple[Callable[..., None], ...] = (
-    *(demo, rectify, audit, compare, evaluate, versions, rollback, refresh, export, score),
+    *(init, demo, rectify, audit, compare, evaluate, versions, rollback, refresh, export, score),
     *(freshness, metrics, status, backfill),
 )
 for command in COMMANDS:

@@ -118,6 +118,13 @@ def format_demo(result: Mapping[str, Any]) -> str:
     return f"demo catalog of {result['last_day']} written to {folder}; run it with: {program()} rectify --config {folder}/run.toml"
 
 
+def format_init(result: dict[str, Any]) -> str:
+    """What the first config holds, and what to do next."""
+    from tasks.first_config.write import describe_first_config
+
+    return describe_first_config(result, program())
+
+
 def format_score(result: dict[str, Any]) -> str:
     """How well a run found what the demo planted."""
     from tasks.demo.score import describe_score

@@ -1,0 +1,142 @@
+"""Writing the first ``run.toml`` of a catalog, with a comment for what its owner has to decide."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from tasks.errors import InputError, StorageError
+from tasks.first_config.columns import Columns, Guess, feedback_examples, guess_columns, which_is_which
+
+REQUIRED = ("item_column", "user_column")
+_WHAT = {
+    "item_column": "the item's id, in both files",
+    "user_column": "the user's id, in the log",
+    "time_column": "when the interaction was",
+    "title_column": "shown in reports",
+    "category_column": "shown in reports, and used to compare similar items",
+    "picture_column": "a picture's URL, shown in the audit",
+}
+_REST = """
+[publish]
+uri = "warehouse/item_features"   # the Delta table: a local path or s3://
+
+# [run]
+# folder = "runs"                 # reports, logs and stage outputs
+
+# [feature_store]
+# enabled = true                  # serve the features from Feast after each run
+"""
+
+
+def write_first_config(folder: Path, catalog: str | None, interactions: str | None) -> dict[str, Any]:
+    """Write ``run.toml`` into a folder and return what was found, as JSON values: the paths, the columns, and what is to be chosen.
+
+    Without ``catalog`` and ``interactions`` the folder itself must hold exactly one of each. Nothing is chosen silently: of two columns
+    that could be one key both are written as comments. Raises InputError, and StorageError if the file cannot be written.
+    """
+    path = folder / "run.toml"
+    if path.exists():
+        raise InputError(f"{path}: exists; init writes no file over another: choose another folder, or move that file")
+    if catalog is None or interactions is None:
+        if catalog is not None or interactions is not None:
+            raise InputError("--catalog, --interactions: give both or none")
+        catalog, interactions = which_is_which(str(folder), _inputs_in(folder))
+    items, log = Columns.of(catalog), Columns.of(interactions)
+    guesses, modalities = guess_columns(items, log), items.embeddings
+    places = {"catalog": _place(catalog, folder), "interactions": _place(interactions, folder)}
+    text = _source(places, items, log, guesses) + _modalities(modalities) + _REST
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise StorageError(f"{path}: cannot be written: {error.strerror}") from error
+    return {
+        "config": str(path),
+        **places,
+        "modalities": modalities,
+        "columns": {key: x.column for key, x in guesses.items()},
+        "choose": {
+            key: list(x.candidates)
+            for key, x in guesses.items()
+            if x.column is None and (x.candidates or key in REQUIRED)
+        },
+        "feedback": feedback_examples(log),
+    }
+
+
+def describe_first_config(result: dict[str, Any], program: str) -> str:
+    """What was found and what to do next."""
+    columns = ", ".join(f"{key.removesuffix('_column')} {x}" for key, x in result["columns"].items() if x)
+    lines = [
+        f"{result['config']} written",
+        f"  catalog {result['catalog']}, log {result['interactions']}",
+        f"  modalities: {', '.join(f'{name} ({column})' for name, column in result['modalities'].items())}",
+        f"  columns: {columns or 'none is certain'}",
+    ]
+    lines += [
+        f"  choose {key}: {' or '.join(x) or 'no column looks like it'}; see the comments in the file"
+        for key, x in result["choose"].items()
+    ]
+    if result["feedback"]:
+        lines.append("  say which rows are positive feedback: see the comment at positive; without it all are")
+    return "\n".join([*lines, f"next: {program} validate --config {result['config']}"])
+
+
+def _inputs_in(folder: Path) -> list[str]:
+    """The Parquet files of a folder, and its folders that hold some."""
+    if not folder.is_dir():
+        raise InputError(f"{folder}: no such folder")
+    entries = [x for x in sorted(folder.iterdir()) if not x.name.startswith(".")]
+    return [str(x) for x in entries if x.suffix == ".parquet" or (x.is_dir() and _holds_parquet(x))]
+
+
+def _holds_parquet(folder: Path) -> bool:
+    # A Delta table is what a run publishes, not what it reads.
+    return not (folder / "_delta_log").exists() and any(
+        any(folder.glob(pattern)) for pattern in ("*.parquet", "dt=*/*.parquet")
+    )
+
+
+def _place(uri: str, folder: Path) -> str:
+    """An input as the config names it: relative to the folder if it lies below it."""
+    if "://" in uri:
+        return uri
+    here, there = os.path.abspath(folder), os.path.abspath(uri)
+    return os.path.relpath(there, here) if there.startswith(here + os.sep) else there
+
+
+def _source(places: dict[str, str], items: Columns, log: Columns, guesses: dict[str, Guess]) -> str:
+    lines = [
+        "# Written by init from the columns of the files. Relative paths are relative to this file.",
+        "",
+        "[source]",
+    ]
+    for key, columns in (("catalog", items), ("interactions", log)):
+        days = f"   # dt= partitions {columns.days[0]} to {columns.days[-1]}" if columns.days else ""
+        lines.append(f"{key} = {json.dumps(places[key], ensure_ascii=False)}{days}")
+    for key, guess in guesses.items():
+        lines += _lines(key, guess)
+    examples = feedback_examples(log)
+    if examples:
+        lines.append("# Which rows are positive feedback. Without this all are. For example:")
+    lines += [f"# {x}" for x in examples]
+    lines.append("# lookback_days = 365   # read only so many days of the log; all by default")
+    return "\n".join(lines) + "\n"
+
+
+def _lines(key: str, guess: Guess) -> list[str]:
+    if guess.column is not None:
+        return [f"{key} = {json.dumps(guess.column, ensure_ascii=False)}   # {_WHAT[key]}"]
+    must = "" if key not in REQUIRED else " It must be set."
+    if not guess.candidates:
+        return [f'# {key} = ""   # {_WHAT[key]}; no column looks like it.{must}']
+    choices = [f"# {key} = {json.dumps(x, ensure_ascii=False)}" for x in guess.candidates]
+    return [f"# {_WHAT[key]}: {len(choices)} columns could be it. Choose one.{must}", *choices]
+
+
+def _modalities(modalities: dict[str, str]) -> str:
+    rows = [f"{name} = {json.dumps(column, ensure_ascii=False)}" for name, column in modalities.items()]
+    return "\n".join(["", "[source.modalities]   # name = embedding column", *rows]) + "\n"
