@@ -61,7 +61,7 @@ lint: $(TESTSTAMP) ## ruff and mypy
 	$(BIN)/mypy
 
 test: tools lint ## what .ci/run calls: lint, types, every test that is not marked slow
-	$(BIN)/python -m pytest -n auto -m "not slow"
+	$(BIN)/python -m pytest -n auto --dist worksteal -m "not slow"
 
 test-slow: $(TESTSTAMP) ## the longer proofs
 	$(BIN)/python -m pytest -m slow

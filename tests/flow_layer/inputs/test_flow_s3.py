@@ -11,7 +11,7 @@ import pytest
 from deltalake import DeltaTable
 
 from tests.support.flow.flow_support import CommandLine, Published, move_to_s3, rows_of, table_uri
-from tests.support.table.s3_server import serve_s3
+from tests.support.table.s3_server import serve_s3, use_s3
 
 KEY, SECRET = "AKIAFLOWTESTING", "jalrXUtnFEMIK7MDENGbPxRfiCYEXAMPLEKEY"
 
@@ -19,19 +19,8 @@ KEY, SECRET = "AKIAFLOWTESTING", "jalrXUtnFEMIK7MDENGbPxRfiCYEXAMPLEKEY"
 @pytest.fixture
 def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, str]]:
     """The AWS environment of a real HTTP server in a process of its own."""
-    for name in [x for x in os.environ if x.startswith("AWS_")]:
-        monkeypatch.delenv(name)
     with serve_s3() as address:
-        environment = {
-            "AWS_ENDPOINT_URL": address,
-            "AWS_ACCESS_KEY_ID": KEY,
-            "AWS_SECRET_ACCESS_KEY": SECRET,
-            "AWS_REGION": "us-east-1",
-            "AWS_ALLOW_HTTP": "true",
-        }
-        for name, value in environment.items():
-            monkeypatch.setenv(name, value)
-        yield environment
+        yield use_s3(monkeypatch, address, KEY, SECRET)
 
 
 def test_everything_in_s3(

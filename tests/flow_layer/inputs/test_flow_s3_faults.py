@@ -17,7 +17,7 @@ from deltalake import DeltaTable
 
 from tests.support.flow.flow_support import CommandLine, Published, move_to_s3, rows_of, table_uri
 from tests.support.table.s3_proxy import Fault, Weather, serve_s3_proxy
-from tests.support.table.s3_server import serve_s3
+from tests.support.table.s3_server import s3_environment, serve_s3
 
 KEY, SECRET = "AKIAFLOWFAULTS", "wJalrXUtnFEMIK7MDENGbPxRfiCYFAULTSKEY"
 
@@ -50,18 +50,12 @@ def store() -> Iterator[str]:
 def lake(demo: Path, store: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Lake]:
     for name in [x for x in os.environ if x.startswith("AWS_")]:
         monkeypatch.delenv(name)
-    keys = {
-        "AWS_ACCESS_KEY_ID": KEY,
-        "AWS_SECRET_ACCESS_KEY": SECRET,
-        "AWS_REGION": "us-east-1",
-        "AWS_ALLOW_HTTP": "true",
-    }
     client = boto3.client(
         "s3", endpoint_url=store, region_name="us-east-1", aws_access_key_id=KEY, aws_secret_access_key=SECRET
     )
     with serve_s3_proxy(store) as (address, weather):
         uri = move_to_s3(demo, client)
-        yield Lake(demo, uri, weather, {**keys, "AWS_ENDPOINT_URL": address}, {**keys, "AWS_ENDPOINT_URL": store})
+        yield Lake(demo, uri, weather, *(s3_environment(x, KEY, SECRET) for x in (address, store)))
     for found in client.list_objects_v2(Bucket="lake").get("Contents", []):
         client.delete_object(Bucket="lake", Key=found["Key"])
     client.delete_bucket(Bucket="lake")

@@ -18,8 +18,6 @@ from tasks.store.store import StageStore, StageWriter
 from tasks.table.config import PublishConfig
 from tests.support.table.publish_support import publish
 
-FEATURES = ("trust", "status", "run_id", "version", "as_of")
-
 
 def publish_items(
     config: PublishConfig,

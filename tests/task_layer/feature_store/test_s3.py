@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,7 +14,7 @@ from tasks.feature_store.config import FeatureStoreConfig
 from tasks.feature_store.refresh import refresh_store
 from tasks.table.config import PublishConfig
 from tests.support.feature_store.feature_store_support import open_store, publish_items, read_online
-from tests.support.table.s3_server import SERVER
+from tests.support.table.s3_server import serve_s3, use_s3
 
 SECRET = "wJalrXUtnFEMI-secret"
 ITEMS = [f"item-{x}" for x in range(20)]
@@ -25,25 +22,10 @@ ITEMS = [f"item-{x}" for x in range(20)]
 
 @pytest.fixture
 def table(monkeypatch: pytest.MonkeyPatch) -> Iterator[PublishConfig]:
-    for name in [x for x in os.environ if x.startswith("AWS_")]:
-        monkeypatch.delenv(name)
-    command = [sys.executable, "-c", SERVER]
-    with subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
-    ) as server:
-        assert server.stdout is not None
-        endpoint = server.stdout.readline().strip()
-        given = {
-            "ENDPOINT_URL": endpoint,
-            "ACCESS_KEY_ID": "AKIATESTING",
-            "SECRET_ACCESS_KEY": SECRET,
-            "REGION": "us-east-1",
-        }
-        for name, value in {**given, "ALLOW_HTTP": "true"}.items():
-            monkeypatch.setenv(f"AWS_{name}", value)
-        boto3.client("s3", endpoint_url=endpoint, region_name="us-east-1").create_bucket(Bucket="shop")
+    with serve_s3() as address:
+        use_s3(monkeypatch, address, "AKIATESTING", SECRET)
+        boto3.client("s3", endpoint_url=address, region_name="us-east-1").create_bucket(Bucket="shop")
         yield PublishConfig(uri="s3://shop/features")
-        server.kill()
 
 
 def test_a_table_in_s3(table: PublishConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

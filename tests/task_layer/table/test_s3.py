@@ -23,7 +23,7 @@ from tasks.table.trend import read_trend, record_run, trend_uri
 from tests.support.export_support import export, manifest
 from tests.support.table.faults import Nursery
 from tests.support.table.publish_support import identity, plain, publish
-from tests.support.table.s3_server import serve_s3
+from tests.support.table.s3_server import serve_s3, use_s3
 from tests.support.table.trend_samples import entry
 
 DAYS = ("2024-03-01", "2024-03-02", "2024-03-03")
@@ -39,12 +39,7 @@ def endpoint() -> Iterator[str]:
 
 @pytest.fixture
 def config(endpoint: str, monkeypatch: pytest.MonkeyPatch) -> PublishConfig:
-    for name in [x for x in os.environ if x.startswith("AWS_")]:
-        monkeypatch.delenv(name)
-    settings = {"ENDPOINT_URL": endpoint, "ACCESS_KEY_ID": "AKIATESTING", "SECRET_ACCESS_KEY": SECRET}
-    settings |= {"REGION": "us-east-1", "ALLOW_HTTP": "true"}
-    for name, value in settings.items():
-        monkeypatch.setenv(f"AWS_{name}", value)
+    use_s3(monkeypatch, endpoint, "AKIATESTING", SECRET)
     bucket = f"bucket-{time.time_ns()}"
     boto3.client("s3", endpoint_url=endpoint, region_name="us-east-1").create_bucket(Bucket=bucket)
     return PublishConfig(uri=f"s3://{bucket}/warehouse/features", rows_per_file=30, keep_snapshots=2, keep_trend=2)
