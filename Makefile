@@ -7,7 +7,7 @@ BIN    := $(VENV)/bin
 RUNS   := $(BIN)/python -m flows
 
 .DEFAULT_GOAL := help
-.PHONY: help tools install run server stop test test-slow lint lock docs audit evidence bench bench-scale clean
+.PHONY: help tools install run server stop test test-slow lint lock docs notebook audit evidence bench bench-scale clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -75,6 +75,10 @@ lock: ## write constraints.txt from a fresh resolution of pyproject.toml
 
 docs: $(STAMP) ## write docs/configuration.md from the config dataclasses
 	PYTHONPATH=. $(BIN)/python docs/config_reference.py > .configuration.md && mv .configuration.md docs/configuration.md
+
+notebook: $(STAMP) ## write docs/notebook.ipynb from docs/notebook.md, with its outputs
+	$(RUNS) demo $(DEMO)/shop
+	cd $(DEMO) && PYTHONPATH=$(CURDIR) $(abspath $(BIN))/python $(CURDIR)/docs/build_notebook.py $(CURDIR)/docs/notebook.ipynb
 
 audit: ## known vulnerabilities of every pin, by pip-audit; fails where the advisory services cannot be reached
 	test -x .audit/bin/pip-audit || { $(PYTHON) -m venv .audit && .audit/bin/python -m pip install --quiet pip-audit==2.10.1; }
