@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import polars as pl
+import pytest
 
 from tests.support.flow.flow_support import CommandLine, Published
 
@@ -21,6 +22,7 @@ def turn_images(demo: Path) -> None:
     catalog.with_columns(pl.Series("image_embedding", turned, catalog["image_embedding"].dtype)).write_parquet(path)
 
 
+@pytest.mark.slow
 def test_a_new_model_is_published_once_it_is_named(published: Published, cli: CommandLine) -> None:
     demo, last, tomorrow = published.demo, published.days[-1], published.tomorrow
     first = cli.published(demo, last, "--set", f"{IMAGE}=encoder@1")

@@ -86,6 +86,7 @@ def test_a_repeat_publishes_nothing_and_a_report_says_what_was_taken_over(
     assert nights.results[1]["run_id"] in json.dumps(report)
 
 
+@pytest.mark.slow
 def test_a_night_killed_at_any_stage_ends_with_the_same_bytes(
     tomorrow: Nights, cli: CommandLine, tmp_path: Path
 ) -> None:

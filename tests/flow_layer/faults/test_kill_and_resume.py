@@ -26,7 +26,8 @@ STAGES = [
     *(f"{part}-{m}" for part in ("copies", "projection") for m in MODALITIES),
     "cross_modal_target-image",
     "cross_modal-text-image",
-    *(f"{part}-{m}" for part in ("affinity", "sinkhorn", "trust") for m in MODALITIES),
+    *(f"{part}-{m}" for m in MODALITIES for part in ("affinity", "sinkhorn")),
+    *(f"trust-{m}" for m in MODALITIES),
     "rectify",
 ]
 BEGINNINGS = {"source", "anchors", "copies-image", "cross_modal-text-image", "trust-image", "rectify"}
@@ -181,7 +182,8 @@ def test_a_run_killed_before_every_name_that_it_gives_outside_its_stages(
 @pytest.mark.slow
 def test_a_whole_interpreter_killed_from_outside(demo: Path, cli: CommandLine, one_day: Published) -> None:
     day = one_day.days[0]
-    command = [sys.executable, "-m", "flows", "rectify", "--config", str(demo / "run.toml"), "--as-of", day]
+    config = ("--config", str(demo / "run.toml"))
+    command = [sys.executable, "-m", "flows", "rectify", *config, "--as-of", day, "--verbose"]
     environment = {**os.environ, **cli.environment, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
     with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None

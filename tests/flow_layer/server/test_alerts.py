@@ -81,6 +81,7 @@ def test_a_refused_and_a_failed_night_and_a_late_day_are_alerts(
     assert payloads[LATE]["newest_day"] == published.days[-1]
 
 
+@pytest.mark.slow
 def test_a_config_that_cannot_be_read_is_an_alert(tmp_path: Any, cli: CommandLine, prefect_server: str) -> None:
     missing = tmp_path / "run.toml"
     made = create(prefect_server, "a night failed", f"file://{missing}")

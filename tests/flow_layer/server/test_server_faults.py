@@ -107,7 +107,8 @@ def test_a_killed_holders_slot_comes_back_though_the_server_was_killed_too(serve
 def test_a_run_whose_server_is_gone_for_good_ends_well(demo: Path, one_day: Published, tmp_path: Path) -> None:
     day = one_day.days[0]
     (tmp_path / "home").mkdir()
-    command = [sys.executable, "-m", "flows", "rectify", "--config", str(demo / "run.toml"), "--as-of", day]
+    config = ("--config", str(demo / "run.toml"))
+    command = [sys.executable, "-m", "flows", "rectify", *config, "--as-of", day, "--verbose"]
     with serve_prefect(tmp_path / "home") as url:
         environment = {
             **os.environ,

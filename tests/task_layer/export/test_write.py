@@ -269,8 +269,8 @@ def exporter(
 @pytest.mark.parametrize(
     ("event", "pattern", "after"),
     [
-        ("open", r"/\.tmp-out-[0-9a-f]+/image_trust\.npy", False),
-        ("open", r"/\.tmp-out-[0-9a-f]+/manifest\.json", False),
+        pytest.param("open", r"/\.tmp-out-[0-9a-f]+/image_trust\.npy", False, marks=pytest.mark.slow),
+        pytest.param("open", r"/\.tmp-out-[0-9a-f]+/manifest\.json", False, marks=pytest.mark.slow),
         ("os.rename", r"/\.tmp-out-", False),
         ("shutil.rmtree", r"/\.tmp-out-", True),
     ],

@@ -212,7 +212,7 @@ def test_a_reader_beside_refreshes_gets_one_version_at_a_time(
     shop = Shop(tmp_path, online)
     shop.config = replace(shop.config, grace=3.0)
     store, seen = open_store(shop.config), set()
-    for number in range(3):
+    for number in range(2):
         process, go = start_refresh(shop.config, shop.table, tmp_path / "said")
         go.send("go")
         while process.is_alive():
