@@ -194,13 +194,6 @@ def test_feast(run_page: Callable[[str], dict[str, Any]]) -> None:
     assert names["day"][0].date().isoformat() == TODAY
 
 
-def test_there_is_a_page_for_each_and_the_readme_names_it() -> None:
-    pages = {x.name for x in PAGES.glob("*.md")}
-    assert {"polars.md", "pyarrow.md", "duckdb.md", "pytorch.md", "mmrec.md", "feast.md"} <= pages
-    readme = (ROOT / "README.md").read_text()
-    assert all(f"docs/consumers/{name}" in readme for name in pages)
-
-
 def test_the_command_exports_what_is_asked_for(shop: Path, tmp_path: Path, cli: CommandLine) -> None:
     config = ("--config", shop / "run.toml")
     done = cli("export", *config, "--format", "npy", "--out", tmp_path / "arrays", "--json")
