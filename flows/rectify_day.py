@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from flows.config.run_config import RunConfig
+from flows.refresh import refresh_now
 from tasks.errors import InputError, RectifierError
 from tasks.observe.events import FAILED, emit_night
 from tasks.observe.watch import watch_run
 from tasks.progress import advance
-from tasks.run_logger import run_logger
+from tasks.run_logger import logged_progress, run_logger
 from tasks.runs.day_journal import hold_day
 from tasks.runs.day_status import made_from_now
 from tasks.runs.folders import load_summary, runs_of
@@ -46,8 +47,7 @@ def rectify_day(path: Path, overrides: Iterable[str], as_of: date | None) -> dic
             journal.under_way(made_from=made_from),
         ):
             raise
-    # A feature store may lag behind the table: the flow brings it up to date.
-    if summary is not None and not config.feature_store.enabled:
+    if summary is not None:
         return _record_repeat(config, day, summary)
     # Prefect takes some seconds to start.
     advance("start", 0, 1)
@@ -89,7 +89,10 @@ def _record_repeat(config: RunConfig, day: date, summary: dict[str, Any]) -> dic
         name_run(summary["run_id"])
         run_logger().info("nothing new: version %s has this run already", summary["version"])
         run.summary = journal.done(summary)
-        return summary
+    # The feature store may lag behind the table.
+    if config.feature_store.enabled:
+        return summary | {"feature_store": refresh_now(config, None, "skip", logged_progress())}
+    return summary
 
 
 def known_identity(config: RunConfig, as_of: date, source: Ref) -> RunIdentity | None:

@@ -39,15 +39,28 @@ def format_night(result: Mapping[str, Any]) -> str:
 
 
 def format_versions(result: Mapping[str, Any]) -> str:
-    """The versions of a table, newest first."""
-    lines = [f"{'version':>7}  {'committed (UTC)':19}  {'operation':9}  {'as_of':10}  {'rows':>9}  run"]
-    for x in result["versions"]:
-        version, when = ("*" if x["current"] else " ") + str(x["version"]), x["timestamp"][:19]
-        rows = f"{x['rows']:,}" if x["rows"] is not None else "-"
-        lines.append(
-            f"{version:>7}  {when}  {x['operation']:9}  {x['as_of'] or '-':10}  {rows:>9}  {x['run_id'] or '-'}"
-        )
-    return "\n".join(lines)
+    """The versions of a table, newest first: what each did, and which can be restored."""
+    heading = ("version", "committed (UTC)", "what", "day", "days", "rows", "restorable", "run")
+    rows = [heading, *(_version_row(x) for x in result["versions"])]
+    widths = [max(len(row[at]) for row in rows) for at in range(len(heading))]
+    numbers = {0, 4, 5}
+    return "\n".join(
+        "  ".join(
+            text.rjust(width) if at in numbers else text.ljust(width)
+            for at, (text, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    )
+
+
+def _version_row(x: Mapping[str, Any]) -> tuple[str, ...]:
+    what = x["operation"] if x["restored_version"] is None else f"{x['operation']} to {x['restored_version']}"
+    restorable = "shown now" if x["current"] else "yes" if x["restorable"] else "no: files deleted"
+    rows = "-" if x["rows"] is None else f"{x['rows']:,}"
+    day = x["as_of"] or (x["days"][-1] if x["days"] else "-")
+    when = x["timestamp"][:16].replace("T", " ")
+    version = f"{'*' if x['current'] else ''}{x['version']}"
+    return version, when, what, day, str(len(x["days"])), rows, restorable, x["run_id"] or "-"
 
 
 def format_evaluation(result: Mapping[str, Any]) -> str:

@@ -188,6 +188,8 @@ def run_app(app: typer.Typer) -> None:
 
     Where the Prefect server of a run is gone it leaves at once: Prefect would try for minutes to send it what is unsent.
     """
+    # The folder that a command runs in may hold a `flows` of its own, which processes of Python would import first.
+    os.environ.setdefault("PYTHONSAFEPATH", "1")
     code: Any = 0
     try:
         app()

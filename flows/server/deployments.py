@@ -29,7 +29,7 @@ from flows.evaluate import evaluate_day, format_failed_cells
 from flows.freshness import check_freshness
 from flows.nightly import PublishTurn, rectify_catalog
 from flows.rectify_day import read_nights_config
-from flows.refresh import refresh_feature_store
+from flows.steps.feature_store import refresh_feature_store
 from rectifier_core.base.config import explain
 from tasks.audit.inputs import AuditOptions
 from tasks.backfill.plan import parse_reprocess

@@ -36,12 +36,16 @@ def register(path: Path, config: RunConfig) -> dict[str, Any]:
     with get_client(sync_client=True) as client:
         if client.server_type.value == "ephemeral":
             raise InputError(
-                "PREFECT_API_URL is not set: set it to a server, or start one with python -m flows server start"
+                "PREFECT_API_URL is not set: set it to a server, or start one with catalog-rectifier server start"
             )
         with suppress(ObjectAlreadyExists):
             template = ProcessWorker.get_default_base_job_template()
             client.create_work_pool(WorkPoolCreate(name=POOL, type="process", base_job_template=template))
         deployments = _deploy({"RECTIFIER_CONFIG": str(path), "RECTIFIER_TABLE": asset_key(config.publish)})
+        if not config.feature_store.enabled:
+            # A new version triggers a refresh only where there is a store to refresh.
+            refresh = client.read_deployment_by_name("refresh/refresh")
+            client.delete_resource_owned_automations(f"prefect.deployment.{refresh.id}")
         return {"deployments": deployments, "automations": _automate(client)}
 
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from prefect import flow
 from prefect.assets import Asset, AssetProperties, materialize
 
+from flows.config.run_config import RunConfig
 from flows.steps.options import IO, PLAIN
 from tasks.feature_store.config import FeatureStoreConfig
 from tasks.feature_store.served_version import Older
@@ -39,3 +41,14 @@ def refresh(config: FeatureStoreConfig, publish: PublishConfig, version: int | N
 
     done: dict[str, Any] = refresh_asset()
     return done
+
+
+@flow(name="refresh-feature-store", flow_run_name="refresh", validate_parameters=False, persist_result=False)
+def refresh_feature_store(config: RunConfig, version: int | None = None, older: Older = "refuse") -> dict[str, Any]:
+    """Serve the newest day of the newest or the given version; one that is served already writes nothing.
+
+    ``older`` says what to do with a version older than what is served: "refuse" it, "serve" it, or "skip" it, as a run does that was
+    triggered by a version which another has overtaken. Raises InputError, TableHeldError, OnlineStoreError or StorageError, each with one
+    line for the user.
+    """
+    return refresh(config.feature_store, config.publish, version, older)

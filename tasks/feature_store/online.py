@@ -9,12 +9,11 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
-from feast import FeatureView, RepoConfig
-from feast.infra.online_stores.helpers import get_online_store_from_config
 from redis.exceptions import RedisError
 
 from tasks.errors import OnlineStoreError
 from tasks.feature_store.config import ONLINE, FeatureStoreConfig
+from tasks.feature_store.feast_api import FeatureView, RepoConfig, get_online_store_from_config
 from tasks.feature_store.redis_cleanup import clear_redis, connection_string, without_secrets
 from tasks.feature_store.rows import Row, same_values
 

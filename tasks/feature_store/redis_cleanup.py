@@ -12,15 +12,13 @@ from collections.abc import Mapping, Sequence
 from itertools import islice
 from typing import Any
 
-from feast.infra.key_encoding_utils import deserialize_entity_key
-from feast.infra.online_stores.helpers import _mmh3, _redis_key
-from feast.infra.online_stores.redis import RedisOnlineStore
 from redis import Redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from tasks.errors import InputError
 from tasks.feature_store.config import FeatureStoreConfig
+from tasks.feature_store.feast_api import RedisOnlineStore, _mmh3, _redis_key, deserialize_entity_key
 
 _SECONDS = {"socket_timeout": 30, "socket_connect_timeout": 10}
 _NODE = re.compile(r"[^:=,@/\s]+:\d+")

@@ -12,12 +12,11 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-from feast import FeatureStore, FeatureView
-from feast.protos.feast.core.Registry_pb2 import Registry
 from google.protobuf.message import DecodeError
 
 from tasks.errors import InputError, StorageError
 from tasks.feature_store.config import ONLINE, SERVED, FeatureStoreConfig
+from tasks.feature_store.feast_api import FeatureStore, FeatureView, Registry
 from tasks.feature_store.offline_files import files_pattern
 from tasks.feature_store.online import online_errors, repo_config
 from tasks.feature_store.served_version import Generation, Served

@@ -7,9 +7,8 @@ from datetime import UTC, date, datetime
 from typing import Any
 
 import pyarrow as pa
-from feast.protos.feast.types.EntityKey_pb2 import EntityKey
-from feast.protos.feast.types.Value_pb2 import FloatList, Value
 
+from tasks.feature_store.feast_api import EntityKey, FloatList, Value
 from tasks.feature_store.views import ITEM, feature_names
 
 Row = tuple[EntityKey, dict[str, Value], datetime, datetime | None]

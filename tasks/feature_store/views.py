@@ -14,11 +14,23 @@ from datetime import timedelta
 from typing import Any
 
 import pyarrow as pa
-from feast import Entity, FeatureService, FeatureView, Field, FileSource, Project, ValueType
-from feast.types import Array, Float32, Int64, String, UnixTimestamp
 
 from tasks.errors import InputError
 from tasks.feature_store.config import FeatureStoreConfig
+from tasks.feature_store.feast_api import (
+    Array,
+    Entity,
+    FeatureService,
+    FeatureView,
+    Field,
+    FileSource,
+    Float32,
+    Int64,
+    Project,
+    String,
+    UnixTimestamp,
+    ValueType,
+)
 
 ITEM = "item_id"
 EVENT = "event_timestamp"

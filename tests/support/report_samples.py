@@ -252,7 +252,7 @@ def written(folder: Path, inputs: ReportInputs) -> tuple[str, dict[str, Any], st
 
 
 class PageText(HTMLParser):
-    """The words of a page without its style sheet, and every attribute."""
+    """The words of a page without its style sheet and script, and every attribute."""
 
     def __init__(self, page: str) -> None:
         super().__init__()
@@ -267,5 +267,5 @@ class PageText(HTMLParser):
         self.attributes += [(tag, name, value or "") for name, value in attrs]
 
     def handle_data(self, data: str) -> None:
-        if self._tag != "style":
+        if self._tag not in ("style", "script"):
             self.words.append(data)

@@ -84,10 +84,10 @@ def test_dead_runs_are_looked_for_among_all_flows_and_every_end_counts_as_one() 
     import flows.backfill
     import flows.compare
     import flows.evaluate
-    import flows.refresh
+    import flows.steps.feature_store
 
     modules = [deployed, flows.audit, flows.backfill, flows.compare, flows.evaluate]
-    modules.append(flows.refresh)
+    modules.append(flows.steps.feature_store)
     ours = {x.name for module in modules for x in vars(module).values() if isinstance(x, Flow)}
     trigger = AUTOMATIONS["catalog-rectifier: find dead runs"]["trigger"]
     assert set(trigger["match_related"]["prefect.resource.name"]) == ours

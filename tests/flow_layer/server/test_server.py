@@ -17,7 +17,10 @@ from tests.support.flow.server_support import PATIENCE, LocalServer, free_port
 
 @pytest.fixture(scope="module")
 def demo(tiny_demo: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return Path(shutil.copytree(tiny_demo, tmp_path_factory.mktemp("served") / "a demo"))
+    folder = Path(shutil.copytree(tiny_demo, tmp_path_factory.mktemp("served") / "a demo"))
+    with (folder / "run.toml").open("a") as stream:
+        stream.write("\n[feature_store]\nenabled = true\n")
+    return folder
 
 
 @pytest.fixture(scope="module")
@@ -86,9 +89,9 @@ def test_its_deployments_and_automations_are_there_once_however_often_it_is_star
 
 def test_it_ends_with_all_it_started_and_can_be_ended_again(server: LocalServer) -> None:
     assert {"server", "worker"} <= server.processes().keys()
-    assert json.loads(server.command("stop").stdout.splitlines()[-1]) == {"stopped": True}
+    assert json.loads(server.command("stop").stdout)["stopped"]
     assert server.processes() == {}
-    assert json.loads(server.command("stop").stdout.splitlines()[-1]) == {"stopped": False}
+    assert not json.loads(server.command("stop").stdout)["stopped"]
     assert not server.status()["server"]
 
 

@@ -179,7 +179,8 @@ def test_a_modality_that_is_not_identifiable_has_no_suspects(tmp_path: Path) -> 
 def test_the_page_is_safe_and_shows_only_safe_pictures(audited: tuple[Path, dict[str, Any]]) -> None:
     text = (audited[0] / "audit.html").read_text()
     page = PageText(text)
-    assert "<script" not in text and "<b>Art" not in text
+    # The page's own script is the only one, and holds no data.
+    assert text.count("<script") == 1 and "<script>alert" not in text and "<b>Art" not in text
     assert NASTY in page.text and "<b>Art</b>" in page.text
     sources = {value for tag, name, value in page.attributes if tag == "img" and name == "src"}
     assert sources == {PICTURE, "https://pictures.example/a?b=1&c=2"}
