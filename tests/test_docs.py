@@ -49,7 +49,7 @@ def anchors_of(path: Path) -> set[str]:
     """The anchors that GitHub gives a page's headings."""
     found: list[str] = []
     for heading in re.findall(r"^#+ (.+)$", text_of(path), re.MULTILINE):
-        plain = re.sub(r"[`*_]|\[([^\]]*)\]\([^)]*\)", r"\1", heading).strip().lower()
+        plain = re.sub(r"[`*]|\[([^\]]*)\]\([^)]*\)", r"\1", heading).strip().lower()
         anchor = re.sub(r"[^\w\- ]", "", plain).replace(" ", "-")
         found.append(anchor if anchor not in found else f"{anchor}-{found.count(anchor)}")
     return set(found)
@@ -100,8 +100,12 @@ def test_files_that_are_named_exist(path: Path) -> None:
 
 
 def commands_of(lines: list[str]) -> list[str]:
-    """Every ``python -m flows …`` in lines of code, without comments and what follows in the shell."""
-    found = [match[1] for line in lines if (match := re.search(r"python -m flows\b(?! \|)(.*)", line))]
+    """Every ``python -m flows …`` or ``catalog-rectifier …`` in lines of code, without comments and what follows in the shell."""
+    found = [
+        match[1]
+        for line in lines
+        if (match := re.search(r"(?:python -m flows\b|^\s*catalog-rectifier\b(?=\s|$))(?! \|)(.*)", line))
+    ]
     said = [re.split(r"\s#|\s\||&&|;", x)[0].strip() for x in found]
     return [x for x in said if x and not re.fullmatch(r"[….\s]+", x)]
 
