@@ -199,10 +199,9 @@ def test_the_command_exports_what_is_asked_for(shop: Path, tmp_path: Path, cli: 
     done = cli("export", *config, "--format", "npy", "--out", tmp_path / "arrays", "--json")
     assert done.code == 0, done.err
     assert {"version": 1, "as_of": TODAY, "format": "npy", "reused": False}.items() <= done.result.items()
-    assert done.out.startswith(f"exported version 1 as of {TODAY} as npy: 400 rows, 8 files, ")
-    assert "exporting rows: 400 of 400" in done.err
-    day = cli("export", *config, "--format", "parquet", "--out", tmp_path / "day", "--day", YESTERDAY, "--json")
-    assert (day.code, day.result["as_of"]) == (0, YESTERDAY)
+    day = cli("export", *config, "--format", "parquet", "--out", tmp_path / "day", "--day", YESTERDAY)
+    assert day.code == 0, day.err
+    assert day.out.startswith(f"exported version 1 as of {YESTERDAY} as parquet: 400 rows, 2 files, ")
     options = ("--out", tmp_path / "shop", "--version", "0", "--split", "time", "--json")
     named = cli("export", *config, "--format", "mmrec", *options)
     assert named.code == 0, named.err

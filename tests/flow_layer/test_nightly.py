@@ -150,7 +150,7 @@ def test_nothing_that_ran_before_shows_in_a_days_rows(three_days: Published, one
 def test_a_warm_start_uses_the_newest_earlier_run(published: Published, cli: CommandLine) -> None:
     # Published anew here: the copied runs are those of the table that they were copied with.
     earlier = cli.published(published.demo, published.days[2], "--set", "rectify.keep_original=0.5")
-    finished = cli.rectify(published.demo, published.tomorrow, "--set", "anchors.warm_start=true")
+    finished = cli.rectify(published.demo, published.tomorrow, "--set", "anchors.warm_start=true", "--verbose")
     assert finished.code == 0, finished.err
     assert f"anchors start from {earlier['run_id']}" in finished.err
     config = RunConfig.from_toml(published.demo / "run.toml")
@@ -170,7 +170,7 @@ def test_a_warm_start_uses_the_newest_earlier_run(published: Published, cli: Com
 
 @pytest.mark.slow
 def test_a_warm_start_without_an_earlier_run_is_the_configured_one(published: Published, cli: CommandLine) -> None:
-    finished = cli.rectify(published.demo, published.days[0], "--set", "anchors.warm_start=true")
+    finished = cli.rectify(published.demo, published.days[0], "--set", "anchors.warm_start=true", "--verbose")
     assert finished.code == 0, finished.err
     assert "anchors start from a spectral start: no earlier run is here" in finished.err
     cold, warm = (stage(x, "anchors") for x in (published.results[0], finished.result))

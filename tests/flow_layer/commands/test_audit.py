@@ -60,7 +60,7 @@ def test_an_audit_after_a_night_reuses_its_stages_and_publishes_nothing(publishe
         assert (x["mismatch_rate"], x["low"], x["high"]) == (night["mismatch_rate"], night["low"], night["high"])
     lines = describe_audit(found).splitlines()
     assert lines[0] == f"{day}: audited, nothing published"
-    assert lines[-2] == f"page: {out / 'audit.html'}"
+    assert lines[-1] == f"page: {out / 'audit.html'}"
 
     drawn = pl.read_csv(out / "hand_check.csv", infer_schema=False)
     truth = pl.read_parquet(published.demo / "truth" / "mismatches.parquet").with_columns(is_mismatch=pl.lit("true"))

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 from deltalake import DeltaTable
 
-from flows.commands.shared import read_config_and_day
+from flows.commands.shared import GivenConfig
 from rectifier_core.base.published_records import Status
 from tasks.errors import InputError
 from tasks.source.read import read_source
@@ -93,7 +93,9 @@ def _read(shop: Shop) -> Ref | InputError:
     for option, value in zip(shop.arguments[::2], shop.arguments[1::2], strict=True):
         given[option].append(value)
     try:
-        config, day = read_config_and_day(shop.folder / "run.toml", given["--set"], next(iter(given["--as-of"]), None))
+        config, day = GivenConfig(shop.folder / "run.toml", tuple(given["--set"])).read_with_day(
+            next(iter(given["--as-of"]), None)
+        )
         return read_source(config.source, day, config.run.store)
     except InputError as error:
         return error
