@@ -18,6 +18,7 @@ from flows.commands.rectify import rectify
 from flows.commands.server import server
 from flows.commands.shared import run_app
 from flows.commands.table import export, refresh, rollback, versions
+from flows.commands.validate import validate
 
 app = typer.Typer(
     add_completion=False,
@@ -27,7 +28,7 @@ app = typer.Typer(
 )
 app.add_typer(server, name="server")
 COMMANDS: tuple[Callable[..., None], ...] = (
-    *(init, demo, rectify, audit, compare, evaluate, versions, rollback, refresh, export, score),
+    *(init, validate, demo, rectify, audit, compare, evaluate, versions, rollback, refresh, export, score),
     *(freshness, metrics, status, backfill),
 )
 for command in COMMANDS:

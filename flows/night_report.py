@@ -96,6 +96,8 @@ def _summary(night: Night, version: TableVersion, report: str) -> dict[str, Any]
         "table": config.publish.uri,
         "modalities": facts["modalities"],
         "time_offsets": facts["time_offsets"],
+        "newest_event": facts["newest_event"],
+        "warnings": facts["warnings"],
         "seconds": {name: round(ref.seconds, 3) for name, ref in stages.items()},
         "cpu_seconds": {name: round(ref.cpu_seconds, 3) for name, ref in stages.items()},
         "peak_memory_bytes": peak_memory_bytes(),

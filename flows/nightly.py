@@ -154,6 +154,8 @@ def _publish(config: RunConfig, made: Candidate, shadow_facts: dict[str, Any] | 
     facts: dict[str, Any] = {
         "modalities": modality_facts(source, made.matched, rectified, config.segments, config.source.embedding_models),
         "quality": quality_values(made.quality),
+        "newest_event": source.notes["newest_event"],
+        "warnings": source.notes["warnings"],
     }
     if shadow_facts is not None:
         facts["shadow"] = shadow_facts

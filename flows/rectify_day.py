@@ -3,49 +3,54 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import suppress
 from datetime import date
 from pathlib import Path
 from typing import Any
 
 from flows.config.run_config import RunConfig
 from flows.refresh import refresh_now
-from tasks.errors import InputError, RectifierError
+from tasks.errors import InputError, RectifierError, StorageError
+from tasks.object_store import StorageUnreachableError
 from tasks.observe.events import FAILED, emit_night
 from tasks.observe.watch import watch_run
 from tasks.progress import advance
 from tasks.run_logger import logged_progress, run_logger
 from tasks.runs.day_journal import hold_day
 from tasks.runs.day_status import made_from_now
-from tasks.runs.folders import load_summary, runs_of
+from tasks.runs.folders import load_summary, runs_of, use_stages
 from tasks.runs.identity import identify
 from tasks.runs.log import error_text, name_run, use_console
-from tasks.source.read import check_first_files, find_source, resolve_day
+from tasks.source.inspect import inspect_source
+from tasks.source.read import find_source, read_source, resolve_day
 from tasks.store.store import Ref
 from tasks.table.config import RunIdentity
 from tasks.table.publish import find_published
 
+# Bytes of input that are read before Prefect starts. That takes about a second.
+READ_BYTES = 64 << 20
 
-def rectify_day(path: Path, overrides: Iterable[str], as_of: date | None) -> dict[str, Any]:
+
+def rectify_day(
+    path: Path, overrides: Iterable[str], as_of: date | None, *, allow_future: bool = False
+) -> dict[str, Any]:
     """Publish the day ``as_of``, by default the newest in the data, and return the run's summary.
 
-    A config or a source that cannot be read counts as a failed night: it is logged, and an event is sent.
+    A config or a source that cannot be read counts as a failed night: it is logged, the day's entry says so unless the day is done, and an
+    event is sent.
     """
     config = read_nights_config(path, overrides, as_of)
     use_console(config.run.log)
     try:
-        day = resolve_day(config.source, as_of)
+        day = resolve_day(config.source, as_of, allow_future=allow_future)
     except RectifierError:
         with watch_run(config.watch, as_of):
             raise
     try:
         summary = _published_before(config, day)
-    except RectifierError:
-        made_from = made_from_now(config.source, config.shaping, day)
-        with (
-            watch_run(config.watch, day),
-            hold_day(config.run.folder, config.publish, day) as journal,
-            journal.under_way(made_from=made_from),
-        ):
+    except RectifierError as error:
+        with watch_run(config.watch, day):
+            _note_failure(config, day, error)
             raise
     if summary is not None:
         return _record_repeat(config, day, summary)
@@ -70,12 +75,31 @@ def read_nights_config(path: Path, overrides: Iterable[str], as_of: date | None)
 
 
 def _published_before(config: RunConfig, day: date) -> dict[str, Any] | None:
-    """The summary of the run that this one would repeat, None if there is work to do. Raises InputError for columns that are missing."""
+    """The summary of the run that this one would repeat, None if there is work to do.
+
+    Raises InputError for columns that are missing or of an unusable type, times in no clear unit, and, where the inputs are small, for
+    whatever reading them finds. The night reuses what was read.
+    """
     source = find_source(config.source, day, config.run.store)
     if source is not None:
         return published_summary(config, day, source)
-    check_first_files(config.source, day)
+    found = inspect_source(config.source, day)
+    if sum(file.size for files in (found.catalog, found.log) for file in files.files) <= READ_BYTES:
+        # What is no mistake of the input, the night meets again, with its retries and its log.
+        with suppress(StorageError, StorageUnreachableError), use_stages(config.run):
+            read_source(config.source, day, config.run.store)
     return None
+
+
+def _note_failure(config: RunConfig, day: date, error: RectifierError) -> None:
+    """Write the failure into the day's entry, unless another run holds the day."""
+    made_from = made_from_now(config.source, config.shaping, day)
+    with (
+        suppress(RectifierError),
+        hold_day(config.run.folder, config.publish, day) as journal,
+        journal.under_way(made_from=made_from),
+    ):
+        raise error
 
 
 def _record_repeat(config: RunConfig, day: date, summary: dict[str, Any]) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -74,34 +74,62 @@ def _s3() -> fs.FileSystem:
     return fs.S3FileSystem(**options, **patience, retry_strategy=fs.AwsStandardS3RetryStrategy(max_attempts=ATTEMPTS))
 
 
-def list_files(uri: str) -> tuple[fs.FileSystem, tuple[StoredFile, ...]]:
+def storage_options() -> dict[str, str]:
+    """Return delta-rs options beside the environment: the endpoint that pyarrow writes to, and the same patience."""
+    patience = {
+        "connect_timeout": f"{CONNECT_SECONDS}s",
+        "timeout": f"{REQUEST_SECONDS}s",
+        "max_retries": "6",
+        "backoff_config.init_backoff": "500ms",
+        "backoff_config.max_backoff": "8s",
+        "retry_timeout": f"{ATTEMPTS * REQUEST_SECONDS}s",
+    }
+    endpoint = os.environ.get("AWS_ENDPOINT_URL_S3")
+    return patience | ({"AWS_ENDPOINT_URL": endpoint} if endpoint else {})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ListedFiles:
+    """The files of an input sorted by path, and the folder they lie below."""
+
+    filesystem: fs.FileSystem
+    folder: str
+    files: tuple[StoredFile, ...]
+
+
+Parts = tuple[str, ...]
+
+
+def list_files(
+    uri: str, check: Callable[[str, list[Parts], list[Parts]], None] = lambda uri, listed, matched: None
+) -> ListedFiles:
     """Return every file of ``uri`` (a file, a folder read recursively, or a glob with ``* ? [] **``), sorted by path.
 
-    Names that start with ``_`` or ``.`` are left out, as writers of Parquet folders intend. Raises InputError if there is no file, and for
-    a Delta table's folder, whose files also hold deleted rows.
+    Names that start with ``_`` or ``.`` are left out, as writers of Parquet folders intend. ``check`` gets the paths below the folder: all
+    that lie there, and those that are returned. Raises InputError if there is no file, and what ``check`` raises.
     """
     with reading(uri):
         filesystem, path = resolve(uri)
         info = filesystem.get_file_info(path)
         if info.type == fs.FileType.File:
-            return filesystem, (_stored(info, uri),)
+            folder = path.rpartition("/")[0]
+            return ListedFiles(filesystem=filesystem, folder=folder, files=(_stored(info, uri),))
         base, pattern = (path, ()) if info.type == fs.FileType.Directory else _split_glob(path)
         if info.type == fs.FileType.NotFound and not pattern:
             raise InputError(f"{uri}: no such file or folder")
         infos = filesystem.get_file_info(fs.FileSelector(base, allow_not_found=True, recursive=True))
-    files = []
+    files, listed, matched = [], [], []
     for info in infos:
-        parts = info.path.removeprefix(base).strip("/").split("/")
-        if "_delta_log" in parts and _matches(tuple(parts[: parts.index("_delta_log")]), pattern):
-            raise InputError(
-                f"{uri}: holds a Delta table, whose files also keep deleted rows: export the wanted version to Parquet first"
-            )
-        if info.type == fs.FileType.File and not any(map(_is_hidden, parts)) and _matches(tuple(parts), pattern):
+        parts = tuple(info.path.removeprefix(base).strip("/").split("/"))
+        listed.append(parts)
+        if info.type == fs.FileType.File and not any(map(_is_hidden, parts)) and _matches(parts, pattern):
             files.append(_stored(info, uri))
+            matched.append(parts)
+    check(uri, listed, matched)
     _check_links(uri, files)
     if not files:
         raise InputError(f"{uri}: {'no file matches this glob' if pattern else 'this folder holds no file to read'}")
-    return filesystem, tuple(sorted(files, key=lambda x: x.path))
+    return ListedFiles(filesystem=filesystem, folder=base, files=tuple(sorted(files, key=lambda x: x.path)))
 
 
 def _check_links(uri: str, files: list[StoredFile]) -> None:

@@ -29,7 +29,7 @@ def backfill(
         str | None,
         typer.Option(
             "--reprocess",
-            help="Which days to run: missing, failed, stale, all; several by commas. missing,failed by default.",
+            help="Which days to run: missing, failed, stale, rolled-back, all; several by commas. missing,failed by default.",
         ),
     ] = None,
     newest_first: Annotated[bool, typer.Option("--newest-first", help="Begin with the newest day.")] = False,

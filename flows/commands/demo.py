@@ -62,7 +62,7 @@ def score(
 ) -> dict[str, Any]:
     """Compare the published trust with the mismatches that the demo planted."""
     from tasks.demo.score import score_ranking
-    from tasks.table.files import storage_options
+    from tasks.object_store import storage_options
 
     return score_ranking(config.read().publish.uri, truth, storage_options=storage_options())
 

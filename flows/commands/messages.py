@@ -34,6 +34,7 @@ def format_night(result: Mapping[str, Any]) -> str:
         if "sequence" in x:
             lines.append(f"    {sequence_phrase(x['sequence'])}")
     lines += [f"  {offset_phrase(x)}" for x in result["time_offsets"]]
+    lines += [f"  warning: {x}" for x in result["warnings"]]
     lines += [format_refresh(result["feature_store"])] if "feature_store" in result else []
     return "\n".join([*lines, f"report: {result['report']}"])
 
@@ -61,6 +62,18 @@ def _version_row(x: Mapping[str, Any]) -> tuple[str, ...]:
     when = x["timestamp"][:16].replace("T", " ")
     version = f"{'*' if x['current'] else ''}{x['version']}"
     return version, when, what, day, str(len(x["days"])), rows, restorable, x["run_id"] or "-"
+
+
+def format_validation(result: Mapping[str, Any]) -> str:
+    """What each column is taken for, and what is wrong."""
+    lines = [f"{result['config']}" + (f": as of {result['as_of']}" if result["as_of"] else "")]
+    lines += [f"  {x['input']} {x['column']}: {x['taken_for']}" for x in result["readings"]]
+    if result["ids"] is not None:
+        known, looked_at = (f"{result['ids'][x]:,}" for x in ("known", "looked_at"))
+        lines.append(f"  ids: {known} of {looked_at} item ids of the log's last file are in the catalog")
+    lines += [f"  warning: {x}" for x in result["warnings"]]
+    lines += [f"  mistake: {x}" for x in result["problems"]]
+    return "\n".join([*lines, *([] if result["problems"] else ["no mistake found"])])
 
 
 def format_evaluation(result: Mapping[str, Any]) -> str:

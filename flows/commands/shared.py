@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import inspect
+import io
 import json
 import logging
 import os
@@ -18,7 +19,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
-from flows.config.prefect_settings import hide_tracebacks, set_prefect_defaults
+from flows.config.prefect_settings import check_prefect_home, hide_tracebacks, set_prefect_defaults
 from tasks.errors import InputError, RectifierError, exit_code_of
 from tasks.runs.log import error_line, error_text
 
@@ -142,6 +143,7 @@ def run_command(work: Callable[[], Result], format_result: Callable[[Values], st
             raise InputError("--quiet, --verbose: give one of the two")
         with terminal(verbose=ending.verbose, quiet=ending.quiet):
             if ending.prefect:
+                check_prefect_home()
                 set_prefect_defaults()
                 if not ending.debug:
                     hide_tracebacks()
@@ -191,6 +193,10 @@ def run_app(app: typer.Typer) -> None:
     # The folder that a command runs in may hold a `flows` of its own, which processes of Python would import first.
     os.environ.setdefault("PYTHONSAFEPATH", "1")
     code: Any = 0
+    for stream in (sys.stdout, sys.stderr):
+        # A terminal that cannot show a character gets an escape instead: output must not fail after the work is done.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
         app()
     except SystemExit as ended:

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import logging
 import os
+from pathlib import Path
+from tempfile import TemporaryFile
+
+from tasks.errors import InputError
 
 PREFECT_DEFAULTS = {
     "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
@@ -18,6 +22,19 @@ def set_prefect_defaults() -> None:
     """Set what the user's environment does not. Must be called before anything of Prefect is imported."""
     for name, value in PREFECT_DEFAULTS.items():
         os.environ.setdefault(name, value)
+
+
+def check_prefect_home() -> None:
+    """Raise InputError unless Prefect's folder can be written. Prefect itself would try for two minutes and end in a traceback."""
+    home = Path(os.environ.get("PREFECT_HOME") or "~/.prefect").expanduser()
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=home):
+            pass
+    except OSError as error:
+        raise InputError(
+            f"PREFECT_HOME {home}: Prefect's folder cannot be written ({error.strerror or error}); set PREFECT_HOME to a folder that can"
+        ) from error
 
 
 def hide_tracebacks() -> None:

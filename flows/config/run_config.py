@@ -13,7 +13,7 @@ from pydantic.dataclasses import dataclass
 from flows.config.toml_file import read_config
 from rectifier_core.affinity.config import AffinityConfig
 from rectifier_core.anchors.config import AnchorsConfig
-from rectifier_core.base.config import STRICT, Int, explain
+from rectifier_core.base.config import STRICT, Int, explain, mistakes
 from rectifier_core.config import PipelineConfig, QualityConfig
 from rectifier_core.copies.config import CopiesConfig
 from rectifier_core.projection.config import CrossModalConfig, ProjectionConfig
@@ -68,6 +68,15 @@ class RunConfig:
             return cls(**read_config(path, overrides))
         except ValidationError as error:
             raise InputError(f"{path}: {explain(error, cls)}") from error
+
+    @classmethod
+    def mistakes(cls, path: Path, overrides: Iterable[str] = ()) -> list[str]:
+        """Every mistake of ``path`` as a line, none if it is right. Raises InputError where it is no TOML file."""
+        try:
+            cls(**read_config(path, overrides))
+        except ValidationError as error:
+            return mistakes(error, cls)
+        return []
 
     @property
     def pipeline(self) -> PipelineConfig:

@@ -120,6 +120,7 @@ def nightly(
     if day is None:
         raise InputError(f"nightly: timezone: {timezone!r} is no IANA time zone such as Europe/Berlin")
     settings = read_nights_config(Path(config), overrides, day)
+    day = resolve_day(settings.source, day)
     seen = entry_version(read_day(settings.run.folder, settings.publish, day))
     turn = PublishTurn(since=seen, prepares=False, patience=PATIENCE, waits=lambda: None, slot=True)
     result: dict[str, Any] = rectify_catalog.fn(settings, day, turn)
@@ -132,7 +133,7 @@ def backfill(
     start: Annotated[date, Field(description="The first day, YYYY-MM-DD.")],
     end: Annotated[date, Field(description="The last day, YYYY-MM-DD.")],
     reprocess: Annotated[
-        str, Field(description="Which days to run: missing, failed, stale, all; several by commas.")
+        str, Field(description="Which days to run: missing, failed, stale, rolled-back, all; several by commas.")
     ] = "missing,failed",
     newest_first: Annotated[bool, Field(description="Begin with the newest day.")] = False,
     parallel: Annotated[

@@ -57,14 +57,14 @@ def _deploy(values: dict[str, str]) -> list[str]:
     if done.returncode:
         lines = [x for x in (done.stderr + done.stdout).splitlines() if x.strip()] or ["no output"]
         raise InputError(f"{file}: prefect deploy ended with {done.returncode}: {lines[-1]}")
-    return [x["name"] for x in yaml.safe_load(file.read_text())["deployments"]]
+    return [x["name"] for x in yaml.safe_load(file.read_text(encoding="utf-8"))["deployments"]]
 
 
 def _automate(client: SyncPrefectClient) -> list[str]:
     """Create every automation of ``automations.yaml``, or replace the one of its name; their names."""
     block = _alert_block(client)
     names = []
-    for values in yaml.safe_load((FILES / "automations.yaml").read_text())["automations"]:
+    for values in yaml.safe_load((FILES / "automations.yaml").read_text(encoding="utf-8"))["automations"]:
         text = values.pop("alert", None)
         if text is not None:
             values["actions"] = [

@@ -51,7 +51,17 @@ _VERDICTS = {
 def read(config: SourceConfig, as_of: date, store: StageStore) -> Ref:
     """Read and validate the catalog and the log."""
     source = read_source(config, as_of, store, logged_progress())
-    counts = source.meta["counts"]
+    counts, notes = source.meta["counts"], source.notes
+    for reading in notes["readings"]:
+        run_logger().info("%s %s: %s", reading["input"], reading["column"], reading["taken_for"])
+    for warning in notes["warnings"]:
+        run_logger().warning("%s", warning)
+    if counts["anonymous"]:
+        run_logger().info("%s interactions have no user and are left out", f"{counts['anonymous']:,}")
+    for name, kinds in counts["features_missing"].items():
+        if any(kinds.values()):
+            shown = ", ".join(f"{count:,} {kind}" for kind, count in kinds.items() if count)
+            run_logger().info("%s is missing for %s items: %s", name, f"{sum(kinds.values()):,}", shown)
     run_logger().info(
         "read %s items and %s positive pairs as of %s",
         f"{counts['items']:,}",

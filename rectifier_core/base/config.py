@@ -48,16 +48,25 @@ WANTED = {
 """What each kind of error of pydantic wanted. A kind that is not listed keeps pydantic's own words."""
 
 
-def explain(error: ValidationError, kind: Any, key: str = "") -> str:
-    """One line for the first mistake, as ``section.key: wanted ..., got ...``, and how many more there are.
+SHOWN = 3
+"""Mistakes that one line names; it counts the others."""
 
-    Unknown keys come first, then missing ones: a misspelled key is often both. ``kind`` is the config class that refused, and ``key`` the
-    dotted name of its table.
+
+def explain(error: ValidationError, kind: Any, key: str = "") -> str:
+    """One line for the first mistakes, each as ``section.key: wanted ..., got ...``, and how many more there are.
+
+    ``kind`` is the config class that refused, and ``key`` the dotted name of its table.
     """
-    mistakes = sorted(error.errors(), key=lambda x: (x["type"] not in UNKNOWN, not x["type"].startswith("missing")))
-    first, more = mistakes[0], len(mistakes) - 1
-    name = ".".join([*([key] if key else []), *(str(x) for x in first["loc"] if x != "[key]")])
-    return _line(first, name, kind) + (f" (and {more} more)" if more else "")
+    lines = mistakes(error, kind, key)
+    more = len(lines) - SHOWN
+    return "; ".join(lines[:SHOWN]) + (f" (and {more} more)" if more > 0 else "")
+
+
+def mistakes(error: ValidationError, kind: Any, key: str = "") -> list[str]:
+    """Every mistake as a line. Unknown keys come first, then missing ones: a misspelled key is often both."""
+    ordered = sorted(error.errors(), key=lambda x: (x["type"] not in UNKNOWN, not x["type"].startswith("missing")))
+    names = [".".join([*([key] if key else []), *(str(x) for x in each["loc"] if x != "[key]")]) for each in ordered]
+    return list(dict.fromkeys(_line(each, name, kind) for each, name in zip(ordered, names, strict=True)))
 
 
 def _line(mistake: Any, name: str, kind: Any) -> str:

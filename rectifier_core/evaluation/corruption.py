@@ -3,7 +3,7 @@
 The random stream is named by kind and modality, so modalities are damaged independently under one seed.
 
 "segments" swaps a contiguous slice of the columns where an item is one vector, as when an embedding is joined from parts and one part comes
-from another item. ``swap_runs`` damages sequences in the layout of ``tasks.source.sequences``. Their pooled features follow as the means.
+from another item. ``swap_runs`` damages sequences in the layout of ``tasks.source.rows.sequences``. Their pooled features follow as the means.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from rectifier_core.base.arrays import Bool, Float32
+from rectifier_core.base.arrays import Bool, Float32, Float64
 from rectifier_core.base.numerics import row_blocks, unit_rows
 from rectifier_core.base.records import Anchors
 from rectifier_core.base.seeding import generator
@@ -32,7 +32,7 @@ def cross_modal_pairs(widths: Mapping[str, int], config: CrossModalConfig) -> tu
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Axes:
-    """The mean unit row ``mean`` [D] and the leading principal axes ``leading`` [D, components or D] of one modality."""
+    """The mean unit row ``mean`` [D] and the leading principal axes ``leading`` [D, components or fewer] of one modality."""
 
     mean: Float32
     leading: Float32
@@ -44,6 +44,8 @@ def principal_axes(modality: str, features: Float32, present: Bool, config: Cros
     rng = generator(seed, "cross_modal", modality, "sample")
     sample = np.sort(rng.choice(rows, min(len(rows), config.sample_rows), replace=False))
     width = features.shape[1]
+    if len(sample) < width:
+        return _axes_of_few(unit_rows(np.asarray(features[sample])).astype(np.float64), config.components)
     total, gram = np.zeros(width), np.zeros((width, width))
     for block in row_blocks(len(sample), config.block_rows):
         units = unit_rows(np.asarray(features[sample[block]])).astype(np.float64)
@@ -52,6 +54,17 @@ def principal_axes(modality: str, features: Float32, present: Bool, config: Cros
     count = max(1, len(sample))
     mean = total / count
     vectors = np.linalg.eigh(gram / count - np.outer(mean, mean))[1][:, ::-1][:, : min(config.components, width)]
+    return _signed(mean, vectors)
+
+
+def _axes_of_few(rows: Float64, components: int) -> Axes:
+    """The axes of fewer rows [N, D] than columns, by a singular value decomposition: the D x D matrix would take minutes."""
+    mean = rows.sum(axis=0) / max(1, len(rows))
+    vectors = np.linalg.svd(rows - mean, full_matrices=False)[2].T[:, :components]
+    return _signed(mean, vectors)
+
+
+def _signed(mean: Float64, vectors: Float64) -> Axes:
     # The sign of an eigenvector is arbitrary. Its largest entry is made positive, so that two runs agree.
     sign = np.where(vectors[np.abs(vectors).argmax(axis=0), np.arange(vectors.shape[1])] < 0, -1.0, 1.0)
     return Axes(mean=mean.astype(np.float32), leading=np.ascontiguousarray(vectors * sign, dtype=np.float32))

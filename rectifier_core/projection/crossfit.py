@@ -43,11 +43,20 @@ class NormalEquations:
     """Sums over rows for a ridge fit, per fold: counts, first moments, Gram and cross moments, all float64.
 
     ``origin`` [D] is subtracted from every feature first, so that a large common mean costs no precision. Products run on ``device``.
+    ``penalty_width`` is the number of columns whose mean eigenvalue is the unit of the penalty: D by default.
     """
 
-    def __init__(self, *, num_folds: int, origin: Float32, target_width: int, device: str = CPU) -> None:
+    def __init__(
+        self,
+        *,
+        num_folds: int,
+        origin: Float32,
+        target_width: int,
+        device: str = CPU,
+        penalty_width: int | None = None,
+    ) -> None:
         width = len(origin)
-        self.origin, self.device = origin, device
+        self.origin, self.device, self.penalty_width = origin, device, penalty_width or width
         self.counts = np.zeros(num_folds)
         self.feature_sums = np.zeros((num_folds, width))
         self.target_sums = np.zeros((num_folds, target_width))
@@ -79,7 +88,13 @@ class NormalEquations:
     def copy(self) -> NormalEquations:
         """Return an independent copy of the sums."""
         width = self.target_sums.shape[1]
-        other = NormalEquations(num_folds=len(self.counts), origin=self.origin, target_width=width, device=self.device)
+        other = NormalEquations(
+            num_folds=len(self.counts),
+            origin=self.origin,
+            target_width=width,
+            device=self.device,
+            penalty_width=self.penalty_width,
+        )
         other.merge(self)
         return other
 
@@ -96,7 +111,7 @@ class NormalEquations:
         centred -= count * np.outer(x_mean, x_mean)
         cross = self.crosses[others].sum(axis=0) - count * np.outer(x_mean, y_mean)
         # Nearly equal rows leave only rounding after centring. The floor keeps the matrix positive definite.
-        penalty = max(strength * float(np.trace(centred)) / len(centred), rounding)
+        penalty = max(strength * float(np.trace(centred)) / self.penalty_width, rounding)
         centred[np.diag_indices_from(centred)] += penalty
         weight = scipy.linalg.solve(centred, cross, assume_a="pos", overwrite_a=True)
         return weight.astype(np.float32), (self.origin + x_mean).astype(np.float32), y_mean.astype(np.float32)

@@ -2,24 +2,60 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from rectifier_core.base.arrays import Bool, Float32, Int64
+from rectifier_core.base.numerics import unit_rows
 from rectifier_core.base.seeding import generator
 from rectifier_core.projection.crossfit import FoldMaps, NormalEquations, Solved
 from rectifier_core.projection.problem import Fitted, Problem, aligned, keep_best
+from rectifier_core.projection.row_passes import HeldRows
 
 STRENGTH_SAMPLE = 100_000
 """Most pairs that the ridge strength is chosen on, because every strength is another pass over their features."""
 
 
 def fit_ridge(problem: Problem) -> Fitted:
-    """Fit the map of every fold without that fold, at the strength that aligns best out of fold, and the map of all kept pairs."""
+    """Fit the map of every fold without that fold, at the strength that aligns best out of fold, and the map of all kept pairs.
+
+    With fewer pairs than columns the fit is done in the span of the pairs' rows: N x N equations instead of D x D, with the same solution.
+    """
+    width, targets = problem.features.shape[1], np.ascontiguousarray(problem.anchors.items[problem.pairs])
+    return (_fit_in_span if len(problem.pairs) < width else _fit)(problem, targets, width)
+
+
+def _fit_in_span(problem: Problem, targets: Float32, width: int) -> Fitted:
+    """``fit_ridge`` in coordinates of an orthonormal basis of the pairs' rows.
+
+    A ridge solution is a combination of the rows it was fitted on, and the basis keeps every product of two rows. So nothing is lost.
+    """
+    rows = unit_rows(np.asarray(problem.features[problem.pairs])).astype(np.float64)
+    basis, coordinates = np.linalg.qr(rows.T)
+    features = np.ascontiguousarray(coordinates.T, dtype=np.float32)
+    inner = replace(
+        problem,
+        features=features,
+        pairs=np.arange(len(features)),
+        passes=HeldRows(features, problem.config.block_rows),
+    )
+    fitted = _fit(inner, targets, width)
+    maps = FoldMaps(
+        weights=np.stack([(basis @ weight).astype(np.float32) for weight in fitted.maps.weights]),
+        feature_means=(fitted.maps.feature_means @ basis.T).astype(np.float32),
+        target_means=fitted.maps.target_means,
+    )
+    weight, mean = (basis @ fitted.weight).astype(np.float32), (basis @ fitted.feature_mean).astype(np.float32)
+    return replace(fitted, weight=weight, feature_mean=mean, maps=maps)
+
+
+def _fit(problem: Problem, targets: Float32, width: int) -> Fitted:
+    """``fit_ridge`` to the ``targets`` of the pairs, on the columns of ``problem.features``. The penalty is in units of ``width`` columns."""
     modality, pairs, folds, passes = problem.modality, problem.pairs, problem.folds, problem.passes
     config, keep_ratio, progress = problem.config, problem.keep_ratio, problem.progress
-    targets = np.ascontiguousarray(problem.anchors.items[pairs])
     origin = _mean_unit_row(problem)
-    sums = NormalEquations(num_folds=config.folds, origin=origin, target_width=targets.shape[1])
+    sums = NormalEquations(num_folds=config.folds, origin=origin, target_width=targets.shape[1], penalty_width=width)
     everything = np.ones(len(pairs), np.bool_)
     _recount(sums, problem, targets, ~everything, everything)
     grid = config.ridge_grid

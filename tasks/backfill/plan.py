@@ -17,6 +17,7 @@ REPROCESS = {
     "missing": frozenset({"missing", "dead"}),
     "failed": frozenset({"failed", "refused", "dead"}),
     "stale": frozenset({"stale"}),
+    "rolled-back": frozenset({"rolled-back"}),
     "all": frozenset(STATES) - {"running", "no-data"},
 }
 

@@ -111,7 +111,7 @@ def write_comparison(folder: Path, result: Mapping[str, Any]) -> str:
     text = json.dumps(result, indent=1, allow_nan=False)
     write_whole(folder / "comparison.json", lambda path: path.write_text(text), failed=FAILED)
     page = folder / "comparison.md"
-    write_whole(page, lambda path: path.write_text("\n".join(comparison_page(result)) + "\n"), failed=FAILED)
+    write_whole(page, lambda path: path.write_text("\n".join(comparison_page(result)) + "\n", "utf-8"), failed=FAILED)
     return str(page)
 
 

@@ -102,7 +102,7 @@ def add_day(folder: Path, changed: float = 0.01, progress: Progress = silent) ->
         raise InputError(f"demo --changed: wanted a share from 0 to 0.5, got {changed:g}")
     folder = folder.resolve()
     try:
-        previous: dict[str, Any] = json.loads((folder / _SUMMARY).read_text())
+        previous: dict[str, Any] = json.loads((folder / _SUMMARY).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         raise InputError(f"demo {folder}: there is no complete demo here to add a day to; write one first") from None
     try:
@@ -119,7 +119,7 @@ def _check_target(folder: Path) -> None:
     if not folder.exists() or not any(folder.iterdir()):
         return
     config = folder / "run.toml"
-    if not config.is_file() or not config.read_text().startswith(_TITLE):
+    if not config.is_file() or not config.read_text(encoding="utf-8").startswith(_TITLE):
         raise InputError(f"demo {folder}: the folder is not empty and holds no earlier demo; name another folder")
 
 
@@ -129,7 +129,7 @@ def _write(folder: Path, config: DemoConfig, progress: Progress) -> dict[str, An
     logged = write_interactions(folder / "interactions", world, progress)
     modalities = "\n".join(f'{m} = "{m}_embedding"' for m in (*MODALITIES, *splices))
     text = _RUN_TOML.format(seed=config.seed, positive=POSITIVE_RATING, modalities=modalities)
-    (folder / "run.toml").write_text(text)
+    (folder / "run.toml").write_text(text, "utf-8")
     summary = _summary(world, truth, splices) | {"catalog_rows": rows, "interactions": logged}
     return _write_truth(folder, truth, splices, summary)
 

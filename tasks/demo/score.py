@@ -35,7 +35,7 @@ def score_ranking(
         InputError: no table, day, trust column or complete truth; the message names it.
     """
     try:
-        summary: dict[str, Any] = json.loads((truth / "summary.json").read_text())
+        summary: dict[str, Any] = json.loads((truth / "summary.json").read_text(encoding="utf-8"))
         names = ["mismatches", "placeholders", *(["segments"] if "sequences" in summary else [])]
         planted = {name: pq.read_table(truth / f"{name}.parquet") for name in names}
     except (OSError, ValueError) as error:

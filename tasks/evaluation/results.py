@@ -75,7 +75,7 @@ def _row(cell: Cell, ref: Ref, made: Sequence[Ref]) -> dict[str, Any]:
 
 
 def _seconds(ref: Ref) -> float:
-    return float(json.loads(ref.file(TIMING).read_text())["seconds"])
+    return float(json.loads(ref.file(TIMING).read_text(encoding="utf-8"))["seconds"])
 
 
 def _write_users(path: Path, cells: Mapping[str, Ref]) -> None:

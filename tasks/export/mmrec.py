@@ -126,7 +126,7 @@ def _write(snapshot: Snapshot, writer: StageWriter, progress: Progress, *, name:
     missing = _write_features(snapshot, writer, items, progress)
     counts = np.bincount(pairs["x_label"].to_numpy(), minlength=3).tolist()
     parts = dict(zip(("training", "validation", "test"), counts, strict=True))
-    (writer.folder / f"{name}.yaml").write_text(_CONFIG.format(name=name, **_modality_files(snapshot)))
+    (writer.folder / f"{name}.yaml").write_text(_CONFIG.format(name=name, **_modality_files(snapshot)), "utf-8")
     text = _README.format(
         name=name,
         version=snapshot.version,
@@ -137,7 +137,7 @@ def _write(snapshot: Snapshot, writer: StageWriter, progress: Progress, *, name:
         features=_feature_table(snapshot, missing),
         **parts,
     )
-    (writer.folder / "README.md").write_text(text)
+    (writer.folder / "README.md").write_text(text, "utf-8")
     return {"users": len(users), "items": len(items), "interactions": parts, "without_feature": missing}
 
 

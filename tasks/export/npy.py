@@ -20,7 +20,7 @@ from rectifier_core.base.numerics import Progress
 from rectifier_core.base.published_records import Status
 from tasks.errors import InputError, StorageError
 from tasks.export.write import Export
-from tasks.source.arrow_columns import embeddings
+from tasks.source.columns.vectors import embeddings
 from tasks.store.store import StageWriter
 from tasks.table.snapshot import POSITIONS, Snapshot, SnapshotModality
 

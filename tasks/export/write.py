@@ -117,7 +117,7 @@ def _previous(final: Path, export: Export) -> dict[str, Any] | None:
     if not names:
         return None
     try:
-        manifest = json.loads((final / MANIFEST).read_text()) if MANIFEST in names else {}
+        manifest = json.loads((final / MANIFEST).read_text(encoding="utf-8")) if MANIFEST in names else {}
     except (OSError, ValueError) as error:
         raise InputError(
             f"--out {final}: holds a {MANIFEST} that cannot be read; choose another folder or remove it"

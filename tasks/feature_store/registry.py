@@ -85,9 +85,11 @@ def stage_registry(config: FeatureStoreConfig, served: Served) -> Path:
 def serve(config: FeatureStoreConfig, served: Served, staged: Path) -> None:
     """Put the staged registry in place, so that readers get ``served``. Raises StorageError."""
     write_whole(
-        config.root / "feature_store.yaml", lambda place: place.write_text(feature_store_yaml(config)), failed=_FAILED
+        config.root / "feature_store.yaml",
+        lambda place: place.write_text(feature_store_yaml(config), "utf-8"),
+        failed=_FAILED,
     )
-    write_whole(config.root / GUARD, lambda place: place.write_text(_GUARDED), failed=_FAILED)
+    write_whole(config.root / GUARD, lambda place: place.write_text(_GUARDED, "utf-8"), failed=_FAILED)
     before = config.registry.stat().st_mtime if config.registry.exists() else 0.0
 
     def place_registry(place: Path) -> None:
@@ -110,7 +112,7 @@ def write_served(config: FeatureStoreConfig, served: Served) -> None:
         "embedding_models": {m: tags[EMBEDDING_MODEL] for m, tags in served.generation.tags.items()},
     }
     text = json.dumps(fields, indent=1) + "\n"
-    write_whole(config.root / SERVED, lambda place: place.write_text(text), failed=_FAILED)
+    write_whole(config.root / SERVED, lambda place: place.write_text(text, "utf-8"), failed=_FAILED)
 
 
 def since(config: FeatureStoreConfig) -> float:

@@ -11,8 +11,8 @@ import pyarrow.compute as pc
 
 from tasks.errors import InputError
 from tasks.object_store import reading
-from tasks.source.arrow_columns import is_text, plain_type, plain_values
-from tasks.source.files import list_input, open_parquet
+from tasks.source.columns.arrow import is_text, plain_type, plain_values
+from tasks.source.files import list_files_of, open_parquet
 
 _ITEM = re.compile(
     r"(item|product|article|movie|track|book|video|song|game|news|sku|asin|isbn|gtin)s?_?(id|no|nr|key|code)?", re.I
@@ -42,7 +42,7 @@ class Columns:
     @classmethod
     def of(cls, uri: str) -> Columns:
         """Those of the newest file of an input. Raises InputError if it cannot be read."""
-        listing = list_input(uri)
+        listing = list_files_of(uri)
         files = listing.everything
         file = files.files[-1]
         with open_parquet(files.filesystem, file, {}) as parquet, reading(file.uri):

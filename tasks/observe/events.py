@@ -8,8 +8,12 @@ Prefect is imported when an event is sent: `status` and `freshness` start in a t
 from __future__ import annotations
 
 import logging
+import os
 import socket
+import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlsplit
 
@@ -90,12 +94,29 @@ def has_server() -> bool:
 
     Outside a run Prefect would start a server of its own for a single event, and wait at its end for a server that is gone.
     """
+    if "prefect" not in sys.modules and not _names_a_server():
+        return False
     from prefect.context import FlowRunContext, TaskRunContext
     from prefect.settings import PREFECT_API_URL
 
     if FlowRunContext.get() is not None or TaskRunContext.get() is not None:
         return True
     return bool(PREFECT_API_URL.value()) and server_answers()
+
+
+def _names_a_server() -> bool:
+    """Whether anything that Prefect reads may name a server. Asking Prefect itself takes seconds."""
+    if "PREFECT_API_URL" in os.environ:
+        return True
+    home = Path(os.environ.get("PREFECT_HOME") or Path.home() / ".prefect")
+    profiles = Path(os.environ.get("PREFECT_PROFILES_PATH") or home / "profiles.toml")
+    places = (profiles, Path(".env"), Path("prefect.toml"), Path("pyproject.toml"))
+    for place in places:
+        with suppress(OSError, ValueError):
+            text = place.read_text(encoding="utf-8")
+            if "PREFECT_API_URL" in text or "[api]" in text or "prefect.api" in text:
+                return True
+    return False
 
 
 def server_answers() -> bool:

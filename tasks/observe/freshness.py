@@ -11,8 +11,8 @@ from datetime import date, datetime
 
 from tasks.observe.config import AlertsConfig
 from tasks.table.config import PublishConfig
-from tasks.table.files import storage_errors
-from tasks.table.log import LOOK, open_table, visible_files
+from tasks.table.files import TableFiles, storage_errors
+from tasks.table.log import LOOK, DataFile, commit_of, open_table, read_log, visible_files
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,13 +26,26 @@ class Freshness:
 
 
 def newest_day(config: PublishConfig) -> tuple[date | None, int | None]:
-    """The newest day and the version of the table, None where there is none. Raises StorageError."""
+    """The newest day with data and the version of the table, None where there is none. Raises StorageError.
+
+    A published day whose log had no event of that day counts as the day of the newest event that its run saw.
+    """
     table = open_table(config.uri)
     if table is None:
         return None, None
     with storage_errors(config.uri, "reading it", LOOK):
-        newest = max((file.day for file in visible_files(table)), default=None)
-    return None if newest is None else date.fromisoformat(newest), table.version()
+        return newest_data_day(config, visible_files(table)), table.version()
+
+
+def newest_data_day(config: PublishConfig, files: list[DataFile]) -> date | None:
+    """The day of the newest data that these files of the table were made from."""
+    newest = max((file.day for file in files), default=None)
+    if newest is None:
+        return None
+    commit = commit_of(read_log(TableFiles(config.uri)), [file.path for file in files if file.day == newest])
+    facts = commit.get("facts")
+    event = facts.get("newest_event") if isinstance(facts, dict) else None
+    return date.fromisoformat(min(newest, event or newest))
 
 
 def judge_freshness(newest: date | None, config: AlertsConfig, now: datetime) -> Freshness:

@@ -26,6 +26,7 @@ import rectifier_core
 from rectifier_core.base.published_records import Status
 from tasks.errors import InputError, RectifierError
 from tasks.observe.config import WatchConfig
+from tasks.observe.freshness import newest_data_day
 from tasks.runs.day_journal import STATES, is_held, read_days
 from tasks.table.files import storage_errors
 from tasks.table.log import LOOK, open_table, visible_files
@@ -88,7 +89,7 @@ class TableMetrics(Collector):
 
     def _load(self, path: Path) -> None:
         try:
-            for family in text_string_to_metric_families(path.read_text()):
+            for family in text_string_to_metric_families(path.read_text(encoding="utf-8")):
                 name = family.name.removeprefix(f"{PREFIX}_")
                 if name in self._values:
                     order = ("table", *(COUNTERS | GAUGES)[name][1:])
@@ -143,17 +144,19 @@ class TableMetrics(Collector):
     def set_table(self) -> None:
         """Set what the table, its trend and the feature store say now. Raises StorageError."""
         publish = self._config.publish
-        table, rows = open_table(publish.uri), Counter[str]()
+        table, rows, data_day = open_table(publish.uri), Counter[str](), None
         if table is not None:
             with storage_errors(publish.uri, "reading it", LOOK):
-                for file in visible_files(table):
+                files = visible_files(table)
+                data_day = newest_data_day(publish, files)
+                for file in files:
                     rows[file.day] += file.rows or 0
         trend = read_trend(publish, last=8).days
         self.clear("table_", "newest_", "found_", "mismatch_", "items", "gate_", "served_")
         newest = max(rows, default=None)
         self.put("table_version", None if table is None else table.version())
         self.put("table_days", len(rows))
-        self.set_day("newest", newest)
+        self.set_day("newest", None if data_day is None else data_day.isoformat())
         self.put("newest_day_rows", None if newest is None else rows[newest])
         self.put("table_seen_timestamp_seconds", time.time())
         if trend:
@@ -176,7 +179,7 @@ class TableMetrics(Collector):
 
     def _set_served(self) -> None:
         try:
-            served = json.loads(self._config.served.read_text())
+            served = json.loads(self._config.served.read_text(encoding="utf-8"))
         except (OSError, ValueError):
             return
         self.put("served_version", served.get("version"))

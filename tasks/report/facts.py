@@ -6,14 +6,16 @@ Shape (``null`` where a number does not exist; a share is ``{count, of}``)::
     run               outcome, headline, sentence, run_id, as_of, table_uri, table_version, elapsed_seconds, peak_memory_bytes,
                       memory_limit
     summaries         [{modality, text}]: one line per modality
-    read              catalog {rows, items, quarantined: {total, of, reasons: [{reason, count}]}}
-                      interactions {rows, used, not_positive, repeats_merged, quarantined, users}
+    read              readings [{input, column, key, taken_for}], warnings
+                      catalog {rows, items, quarantined: {total, of, reasons: [{reason, count}]}}
+                      interactions {rows, used, not_positive, anonymous, repeats_merged, quarantined, users}
                       without_interactions, without_anchor {count, of}
     quality           passed; checks [{name, value, rule, bound, passed, blocking}]; notes
     shadow            null without a shadow evaluation; else sentence, cost, metrics [{name, raw, rectified}], not_worse
     anchors           width, epochs, best_epoch, best_recall, loss and recall as {x, y, length}
     trend             as ``trend_facts`` gives it
     modalities        by name, [{name, column, embedding_model, width, items, present, missing, quarantined, sequence, suspects, and:
+      missing_kinds   null, empty, zero, nan
       status          rectified, passed_through, imputed, missing
       trust           identifiable, mismatch_rate, low, high, low_unlike, high_unlike, separation, reason, judged, without_trust,
                         histogram {edges, counts, total}
@@ -75,7 +77,7 @@ def gather_facts(inputs: ReportInputs) -> Facts:
             "summaries": [
                 {"modality": fact["name"], "text": modality_summary(fact, trend["jumps"])} for fact in modalities
             ],
-            "read": _read(inputs.source.meta, interactions, np.array(inputs.anchors.array("trained"))),
+            "read": _read(inputs.source, interactions, np.array(inputs.anchors.array("trained"))),
             "quality": {"passed": inputs.quality.passed, "checks": checks, "notes": list(inputs.quality.notes)},
             "shadow": None if inputs.shadow is None else _shadow(inputs.shadow),
             "anchors": _anchors(inputs.anchors),
@@ -132,10 +134,13 @@ def _quarantined(reasons: dict[str, int], of: int) -> Facts:
     return {"total": sum(reasons.values()), "of": of, "reasons": counts}
 
 
-def _read(meta: dict[str, Any], interactions: Int64, trained: Bool) -> Facts:
+def _read(source: Ref, interactions: Int64, trained: Bool) -> Facts:
+    meta, notes = source.meta, source.notes
     counts, items = meta["counts"], len(interactions)
     read = counts["interactions_read"]
     return {
+        "readings": mask_credentials(notes["readings"]),
+        "warnings": notes["warnings"],
         "catalog": {
             "rows": counts["catalog_rows_read"],
             "items": items,
@@ -145,6 +150,7 @@ def _read(meta: dict[str, Any], interactions: Int64, trained: Bool) -> Facts:
             "rows": read,
             "used": counts["interactions_used"],
             "not_positive": counts["not_positive"],
+            "anonymous": counts["anonymous"],
             "repeats_merged": counts["repeats_merged"],
             "quarantined": _quarantined(counts["interactions_quarantined"], read),
             "users": meta["num_users"],
@@ -191,6 +197,7 @@ def _modality(name: str, inputs: ReportInputs) -> Facts:
         "items": num_items,
         "present": int(present.sum()),
         "missing": described["missing"],
+        "missing_kinds": meta["counts"]["features_missing"][name],
         "quarantined": _quarantined(meta["counts"]["features_quarantined"].get(name, {}), num_items),
         "status": {status.value: int(codes[status.code]) for status in Status},
         "trust": _trust(refs.trust, np.array(rectified.array(f"trust-{name}"))),

@@ -75,5 +75,5 @@ class ResourcesConfig:
 def machine_memory() -> int:
     """Bytes of memory that the machine has, or the container may use."""
     whole = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    limits = (x.read_text().strip() for x in LIMITS if x.exists())
+    limits = (x.read_text(encoding="utf-8").strip() for x in LIMITS if x.exists())
     return min([whole, *(int(x) for x in limits if x.isdigit())])

@@ -23,7 +23,7 @@ from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
-from tasks.errors import GateRefusedError, StorageError, TableHeldError, exit_code_of
+from tasks.errors import GateRefusedError, InputError, StorageError, TableHeldError, exit_code_of
 from tasks.runs.log import error_text
 from tasks.store.atomic_files import write_whole
 from tasks.store.file_lock import held_file
@@ -53,7 +53,7 @@ def journal_folder(run_folder: str) -> Path:
 def read_day(run_folder: str, publish: PublishConfig, day: date) -> Entry | None:
     """The entry of one day of a table, None if there is none or it is damaged."""
     try:
-        entry = json.loads((journal_folder(run_folder) / f"{day}.json").read_text())
+        entry = json.loads((journal_folder(run_folder) / f"{day}.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
     expected = {"format": FORMAT, "as_of": day.isoformat(), "table": _relative_table(run_folder, publish)}
@@ -132,7 +132,8 @@ class DayRun:
     ) -> Iterator[None]:
         """Write that the day runs, and how it failed if the block fails; `done` writes its success. Raises StorageError.
 
-        If another run holds the table, this run has not touched the day and its former entry stays.
+        If another run holds the table, this run has not touched the day and its former entry stays. So does the entry of a day that is done
+        if the config or the input is bad: the table shows that day as before.
         """
         previous = self.previous = read_day(self.run_folder, self.publish, self.day)
         empty = dict.fromkeys(("run_id", "version", "ended", "stage", "exit_code", "message"))
@@ -154,16 +155,12 @@ class DayRun:
             run.on_stage = self.enter
         try:
             yield
-        except TableHeldError:
-            self.entry = previous or {}
-            if previous is None:
-                self._path.unlink(missing_ok=True)
-            else:
-                with suppress(StorageError):
-                    self._write(heartbeat=previous["heartbeat"])
-            raise
         except BaseException as error:
-            self._fail(error)
+            was_done = previous is not None and previous["state"] == "done"
+            if isinstance(error, TableHeldError) or (isinstance(error, InputError) and was_done):
+                self._restore(previous)
+            else:
+                self._fail(error)
             raise
         finally:
             if run is not None:
@@ -187,6 +184,14 @@ class DayRun:
         self._end("done", 0, None, run_id=summary["run_id"], version=summary["version"], **kept)
         sweep_days(self.run_folder, self.publish.keep_trend)
         return summary
+
+    def _restore(self, previous: Entry | None) -> None:
+        self.entry = previous or {}
+        if previous is None:
+            self._path.unlink(missing_ok=True)
+            return
+        with suppress(StorageError):
+            self._write(heartbeat=previous["heartbeat"])
 
     def _fail(self, error: BaseException) -> None:
         state, run = "refused" if isinstance(error, GateRefusedError) else "failed", current_run()

@@ -22,6 +22,7 @@ LOOKS = {
     "dead": ("#1a1a1a", "x"),
     "failed": ("#d55e00", "F"),
     "refused": ("#cc79a7", "R"),
+    "rolled-back": ("#f0e442", "B"),
     "missing": ("#ffffff", "M"),
     "no-data": ("#e8e8e8", ""),
 }

@@ -3,6 +3,7 @@
 - `done`: the table shows the day, made from what is there now.
 - `stale`: the table shows it, made from other inputs, another config or other code.
 - `missing`: the table does not show it. `no-data`: it has no data of its own.
+- `rolled-back`: a rollback took it out of the table. It runs again only where that is asked for.
 - `failed`, `refused`: the last run of the day ended so, whatever the table shows.
 - `running`: a live process runs it. `dead`: its run was killed.
 
@@ -11,7 +12,7 @@ Nothing is computed: config and code are compared by digests, inputs by `tasks.s
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
 from typing import Any
@@ -25,20 +26,21 @@ from tasks.source.config import SourceConfig
 from tasks.source.fingerprints import Inputs, changed_inputs, input_fingerprints
 from tasks.table.config import PublishConfig
 from tasks.table.files import TableFiles, storage_errors
-from tasks.table.log import LOOK, open_table, read_log, visible_files
+from tasks.table.log import LOOK, LogEntry, open_table, read_log, visible_files
 
-STATES = ("done", "stale", "running", "dead", "failed", "refused", "missing", "no-data")
+STATES = ("done", "stale", "running", "dead", "failed", "refused", "rolled-back", "missing", "no-data")
 MAX_DAYS = 3660
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PublishedDay:
-    """What the table shows for a day, and the commit that published it."""
+    """What the table shows for a day, and the commit that published it. ``rewritten`` names what another tool did to its files since."""
 
     version: int | None
     run_id: str | None
     rows: int
     commit: Mapping[str, Any]
+    rewritten: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,12 +102,15 @@ def read_status(
     start = start or min(end, max(known[0], end - timedelta(days=publish.keep_snapshots - 1)))
     _check_range(start, end)
     now = {"code": code_version(), "config": section_digests(shaping)}
-    statuses = []
+    statuses, rolled_back = [], rolled_back_days(publish)
     for day in (start + timedelta(days=x) for x in range((end - start).days + 1)):
         entry, shown, held = entries.get(day), published.get(day), is_held(settings.folder, publish, day)
         made = {} if shown is None else _made_from(entry, shown, settings, shaping)
         of_day = now | {"inputs": inputs.fingerprints(day)}
-        state, why = judge_day(entry, held=held, published=shown, made=made, now=of_day, data=day in data)
+        gone = rolled_back.get(day)
+        state, why = judge_day(
+            entry, held=held, published=shown, made=made, now=of_day, data=day in data, rolled_back=gone
+        )
         statuses.append(DayStatus(day=day, state=state, why=why, published=shown, entry=entry))
     return statuses
 
@@ -124,18 +129,58 @@ def published_days(publish: PublishConfig) -> dict[date, PublishedDay]:
         return {}
     with storage_errors(publish.uri, "reading its versions", LOOK):
         files, log = visible_files(table), read_log(TableFiles(publish.uri))
-    commits = {path: entry for entry in log if "run_id" in entry.info for path in entry.added}
+    commits, changes = _publishing_commits(log)
     days = {}
     for day in sorted({file.day for file in files}):
         of_day = [file for file in files if file.day == day]
-        commit = commits.get(of_day[0].path)
+        commit = commits.get(day)
         days[date.fromisoformat(day)] = PublishedDay(
             version=None if commit is None else commit.version,
-            run_id=of_day[0].run_id,
+            run_id=of_day[0].run_id or (None if commit is None else commit.info["run_id"]),
             rows=sum(file.rows or 0 for file in of_day),
             commit={} if commit is None else commit.info,
+            rewritten=changes.get(day),
         )
     return days
+
+
+def _publishing_commits(log: Sequence[LogEntry]) -> tuple[dict[str, LogEntry], dict[str, str]]:
+    """Of each day the commit whose rows the table shows, and what another tool did to the day's files since, in words."""
+    of_path: dict[str, LogEntry] = {}
+    commits: dict[str, LogEntry] = {}
+    changes: dict[str, str] = {}
+    for entry in log:
+        operation = str(entry.info.get("operation", "unknown"))
+        for path, day in entry.added.items():
+            if "run_id" in entry.info:
+                commits[day] = of_path[path] = entry
+                changes.pop(day, None)
+            elif operation == "RESTORE" and path in of_path:
+                commits[day] = of_path[path]
+                changes.pop(day, None)
+            elif day in commits:
+                # The rows of a file that another tool wrote are still those of the day's run, as it read them.
+                of_path[path] = commits[day]
+                changes[day] = f"{operation} of another tool in version {entry.version}"
+    return commits, changes
+
+
+def rolled_back_days(publish: PublishConfig) -> dict[date, int]:
+    """The days that a rollback took out of the table, and the version of the rollback. Raises StorageError."""
+    if open_table(publish.uri) is None:
+        return {}
+    with storage_errors(publish.uri, "reading its versions", LOOK):
+        log = read_log(TableFiles(publish.uri))
+    shown: dict[str, str] = {}
+    gone: dict[str, int] = {}
+    for entry in log:
+        before = set(shown.values())
+        shown = {path: day for path, day in shown.items() if path not in entry.removed} | entry.added
+        now = set(shown.values())
+        if entry.info.get("operation") == "RESTORE":
+            gone |= dict.fromkeys(before - now, entry.version)
+        gone = {day: version for day, version in gone.items() if day not in now}
+    return {date.fromisoformat(day): version for day, version in sorted(gone.items())}
 
 
 def latest_day(published: Mapping[date, PublishedDay]) -> str | None:
@@ -166,8 +211,9 @@ def judge_day(
     made: Mapping[str, Any],
     now: Mapping[str, Any],
     data: bool,
+    rolled_back: int | None = None,
 ) -> tuple[str, str]:
-    """The state of one day, and why."""
+    """The state of one day, and why. ``rolled_back`` is the version of the rollback that took it out of the table."""
     state = None if entry is None else entry["state"]
     if held:
         if entry is None or state != "running":
@@ -178,11 +224,18 @@ def judge_day(
     if entry is not None and state in ("failed", "refused"):
         return entry["state"], f"exit {entry['exit_code']}: {entry['message']}"
     if published is not None:
-        if reasons := stale_reasons(made, now):
+        # Compaction moves rows between files. Whatever else another tool does may change them.
+        compacted = published.rewritten is not None and published.rewritten.startswith("OPTIMIZE")
+        foreign = [published.rewritten] if published.rewritten and not compacted else []
+        if reasons := [*foreign, *stale_reasons(made, now)]:
             return "stale", "; ".join(reasons)
-        return "done", "" if made.get("inputs") else "its inputs were not recorded, so a change in them cannot be seen"
+        unknown = [] if made.get("inputs") else ["its inputs were not recorded, so a change in them cannot be seen"]
+        return "done", "; ".join([*([published.rewritten] if published.rewritten else []), *unknown])
+    if rolled_back is not None:
+        was = "" if entry is None or entry["version"] is None else f"was version {entry['version']}; "
+        return "rolled-back", f"{was}taken out by the rollback of version {rolled_back}"
     if entry is not None:
-        return "missing", f"was version {entry['version']}; rolled back, or beyond publish.keep_snapshots"
+        return "missing", f"was version {entry['version']}; beyond publish.keep_snapshots"
     return ("missing", "never run") if data else ("no-data", "no data of its own")
 
 

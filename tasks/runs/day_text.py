@@ -9,7 +9,7 @@ from typing import Any
 
 def status_text(values: Mapping[str, Any]) -> str:
     """One line for each day, oldest first, and the number of days in each state."""
-    columns = "{:10}  {:3}  {:8}  {:>7}  {:>11}  {:>8}  {}"
+    columns = "{:10}  {:3}  {:11}  {:>7}  {:>11}  {:>8}  {}"
     lines = [columns.format("day", "", "state", "version", "rows", "seconds", "why")]
     for x in values["days"]:
         numbers = _number(x["version"], 0), _number(x["rows"], 0), _number(x["seconds"], 1)
@@ -24,7 +24,7 @@ def status_text(values: Mapping[str, Any]) -> str:
 def plan_text(values: Mapping[str, Any]) -> str:
     """What a backfill would do to each day."""
     lines = [
-        f"{x['day']}  {x['state']:8}  {x['action']:4}  {x['reason']}" + (f": {x['why']}" if x["why"] else "")
+        f"{x['day']}  {x['state']:11}  {x['action']:4}  {x['reason']}" + (f": {x['why']}" if x["why"] else "")
         for x in values["days"]
     ]
     time = "" if values["expected_seconds"] is None else f", about {duration(values['expected_seconds'])}"

@@ -116,7 +116,7 @@ def load_summary(settings: RunSettings, run_id: str) -> dict[str, Any] | None:
     """A run's summary, None if there is none or it is damaged. Its report lies where the run folder is now."""
     folder = settings.run_folder(run_id)
     try:
-        summary: dict[str, Any] = json.loads((folder / SUMMARY).read_text())
+        summary: dict[str, Any] = json.loads((folder / SUMMARY).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
     return summary | {"report": str(folder / Path(summary["report"]).name)} if "report" in summary else summary

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from contextlib import ExitStack, closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -14,18 +14,20 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from rectifier_core.base.arrays import Int64
-from rectifier_core.base.numerics import Progress, row_blocks
+from rectifier_core.base.numerics import Progress, row_blocks, silent
 from tasks.errors import InputError
-from tasks.source.arrow_columns import as_ids, as_text, lengths, segment_lists
+from tasks.source.columns.arrow import as_text
+from tasks.source.columns.ids import common_family, in_family, read_ids
+from tasks.source.columns.vectors import USABLE, Format, as_lists, lengths
 from tasks.source.config import SourceConfig
-from tasks.source.features import FeatureColumn
 from tasks.source.files import ParquetFiles, open_parquet, stream
-from tasks.source.quarantine import USABLE, ParquetSink, Quarantine, stop_if_too_many
-from tasks.source.schema import ITEM_KEY, check_columns, label_columns, wanted_columns
-from tasks.source.sequences import SEQUENCE_REASONS
+from tasks.source.rows.features import FeatureColumn
+from tasks.source.rows.quarantine import ParquetSink, Quarantine, stop_if_too_many
+from tasks.source.rows.sequences import SEQUENCE_REASONS, segment_lists
+from tasks.source.schema import ITEM_KEY, CatalogSchema, label_columns, wanted_columns
 from tasks.store.store import StageWriter
 
-ITEM_REASONS = ("null_id", "duplicate_id", "id_too_long", "id_ends_with_nul")
+ITEM_REASONS = ("null_id", "duplicate_id", "id_too_long", "id_ends_with_nul", "no_day")
 # Ids are stored as text of the width of the longest id, so one extremely long id would make all of them large.
 LONGEST_ID = 512
 ID_ROWS = 1 << 18
@@ -39,7 +41,7 @@ WIDTH_ROWS = 512
 class Items:
     """The usable items in catalog order.
 
-    ``ids`` [I] as int64 or large_string, ``source_type`` as in the files. ``target[r]`` is the item of catalog row r, or -1.
+    ``ids`` [I] as int64 or large_string, ``source_type`` the type they are published in. ``target[r]`` is the item of catalog row r, or -1.
     """
 
     ids: pa.Array
@@ -48,66 +50,133 @@ class Items:
     quarantined: Mapping[str, int]
 
 
-def read_catalog(
-    files: ParquetFiles, config: SourceConfig, writer: StageWriter, progress: Progress
-) -> tuple[Items, dict[str, Any]]:
-    """Write the items, labels, features and their quarantine. Return the items and each modality's part of ``meta.json``.
+def read_items(
+    files: ParquetFiles, config: SourceConfig, schema: CatalogSchema, writer: StageWriter, progress: Progress
+) -> Items:
+    """Write the ids of the items and the quarantine of the others, and return the items.
 
-    Raises InputError for a missing or unusable column, an unreadable file, an empty catalog, or too much in quarantine.
+    Raises InputError for an unreadable file, an empty catalog, one id in two files, or too much in quarantine.
     """
-    family, source_type, sequences = check_columns(files, config)
-    items = _read_items(files, config, family, source_type, writer, progress)
+    items = _judged_items(files, config, schema, writer, progress)
     _write_ids(writer, items.ids)
+    return items
+
+
+def read_features(
+    files: ParquetFiles,
+    config: SourceConfig,
+    schema: CatalogSchema,
+    items: Items,
+    writer: StageWriter,
+    progress: Progress,
+) -> dict[str, Any]:
+    """Write labels, features and their quarantine. Return each modality's part of ``meta.json``. Raises InputError as ``read_items``."""
+    sequences = schema.sequences
     # What one row of a sequence column holds differs, so the batch size follows the longest row group.
     numbers = _numbers_per_row(files, {config.modalities[name]: f"source.modalities.{name}" for name in sequences})
     widths = {
-        name: _most_common_width(files, name, column, numbers if name in sequences else 0)
+        name: _most_common_width(
+            files, name, column, numbers if name in sequences else 0, config.vector_formats.get(name)
+        )
         for name, column in config.modalities.items()
     }
     with ExitStack() as stack:
         columns = [
-            FeatureColumn(writer, name, column, widths[name], len(items.ids), is_sequence=name in sequences)
+            FeatureColumn(
+                writer,
+                name,
+                column,
+                widths[name],
+                len(items.ids),
+                is_sequence=name in sequences,
+                given=config.vector_formats.get(name),
+            )
             for name, column in sorted(config.modalities.items())
         ]
         for column in columns:
             stack.enter_context(closing(column))
         numbers += sum(column.width for column in columns if not column.is_sequence)
         _read_features(files, config, items, columns, _batch_rows(numbers), writer, progress)
-    return items, {column.name: column.finish(files.uri, config.max_quarantined) for column in columns}
+    return {column.name: column.finish(files.uri, config.max_quarantined) for column in columns}
 
 
-def _read_items(
-    files: ParquetFiles,
-    config: SourceConfig,
-    family: pa.DataType,
-    source_type: pa.DataType,
-    writer: StageWriter,
-    progress: Progress,
-) -> Items:
+def _read_ids(
+    files: ParquetFiles, config: SourceConfig, schema: CatalogSchema, progress: Progress
+) -> tuple[list[pa.Array], list[str]]:
+    """The ids of every row, and the file of every chunk of them."""
     wanted, key = {config.item_column: ITEM_KEY}, f"{ITEM_KEY} {config.item_column!r}"
-    batches = stream(files, wanted, ID_ROWS, progress, "reading item ids (bytes)")
-    chunks = [as_ids(batch.column(0), family, file, key) for file, batch in batches]
-    ids = pa.chunked_array(chunks, type=family).combine_chunks()
+    chunks, names = [], []
+    for file, batch in stream(files, wanted, ID_ROWS, progress, "reading item ids (bytes)"):
+        chunks.append(read_ids(batch.column(0), schema.uuid, file, key))
+        names.append(file.uri)
+    return chunks, names
+
+
+def _judged_items(
+    files: ParquetFiles, config: SourceConfig, schema: CatalogSchema, writer: StageWriter, progress: Progress
+) -> Items:
+    chunks, names = _read_ids(files, config, schema, progress)
+    undated = _read_ids(replace(files, files=files.undated), config, schema, silent)[0] if files.undated else []
+    family = common_family(chunks)
+    ids = pa.chunked_array([in_family(chunk, family) for chunk in chunks], type=family).combine_chunks()
     if not len(ids):
         raise InputError(f"{files.uri}: the catalog is empty: it has no rows")
+    source_type = schema.published_type(family)
     # Codes count up in order of first appearance, so a row is the first of its id where its code exceeds all previous codes.
     codes = np.asarray(pc.dictionary_encode(ids).indices.fill_null(-1)).astype(np.int64)
     highest = np.concatenate([[-1], np.maximum.accumulate(codes)[:-1]])
     reasons = np.where(codes < 0, np.int8(0), np.where(codes > highest, np.int8(USABLE), np.int8(1)))
+    _check_two_files(files, config, ids, codes, reasons, [len(x) for x in chunks], names)
     if pa.types.is_large_string(ids.type):
         # Fixed-width text drops NULs at the end, so two ids could become one.
         ends_with_nul, too_long = pc.ends_with(ids, "\0"), pc.greater(pc.utf8_length(ids), LONGEST_ID)
         for reason, faulty in (("id_ends_with_nul", ends_with_nul), ("id_too_long", too_long)):
             reasons[(reasons == USABLE) & np.asarray(faulty.fill_null(False))] = ITEM_REASONS.index(reason)
-    schema = pa.schema([("row_number", pa.int64()), ("item_id", source_type)])
-    with Quarantine(writer.folder / "quarantine-items.parquet", schema, ITEM_REASONS) as quarantine:
+    table = pa.schema([("row_number", pa.int64()), ("item_id", family)])
+    with Quarantine(writer.folder / "quarantine-items.parquet", table, ITEM_REASONS) as quarantine:
         usable = quarantine.judge(pa.table({"row_number": np.arange(len(ids)), "item_id": ids}), reasons)
-    counts = quarantine.counts
-    stop_if_too_many(f"{files.uri}: catalog rows", counts, len(ids), config.max_quarantined, f"mend {ITEM_KEY}")
+        for chunk in undated:
+            rows = pa.table({"row_number": pa.nulls(len(chunk), pa.int64()), "item_id": in_family(chunk, family)})
+            quarantine.judge(rows, np.full(len(chunk), ITEM_REASONS.index("no_day"), np.int8))
+    counts = {reason: count for reason, count in quarantine.counts.items() if reason != "no_day"}
+    remedy = f"mend {ITEM_KEY} {config.item_column!r}"
+    stop_if_too_many(f"{files.uri}: catalog rows", counts, len(ids), config.max_quarantined, remedy)
     if not usable.any():
-        raise InputError(f"{files.uri}: the catalog is empty: no row has a usable item id ({key})")
+        raise InputError(
+            f"{files.uri}: the catalog is empty: no row has a usable item id ({ITEM_KEY} {config.item_column!r})"
+        )
     target = np.where(usable, np.cumsum(usable) - 1, -1)
-    return Items(ids=ids.filter(pa.array(usable)), source_type=source_type, target=target, quarantined=counts)
+    kept = ids.filter(pa.array(usable))
+    return Items(ids=kept, source_type=source_type, target=target, quarantined=quarantine.counts)
+
+
+def _check_two_files(
+    files: ParquetFiles,
+    config: SourceConfig,
+    ids: pa.Array,
+    codes: Int64,
+    reasons: NDArray[np.int8],
+    lengths_of_chunks: list[int],
+    names: list[str],
+) -> None:
+    """Raise InputError if one id stands in two files: nothing tells which of the two rows is the right one."""
+    repeated = np.flatnonzero(reasons == ITEM_REASONS.index("duplicate_id"))
+    if not len(repeated) or len(set(names)) < 2:
+        return
+    numbers = {name: at for at, name in enumerate(dict.fromkeys(names))}
+    file = np.repeat([numbers[name] for name in names], lengths_of_chunks)
+    first = np.zeros(codes.max() + 1, np.int64)
+    seen = np.flatnonzero(reasons != ITEM_REASONS.index("duplicate_id"))
+    first[codes[seen]] = file[seen]
+    elsewhere = repeated[file[repeated] != first[codes[repeated]]]
+    if not len(elsewhere):
+        return
+    row, uris = int(elsewhere[0]), list(numbers)
+    raise InputError(
+        f"{files.uri}: {len(elsewhere):,} ids stand in two files and nothing tells which row is newer:"
+        f" {ITEM_KEY} {config.item_column!r} {ids[row].as_py()!r} is in {uris[first[codes[row]]]} and in {uris[file[row]]};"
+        " write each snapshot into a folder of its day (dt=YYYY-MM-DD), or one row an item"
+    )
 
 
 def _write_ids(writer: StageWriter, ids: pa.Array) -> None:
@@ -145,12 +214,12 @@ def _numbers_per_row(files: ParquetFiles, columns: Mapping[str, str]) -> int:
     return most
 
 
-def _most_common_width(files: ParquetFiles, name: str, column: str, numbers_per_row: int) -> int:
+def _most_common_width(files: ParquetFiles, name: str, column: str, numbers_per_row: int, given: Format | None) -> int:
     """The most common length of the first embeddings, the larger one of a tie. ``numbers_per_row`` is 0 for vectors."""
     key, seen = f"source.modalities.{name}", Counter[int]()
     batch_rows = min(WIDTH_ROWS, _batch_rows(numbers_per_row)) if numbers_per_row else WIDTH_ROWS
     for _, batch in stream(files, {column: key}, batch_rows):
-        vectors = segment_lists(batch.column(0))[1] if numbers_per_row else batch.column(0)
+        vectors = segment_lists(batch.column(0))[1] if numbers_per_row else as_lists(batch.column(0), given)
         seen.update(lengths(vectors).tolist())
         if seen.total() - seen[-1] >= WIDTH_SAMPLE:
             break

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -15,30 +14,40 @@ from pyarrow import fs
 from rectifier_core.base.numerics import Progress, silent
 from tasks.errors import InputError
 from tasks.object_store import StoredFile, changed_since, list_files, reading
-from tasks.source.arrow_columns import plain_values
+from tasks.source.columns.arrow import plain_values
+from tasks.source.config import SourceConfig
+from tasks.source.layout.partitions import DayFolders, by_days, folders_below
+from tasks.source.layout.table_formats import check_folders, delta_root, open_delta
 
-PARTITION = "dt="
-DAY = re.compile(r"\d{4}-\d{2}-\d{2}")
 # Parquet column chunks are read through a buffer of this many bytes: without one, pyarrow holds each chunk of a row group whole.
 READ_BUFFER = 1 << 22
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ParquetFiles:
-    """The files of one input, in reading order; ``partitioned`` when they lie in ``dt=YYYY-MM-DD`` folders."""
+    """The files of one input, in reading order.
+
+    ``partitioned`` when they lie in day folders; ``undated`` are those of the partition without a day. ``what`` names the choice in words.
+    ``fixed`` files are never overwritten, as those of a Delta table.
+    """
 
     uri: str
     filesystem: fs.FileSystem
     files: tuple[StoredFile, ...]
     partitioned: bool
+    undated: tuple[StoredFile, ...] = ()
+    what: str = ""
+    fixed: bool = False
 
     @property
     def fingerprint(self) -> list[list[str | int]]:
         """Path, size and modification time of each file."""
-        return [[x.uri, x.size, x.modified_ns] for x in self.files]
+        return [[x.uri, x.size, x.modified_ns] for x in (*self.files, *self.undated)]
 
     def raise_if_changed(self) -> None:
         """Raises InputError if a file was overwritten since it was listed: what was read may be half old, half new."""
+        if self.fixed or not self.files:
+            return
         changed = changed_since(self.filesystem, self.files)
         if changed is not None:
             raise InputError(
@@ -48,75 +57,114 @@ class ParquetFiles:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Listing:
-    """All files of one input, and the same by ``dt=`` day in order (empty without such partitions)."""
+    """All files of one input, and the same by day in order (``days.by_day`` is empty without day folders).
+
+    ``version_of`` reads a Delta table without day folders as of a day.
+    """
 
     everything: ParquetFiles
-    by_day: Mapping[date, tuple[StoredFile, ...]]
+    days: DayFolders
+    version_of: Callable[[date], ParquetFiles] | None = None
+
+    @property
+    def by_day(self) -> Mapping[date, tuple[StoredFile, ...]]:
+        """The files of each day, oldest first."""
+        return self.days.by_day
 
     def catalog(self, as_of: date) -> ParquetFiles:
-        """The newest snapshot not after a day, or all files without partitions. Raises InputError if there is none."""
+        """The newest snapshot not after a day, or all files without day folders. Raises InputError if there is none."""
         if not self.by_day:
-            return self.everything
+            return self.everything if self.version_of is None else self.version_of(as_of)
         days = [day for day in self.by_day if day <= as_of]
         if not days:
             raise InputError(
-                f"{self.everything.uri}: no catalog snapshot on or before {as_of}; the oldest is dt={min(self.by_day)}"
+                f"{self.everything.uri}: no catalog snapshot on or before {as_of}; the oldest is {self._label(min(self.by_day))}"
             )
-        return replace(self.everything, files=self.by_day[days[-1]])
+        what = f"{self.everything.what}snapshot {self._label(days[-1])}, of {len(self.by_day):,}"
+        return replace(self.everything, files=self.by_day[days[-1]], undated=self.days.undated, what=what)
 
     def log(self, as_of: date, lookback_days: int | None) -> ParquetFiles:
-        """The partitions of the ``lookback_days`` days that end with ``as_of``, or all files without partitions.
+        """The files of the ``lookback_days`` days that end with ``as_of``, or all files without day folders.
 
-        Raises InputError if no partition is left.
+        Raises InputError if no file is left.
         """
         if not self.by_day:
             return self.everything
         first = date.fromordinal(1 if lookback_days is None else max(1, as_of.toordinal() + 1 - lookback_days))
-        files = tuple(file for day, of_day in self.by_day.items() if first <= day <= as_of for file in of_day)
-        if not files:
+        days = [day for day in self.by_day if first <= day <= as_of]
+        oldest, newest = self._label(min(self.by_day)), self._label(max(self.by_day))
+        if not days:
             since = "" if lookback_days is None else f" from {first} on (source.lookback_days = {lookback_days})"
-            range_ = f"it holds dt={min(self.by_day)} to dt={max(self.by_day)}"
             raise InputError(
-                f"{self.everything.uri}: no interactions left: no partition up to {as_of}{since}; {range_}"
+                f"{self.everything.uri}: no interactions left: no partition up to {as_of}{since}; it holds {oldest} to {newest}"
             )
-        return replace(self.everything, files=files)
+        files = tuple(file for day in days for file in self.by_day[day])
+        what = f"{self.everything.what}{len(days):,} of {len(self.by_day):,} day folders, {self._label(days[0])} to {self._label(days[-1])}"
+        return replace(self.everything, files=files, undated=self.days.undated, what=what)
+
+    def _label(self, day: date) -> str:
+        return self.days.label(day)
 
 
-def list_input(uri: str) -> Listing:
-    """List the files of an input. Raises InputError if only some of them lie in ``dt=`` partitions."""
-    filesystem, files = list_files(uri)
-    by_day: dict[date | None, list[StoredFile]] = {}
-    for file in files:
-        by_day.setdefault(_partition_day(file), []).append(file)
-    unpartitioned = by_day.pop(None, [])
-    if by_day and unpartitioned:
-        raise InputError(
-            f"{unpartitioned[0].uri}: lies outside the dt= partitions of {uri}; move it into one or take it away"
+def list_catalog(config: SourceConfig) -> Listing:
+    """List the catalog. Raises InputError where it is missing or its days cannot be told."""
+    return _listed(config.catalog, "catalog", config.catalog_partition, config.catalog_version)
+
+
+def list_log(config: SourceConfig) -> Listing:
+    """List the interaction log. Raises InputError where it is missing or its days cannot be told."""
+    return _listed(config.interactions, "interactions", config.interactions_partition, config.interactions_version)
+
+
+def list_files_of(uri: str) -> Listing:
+    """List an input that no config names yet. Raises InputError where it is missing or its days cannot be told."""
+    return _listed(uri, "catalog", None, None)
+
+
+def _listed(uri: str, name: str, partition: str | None, version: int | None) -> Listing:
+    key, versions = f"source.{name}_partition", f"source.{name}_version"
+    if delta_root(uri):
+        return _delta_listing(uri, key, partition, versions, version)
+    if version is not None:
+        raise InputError(f"{versions} = {version}: {uri} is no Delta table; leave the key out")
+    listed = list_files(uri, check_folders)
+    days = by_days(uri, folders_below(listed.files, listed.folder), key, partition)
+    everything = ParquetFiles(
+        uri=uri,
+        filesystem=listed.filesystem,
+        files=listed.files,
+        partitioned=bool(days.by_day),
+        what="" if days.by_day else "no day folders",
+    )
+    return Listing(everything=everything, days=days)
+
+
+def _delta_listing(uri: str, key: str, partition: str | None, versions: str, version: int | None) -> Listing:
+    newest = open_delta(uri, versions, version)
+    days = by_days(uri, newest.folders, key, partition)
+
+    def files(until: date | None) -> ParquetFiles:
+        found = newest if until is None else open_delta(uri, versions, None, until)
+        what = f"{found.what}, " if days.by_day else found.what
+        return ParquetFiles(
+            uri=uri,
+            filesystem=found.filesystem,
+            files=tuple(found.folders),
+            partitioned=bool(days.by_day),
+            what=what,
+            fixed=True,
         )
-    everything = ParquetFiles(uri=uri, filesystem=filesystem, files=files, partitioned=bool(by_day))
-    dated = {day: tuple(of_day) for day, of_day in by_day.items() if day is not None}
-    return Listing(everything=everything, by_day=dict(sorted(dated.items())))
 
-
-def _partition_day(file: StoredFile) -> date | None:
-    """The day of the innermost ``dt=`` folder above a file. Raises InputError if it is no day."""
-    partitions = [folder for folder in file.path.split("/")[:-1] if folder.startswith(PARTITION)]
-    if not partitions:
-        return None
-    day = partitions[-1].removeprefix(PARTITION)
-    try:
-        if DAY.fullmatch(day):
-            return date.fromisoformat(day)
-    except ValueError:
-        pass
-    raise InputError(f"{file.uri}: its partition {partitions[-1]!r} is no day; wanted dt=YYYY-MM-DD")
+    as_of = None if days.by_day or version is not None else files
+    return Listing(everything=files(None), days=days, version_of=as_of)
 
 
 @contextmanager
 def open_parquet(filesystem: fs.FileSystem, file: StoredFile, columns: Mapping[str, str]) -> Iterator[pq.ParquetFile]:
     """Open one file; ``columns`` maps each column that will be read to the config key that asked for it.
 
-    Raises InputError if the file is gone or unreadable, or lacks a column.
+    A file without rows may lack any of them: tools write no columns for an empty table. Raises InputError if the file is gone or
+    unreadable, or lacks a column.
     """
     with reading(file.uri):
         source = filesystem.open_input_file(file.path)
@@ -124,15 +172,25 @@ def open_parquet(filesystem: fs.FileSystem, file: StoredFile, columns: Mapping[s
         with reading(file.uri):
             parquet = pq.ParquetFile(source, pre_buffer=False, buffer_size=READ_BUFFER, page_checksum_verification=True)
         names = parquet.schema_arrow.names
-        for column, key in columns.items():
-            if column not in names:
-                shown = ", ".join(names[:30]) + (f" and {len(names) - 30} more" if len(names) > 30 else "")
-                raise InputError(f"{file.uri}: no column {column!r} ({key}); it has {shown or 'no columns'}")
-            if names.count(column) > 1:
-                raise InputError(
-                    f"{file.uri}: {names.count(column)} columns are called {column!r} ({key}); rename all but one"
-                )
+        for column, key in columns.items() if parquet.metadata.num_rows else ():
+            check_column(file, names, column, key)
         yield parquet
+
+
+def check_column(file: StoredFile, names: Sequence[str], column: str, key: str) -> None:
+    """Raise InputError unless a file with these ``names`` of columns has exactly one of this name, which the config ``key`` asks for."""
+    if column not in names:
+        raise InputError(_no_column(file, column, key, names))
+    if names.count(column) > 1:
+        raise InputError(f"{file.uri}: {names.count(column)} columns are called {column!r} ({key}); rename all but one")
+
+
+def _no_column(file: StoredFile, column: str, key: str, names: Sequence[str]) -> str:
+    if any(folder.startswith(f"{column}=") for folder in file.path.split("/")[:-1]):
+        way = "leave the key out" if key == "source.time_column" else "write it into the files"
+        return f"{file.uri}: no column {column!r} ({key}); {column}= is only in the folders' names; {way}"
+    shown = ", ".join(names[:30]) + (f" and {len(names) - 30} more" if len(names) > 30 else "")
+    return f"{file.uri}: no column {column!r} ({key}); it has {shown or 'no columns'}"
 
 
 def stream(
@@ -143,18 +201,18 @@ def stream(
     what: str = "",
     row_groups: Callable[[pq.ParquetFile, StoredFile], Sequence[int] | None] = lambda parquet, file: None,
 ) -> Iterator[tuple[StoredFile, pa.RecordBatch]]:
-    """The rows of all files in order, with plain values, at most ``batch_rows`` at a time. Progress counts bytes of the files.
+    """The rows of all files in order, at most ``batch_rows`` at a time. Progress counts bytes of the files.
 
     ``row_groups`` gets each file when it is opened and returns the row groups to read (None: all). Raises InputError for a broken file.
     """
     total, previous_files = sum(file.size for file in files.files), 0
     for file in files.files:
         with open_parquet(files.filesystem, file, columns) as parquet:
-            rows_read, num_rows = 0, max(1, parquet.metadata.num_rows)
-            selected = row_groups(parquet, file)
+            rows_read, num_rows = 0, parquet.metadata.num_rows
+            selected = row_groups(parquet, file) if num_rows else []
             with reading(file.uri):
                 batches = parquet.iter_batches(batch_rows, columns=list(columns), row_groups=selected)
-            while True:
+            while num_rows:
                 with reading(file.uri):
                     batch = next(batches, None)
                 if batch is None:

@@ -15,8 +15,8 @@ from typing import Any
 
 from tasks.errors import InputError
 from tasks.source.config import SourceConfig
-from tasks.source.files import Listing, ParquetFiles, list_input
-from tasks.source.interactions import event_days
+from tasks.source.files import Listing, ParquetFiles, list_catalog, list_log
+from tasks.source.read import days_of_events, today_in
 
 Fingerprints = dict[str, dict[str, Any]]
 
@@ -32,7 +32,7 @@ class Inputs:
     @classmethod
     def listed(cls, config: SourceConfig) -> Inputs:
         """Both as they are now. Raises InputError where one is missing."""
-        return cls(config=config, catalog=list_input(config.catalog), log=list_input(config.interactions))
+        return cls(config=config, catalog=list_catalog(config), log=list_log(config))
 
     def fingerprints(self, day: date) -> Fingerprints | None:
         """``catalog`` and ``log``, each ``{digest, files, bytes, newest}``; None where a run of that day would find one of them missing."""
@@ -43,16 +43,15 @@ class Inputs:
         return {"catalog": _fingerprint(catalog), "log": _fingerprint(log)}
 
     def days(self, *, today: date | None = None) -> list[date]:
-        """The days that have data of their own, oldest first, none after ``today`` (UTC).
+        """The days that have data of their own, oldest first, none after ``today``.
 
         They are the ``dt=`` partitions of both inputs. For a log without partitions they are the days of its events, or only today
         without a time column. Raises InputError.
         """
-        today = today or datetime.now(UTC).date()
+        today = today or today_in(self.config)
         days = {*self.log.by_day, *self.catalog.by_day}
         if not self.log.by_day:
-            column = self.config.time_column
-            days.update([today] if column is None else event_days(self.log.everything, column, today))
+            days.update([today] if self.config.time_column is None else days_of_events(self.config, today))
         return sorted(day for day in days if day <= today and self.fingerprints(day) is not None)
 
 

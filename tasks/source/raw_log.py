@@ -16,22 +16,32 @@ from rectifier_core.base.arrays import Int64
 from rectifier_core.base.numerics import Progress, silent
 from tasks.errors import InputError
 from tasks.object_store import StoredFile, reading
-from tasks.source.arrow_columns import INT64_MIN, Window, as_ids, as_seconds, as_text, check_time, id_family, plain_type
+from tasks.source.columns.arrow import as_text
+from tasks.source.columns.ids import in_family, positions, read_ids
+from tasks.source.columns.times import INT64_MIN, Window
+from tasks.source.columns.vectors import USABLE
 from tasks.source.config import SourceConfig
-from tasks.source.files import ParquetFiles, list_input, open_parquet, stream
-from tasks.source.positive_filter import KEY as POSITIVE_KEY
+from tasks.source.files import ParquetFiles, list_log, stream
+from tasks.source.footers import Problems, read_footers
 from tasks.source.positive_filter import Predicate
-from tasks.source.quarantine import USABLE
-from tasks.source.schema import ITEM_KEY
+from tasks.source.schema import ITEM_KEY, USER_KEY, LogSchema, log_columns, log_schema
 from tasks.store.store import Ref
 
-REASONS = ("null_user", "null_item", "null_time", "unknown_item", "event_after_as_of")
-USER_KEY, TIME_KEY = "source.user_column", "source.time_column"
+REASONS = (
+    "null_item",
+    "null_time",
+    "time_out_of_range",
+    "unknown_item",
+    "event_after_as_of",
+    "no_day",
+)
+# Rows of no user are not damage: they are left out and counted.
+ANONYMOUS = len(REASONS)
 BATCH_ROWS = 1 << 17
 
 
 class RawLog:
-    """The log's positive rows in the time window, and how many rows were read and were not positive."""
+    """The log's positive rows in the time window, how many rows were read and were not positive, and the time of the newest event."""
 
     def __init__(
         self,
@@ -39,50 +49,50 @@ class RawLog:
         config: SourceConfig,
         as_of: date,
         ids: pa.Array,
+        schema: LogSchema,
         label: tuple[str, str] | None = None,
     ) -> None:
         """``ids`` are the catalog's items. ``label`` is one more column to read as text and the config key that names it.
 
-        Raises InputError for a bad predicate, a missing column, and a lookback that neither partitions nor times can apply.
+        Raises InputError for a bad predicate.
         """
-        if config.lookback_days is not None and not files.partitioned and config.time_column is None:
-            raise InputError(
-                f"source.lookback_days: {files.uri} has neither dt= partitions nor a {TIME_KEY} to tell the days by"
-            )
-        self.files, self.config, self.ids, self.label = files, config, ids, label
+        self.files, self.config, self.ids, self.schema, self.label = files, config, ids, schema, label
         self.rows_read = self.not_positive = 0
-        self.window = Window.of_days(as_of, config.lookback_days)
+        self.newest: int | None = None
+        self.window = Window.of_days(as_of, config.lookback_days, schema.times)
         self.predicate = Predicate(config.positive) if config.positive is not None else None
-        self.columns = dict.fromkeys(self.predicate.columns if self.predicate else (), POSITIVE_KEY)
-        self.columns |= {config.user_column: USER_KEY, config.item_column: ITEM_KEY}
-        if config.time_column is not None:
-            self.columns[config.time_column] = TIME_KEY
+        self.columns = log_columns(config, self.predicate)
         if label is not None:
             self.columns[label[0]] = label[1]
-        with open_parquet(files.filesystem, files.files[0], self.columns) as parquet:
-            schema = parquet.schema_arrow
-        self.user_type, self.item_type = (
-            plain_type(schema.field(column).type) for column in (config.user_column, config.item_column)
-        )
         self.user_key, self.item_key = f"{USER_KEY} {config.user_column!r}", f"{ITEM_KEY} {config.item_column!r}"
-        self.user_family = id_family(self.user_type, files.files[0], self.user_key)
 
-    def tables(self, progress: Progress, what: str) -> Iterator[tuple[StoredFile, pa.Table]]:
-        """The rows in order as ``user``, ``item``, ``seconds`` (null without a time column) and, if wanted, ``label``."""
-        time, config = self.config.time_column, self.config
-        for file, batch in stream(self.files, self.columns, BATCH_ROWS, progress, what, self._row_groups):
-            seconds = pa.nulls(batch.num_rows, pa.int64())
+    def tables(
+        self, progress: Progress, what: str, files: ParquetFiles | None = None
+    ) -> Iterator[tuple[StoredFile, pa.Table]]:
+        """The rows in order as ``user``, ``item``, ``seconds``, ``readable`` and, if wanted, ``label``.
+
+        ``seconds`` is null without a time, and ``readable`` False for a time that is none. ``files`` are others than the log's own.
+        """
+        time, config, schema = self.config.time_column, self.config, self.schema
+        for file, batch in stream(files or self.files, self.columns, BATCH_ROWS, progress, what, self._row_groups):
+            seconds, readable = pa.nulls(batch.num_rows, pa.int64()), pa.array(np.ones(batch.num_rows, np.bool_))
             if time is not None:
-                values, valid = as_seconds(batch.column(time))
-                seconds = pa.array(values, mask=~valid)
+                values, valid, usable = schema.times.seconds(batch.column(time))
+                seconds, readable = pa.array(values, mask=~valid), pa.array(usable | ~valid)
+                inside = values[usable & self.window.contains(values)]
+                if len(inside):
+                    self.newest = max(self.newest or INT64_MIN, int(inside.max()))
                 if self._time_selects:
-                    in_window = pa.array(~valid | self.window.contains(values))
-                    batch, seconds = batch.filter(in_window), seconds.filter(in_window)
+                    selected = pa.array(~valid | ~usable | self.window.contains(values))
+                    batch, seconds, readable = (x.filter(selected) for x in (batch, seconds, readable))
             self.rows_read += batch.num_rows
+            user = read_ids(batch.column(config.user_column), schema.user_uuid, file, self.user_key)
+            item = read_ids(batch.column(config.item_column), schema.item_uuid, file, self.item_key)
             columns = {
-                "user": as_ids(batch.column(config.user_column), self.user_family, file, self.user_key),
-                "item": as_ids(batch.column(config.item_column), self.ids.type, file, self.item_key),
+                "user": in_family(user, schema.user_family),
+                "item": in_family(item, schema.item_family),
                 "seconds": seconds,
+                "readable": readable,
             }
             if self.label is not None:
                 column, key = self.label
@@ -94,20 +104,24 @@ class RawLog:
             yield file, table
 
     def judge(self, table: pa.Table) -> tuple[NDArray[np.int32], NDArray[np.int8]]:
-        """Each row's position in the catalog, -1 if unknown, and its first reason of ``REASONS`` or ``USABLE``, both [N]."""
-        user, item, time = (table.column(name).combine_chunks() for name in ("user", "item", "seconds"))
-        position = np.asarray(pc.index_in(item, value_set=self.ids).fill_null(-1))
+        """Each row's position in the catalog, -1 if unknown, and its first reason of ``REASONS``, ``ANONYMOUS`` or ``USABLE``, both [N]."""
+        user, item, time, readable = (
+            table.column(name).combine_chunks() for name in ("user", "item", "seconds", "readable")
+        )
+        position = np.asarray(positions(item, self.ids).fill_null(-1))
         timed = self.config.time_column is not None
         faults = {
-            "null_user": np.asarray(user.is_null()),
             "null_item": np.asarray(item.is_null()),
             "null_time": np.asarray(time.is_null()) & timed,
+            "time_out_of_range": ~np.asarray(readable),
             "unknown_item": position < 0,
             "event_after_as_of": np.asarray(time.fill_null(INT64_MIN)) >= self.window.stop,
         }
         codes = np.full(len(table), USABLE, dtype=np.int8)
+        codes[np.asarray(user.is_null())] = ANONYMOUS
         for code, reason in enumerate(REASONS):
-            codes[(codes == USABLE) & faults[reason]] = code
+            if reason in faults:
+                codes[(codes == USABLE) & faults[reason]] = code
         return position, codes
 
     @property
@@ -116,30 +130,31 @@ class RawLog:
         return self.config.time_column is not None and not self.files.partitioned
 
     def _row_groups(self, parquet: pq.ParquetFile, file: StoredFile) -> list[int] | None:
-        """Check a file's types, and select the row groups whose statistics allow an event in the window."""
-        schema, time = parquet.schema_arrow, self.config.time_column
-        user, item = schema.field(self.config.user_column).type, schema.field(self.config.item_column).type
-        if id_family(user, file, self.user_key) != self.user_family:
-            raise InputError(f"{file.uri}: {self.user_key} is {plain_type(user)}, unlike in {self.files.files[0].uri}")
-        if id_family(item, file, self.item_key) != self.ids.type:
-            catalog = "string" if pa.types.is_large_string(self.ids.type) else self.ids.type
-            raise InputError(
-                f"{file.uri}: {self.item_key} is {plain_type(item)}, but {catalog} in the catalog; write both alike"
-            )
-        if time is None:
+        """The row groups whose statistics allow an event in the window."""
+        time = self.config.time_column
+        if time is None or not self._time_selects:
             return None
-        check_time(schema.field(time).type, file, f"{TIME_KEY} {time!r}")
-        if not self._time_selects:
+        schema = parquet.schema_arrow
+        predicate = self.window.predicate(time, schema.field(time).type)
+        if predicate is None:
             return None
         with reading(file.uri):
             fragment = ds.ParquetFileFormat().make_fragment(file.path, self.files.filesystem)
-            selected = fragment.subset(self.window.predicate(time, schema.field(time).type), schema=schema)
-            return [group.id for group in selected.row_groups]
+            return [group.id for group in fragment.subset(predicate, schema=schema).row_groups]
 
 
 def log_files(config: SourceConfig, as_of: date) -> ParquetFiles:
     """The files of the log that a run of that day may open. Raises InputError if there is none."""
-    return list_input(config.interactions).log(as_of, config.lookback_days)
+    return list_log(config).log(as_of, config.lookback_days)
+
+
+def open_log(config: SourceConfig, as_of: date, ids: pa.Array, label: tuple[str, str] | None = None) -> RawLog:
+    """The log of a day as ``read_source`` reads it, with the types of its columns. Raises InputError as that does."""
+    files, problems = log_files(config, as_of), Problems()
+    predicate = Predicate(config.positive) if config.positive is not None else None
+    columns = log_columns(config, predicate) | ({} if label is None else {label[0]: label[1]})
+    footers = read_footers(files, columns, problems)
+    return RawLog(files, config, as_of, ids, log_schema(files, footers, config, problems), label)
 
 
 def catalog_ids(source: Ref) -> pa.Array:
@@ -169,7 +184,7 @@ def used_rows(
 
     The source's output leaves out user ids and other columns, so the log is read once more. Raises InputError as reading the source does.
     """
-    log = RawLog(log_files(config, as_of), config, as_of, ids, label)
+    log = open_log(config, as_of, ids, label)
     for file, table in log.tables(progress, "reading the log again (bytes)"):
         position, codes = log.judge(table)
         usable = codes == USABLE

@@ -40,8 +40,10 @@ def flush_folders(folder: Path) -> None:
         fsync(inner)
 
 
-def flushed_files(folder: Path, state: Callable[[], Any]) -> tuple[str, dict[str, dict[str, Any]]]:
-    """Flush every file below ``folder``; return one digest over all of them, and ``{relative path: {size, digest}}``.
+def flushed_files(
+    folder: Path, state: Callable[[], Any], *, apart: str | None = None
+) -> tuple[str, dict[str, dict[str, Any]]]:
+    """Flush every file below ``folder``; return one digest over all but ``apart``, and ``{relative path: {size, digest}}``.
 
     ``state`` makes the hash object of a file, as ``hashlib`` does. Two threads read: hashing and reading release the interpreter.
     """
@@ -49,9 +51,8 @@ def flushed_files(folder: Path, state: Callable[[], Any]) -> tuple[str, dict[str
     with ThreadPoolExecutor(max_workers=2) as pool:
         digests = list(pool.map(lambda path: _flushed_digest(path, state()), paths))
     names = [str(path.relative_to(folder)) for path in paths]
-    total = hashlib.blake2b(
-        "".join(f"{n}\0{d}\0" for n, d in zip(names, digests, strict=True)).encode(), digest_size=16
-    )
+    digested = [f"{n}\0{d}\0" for n, d in zip(names, digests, strict=True) if n != apart]
+    total = hashlib.blake2b("".join(digested).encode(), digest_size=16)
     entries = zip(names, paths, digests, strict=True)
     return total.hexdigest(), {name: {"size": path.stat().st_size, "digest": digest} for name, path, digest in entries}
 

@@ -30,7 +30,7 @@ def held_file(
         lock.acquire(poll_interval=0.1)
     except Timeout as timeout:
         with suppress(OSError):
-            holder = path.read_text() or holder
+            holder = path.read_text(encoding="utf-8") or holder
         raise error(
             f"{what}: another process ({holder}) holds it ({path}); wait for it to end or stop it, then run again"
         ) from timeout
@@ -43,7 +43,7 @@ def held_file(
     try:
         # The lock holds without this text.
         with suppress(OSError):
-            path.write_text(f"{holder}pid {os.getpid()} on {socket.gethostname()}, since {since}")
+            path.write_text(f"{holder}pid {os.getpid()} on {socket.gethostname()}, since {since}", "utf-8")
         yield path
         with suppress(OSError):
             path.write_text("")

@@ -68,7 +68,7 @@ class _Sampler:
 def held_bytes() -> int:
     """Return the anonymous memory of this process; where the system does not tell, its largest resident set so far."""
     with suppress(OSError):
-        lines = (line.split() for line in STATUS.read_text().splitlines())
+        lines = (line.split() for line in STATUS.read_text(encoding="utf-8").splitlines())
         sizes = [int(words[1]) for words in lines if words and words[0] in ("RssAnon:", "RssShmem:")]
         if sizes:
             return sum(sizes) * 1024

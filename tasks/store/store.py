@@ -35,6 +35,8 @@ from tasks.store.run_context import StageSpent, begin_stage, end_stage
 from tasks.store.runner import LocalRunner, Runner
 
 MANIFEST = "manifest.json"
+# Not part of the digest: notes say how an output was made, not what it is.
+NOTES = "notes.json"
 IN_USE = ".in-use"
 
 
@@ -66,8 +68,15 @@ class Ref:
     @property
     def meta(self) -> dict[str, Any]:
         """The scalars that the stage wrote beside its arrays."""
-        scalars: dict[str, Any] = json.loads(self.file("meta.json").read_text())
+        scalars: dict[str, Any] = json.loads(self.file("meta.json").read_text(encoding="utf-8"))
         return scalars
+
+    @property
+    def notes(self) -> dict[str, Any]:
+        """What the stage noted for its log and report, beside the output; empty without any."""
+        path = self.file(NOTES)
+        noted: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+        return noted
 
 
 class StageWriter:
@@ -106,6 +115,10 @@ class StageWriter:
     def meta(self, values: Mapping[str, Any]) -> None:
         """Write the stage's scalars as ``meta.json``."""
         (self.folder / "meta.json").write_text(json.dumps(values, indent=1, sort_keys=True, allow_nan=False))
+
+    def notes(self, values: Mapping[str, Any]) -> None:
+        """Write what the log and the report say of the output, as ``notes.json``."""
+        (self.folder / NOTES).write_text(json.dumps(values, indent=1, allow_nan=False), encoding="utf-8")
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,7 +231,7 @@ class StageStore:
 def whole_digest(folder: Path) -> str | None:
     """Return the digest of the output in ``folder``, None unless every file of its manifest has its size."""
     try:
-        manifest = json.loads((folder / MANIFEST).read_text())
+        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
         complete = all((folder / name).stat().st_size == entry["size"] for name, entry in manifest["files"].items())
         return str(manifest["digest"]) if complete else None
     except (OSError, ValueError, KeyError):
@@ -258,7 +271,7 @@ def plain(value: Any) -> Any:
 
 
 def _seal(folder: Path) -> None:
-    digest, files = flushed_files(folder, xxhash.xxh3_128)
+    digest, files = flushed_files(folder, xxhash.xxh3_128, apart=NOTES)
     manifest = folder / MANIFEST
     manifest.write_text(json.dumps({"digest": digest, "files": files}, indent=1, sort_keys=True))
     fsync(manifest)

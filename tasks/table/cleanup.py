@@ -7,9 +7,10 @@ import time
 
 from deltalake import DeltaTable
 
+from tasks.object_store import storage_options
 from tasks.table.commit import delete_copies, flushed_log
 from tasks.table.config import PublishConfig
-from tasks.table.files import TableFiles, storage_errors, storage_options
+from tasks.table.files import TableFiles, storage_errors
 from tasks.table.log import LOG, open_table, read_log, visible_files
 
 _DATA = re.compile(r"as_of=[^/]+/[^/]+\.(parquet|tmp)")

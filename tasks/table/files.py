@@ -23,7 +23,7 @@ from pyarrow import fs
 
 from tasks.errors import StorageError
 from tasks.masking import masked
-from tasks.object_store import ATTEMPTS, CONNECT_SECONDS, REQUEST_SECONDS, resolve
+from tasks.object_store import resolve
 from tasks.store.atomic_files import fsync
 
 RUN_AGAIN = "nothing was published; free or fix the storage, then run again"
@@ -93,20 +93,6 @@ class TableFiles:
         if self.root is not None and "/" in path:
             with suppress(OSError):
                 (self.root / path).parent.rmdir()
-
-
-def storage_options() -> dict[str, str]:
-    """Return delta-rs options beside the environment: the endpoint that pyarrow writes to, and the same patience."""
-    patience = {
-        "connect_timeout": f"{CONNECT_SECONDS}s",
-        "timeout": f"{REQUEST_SECONDS}s",
-        "max_retries": "6",
-        "backoff_config.init_backoff": "500ms",
-        "backoff_config.max_backoff": "8s",
-        "retry_timeout": f"{ATTEMPTS * REQUEST_SECONDS}s",
-    }
-    endpoint = os.environ.get("AWS_ENDPOINT_URL_S3")
-    return patience | ({"AWS_ENDPOINT_URL": endpoint} if endpoint else {})
 
 
 def make_folders(folder: Path) -> None:

@@ -10,12 +10,14 @@ from deltalake.exceptions import CommitFailedError
 
 from rectifier_core.base.published_records import TableVersion
 from tasks.errors import TableHeldError
+from tasks.object_store import storage_options
 from tasks.table.commit import NO_HOOKS, flushed_log
 from tasks.table.config import PublishConfig, app_id
-from tasks.table.files import TableFiles, storage_errors, storage_options
+from tasks.table.files import TableFiles, storage_errors
 from tasks.table.log import LOOK, DataFile, LogEntry, open_table, read_log, visible_files
 from tasks.table.snapshot import existing_table, files_of_version
 
+COPIED = ("as_of", "run_id", "rows", "config_digest", "inputs_digest", "code_version")
 _OPERATIONS = {"CREATE TABLE": "publish", "WRITE": "publish", "RESTORE": "rollback"}
 
 
@@ -24,8 +26,8 @@ def list_versions(config: PublishConfig) -> list[dict[str, Any]]:
 
     Each has ``version, timestamp`` (UTC, ISO), ``operation`` ("publish", "rollback" or another tool's word), ``current`` (bool), ``days``
     (shown in it), ``restorable`` (bool: all its files exist), ``restored_version`` (of a rollback) and, if this pipeline committed it,
-    ``as_of, run_id, rows, modalities`` (facts by name), ``config_digest, inputs_digest, code_version``. Raises InputError if there is no
-    table, StorageError if it cannot be read.
+    ``as_of, run_id, rows, modalities`` (facts by name), ``config_digest, inputs_digest, code_version``; a rollback has those of the version
+    that it restored. Raises InputError if there is no table, StorageError if it cannot be read.
     """
     table, files = existing_table(config), TableFiles(config.uri)
     with storage_errors(config.uri, "reading its versions", LOOK):
@@ -35,24 +37,26 @@ def list_versions(config: PublishConfig) -> list[dict[str, Any]]:
         # Another tool deleted the first commits. Their files are in a checkpoint only.
         first = open_table(config.uri, log[0].version)
         days = {x.path: x.day for x in visible_files(first)} if first is not None else {}
-    versions = []
+    versions: list[dict[str, Any]] = []
     for entry in log:
         days = {path: day for path, day in days.items() if path not in entry.removed} | entry.added
         current, restorable = entry.version == table.version(), days.keys() <= stored
         shown = {"current": current, "days": sorted(set(days.values())), "restorable": restorable}
-        versions.append(_described(entry) | shown)
+        described = _described(entry)
+        restored: dict[str, Any] = next((x for x in versions if x["version"] == described["restored_version"]), {})
+        described |= {key: restored.get(key) for key in COPIED if described[key] is None}
+        versions.append(described | shown)
     return versions[::-1]
 
 
 def _described(entry: LogEntry) -> dict[str, Any]:
     info, facts = entry.info, entry.info.get("facts")
-    copied = ("restored_version", "as_of", "run_id", "rows", "config_digest", "inputs_digest", "code_version")
     return {
         "version": entry.version,
         "timestamp": datetime.fromtimestamp(entry.timestamp / 1000, UTC).isoformat(timespec="milliseconds"),
         "operation": _OPERATIONS.get(str(info.get("operation")), str(info.get("operation", "unknown")).lower()),
         "modalities": facts.get("modalities", {}) if isinstance(facts, dict) else {},
-        **{key: info.get(key) for key in copied},
+        **{key: info.get(key) for key in ("restored_version", *COPIED)},
     }
 
 

@@ -18,8 +18,9 @@ from deltalake import DeltaTable
 from deltalake.exceptions import TableNotFoundError
 
 from tasks.errors import InputError
+from tasks.object_store import storage_options
 from tasks.table.config import RunIdentity
-from tasks.table.files import TableFiles, storage_errors, storage_options
+from tasks.table.files import TableFiles, storage_errors
 
 LOG = "_delta_log"
 LOOK = "check that the storage can be reached and that the table's _delta_log is whole"

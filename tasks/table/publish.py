@@ -18,10 +18,11 @@ from deltalake.transaction import AddAction, create_table_with_add_actions
 
 from rectifier_core.base.published_records import TableVersion
 from tasks.errors import InputError, StorageError, TableHeldError
+from tasks.object_store import storage_options
 from tasks.store.store import Ref
 from tasks.table.commit import NO_HOOKS, flushed_log
 from tasks.table.config import PublishConfig, RunIdentity, app_id
-from tasks.table.files import RUN_AGAIN, TableFiles, one_line, storage_errors, storage_options
+from tasks.table.files import RUN_AGAIN, TableFiles, one_line, storage_errors
 from tasks.table.log import LOG, LOOK, DataFile, days_shown, open_table, part_path, read_commit, visible_files
 from tasks.table.read_back import audit_files
 from tasks.table.rows import open_rows

@@ -127,10 +127,14 @@ class Run:
             "interactions_read": 1000 + len(items),
             "interactions_used": len(items),
             "not_positive": 900,
+            "anonymous": 12,
             "repeats_merged": 69,
-            "interactions_quarantined": {"unknown_item": 31, "null_user": 0},
+            "interactions_quarantined": {"unknown_item": 31, "null_item": 0},
             "features_quarantined": {name: {"zero_norm": 0} for name in modalities},
+            "features_missing": {name: {"null": missing - 1, "zero": 1} for name in modalities},
         }
+        reading = {"input": "log", "column": "event_time", "key": "source.time_column", "taken_for": "days since 1970"}
+        writer.notes({"readings": [reading], "warnings": ["no event on 1998-04-22"], "newest_event": "1998-04-21"})
         writer.meta({"counts": counts, "modalities": dict.fromkeys(modalities, described), "num_users": 1})
 
     def _rectified(self, writer: StageWriter, modalities: tuple[str, ...]) -> None:

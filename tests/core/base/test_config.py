@@ -35,7 +35,7 @@ from rectifier_core.projection.config import ProjectionConfig
             "warm_start: wanted false where method is spectral",
         ),
         (AffinityConfig, {"temprature": 1}, "temprature: unknown key; did you mean temperature?"),
-        (AffinityConfig, {"num_neighbours": 0, "xyz": 1}, "xyz: unknown key (and 1 more)"),
+        (AffinityConfig, {"num_neighbours": 0, "xyz": 1}, "xyz: unknown key; num_neighbours: wanted at least 1, got 0"),
         (ProjectionConfig, {"keep_ratio": "most"}, 'keep_ratio: wanted a share in (0, 1] or "auto", got most'),
         (ProjectionConfig, {"ridge_grid": (1.0, 0.0)}, "ridge_grid.1: wanted above 0, got 0.0"),
         (ProjectionConfig, {"ridge_grid": ()}, "ridge_grid: wanted at least 1 of them, got []"),

@@ -13,7 +13,7 @@ from rectifier_core.base.arrays import Bool, Float32
 from rectifier_core.base.numerics import unit_rows
 from rectifier_core.base.records import Anchors
 from rectifier_core.projection.config import CrossModalConfig
-from rectifier_core.projection.cross_modal import cross_modal_pairs, place_by_features
+from rectifier_core.projection.cross_modal import cross_modal_pairs, place_by_features, principal_axes
 from tests.support.core_samples import normals
 
 CONFIG = CrossModalConfig(components=6)
@@ -90,3 +90,12 @@ def test_equal_features_place_nobody() -> None:
     """Rounding is not a place: what all items share says nothing of any."""
     found = place(np.ones((50, 4), np.float32), np.ones(50, np.bool_))
     assert np.isfinite(found.items).all()
+
+
+def test_fewer_rows_than_columns_have_the_same_axes() -> None:
+    features, present = sample(rows=40, width=60)
+    few = principal_axes("image", features, present, CONFIG, seed=0)
+    # Rows said twice change neither mean nor covariance, and are as many as there are columns.
+    twice = principal_axes("image", np.tile(features, (3, 1)), np.tile(present, 3), CONFIG, seed=0)
+    np.testing.assert_allclose(few.mean, twice.mean, atol=1e-6)
+    np.testing.assert_allclose(few.leading, twice.leading, atol=1e-4)

@@ -10,11 +10,15 @@ import pytest
 import torch
 
 from rectifier_core.base.arrays import Float32
-from rectifier_core.base.numerics import separation, unit_rows
+from rectifier_core.base.numerics import separation, silent, unit_rows
 from rectifier_core.base.records import Projection
 from rectifier_core.base.seeding import torch_generator
+from rectifier_core.projection import ridge_fit
 from rectifier_core.projection.config import ProjectionConfig
+from rectifier_core.projection.crossfit import item_folds
+from rectifier_core.projection.problem import Problem
 from rectifier_core.projection.projection import fit_projection
+from rectifier_core.projection.row_passes import HeldRows
 from tests.support.core_samples import Planted, anchors_of, normals, planted_features, random_units
 
 SELECTING = ProjectionConfig(keep_ratio=0.75, ridge_grid=(0.1, 1.0, 10.0))
@@ -217,3 +221,24 @@ def test_the_ramp_begins_with_every_pair(world: Planted) -> None:
     for epochs, same in ((1, True), (2, False)):
         some, every = (fit(world, replace(brief, epochs=epochs, keep_ratio=keep)).weight for keep in (0.3, 1.0))
         assert np.array_equal(some, every) == same
+
+
+@pytest.mark.parametrize("keep_ratio", [1.0, 0.8])
+def test_fewer_pairs_than_columns_are_solved_in_their_span_with_the_same_result(keep_ratio: float) -> None:
+    rng = np.random.default_rng(4)
+    anchors = unit_rows(rng.standard_normal((60, 8)).astype(np.float32))
+    features = (anchors @ rng.standard_normal((8, 150)) + rng.standard_normal((60, 150))).astype(np.float32)
+    config = ProjectionConfig(keep_ratio=keep_ratio)
+    trained = np.arange(60) % 6 != 2
+    found_anchors = replace(anchors_of(anchors), trained=trained)
+    pairs = np.flatnonzero(trained)
+    folds = item_folds(60, config.folds, 0)[pairs]
+    passes = HeldRows(features, config.block_rows)
+    problem = Problem("image", features, pairs, folds, found_anchors, config, keep_ratio, 0, silent, passes)
+    primal, dual = ridge_fit._fit(problem, anchors[pairs], 150), ridge_fit.fit_ridge(problem)
+    assert dual.ridge == primal.ridge
+    assert (dual.kept == primal.kept).all()
+    for name in ("weight", "feature_mean", "target_mean", "projected"):
+        np.testing.assert_allclose(getattr(dual, name), getattr(primal, name), rtol=1e-3, atol=2e-5)
+    np.testing.assert_allclose(dual.maps.weights, primal.maps.weights, rtol=1e-3, atol=2e-5)
+    np.testing.assert_allclose(dual.maps.feature_means, primal.maps.feature_means, atol=1e-6)

@@ -120,7 +120,7 @@ def test_days_side_by_side_are_the_days_one_by_one_and_a_bad_one_stops_no_other(
 
 REFUSED = {
     "no day": (["--start", "June"], "--start June: wanted a day as YYYY-MM-DD"),
-    "another word": (["--reprocess", "done"], "--reprocess done: wanted missing, failed, stale, all"),
+    "another word": (["--reprocess", "done"], "--reprocess done: wanted missing, failed, stale, rolled-back, all"),
     "both": (["--force", "--reprocess", "stale"], "--force, --reprocess stale: give one of the two"),
     "none at a time": (["--parallel", "0"], "--parallel 0: wanted at least 1"),
     "too little memory": (

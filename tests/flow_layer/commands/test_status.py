@@ -81,11 +81,11 @@ def test_what_was_published_is_done_until_what_it_was_made_from_changes(
     asked = ("status", "--config", demo / "run.toml", "--start", days[0], "--end", days[2])
     shown = cli(*asked, "--picture", picture, "--json")
     assert shown.code == 0, shown.err
-    assert [x["state"] for x in shown.result["days"]] == ["done", "missing", "missing"]
-    assert shown.result["counts"] == {"done": 1, "missing": 2}
+    assert [x["state"] for x in shown.result["days"]] == ["done", "rolled-back", "rolled-back"]
+    assert shown.result["counts"] == {"done": 1, "rolled-back": 2}
     assert shown.result["latest"] == days[0]
     assert shown.result["days"][1]["last_run"]["state"] == "done"
-    assert "rolled back, or beyond publish.keep_snapshots" in shown.result["days"][1]["why"]
+    assert "taken out by the rollback of version 3" in shown.result["days"][1]["why"]
     assert picture.read_bytes().startswith(b"\x89PNG")
     assert cli(*asked).out.splitlines()[1].startswith(f"{days[0]}  ")
 

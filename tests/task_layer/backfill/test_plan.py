@@ -84,7 +84,9 @@ def test_the_options_name_the_states() -> None:
         parse_reprocess(None, force=True) == parse_reprocess("all", force=True) == set(STATES) - {"running", "no-data"}
     )
     assert parse_reprocess("stale, missing", force=False) == {"stale", "missing", "dead"}
-    with pytest.raises(InputError, match="--reprocess done: wanted missing, failed, stale, all, or several by commas"):
+    with pytest.raises(
+        InputError, match="--reprocess done: wanted missing, failed, stale, rolled-back, all, or several by commas"
+    ):
         parse_reprocess("done", force=False)
     with pytest.raises(InputError, match="--force, --reprocess stale: give one of the two"):
         parse_reprocess("stale", force=True)

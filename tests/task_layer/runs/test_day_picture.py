@@ -12,7 +12,7 @@ from tasks.runs.day_picture import LOOKS, draw_days
 from tasks.runs.day_status import STATES, DayStatus
 
 DAYS = [
-    DayStatus(day=date(2024, 2, 26) + timedelta(days=at), state=STATES[at % len(STATES)], why="") for at in range(40)
+    DayStatus(day=date(2024, 2, 26) + timedelta(days=at), state=STATES[at % len(STATES)], why="") for at in range(45)
 ]
 
 
@@ -23,7 +23,7 @@ def test_the_picture_has_a_colour_a_letter_and_a_count_for_each_state(tmp_path: 
     for state, (colour, letter) in LOOKS.items():
         assert colour in text
         assert f"{letter} {state} (5)".strip() in text
-    assert "2024-02-26 to 2024-04-05" in text
+    assert "2024-02-26 to 2024-04-10" in text
     draw_days(DAYS, tmp_path / "days.png")
     assert (tmp_path / "days.png").read_bytes().startswith(b"\x89PNG")
 

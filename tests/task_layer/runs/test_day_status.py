@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -27,7 +28,7 @@ WENT_WRONG = {"exit_code": 3, "message": "the gate refused"}
         ({}, False, SHOWN, True, ("done", "")),
         (None, False, None, True, ("missing", "never run")),
         (None, False, None, False, ("no-data", "no data of its own")),
-        ({}, False, None, True, ("missing", "was version 3; rolled back, or beyond publish.keep_snapshots")),
+        ({}, False, None, True, ("missing", "was version 3; beyond publish.keep_snapshots")),
         ({"state": "running"}, True, SHOWN, True, ("running", f"at sinkhorn/image since {SEEN} UTC, pid 77")),
         ({"state": "running"}, False, SHOWN, True, ("dead", f"killed at sinkhorn/image, last sign of life {SEEN} UTC")),
         ({"state": "refused"} | WENT_WRONG, False, SHOWN, True, ("refused", "exit 3: the gate refused")),
@@ -42,6 +43,20 @@ def test_every_state_and_why(
 ) -> None:
     entry = None if changed is None else ENTRY | changed
     assert judge_day(entry, held=held, published=shown, made=NOW if shown else {}, now=NOW, data=data) == wanted
+
+
+def test_a_day_that_a_rollback_took_out_says_so() -> None:
+    judged = judge_day(ENTRY, held=False, published=None, made={}, now=NOW, data=True, rolled_back=7)
+    assert judged == ("rolled-back", "was version 3; taken out by the rollback of version 7")
+
+
+@pytest.mark.parametrize(
+    ("operation", "state"),
+    [("OPTIMIZE of another tool in version 4", "done"), ("DELETE of another tool in version 4", "stale")],
+)
+def test_what_another_tool_did_to_the_files_is_said(operation: str, state: str) -> None:
+    shown = replace(SHOWN, rewritten=operation)
+    assert judge_day(ENTRY, held=False, published=shown, made=NOW, now=NOW, data=True) == (state, operation)
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from tasks.errors import InputError
-from tasks.source.quarantine import ROW_GROUP, ParquetSink
+from tasks.source.rows.quarantine import ROW_GROUP, ParquetSink
 from tests.support.source_samples import (
     DAY,
     IDS,
@@ -46,6 +46,7 @@ def test_item_rows(tmp_path: Path) -> None:
         "duplicate_id": 2,
         "id_too_long": 0,
         "id_ends_with_nul": 0,
+        "no_day": 0,
     }
     kept = [*IDS[:4], *IDS[6:11]]
     assert ref.array("item_ids").tolist() == kept
@@ -72,22 +73,23 @@ def test_features(tmp_path: Path) -> None:
         sample(tmp_path, catalog=catalog_table(image=pa.array(image, pa.list_(pa.float64()))), max_quarantined=0.7),
         tmp_path,
     )
-    reasons = {0: "nan_or_infinite", 1: "nan_or_infinite", 2: "zero_norm", 3: "wrong_width", 4: "wrong_width"}
-    reasons |= {6: "nan_or_infinite", 7: "nan_or_infinite"}
+    reasons = {0: "nan_or_infinite", 1: "nan_or_infinite", 3: "wrong_width", 6: "nan_or_infinite", 7: "nan_or_infinite"}
     assert quarantined(ref, "features") == [
         {"item_id": IDS[i], "modality": "image", "reason": x} for i, x in reasons.items()
     ]
     assert ref.meta["counts"]["features_quarantined"]["image"] == {
         "nan_or_infinite": 4,
-        "zero_norm": 1,
-        "wrong_width": 2,
+        "zero_norm": 0,
+        "wrong_width": 1,
+        "unreadable": 0,
     }
+    assert ref.meta["counts"]["features_missing"]["image"] == {"null": 1, "empty": 1, "zero": 1, "nan": 0}
     assert ref.meta["modalities"]["image"] == {
         "column": "image",
         "width": 2,
         "present": 4,
-        "missing": 1,
-        "quarantined": 7,
+        "missing": 3,
+        "quarantined": 5,
     }
     assert ref.array("present-image").tolist() == [False] * 8 + [True] * 4
     features = ref.array("features-image")
@@ -100,7 +102,7 @@ def test_features(tmp_path: Path) -> None:
 
 def test_features_of_two_modalities_lie_item_by_item(tmp_path: Path) -> None:
     bad: list[Any] = [[1.0, 2.0]] * NUM_ITEMS
-    bad[2] = bad[9] = [0.0, 0.0]
+    bad[2] = bad[9] = [1.0]
     ref = read(sample(tmp_path, catalog=catalog_table(image=bad, text=bad)), tmp_path)
     assert [(x["item_id"], x["modality"]) for x in quarantined(ref, "features")] == [
         ("i02", "image"),
@@ -132,17 +134,20 @@ def test_interactions(tmp_path: Path) -> None:
     ]
     disliked = [(None, "nowhere", None, 1.0)]
     ref = read(_partitioned(tmp_path, [*good, *bad, *disliked], positive="rating >= 4"), tmp_path)
-    reasons = ["null_user", "null_item", "null_time", "unknown_item", "event_after_as_of", "null_user"]
-    expected = [dict(zip(("user_id", "item_id", "event_time"), row[:3], strict=True)) for row in bad]
+    reasons = ["null_item", "null_time", "unknown_item", "event_after_as_of"]
+    # Rows of no user are left out and counted.
+    expected = [dict(zip(("user_id", "item_id", "event_time"), row[:3], strict=True)) for row in bad if row[0]]
     assert quarantined(ref, "interactions") == [row | {"reason": x} for row, x in zip(expected, reasons, strict=True)]
     counts = ref.meta["counts"]
     assert counts["interactions_quarantined"] == {
-        "null_user": 2,
         "null_item": 1,
         "null_time": 1,
+        "time_out_of_range": 0,
         "unknown_item": 1,
         "event_after_as_of": 1,
+        "no_day": 0,
     }
+    assert counts["anonymous"] == 2
     read_rows = (
         counts["interactions_read"],
         counts["not_positive"],
@@ -170,7 +175,7 @@ def test_interactions_keep_integer_ids_and_survive_absurd_times(tmp_path: Path) 
     ref = read(source_config(tmp_path, interactions=str(tmp_path / "log"), max_quarantined=0.9), tmp_path)
     table = pq.read_table(ref.file("quarantine-interactions.parquet"))
     assert table.column("item_id").to_pylist() == [99, 5]
-    assert table.column("reason").to_pylist() == ["unknown_item", "event_after_as_of"]
+    assert table.column("reason").to_pylist() == ["time_out_of_range", "time_out_of_range"]
     assert ref.meta["id_type"] == "int32"
 
 
@@ -188,10 +193,10 @@ def test_too_many_items_stop_the_run(tmp_path: Path) -> None:
 
 
 def test_too_many_features_stop_the_run_by_share_of_those_given(tmp_path: Path) -> None:
-    rows: list[Any] = [None] * 8 + [[1.0, 2.0]] * 3 + [[0.0, 0.0]]
+    rows: list[Any] = [None] * 8 + [[1.0, 2.0]] * 3 + [[1.0]]
     config = sample(tmp_path, catalog=catalog_table(image=rows))
     with pytest.raises(
-        InputError, match=r"source\.modalities\.image.*'image'.*1 of 4 \(25\.0%\).*zero_norm \(1\).*max_quarantined"
+        InputError, match=r"source\.modalities\.image.*'image'.*1 of 4 \(25\.0%\).*wrong_width \(1\).*max_quarantined"
     ):
         read(config, tmp_path)
     assert read(source_config(tmp_path, max_quarantined=0.25), tmp_path).meta["modalities"]["image"]["present"] == 3
@@ -203,7 +208,8 @@ def test_too_many_interactions_stop_the_run_by_share_of_the_positive(tmp_path: P
     config = sample(tmp_path, log=log_table(item_id=items, rating=ratings), positive="rating >= 4")
     with pytest.raises(
         InputError,
-        match=r"positive interactions: 9 of 36 \(25\.0%\).*unknown_item \(9\).*share item ids.*max_quarantined",
+        match=r"positive interactions: 9 of 36 \(25\.0%\).*"
+        r"unknown_item \(9\).*the log has 'nowhere' and the catalog 'i00', 'i01', 'i02'.*max_quarantined",
     ):
         read(config, tmp_path)
 

@@ -62,6 +62,7 @@ def test_segments_lie_item_by_item_and_the_feature_is_their_mean(tmp_path: Path)
         "missing": 4,
         "quarantined": 0,
         "segments": sum(counts),
+        "segments_missing": 0,
         "segments_quarantined": 0,
     }
     assert "segments" not in ref.meta["modalities"]["image"]
@@ -112,11 +113,9 @@ def test_what_cannot_be_used_is_dropped_named_and_counted(tmp_path: Path) -> Non
     ref = read_video(tmp_path, pa.array(rows, pa.list_(pa.list_(pa.float64()))), max_quarantined=0.5)
     assert [(x["item_id"], x["reason"]) for x in quarantined(ref, "features")] == [
         ("i00", "segment_nan_or_infinite"),
-        ("i01", "segment_zero_norm"),
         ("i01", "segment_wrong_width"),
         ("i02", "no_usable_segment"),
         ("i02", "segment_nan_or_infinite"),
-        ("i02", "segment_wrong_width"),
         ("i04", "zero_norm"),
         ("i06", "segment_nan_or_infinite"),
     ]
@@ -125,11 +124,13 @@ def test_what_cannot_be_used_is_dropped_named_and_counted(tmp_path: Path) -> Non
     assert counts["features_quarantined"]["video"] == {"zero_norm": 1, "no_usable_segment": 1}
     assert counts["segments_quarantined"]["video"] == {
         "segment_nan_or_infinite": 3,
-        "segment_zero_norm": 1,
-        "segment_wrong_width": 2,
+        "segment_zero_norm": 0,
+        "segment_wrong_width": 1,
+        "segment_unreadable": 0,
     }
     found = ref.meta["modalities"]["video"]
-    assert (found["present"], found["missing"], found["quarantined"], found["segments_quarantined"]) == (8, 2, 2, 6)
+    assert (found["present"], found["missing"], found["quarantined"], found["segments_quarantined"]) == (8, 2, 2, 4)
+    assert found["segments_missing"] == 2
     assert found["present"] + found["missing"] + found["quarantined"] == NUM_ITEMS
     assert [len(x) for x in sequences(ref)] == [2, 1, 0, 2, 0, 0, 1, 0, 2, 2, 2, 2]
     assert found["segments"] == len(ref.array("segments-video")) == 14

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from datetime import date
 from pathlib import Path
 
 import polars as pl
@@ -11,6 +12,7 @@ import pytest
 from deltalake import DeltaTable
 
 from tasks.errors import InputError
+from tasks.runs.day_status import published_days, rolled_back_days
 from tasks.store.store import Ref
 from tasks.table import cleanup as table_sweep
 from tasks.table.cleanup import sweep_table
@@ -40,7 +42,7 @@ def test_versions_describe_each_commit(config: PublishConfig, refs: tuple[Ref, R
     assert [x["operation"] for x in found] == ["rollback", "publish", "publish", "publish"]
     assert [x["current"] for x in found] == [True, False, False, False]
     runs = [identity(DAYS[0], 1), identity(DAYS[1]), identity(DAYS[0])]
-    assert [x["run_id"] for x in found] == [None, *(x.run_id for x in runs)]
+    assert [x["run_id"] for x in found] == [runs[1].run_id, *(x.run_id for x in runs)]
     assert [x["days"] for x in found] == [list(DAYS[:2])] * 3 + [[DAYS[0]]]
     assert all(x["restorable"] for x in found)
     assert found[0]["restored_version"] == 1
@@ -160,3 +162,19 @@ def test_a_log_that_another_tool_cleaned_still_lists_and_sweeps(config: PublishC
     sweep_table(PublishConfig(uri=config.uri, vacuum_after_hours=0))
     assert shown(config.uri) == {DAYS[0]: {identity(DAYS[0], 2).run_id}, DAYS[1]: {identity(DAYS[1]).run_id}}
     assert len(data_files(config.uri)) == 2
+
+
+def test_a_table_that_another_job_compacted_keeps_its_runs(config: PublishConfig, refs: tuple[Ref, Ref]) -> None:
+    for day in DAYS[:2]:
+        publish(config, refs, day)
+    DeltaTable(config.uri).optimize.z_order(["item_id"])
+    found = published_days(config)
+    assert [x.run_id for x in found.values()] == [identity(day).run_id for day in DAYS[:2]]
+    assert [x.version for x in found.values()] == [0, 1]
+    assert {x.rewritten for x in found.values()} == {"OPTIMIZE of another tool in version 2"}
+    assert rolled_back_days(config) == {}
+    roll_back(config, 0)
+    assert rolled_back_days(config) == {date.fromisoformat(DAYS[1]): 3}
+    assert {day.isoformat(): x.rewritten for day, x in published_days(config).items()} == {DAYS[0]: None}
+    publish(config, refs, DAYS[1])
+    assert rolled_back_days(config) == {}

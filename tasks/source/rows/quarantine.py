@@ -12,9 +12,9 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from tasks.errors import InputError
+from tasks.source.columns.vectors import USABLE
 
 ROW_GROUP = 1 << 16
-USABLE = -1
 
 
 class ParquetSink:
@@ -72,7 +72,9 @@ def stop_if_too_many(what: str, counts: Mapping[str, int], read: int, limit: flo
     if bad <= limit * read:
         return
     worst = max(counts, key=lambda reason: counts[reason])
+    # Where most is wrong, another bound is no way out.
+    way = f"{remedy}, or raise source.max_quarantined" if 2 * bad <= read else remedy
     raise InputError(
         f"{what}: {bad:,} of {read:,} ({bad / read:.1%}) cannot be used, most often {worst} ({counts[worst]:,}); "
-        f"source.max_quarantined = {limit:g} allows {limit:.1%}: {remedy}, or raise source.max_quarantined"
+        f"source.max_quarantined = {limit:g} allows {limit:.1%}: {way}"
     )

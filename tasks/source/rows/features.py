@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,25 @@ from numpy.typing import NDArray
 
 from rectifier_core.base.arrays import Int64
 from tasks.errors import InputError
-from tasks.source.arrow_columns import FEATURE_REASONS, embeddings, judge_features, lengths
-from tasks.source.quarantine import USABLE, stop_if_too_many
-from tasks.source.sequences import FIRST_SEGMENT_REASON, SEQUENCE_REASONS, FeatureBatch, SequenceBatch, judge_sequences
+from tasks.source.columns.vectors import (
+    FEATURE_REASONS,
+    MISSING_KINDS,
+    USABLE,
+    Format,
+    as_lists,
+    embeddings,
+    judge_features,
+    missing_kinds,
+    unreadable,
+)
+from tasks.source.rows.quarantine import stop_if_too_many
+from tasks.source.rows.sequences import (
+    FIRST_SEGMENT_REASON,
+    SEQUENCE_REASONS,
+    FeatureBatch,
+    SequenceBatch,
+    judge_sequences,
+)
 from tasks.store.store import StageWriter
 
 
@@ -22,17 +39,27 @@ class FeatureColumn:
     """The output files of one modality of a catalog of I items, and the counts of what cannot be used."""
 
     def __init__(
-        self, writer: StageWriter, name: str, column: str, width: int, num_items: int, *, is_sequence: bool
+        self,
+        writer: StageWriter,
+        name: str,
+        column: str,
+        width: int,
+        num_items: int,
+        *,
+        is_sequence: bool,
+        given: Format | None = None,
     ) -> None:
+        """``given`` is the format of vectors in text or bytes."""
         # Imported here: this loads torch and numba, and `status` imports this module without reading a catalog.
         from rectifier_core.base.row_digest import row_digests
 
         self.name, self.column, self.width, self.is_sequence = name, column, width, is_sequence
-        self._writer, self._row_digests = writer, row_digests
+        self._writer, self._row_digests, self._given = writer, row_digests, given
         self._features = writer.memmap(f"features-{name}", (num_items, width), np.float32)
         self._present = np.zeros(num_items, np.bool_)
         self._digest = np.full(num_items, row_digests(np.zeros((1, width), np.float32))[0], np.uint64)
-        self._missing = self._segments_read = 0
+        self._missing = np.zeros(len(MISSING_KINDS), np.int64)
+        self._segments_read = self._segments_missing = 0
         self._reason_counts = np.zeros(len(SEQUENCE_REASONS), np.int64)
         if is_sequence:
             self._counts = np.zeros(num_items, np.int64)
@@ -41,7 +68,8 @@ class FeatureColumn:
 
     def add(self, column: pa.Array, items: slice) -> tuple[Int64, NDArray[np.int8]]:
         """Write the usable features of these items. Return the rows with something bad, ascending, and the codes of the reasons."""
-        batch = judge_sequences(column, self.width) if self.is_sequence else judge_vectors(column, self.width)
+        judge = judge_sequences if self.is_sequence else partial(judge_vectors, given=self._given)
+        batch = judge(column, self.width)
         self._features[items][batch.rows] = batch.features
         self._present[items][batch.rows] = True
         self._digest[items][batch.rows] = self._row_digests(batch.features)
@@ -52,6 +80,7 @@ class FeatureColumn:
             self._segments.append(batch.segments)
             self._positions.append(batch.positions)
             self._segments_read += batch.segments_read
+            self._segments_missing += batch.segments_missing
         return batch.bad_rows, batch.bad_codes
 
     def close(self) -> None:
@@ -73,32 +102,40 @@ class FeatureColumn:
         if self.is_sequence:
             self._writer.array(f"offsets-{self.name}", np.concatenate([[0], np.cumsum(self._counts)]).astype(np.int64))
             what = f"{key}, the segments in column {self.column!r} of {uri}"
-            stop_if_too_many(what, of_segments, self._segments_read, max_quarantined, "mend the segments")
-        what = f"{key}, the features in column {self.column!r} of {uri}"
-        stop_if_too_many(what, quarantined, len(self._present) - self._missing, max_quarantined, "mend the features")
+            given = self._segments_read - self._segments_missing
+            stop_if_too_many(what, of_segments, given, max_quarantined, "mend the segments")
+        what, missing = f"{key}, the features in column {self.column!r} of {uri}", int(self._missing.sum())
+        stop_if_too_many(what, quarantined, len(self._present) - missing, max_quarantined, "mend the features")
         if not self._present.any():
             raise InputError(f"{uri}: column {self.column!r} ({key}) holds no usable feature")
-        summary |= {"present": int(self._present.sum()), "missing": self._missing, "quarantined": quarantined}
+        kinds = {kind: int(count) for kind, count in zip(MISSING_KINDS, self._missing, strict=True)}
+        summary |= {"present": int(self._present.sum()), "missing": kinds, "quarantined": quarantined}
         if self.is_sequence:
-            summary |= {"segments": self._segments.length, "segments_quarantined": of_segments}
+            summary |= {"segments": self._segments.length, "segments_missing": self._segments_missing}
+            summary |= {"segments_quarantined": of_segments}
         return summary
 
     def _counted(self, reasons: tuple[str, ...]) -> dict[str, int]:
         return {reason: int(self._reason_counts[SEQUENCE_REASONS.index(reason)]) for reason in reasons}
 
 
-def judge_vectors(column: pa.Array, width: int) -> FeatureBatch:
+def judge_vectors(column: pa.Array, width: int, given: Format | None = None) -> FeatureBatch:
     """The usable features of a batch of a vector column."""
-    present = lengths(column) >= 0
-    right_width, values = embeddings(column, width)
+    lists = as_lists(column, given)
+    right_width, values = embeddings(lists, width)
     good, reasons = judge_features(values)
-    codes = np.where(present, np.int8(FEATURE_REASONS.index("wrong_width")), np.int8(USABLE))
+    codes = np.full(len(lists), FEATURE_REASONS.index("wrong_width"), np.int8)
     codes[right_width] = reasons
-    bad = np.flatnonzero(codes != USABLE)
+    odd = np.flatnonzero(codes != USABLE)
+    rest = lists.take(pa.array(odd))
+    missing = missing_kinds(rest)
+    if given is not None:
+        codes[odd[unreadable(rest)]] = FEATURE_REASONS.index("unreadable")
+    bad = odd[missing < 0]
     return FeatureBatch(
         rows=right_width[good],
         features=values if good.all() else values[good],
-        missing=int((~present).sum()),
+        missing=np.bincount(missing[missing >= 0], minlength=len(MISSING_KINDS)),
         bad_rows=bad,
         bad_codes=codes[bad],
     )

@@ -1,0 +1,154 @@
+"""What an id is: a whole number or text, whatever type a file gives it.
+
+- Integers, decimals and doubles that are whole are whole numbers. Beyond int64 they are text.
+- Text is text. Bytes are UTF-8 text; 16 bytes that are not all UTF-8 are UUIDs, as is the UUID type. A UUID is written as text.
+- A number and its digits are one id where the catalog and the log differ in type: 7 is "7", but not "07".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from tasks.errors import InputError
+from tasks.object_store import StoredFile
+from tasks.source.columns.arrow import is_bytes, is_text, plain_type, plain_values
+
+NUMBER, TEXT = pa.int64(), pa.large_string()
+UUID_BYTES = 16
+# Beyond it a double no longer holds every whole number.
+LARGEST_DOUBLE = 2**53
+
+
+@dataclass(frozen=True, slots=True)
+class IdReading:
+    """How the ids of a column are read: as ``family`` (int64 or large_string); ``uuid`` where its bytes are UUIDs. ``taken_for`` says so."""
+
+    family: pa.DataType
+    taken_for: str
+    uuid: bool = False
+
+
+def is_number(kind: pa.DataType) -> bool:
+    """Whether a plain type can hold ids that are whole numbers."""
+    return bool(pa.types.is_integer(kind) or pa.types.is_decimal(kind) or pa.types.is_floating(kind))
+
+
+def id_kind(kind: pa.DataType, file: StoredFile, key: str) -> str | None:
+    """ "numbers" or "text", by the type alone; None for a column of nulls. Raises InputError for a type that holds no ids."""
+    plain = plain_type(kind)
+    if pa.types.is_null(plain):
+        return None
+    if is_number(plain):
+        return "numbers"
+    if is_text(plain) or is_bytes(plain):
+        return "text"
+    raise InputError(f"{file.uri}: {key} is {kind}; an id is a string, a UUID or a whole number; cast the column")
+
+
+def keeps_type(kind: pa.DataType) -> bool:
+    """Whether ids of this plain type are published as they came: integers of up to 64 bits, and text."""
+    return bool(pa.types.is_integer(kind) or is_text(kind))
+
+
+def read_ids(column: pa.Array, uuid: bool, file: StoredFile, key: str) -> pa.Array:
+    """The ids as int64 or, for text and for numbers beyond int64, as large_string. Nulls stay, and NaN is null.
+
+    Raises InputError with an example for text that is not UTF-8 and for numbers that are not whole.
+    """
+    values = plain_values(column)
+    kind = values.type
+    try:
+        values.validate(full=True)
+        if pa.types.is_null(kind):
+            return values.cast(NUMBER)
+        if pa.types.is_floating(kind):
+            return _whole_doubles(values, file, key)
+        if pa.types.is_decimal(kind):
+            whole = values.cast(pa.decimal256(76, 0)) if kind.scale else values
+            return _as_int64(whole)
+        if pa.types.is_integer(kind):
+            return _as_int64(values)
+        if not is_bytes(kind):
+            return values.cast(TEXT)
+        return _uuid_text(values, file, key) if uuid else values.cast(pa.large_binary()).cast(TEXT)
+    except pa.ArrowInvalid as error:
+        reason = " ".join(str(error).split("\n")[0].split())
+        raise InputError(
+            f"{file.uri}: {key} holds an id that cannot be read ({reason}); write whole numbers or UTF-8 text"
+        ) from error
+
+
+def _as_int64(values: pa.Array) -> pa.Array:
+    try:
+        return values.cast(NUMBER)
+    except pa.ArrowInvalid:
+        return values.cast(pa.string()).cast(TEXT)
+
+
+def _whole_doubles(values: pa.Array, file: StoredFile, key: str) -> pa.Array:
+    numbers = np.asarray(values.cast(pa.float64()).fill_null(np.nan))
+    missing = np.isnan(numbers)
+    odd = ~missing & ((numbers != np.floor(numbers)) | (np.abs(numbers) > LARGEST_DOUBLE))
+    if odd.any():
+        raise InputError(
+            f"{file.uri}: {key} is {values.type} and holds {numbers[odd][0]!r}; a number is an id only if it is whole"
+            f" and at most 2^53; write integers or text"
+        )
+    return pa.array(np.where(missing, 0, numbers).astype(np.int64), NUMBER, mask=missing)
+
+
+def _uuid_text(values: pa.Array, file: StoredFile, key: str) -> pa.Array:
+    rows = [None if x is None else x.hex() for x in values.to_pylist()]
+    other = next((x for x in rows if x is not None and len(x) != 2 * UUID_BYTES), None)
+    if other is not None:
+        raise InputError(f"{file.uri}: {key} holds UUIDs of 16 bytes and also 0x{other[:40]}; write all ids alike")
+    text = [None if x is None else f"{x[:8]}-{x[8:12]}-{x[12:16]}-{x[16:20]}-{x[20:]}" for x in rows]
+    return pa.array(text, TEXT)
+
+
+def holds_uuids(sample: pa.Array) -> bool:
+    """Whether a sample of bytes holds UUIDs: all are 16 bytes, and not all are UTF-8."""
+    rows = [x for x in sample.to_pylist() if x is not None]
+    return bool(rows) and all(len(x) == UUID_BYTES for x in rows) and not all(map(_is_utf8, rows))
+
+
+def _is_utf8(raw: bytes) -> bool:
+    try:
+        raw.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def in_family(ids: pa.Array, family: pa.DataType) -> pa.Array:
+    """What ``read_ids`` returned, in the family of the whole column. Text never becomes a number here."""
+    return ids if ids.type == family else ids.cast(pa.string()).cast(TEXT)
+
+
+def common_family(chunks: Iterable[pa.Array]) -> pa.DataType:
+    """int64 if every chunk that ``read_ids`` returned is, else large_string."""
+    return TEXT if any(chunk.type == TEXT for chunk in chunks) else NUMBER
+
+
+def positions(ids: pa.Array, among: pa.Array) -> pa.Array:
+    """The place of each id in ``among``, null where it is not there. Either may be numbers while the other is text."""
+    if ids.type != among.type:
+        ids, among = in_family(ids, TEXT), in_family(among, TEXT)
+    return pc.index_in(ids, value_set=among)
+
+
+def describe_ids(kinds: Iterable[pa.DataType], reading: IdReading) -> str:
+    """What a column of these types was taken for, in words."""
+    names = sorted({str(kind) for kind in kinds})
+    if reading.uuid:
+        what = "UUIDs, as text"
+    elif reading.family == NUMBER:
+        what = "whole numbers"
+    else:
+        what = "text"
+    return f"{what} ({', '.join(names)})" if names else what

@@ -1,0 +1,1 @@
+"""Judging rows: features and sequences that can be used, and the quarantine of what cannot."""
