@@ -109,7 +109,7 @@ def _assert_whole(shop: Shop, finished: Finished) -> None:
     bad = pq.read_table(Path(result["report"]).with_name("quarantine") / "items.parquet")
     assert rows.height == result["rows"]
     assert rows["item_id"].n_unique() == rows.height
-    assert shop.catalog.num_rows == rows.height + bad.num_rows
+    assert shop.catalog.num_rows + shop.undated_rows == rows.height + bad.num_rows
     for name, facts in result["modalities"].items():
         features = rows[name].drop_nulls()
         assert features.explode(empty_as_null=False).is_finite().all()

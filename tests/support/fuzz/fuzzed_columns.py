@@ -120,6 +120,47 @@ def feature_values(shop: Shop, rng: Rng) -> None:
     shop.replace("catalog", name, pa.array(rows.tolist(), pa.list_(pa.float64())))
 
 
+def blank_features(shop: Shop, rng: Rng) -> None:
+    """Features that say nothing, in a third of the rows: they are missing, not damaged."""
+    name = pick(rng, list(WIDTHS))
+    rows: list[Any] = shop.catalog.column(name).to_pylist()
+    blanks: list[Any] = [None, [], [0.0] * WIDTHS[name], [float("nan")] * WIDTHS[name], [None] * WIDTHS[name]]
+    for at in rng.permutation(NUM_ITEMS)[: NUM_ITEMS // 3]:
+        rows[at] = pick(rng, blanks)
+    shop.replace("catalog", name, pa.array(rows, pa.list_(pa.float32())))
+
+
+def written_vectors(shop: Shop, rng: Rng) -> None:
+    """Vectors in JSON or bytes, with a setting that fits, with another, or with none."""
+    name, given = pick(rng, list(WIDTHS)), pick(rng, ["json", "float32", "float64", "float16"])
+    rows = shop.catalog.column(name).to_pylist()
+    kinds = {"float16": "<f2", "float32": "<f4", "float64": "<f8"}
+    written = [str(row) if given == "json" else np.array(row, kinds[given]).tobytes() for row in rows]
+    shop.replace("catalog", name, pa.array(written))
+    said = pick(rng, [given, given, "json", "float32", None])
+    if said is not None:
+        shop.set(f'source.vector_formats.{name}="{said}"')
+
+
+def anonymous_rows(shop: Shop, rng: Rng) -> None:
+    """Half of the rows or more have no user."""
+    share = pick(rng, [0.5, 0.9, 1.0])
+    users = shop.log.column("user_id").to_pylist()
+    shop.replace("log", "user_id", pa.array([None if rng.random() < share else x for x in users], pa.string()))
+
+
+def spelt_otherwise(shop: Shop, rng: Rng) -> None:
+    """Item ids of the log that are the catalog's but for their spelling or their type."""
+    how = pick(rng, ["padded", "case", "zeros", "number"])
+    ids = shop.log.column("item_id").to_pylist()
+    if how in ("padded", "case"):
+        shop.replace("log", "item_id", pa.array([f"{x} " if how == "padded" else x.upper() for x in ids]))
+        return
+    numbers = [int(x[1:]) for x in shop.catalog.column("item_id").to_pylist()]
+    shop.replace("catalog", "item_id", pa.array([f"{x:04d}" if how == "zeros" else str(x) for x in numbers]))
+    shop.replace("log", "item_id", pa.array([int(x[1:]) for x in ids]))
+
+
 def feature_shapes(shop: Shop, rng: Rng) -> None:
     """Lists of other lengths, empty ones, nulls within, no two alike."""
     name = pick(rng, list(WIDTHS))

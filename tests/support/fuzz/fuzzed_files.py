@@ -10,9 +10,10 @@ from typing import get_type_hints
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from deltalake import write_deltalake
 
 from tests.support.fuzz.fuzzed_columns import pick
-from tests.support.fuzz.fuzzed_shop import Rng, Shop
+from tests.support.fuzz.fuzzed_shop import NUM_ITEMS, Rng, Shop
 
 
 def broken_file(shop: Shop, rng: Rng) -> None:
@@ -148,6 +149,84 @@ def odd_partitions(shop: Shop, rng: Rng) -> None:
             (good / which.name).write_bytes((inner / which.name).read_bytes())
 
     shop.after.append(move)
+
+
+DAY_FOLDERS = (
+    "ds=2026-03-08",
+    "2026-03-08",
+    "snapshot_date=20260308",
+    "DT=2026-03-08%2000%3A00%3A00",
+    "dt=2026-03-08/hour=07",
+)
+DAY_FOLDERS += ("year=2026/month=3/day=8", "2026/03/08", "any=2026-03-08T12")
+
+
+def day_folders(shop: Shop, rng: Rng) -> None:
+    """One snapshot in a folder of its day, beside an older one and perhaps a partition without a day."""
+    folder, null = str(pick(rng, DAY_FOLDERS)), rng.random() < 0.4
+    older = "7".join(folder.rsplit("8", 1))
+    catalog = shop.catalog_file
+
+    def move() -> None:
+        for name in (folder, older):
+            (catalog.parent / name).mkdir(parents=True)
+        raw = catalog.read_bytes()
+        catalog.unlink()
+        (catalog.parent / folder / "a.parquet").write_bytes(raw)
+        pq.write_table(shop.catalog.slice(0, 40), catalog.parent / older / "a.parquet")
+        if null and "=" in folder and "year" not in folder:
+            inner = catalog.parent / f"{folder.partition('=')[0]}=__HIVE_DEFAULT_PARTITION__"
+            inner.mkdir()
+            pq.write_table(shop.catalog.slice(0, 5), inner / "a.parquet")
+            shop.undated_rows = 5
+
+    shop.after.append(move)
+
+
+def two_snapshots(shop: Shop, rng: Rng) -> None:
+    """Two files with the same ids and no day to tell which is newer."""
+    name = pick(rng, ["part-1.parquet", "v2/part-0.parquet", "month=2026-03/a.parquet"])
+    rows = int(pick(rng, [1, 6, NUM_ITEMS]))
+
+    def leave() -> None:
+        path = shop.catalog_file.parent / name
+        path.parent.mkdir(exist_ok=True)
+        pq.write_table(shop.catalog.slice(0, rows), path)
+
+    shop.after.append(leave)
+
+
+def empty_files(shop: Shop, rng: Rng) -> None:
+    """Files without rows beside the others: without columns, of nulls, of other types."""
+    which = pick(rng, [shop.catalog_file, shop.log_file])
+    table = shop.catalog if which == shop.catalog_file else shop.log
+    empty = pick(rng, [pa.table({}), pa.table({x: pa.nulls(0) for x in table.column_names}), table.slice(0, 0)])
+    shop.after.append(lambda: pq.write_table(empty, which.with_name(pick(rng, ["0.parquet", "z.parquet"]))))
+
+
+def table_formats(shop: Shop, rng: Rng) -> None:
+    """Catalog or log as a Delta, Iceberg or Hudi table, named by its folder or by a part of it."""
+    which = pick(rng, [shop.catalog_file, shop.log_file])
+    how, key = (
+        pick(rng, ["delta", "delta", "iceberg", "hudi"]),
+        "catalog" if which == shop.catalog_file else "interactions",
+    )
+    part = rng.random() < 0.3
+
+    def move() -> None:
+        table = pq.read_table(which)
+        if how == "delta":
+            _remove(which.parent)
+            write_deltalake(str(which.parent), table.slice(0, 3))
+            write_deltalake(str(which.parent), table, mode="overwrite")
+            return
+        mark = which.parent / ("metadata/v1.metadata.json" if how == "iceberg" else ".hoodie/hoodie.properties")
+        mark.parent.mkdir()
+        mark.write_text("{}")
+
+    shop.after.append(move)
+    if part:
+        shop.set(f"source.{key}={which.parent}/*.parquet")
 
 
 def broken_toml(shop: Shop, rng: Rng) -> None:

@@ -55,6 +55,8 @@ class Shop:
     arguments: Arguments = field(default_factory=list)
     after: list[Callable[[], object]] = field(default_factory=list)
     catalog_options: dict[str, Any] = field(default_factory=dict)
+    # Rows of the catalog besides, in a partition without a day.
+    undated_rows: int = 0
 
     @property
     def catalog_file(self) -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 
@@ -42,6 +43,9 @@ ID_TYPES: dict[str, Callable[[list[int]], pa.Array]] = {
     "struct": lambda numbers: pa.array([{"id": x} for x in numbers]),
     "list": lambda numbers: pa.array([[x] for x in numbers]),
     "null": lambda numbers: pa.nulls(len(numbers)),
+    "uuid bytes": lambda numbers: pa.array([(2**127 + x).to_bytes(16) for x in numbers], pa.binary(16)),
+    "huge decimal": lambda numbers: pa.array([Decimal(10**30 + x) for x in numbers], pa.decimal128(38, 0)),
+    "half doubles": lambda numbers: pa.array([x + 0.5 for x in numbers]),
     "uuid": lambda numbers: pa.ExtensionArray.from_storage(
         pa.uuid(), pa.array([x.to_bytes(16) for x in numbers], pa.binary(16))
     ),
@@ -63,6 +67,21 @@ EMBEDDING_TYPES: dict[str, Callable[[list[Any]], pa.Array]] = {
     "fixed": lambda rows: pa.array(rows, pa.list_(pa.float32(), len(rows[0]))),
     "large": lambda rows: pa.array(rows, pa.large_list(pa.float64())),
     "view": lambda rows: pa.array(rows, pa.list_view(pa.float32())),
+    "list of decimals": lambda rows: pa.array(
+        [[Decimal(f"{x:.4f}") for x in row] for row in rows], pa.list_(pa.decimal128(12, 4))
+    ),
+    "VectorUDT": lambda rows: pa.array(
+        [{"type": 1, "size": None, "indices": None, "values": row} for row in rows],
+        pa.struct(
+            [
+                ("type", pa.int8()),
+                ("size", pa.int32()),
+                ("indices", pa.list_(pa.int32())),
+                ("values", pa.list_(pa.float64())),
+            ]
+        ),
+    ),
+    "struct of a list of structs": lambda rows: pa.array([{"list": [{"element": x} for x in row]} for row in rows]),
     "struct": lambda rows: pa.array([{str(at): x for at, x in enumerate(row)} for row in rows]),
     "list of structs": lambda rows: pa.array([[{"x": x} for x in row] for row in rows]),
     "map": lambda rows: pa.array(
@@ -86,6 +105,13 @@ TIME_TYPES: dict[str, Callable[[Any], pa.Array]] = {
     "date32": lambda x: pa.array(x // 86_400, pa.int32()).cast(pa.date32()),
     "date64": lambda x: pa.array(x // 86_400 * 86_400_000, pa.int64()).cast(pa.date64()),
     "int32": lambda x: pa.array(x, pa.int32()),
+    "compact": lambda x: pa.array([int(f"{datetime.fromtimestamp(int(y), UTC):%Y%m%d}") for y in x]),
+    "days": lambda x: pa.array(x // 86_400),
+    "hours": lambda x: pa.array(x // 3_600),
+    "minutes": lambda x: pa.array(x // 60),
+    "ISO text": lambda x: pa.array([datetime.fromtimestamp(int(y), UTC).isoformat() for y in x]),
+    "text of another order": lambda x: pa.array([f"{datetime.fromtimestamp(int(y), UTC):%d/%m/%Y}" for y in x]),
+    "two units": lambda x: pa.array([int(y) * (1_000 if at % 2 else 1) for at, y in enumerate(x)]),
     "milliseconds": lambda x: pa.array(x * 1_000),
     "nanoseconds": lambda x: pa.array(x * 1_000_000_000),
     "uint64": lambda x: pa.array(x, pa.uint64()),
