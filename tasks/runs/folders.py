@@ -1,7 +1,8 @@
 """The run folder: what runs keep there, and the deletion of what is old.
 
 Under `run.folder` lie `stages/` (stage outputs by content, shared by all runs), `logs/`, `days/`, `metrics/`, and one folder for each
-run, named by its id: `summary.json`, `report.html`, `report.json`, `run.log` and `quarantine/`.
+run, named by its id: `summary.json`, `report.html`, `report.json`, `run.log` and `quarantine/`. `refused/<day>/` is the quarantine of an input
+that was refused.
 """
 
 from __future__ import annotations
@@ -81,6 +82,10 @@ def sweep_runs(settings: RunSettings) -> None:
 
     The newest always stays. A refused or killed run has a folder too, but no summary.
     """
+    for refused in Path(settings.folder).glob("refused/????-??-??"):
+        with suppress(OSError):
+            if _modified(refused) < time.time() - settings.keep_days * _DAY_SECONDS:
+                shutil.rmtree(refused, ignore_errors=True)
     folders = [x for x in Path(settings.folder).glob("*") if RUN_ID.fullmatch(x.name) and x.is_dir()]
     newest, now = _newest(folders, settings.keep_runs), time.time()
     for folder in set(folders) - {max(folders, key=_modified, default=None)}:

@@ -18,6 +18,7 @@ from tasks.source.columns.times import UNIT_NAMES
 from tasks.source.config import SourceConfig
 from tasks.source.files import Listing, ParquetFiles, list_catalog, list_log
 from tasks.source.footers import Footer, Problems, read_footers
+from tasks.source.layout.table_formats import YOUNGER
 from tasks.source.positive_filter import Predicate
 from tasks.source.schema import (
     ITEM_KEY,
@@ -91,7 +92,7 @@ def _inspect(config: SourceConfig, as_of: date, problems: Problems) -> Inspectio
             raise InputError(f"{files.uri}: the catalog is empty: it has no rows")
         schema = catalog_schema(files, footers, config, problems)
         readings.extend(_of_catalog(config, files, footers, schema))
-        return files, schema, _notes(listing, as_of)
+        return files, schema, (*_notes(listing, as_of), *((f"catalog: {files.what}",) if YOUNGER in files.what else ()))
 
     def inspect_log() -> tuple[ParquetFiles, LogSchema, date | None]:
         listing = list_log(config)

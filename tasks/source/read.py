@@ -124,6 +124,7 @@ def read_source(config: SourceConfig, as_of: date, store: StageStore, progress: 
         meta = {"as_of": as_of.isoformat(), "id_type": str(items.source_type), "num_users": num_users}
         writer.meta(meta | {"num_items": len(items.ids)} | _counts(items, modalities, counts))
         writer.notes(_notes(found, counts["newest_event"], as_of))
+        shutil.rmtree(store.root.parent / REFUSED / as_of.isoformat(), ignore_errors=True)
 
     return store.once(KIND, _key_inputs(config, as_of, found.catalog, found.log), build)
 

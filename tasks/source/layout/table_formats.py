@@ -20,6 +20,7 @@ from tasks.source.layout.partitions import NO_DAY, Folders
 DELTA, HUDI, ICEBERG = "_delta_log", ".hoodie", "metadata"
 # How far above an input we look for the table that it would be a part of.
 ABOVE = 2
+YOUNGER = "the table is younger than"
 UNREADABLE_FEATURES = {"deletionVectors": "deletion vectors", "columnMapping": "column mapping"}
 
 
@@ -156,7 +157,7 @@ def _version_of(table: Any, until: date | None) -> tuple[int, str]:
     before = [entry["version"] for entry in table.history() if entry["timestamp"] <= end]
     if before:
         return max(before), f"current at the end of {until} UTC"
-    return newest, f"the newest: the table is younger than {until}"
+    return newest, f"the newest: {YOUNGER} {until}"
 
 
 def _check_features(uri: str, table: Any) -> None:
