@@ -63,7 +63,7 @@ class Lines(Display):
     def advance(self, what: str, done: int, total: int) -> None:
         """Print a line a minute."""
         now = time.monotonic()
-        if done and now - self._last >= OFTEN:
+        if 0 < done < total and now - self._last >= OFTEN:
             self._last = now
             left = (now - self._began) / done * (total - done)
             self.note(f"{current_stage() or what}: {done:,} of {total:,}, about {duration(left)} left")
