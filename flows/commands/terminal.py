@@ -91,9 +91,9 @@ class _Time(ProgressColumn):
 class Bars(Display):
     """One live bar for each stage, with the time that is left. All of them go when the command ends."""
 
-    def __init__(self) -> None:
+    def __init__(self, console: Console | None = None) -> None:
         columns = (TextColumn("{task.description}"), BarColumn(bar_width=32), _Time())
-        console = Console(stderr=True)
+        console = console or Console(stderr=True)
         self._progress = Progress(*columns, console=console, transient=True, redirect_stdout=False)
         self._rows: dict[str, TaskID] = {}
         self._spent: dict[str, float] = {}

@@ -94,10 +94,9 @@ def _inputs_in(folder: Path) -> list[str]:
 
 
 def _holds_parquet(folder: Path) -> bool:
-    # A Delta table is what a run publishes, not what it reads.
-    return not (folder / "_delta_log").exists() and any(
-        any(folder.glob(pattern)) for pattern in ("*.parquet", "dt=*/*.parquet")
-    )
+    # A table that runs publish is no input.
+    published = any(folder.glob("as_of=*"))
+    return not published and any(any(folder.glob(pattern)) for pattern in ("*.parquet", "*/*.parquet"))
 
 
 def _place(uri: str, folder: Path) -> str:
