@@ -18,6 +18,7 @@ from tasks.backfill import flow_runs as runs
 from tasks.backfill.day_process import DayProcess
 from tasks.backfill.execute import DayOutcome, ProgressEstimate, divided, run_days
 from tasks.backfill.plan import PlannedDay, windows
+from tasks.progress import advance
 from tasks.run_logger import run_logger
 from tasks.runs.day_text import dropped_lines
 
@@ -39,6 +40,7 @@ def backfill_catalog(config: RunConfig, start: date, end: date, options: Backfil
     total = sum(map(len, chosen))
     estimate = ProgressEstimate(total, plan.each, options.parallel)
     run_logger().info("%s", estimate.expected())
+    advance("days", 0, total)
     for line in dropped_lines(plan.values(options)):
         run_logger().info("%s", line)
     url, flow_runs = runs.server_url(), dict[date, UUID]()

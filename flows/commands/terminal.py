@@ -45,18 +45,27 @@ def row_of(stage: str) -> str:
     return _WORDS.get(name, name.replace("_", " "))
 
 
+def _current(stages: set[str]) -> str | None:
+    """The stage that this thread is in, None if it has ended."""
+    stage = current_stage()
+    return stage if stage in stages else None
+
+
 class Lines(Display):
     """A line for each stage that took a second, and one a minute for a stage that is at work."""
 
     def __init__(self) -> None:
         self._began = self._last = time.monotonic()
+        self._open: set[str] = set()
 
     def begin(self, stage: str) -> None:
         """Count the minute anew."""
+        self._open.add(stage)
         self._began = self._last = time.monotonic()
 
     def end(self, stage: str, seconds: float) -> None:
         """Print what took long."""
+        self._open.discard(stage)
         if seconds >= LONG:
             self.note(f"{stage.replace('_', ' ')}: {duration(seconds)}")
 
@@ -66,7 +75,7 @@ class Lines(Display):
         if 0 < done < total and now - self._last >= OFTEN:
             self._last = now
             left = (now - self._began) / done * (total - done)
-            self.note(f"{current_stage() or what}: {done:,} of {total:,}, about {duration(left)} left")
+            self.note(f"{_current(self._open) or what}: {done:,} of {total:,}, about {duration(left)} left")
 
     def note(self, text: str) -> None:
         """Print a line."""
@@ -97,22 +106,25 @@ class Bars(Display):
         self._progress = Progress(*columns, console=console, transient=True, redirect_stdout=False)
         self._rows: dict[str, TaskID] = {}
         self._spent: dict[str, float] = {}
+        self._open: set[str] = set()
 
     def begin(self, stage: str) -> None:
         """Let the bar of a stage move."""
+        self._open.add(stage)
         task = self._row(row_of(stage))
         self._progress.reset(task, spent=None)
         self._progress.tasks[task].total = None
 
     def end(self, stage: str, seconds: float) -> None:
         """Fill the bar of a stage."""
+        self._open.discard(stage)
         name = row_of(stage)
         self._spent[name] = self._spent.get(name, 0.0) + seconds
         self._progress.update(self._row(name), total=1, completed=1, spent=self._spent[name])
 
     def advance(self, what: str, done: int, total: int) -> None:
         """Move the bar of the current stage. Outside a stage the work has a bar of its own."""
-        stage = current_stage()
+        stage = _current(self._open)
         task = self._row(what if stage is None else row_of(stage))
         if self._progress.tasks[task].completed > done:
             self._progress.reset(task, total=total, spent=None)

@@ -20,6 +20,7 @@ from tasks.evaluation.report import write_evaluation_report, write_evidence
 from tasks.evaluation.results import write_results, write_summary
 from tasks.evaluation.work_items import Work
 from tasks.evaluation.workers import StoppedError, Workers, WorkFailedError
+from tasks.progress import advance
 from tasks.run_logger import run_logger
 from tasks.store.store import Ref, StageStore
 
@@ -43,6 +44,7 @@ class Tally:
             self.done += 1
             left = (time.monotonic() - self.started) / self.done * (self.total - self.done)
             done = self.done
+        advance(self.what, done, self.total)
         rest = f"about {left / 60:.0f} min left" if left >= 60 else "less than a minute left"
         return f"{self.what} {done:,} of {self.total:,}: {name}" + (f", {rest}" if done < self.total else "")
 
@@ -92,6 +94,7 @@ def perform(
 def _run_all(what: str, works: Sequence[Work], store: StageStore, workers: Workers) -> list[Ref | str]:
     """The output of each work, or why it failed. At any time only as many tasks wait as keep the workers busy."""
     tally, places, futures = Tally(what=what, total=len(works)), 2 * workers.count, []
+    advance(what, 0, len(works))
     free = threading.Semaphore(places)
     for work in works:
         _take(free)

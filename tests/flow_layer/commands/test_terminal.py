@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from pathlib import Path
 
 import pytest
 from rich.console import Console
@@ -12,7 +13,7 @@ from typer.testing import CliRunner
 from flows.__main__ import app
 from flows.commands.terminal import Bars, Lines, row_of
 from tasks.progress import displays, show_on
-from tasks.store.run_context import timed_stage
+from tasks.store.run_context import RunContext, bind_run, timed_stage
 from tests.support.flow.flow_support import CommandLine, Published
 
 
@@ -55,11 +56,18 @@ def test_bars_show_stages_and_leave_nothing_behind(encoding: str) -> None:
     with show_on(bars):
         with timed_stage("sinkhorn/image"):
             bars.advance("balancing", 3, 10)
+        with bind_run(RunContext(folder=Path())):
+            bars.advance("days", 1, 2)
         bars.note("warning: one thing")
     bars.close()
     assert displays() == ()
     stream.seek(0)
     shown = stream.read()
-    assert row_of("sinkhorn/image") == "matching" and "matching" in shown and "warning: one thing" in shown
+    assert (
+        row_of("sinkhorn/image") == "matching"
+        and "matching" in shown
+        and "days" in shown
+        and "warning: one thing" in shown
+    )
     # The last thing sent erases the bars.
     assert shown.endswith("\x1b[2K")
