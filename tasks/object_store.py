@@ -177,7 +177,9 @@ def reading(uri: str) -> Iterator[None]:
             raise StorageUnreachableError(
                 f"{uri}: the object store did not answer ({reason}); check AWS_ENDPOINT_URL and the network"
             ) from error
-        raise InputError(f"{uri}: cannot be read as Parquet ({reason}); write it again or take it away") from error
+        raise InputError(
+            f"{uri}: cannot be read as Parquet ({reason}); write it again, or name the Parquet files by a glob"
+        ) from error
 
 
 def _stored(info: fs.FileInfo, uri: str) -> StoredFile:

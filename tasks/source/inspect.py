@@ -89,7 +89,7 @@ def _inspect(config: SourceConfig, as_of: date, problems: Problems) -> Inspectio
         files = listing.catalog(as_of)
         footers = read_footers(files, wanted_columns(config), problems)
         if not footers and not problems.found:
-            raise InputError(f"{files.uri}: the catalog is empty: it has no rows")
+            raise InputError(f"{files.uri}: the catalog is empty: it has no rows ({files.what})")
         schema = catalog_schema(files, footers, config, problems)
         readings.extend(_of_catalog(config, files, footers, schema))
         return files, schema, (*_notes(listing, as_of), *((f"catalog: {files.what}",) if YOUNGER in files.what else ()))

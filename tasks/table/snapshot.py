@@ -139,7 +139,8 @@ def files_of_version(config: PublishConfig, log: list[LogEntry], version: int, *
     if gone:
         raise InputError(
             f"{asked} {version}: {len(gone)} of that version's {len(shown)} files are gone ({gone[0]}{', ...' if len(gone) > 1 else ''}),"
-            f" swept {config.vacuum_after_hours:g} hours after they were dropped; choose a version that `versions` calls restorable"
+            f" deleted {config.vacuum_after_hours:g} hours after they were dropped, or by another tool's VACUUM;"
+            " choose a version that `versions` calls restorable"
         )
     return shown
 

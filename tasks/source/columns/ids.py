@@ -20,8 +20,8 @@ from tasks.source.columns.arrow import is_bytes, is_text, plain_type, plain_valu
 
 NUMBER, TEXT = pa.int64(), pa.large_string()
 UUID_BYTES = 16
-# Beyond it a double no longer holds every whole number.
-LARGEST_DOUBLE = 2**53
+# Beyond these a float no longer holds every whole number.
+LARGEST = {pa.float64(): 2**53, pa.float32(): 2**24, pa.float16(): 2**11}
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,13 +91,13 @@ def _as_int64(values: pa.Array) -> pa.Array:
 
 
 def _whole_doubles(values: pa.Array, file: StoredFile, key: str) -> pa.Array:
-    numbers = np.asarray(values.cast(pa.float64()).fill_null(np.nan))
+    numbers, largest = np.asarray(values.cast(pa.float64()).fill_null(np.nan)), LARGEST[values.type]
     missing = np.isnan(numbers)
-    odd = ~missing & ((numbers != np.floor(numbers)) | (np.abs(numbers) > LARGEST_DOUBLE))
+    odd = ~missing & ((numbers != np.floor(numbers)) | (np.abs(numbers) > largest))
     if odd.any():
         raise InputError(
-            f"{file.uri}: {key} is {values.type} and holds {numbers[odd][0]!r}; a number is an id only if it is whole"
-            f" and at most 2^53; write integers or text"
+            f"{file.uri}: {key} is {values.type} and holds {numbers[odd][0]:.15g}; a number is an id only if it is whole"
+            f" and, as {values.type}, at most {largest:,}; write integers or text"
         )
     return pa.array(np.where(missing, 0, numbers).astype(np.int64), NUMBER, mask=missing)
 

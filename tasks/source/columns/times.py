@@ -174,8 +174,11 @@ def whole_numbers(column: pa.Array) -> tuple[Int64, Bool]:
 
 
 def iso_moment(word: str) -> int | None:
-    """Seconds since 1970 of an ISO 8601 text with dashes, None for any other. A whole date is its midnight; no offset is UTC."""
-    if len(word) < 10 or word[4] != "-":
+    """Seconds since 1970 of an ISO 8601 text, None for any other. A whole date is its midnight; no offset is UTC.
+
+    Digits alone are a number, although ISO allows dates such as 20260630.
+    """
+    if len(word) < 10 or not (word[4] == "-" or "T" in word):
         return None
     try:
         moment = datetime.fromisoformat(word.removesuffix(" UTC"))

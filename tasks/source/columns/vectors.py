@@ -61,7 +61,7 @@ def embedding_kind(
             raise InputError(
                 f'{file.uri}: {key} is {kind}; vectors in text or bytes are read only if the config says how: {setting} = "{wanted}"{other}'
             )
-        if (given == "json") != is_text(inner):
+        if given != "json" and is_text(inner):
             raise InputError(
                 f'{file.uri}: {key} is {kind}, which {setting} = "{given}" cannot read; correct the setting'
             )
@@ -154,7 +154,7 @@ def _decoded(values: pa.Array, given: Format) -> pa.Array:
     return pa.array([None if raw is None else decode(raw, given) for raw in values.to_pylist()], _FLOATS)
 
 
-def _json_vector(raw: str, given: Format) -> list[float] | None:
+def _json_vector(raw: str | bytes, given: Format) -> list[float] | None:
     if not raw.strip():
         return []
     try:

@@ -25,7 +25,7 @@ NO_DAY = ("__HIVE_DEFAULT_PARTITION__", "__HIVE_DEFAULT_NULL__", "__DEFAULT_PART
 DAY_KEYS = ("dt", "ds", "date", "day", "snapshot_date", "event_date", "partition_date", "load_date", "as_of")
 PARTS = (("year", "yyyy", "yy", "y"), ("month", "mm", "mon", "m"), ("day", "dd", "d"))
 _DAY = re.compile(r"(\d{4})-(\d{2})-(\d{2})|(\d{4})(\d{2})(\d{2})", re.ASCII)
-_TIME = re.compile(r"(?:[T _-]?\d{2}(?::?\d{2}){0,2}(?:\.\d+)?(?:Z|[+-]\d{2}:?\d{2})?)?", re.ASCII)
+_TIME = re.compile(r"(?:[T _+-]?\d{2}(?::?\d{2}){0,2}(?:\.\d+)?(?:Z|[+-]\d{2}:?\d{2})?)?", re.ASCII)
 _NUMBER = re.compile(r"\d{1,4}", re.ASCII)
 PLAIN = "a day folder"
 
@@ -182,7 +182,9 @@ def _found(folders: Sequence[str], own: int, wanted: str | None) -> list[FoundDa
 def _one_day(uri: str, file: StoredFile, days: Sequence[FoundDay], key: str) -> date | None:
     if not days:
         shown = "day folders" if key == PLAIN else f"{key}= partitions"
-        raise InputError(f"{file.uri}: lies outside the {shown} of {uri}; move it into one or take it away")
+        raise InputError(
+            f"{file.uri}: lies outside the {shown} of {uri}; move it into one, or name the folders by a glob"
+        )
     wrong = next((x for x in days if x.day is None and unquote(x.text.partition("=")[2]) not in NO_DAY), None)
     if wrong is not None:
         raise InputError(f"{file.uri}: its partition {wrong.text!r} is no day; wanted {wrong.key}=YYYY-MM-DD")

@@ -41,6 +41,7 @@ TIMES: dict[str, tuple[Any, str]] = {
     "dates": (pa.array(DAYS.astype(np.int32)).cast(pa.date32()), "date32[day]"),
     "date text": ([f"{x:%Y-%m-%d}" for x in INSTANTS], "string"),
     "ISO text": ([x.isoformat() for x in INSTANTS], "string"),
+    "compact ISO text": ([f"{x:%Y%m%dT%H%M%SZ}" for x in INSTANTS], "string"),
     "ISO text, Z": ([f"{x:%Y-%m-%dT%H:%M:%S}.000Z" for x in INSTANTS], "string"),
     "ISO text of another offset": ([f"{x:%Y-%m-%d} 02:00:00+02:00" for x in INSTANTS], "string"),
 }
@@ -186,6 +187,21 @@ def test_ids_of_every_kind_match_and_are_published(tmp_path: Path, kind: str) ->
 
 
 @pytest.mark.parametrize(
+    ("ids", "message"),
+    [
+        (np.arange(12) + 0.5, "holds 0.5; a number is an id only if it is whole"),
+        (np.arange(12, dtype=np.float32) * 1e8, r"holds 100000000; .* as float, at most 16,777,216"),
+        ([True, False] * 6, "is bool; an id is a string, a UUID or a whole number"),
+        ([b"\xff\xfe%d" % x for x in range(12)], "holds an id that cannot be read"),
+    ],
+    ids=["halves", "floats that lost digits", "bools", "bytes that are no text"],
+)
+def test_what_is_no_id_is_refused(tmp_path: Path, ids: Any, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        read(sample(tmp_path, catalog=catalog_table(item_id=ids)), tmp_path)
+
+
+@pytest.mark.parametrize(
     ("of_catalog", "of_log"),
     [
         (pa.int64(), pa.string()),
@@ -287,6 +303,7 @@ VECTORS: dict[str, tuple[Callable[[list[Any]], pa.Array], str | None]] = {
     "VectorUDT": (_udt, None),
     "fixed size": (lambda rows: pa.array(rows, pa.list_(pa.float32(), 6)), None),
     "JSON": (lambda rows: pa.array([None if row is None else json.dumps(row) for row in rows]), "json"),
+    "JSON bytes": (lambda rows: pa.array([None if row is None else json.dumps(row).encode() for row in rows]), "json"),
     "float32 bytes": (
         lambda rows: pa.array([None if row is None else np.array(row, "<f4").tobytes() for row in rows]),
         "float32",
