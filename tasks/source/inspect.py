@@ -103,7 +103,12 @@ def _inspect(config: SourceConfig, as_of: date, problems: Problems) -> Inspectio
             )
         footers = read_footers(files, log_columns(config, predicate), problems)
         schema = log_schema(files, footers, config, problems)
-        readings.extend(_of_log(config, files, footers, schema))
+        span = None
+        if config.time_column is not None and not problems.found:
+            span = time_range(files, footers, config.time_column, schema.times)
+        readings.extend(_of_log(config, files, footers, schema, span))
+        if not files.partitioned and span is not None and span[2]:
+            _check_span(files, config, as_of, span)
         return files, schema, _newest_folder(listing, as_of, footers)
 
     catalog, log = problems.attempt(inspect_catalog), problems.attempt(inspect_log)
@@ -139,7 +144,11 @@ def _of_catalog(
 
 
 def _of_log(
-    config: SourceConfig, files: ParquetFiles, footers: Sequence[Footer], schema: LogSchema
+    config: SourceConfig,
+    files: ParquetFiles,
+    footers: Sequence[Footer],
+    schema: LogSchema,
+    span: tuple[date, date, bool] | None,
 ) -> Iterator[Reading]:
     yield Reading("log", "files", "source.interactions", _files(files, footers))
     users = describe_ids(schema.user_types, IdReading(schema.user_family, "", schema.user_uuid))
@@ -152,10 +161,21 @@ def _of_log(
     kinds = {str(x.types[column]) for x in footers}
     unit = schema.times.unit
     what = f"{_number_kind(kinds)}, {UNIT_NAMES[unit]}" if unit is not None else ", ".join(sorted(kinds))
-    span = time_range(footers, column, schema.times)
     what += f", {span[0]} to {span[1]}" if span is not None else ""
     what += f", days of {config.time_zone}" if config.time_zone else ", UTC"
     yield Reading("log", column, TIME_KEY, what)
+
+
+def _check_span(files: ParquetFiles, config: SourceConfig, as_of: date, span: tuple[date, date, bool]) -> None:
+    """Raise InputError if no event can lie in the days that are read."""
+    first = date.min.toordinal() if config.lookback_days is None else as_of.toordinal() + 1 - config.lookback_days
+    if span[0] <= as_of and span[1].toordinal() >= first:
+        return
+    since = "" if config.lookback_days is None else f", source.lookback_days = {config.lookback_days}"
+    raise InputError(
+        f"{files.uri}: no interactions left as of {as_of}{since}: the events of {TIME_KEY} {config.time_column!r} are of"
+        f" {span[0]} to {span[1]}; give a day of these"
+    )
 
 
 def _number_kind(kinds: set[str]) -> str:

@@ -14,6 +14,7 @@ from rectifier_core.base.arrays import Float64, Int64
 from tasks.errors import InputError
 from tasks.source.columns.arrow import is_text, plain_type
 from tasks.source.columns.times import (
+    EPOCH,
     FIRST_YEAR,
     LAST_YEAR,
     UNIT_NAMES,
@@ -177,20 +178,26 @@ def _numbers(values: pa.Array) -> Int64:
     return numbers[there]
 
 
-def time_range(footers: Sequence[Footer], column: str, reading: TimeReading) -> tuple[date, date] | None:
-    """The first and the last day that the footers tell of the column, None where they do not."""
+def time_range(
+    files: ParquetFiles, footers: Sequence[Footer], column: str, reading: TimeReading
+) -> tuple[date, date, bool] | None:
+    """The first and the last day of a column, and whether the footers tell them; else the first rows of some files do. None for no day."""
     days: list[int] = []
+    unclear = []
     for footer in footers:
-        ends = footer.ranges.get(column)
-        if ends is None:
-            continue
         try:
-            pair = pa.array(ends, plain_type(footer.types[column]))
-        except (pa.ArrowException, OverflowError, TypeError, ValueError):
+            pair = pa.array(footer.ranges[column], plain_type(footer.types[column]))
+        except (KeyError, pa.ArrowException, OverflowError, TypeError, ValueError):
+            unclear.append(footer)
             continue
         seconds, _, readable = reading.seconds(pair)
-        days += reading.days(seconds[readable]).tolist()
+        if readable.all():
+            days += reading.days(seconds).tolist()
+        else:
+            unclear.append(footer)
+    for _, values in sample(files, unclear[:SAMPLED_FILES], column, SAMPLED_ROWS):
+        seconds, _, readable = reading.seconds(values)
+        days += np.unique(reading.days(seconds[readable])).tolist()
     if not days:
         return None
-    epoch = date(1970, 1, 1).toordinal()
-    return date.fromordinal(epoch + min(days)), date.fromordinal(epoch + max(days))
+    return date.fromordinal(EPOCH + min(days)), date.fromordinal(EPOCH + max(days)), not unclear

@@ -107,7 +107,10 @@ def test_any_date_can_be_the_day(tmp_path: Path) -> None:
     times = log_table().column("event_time").cast(pa.timestamp("ns"))
     ref = read(sample(tmp_path, log=log_table(event_time=times)), tmp_path, date.max)
     assert ref.meta["counts"]["interactions_read"] == 40
-    with pytest.raises(InputError, match="no interactions left as of 0001-01-01: 0 read"):
+    with pytest.raises(
+        InputError,
+        match=r"no interactions left as of 0001-01-01, source\.lookback_days = 10: the events of .* are of 2024-03-01 to 2024-03-10",
+    ):
         read(source_config(tmp_path, lookback_days=10), tmp_path, date.min)
 
 

@@ -324,3 +324,24 @@ def test_every_mistake_is_found_at_once(tmp_path: Path) -> None:
     assert str(good.readings[0]).startswith("catalog files: no day folders: 1 file, 12 rows")
     assert list_catalog(sample(tmp_path)).days.key is None
     assert IDS
+
+
+@pytest.mark.parametrize("year", [2010, 2062])
+def test_a_log_without_a_day_to_read_says_of_which_days_it_is(tmp_path: Path, year: int) -> None:
+    times = [x.replace(year=year) for x in log_table().column("event_time").to_pylist()]
+    config = sample(tmp_path, log=log_table(event_time=pa.array(times)), lookback_days=30)
+    message = (
+        f"no interactions left as of 2024-03-10.* the events of .*'event_time' are of {year}-03-01 to {year}-03-10"
+    )
+    with pytest.raises(InputError, match=message):
+        read(config, tmp_path)
+
+
+def test_a_few_times_that_are_none_do_not_hide_the_range(tmp_path: Path) -> None:
+    times = log_table().column("event_time").to_pylist()
+    times[3] = times[3].replace(year=9999)
+    ref = read(sample(tmp_path, log=log_table(event_time=pa.array(times))), tmp_path)
+    assert "2024-03-01 to 2024-03-10" in next(
+        x["taken_for"] for x in ref.notes["readings"] if x["column"] == "event_time"
+    )
+    assert [x["reason"] for x in quarantined(ref, "interactions")] == ["time_out_of_range"]
