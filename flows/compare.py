@@ -62,5 +62,5 @@ def _outputs(
 ) -> DayOutputs:
     check_memory(source, config.pipeline, config.resources)
     matched = match_catalog(source, anchors, config, store, previous)
-    rectified = steps.rectify(source, matched, config.rectify, config.segments, store)
+    rectified = steps.rectify(source, matched, config.rectify, config.segments, config.seed, store)
     return DayOutputs(rectified=rectified, matched=matched)

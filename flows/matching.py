@@ -50,11 +50,9 @@ def match_catalog(
         inputs[m]["copies"] = copies[m]
     fit = {"config": config.projection, "seed": seed, "device": device}
     projections = call_each(steps.project, inputs, store, targets=anchors, **fit)
-    targets, cross_modal = _compare_modalities(source, inputs, config, store, fit)
-    matched = {
-        m: _match(m, projections[m], config, store, device=device, previous=inputs[m]["previous"]) for m in modalities
-    }
+    places, cross_modal = _compare_modalities(source, inputs, config, store, fit)
     trusts = steps.estimate_trust(source, anchors, projections, cross_modal, config.trust, seed, store)
+    matched = {m: _match(inputs[m], projections[m], trusts[m], config, store, device) for m in modalities}
     return {
         m: ModalityRefs(
             features=inputs[m]["features"],
@@ -64,7 +62,7 @@ def match_catalog(
             affinity=matched[m][0],
             plan=matched[m][1],
             trust=trusts[m],
-            cross_modal_target=targets.get(m),
+            places=places.get(m),
             cross_modal={onto: ref for (own, onto), ref in cross_modal.items() if own == m},
         )
         for m in modalities
@@ -78,7 +76,7 @@ def _compare_modalities(
     pairs = cross_modal_pairs({m: source.meta["modalities"][m]["width"] for m in inputs}, config.cross_modal)
     coordinates = call_each(
         steps.cross_modal_target,
-        {m: inputs[m] for m in sorted({onto for _, onto in pairs})},
+        {m: inputs[m] for m in sorted({m for pair in pairs for m in pair})},
         store,
         config=config.cross_modal,
         seed=config.seed,
@@ -96,11 +94,20 @@ def _compare_modalities(
 
 
 def _match(
-    modality: str, projection: Ref, config: RunConfig, store: StageStore, *, device: str, previous: PreviousRun | None
+    of: Mapping[str, Any], projection: Ref, trust: Ref, config: RunConfig, store: StageStore, device: str
 ) -> tuple[Ref, Ref]:
     """Find the affinity and balance it. One modality at a time, so that only one index is in memory."""
+    modality, previous = of["modality"], of["previous"]
     affinity = steps.find_affinity(
-        modality, projection, config.affinity, config.seed, store, previous=previous, device=device
+        modality,
+        of["features"],
+        projection,
+        trust,
+        config.affinity,
+        config.seed,
+        store,
+        previous=previous,
+        device=device,
     )
     return affinity, steps.balance(modality, affinity, config.sinkhorn, store, previous=previous)
 

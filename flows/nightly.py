@@ -107,7 +107,7 @@ def _prepare(config: RunConfig, as_of: date, store: StageStore) -> None:
     check_memory(source, config.pipeline, config.resources)
     _run_shadow(config, source, store)
     matched = match_catalog(source, make_cold_anchors(config, as_of, source, store, "").anchors, config, store)
-    steps.rectify(source, matched, config.rectify, config.segments, store)
+    steps.rectify(source, matched, config.rectify, config.segments, config.seed, store)
     time_offsets(source, matched, config, store)
 
 
@@ -141,7 +141,7 @@ def _make_candidate(
 ) -> Candidate:
     """Match, rectify, and run the quality gate."""
     matched = match_catalog(source, start.anchors, config, store, start.previous)
-    rectified = steps.rectify(source, matched, config.rectify, config.segments, store)
+    rectified = steps.rectify(source, matched, config.rectify, config.segments, config.seed, store)
     with timed_stage("quality"):
         models = config.source.embedding_models
         quality = steps.check_quality(source, matched, rectified, config.quality, config.publish, as_of, models, shadow)

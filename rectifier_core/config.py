@@ -9,14 +9,14 @@ from pydantic.dataclasses import dataclass
 
 from rectifier_core.affinity.config import AffinityConfig
 from rectifier_core.anchors.config import AnchorsConfig
-from rectifier_core.base.config import STRICT, Float, NotNegative
+from rectifier_core.base.config import STRICT, Float, NotNegative, Share
 from rectifier_core.copies.config import CopiesConfig
 from rectifier_core.projection.config import CrossModalConfig, ProjectionConfig
 from rectifier_core.rectify.config import RectifyConfig
 from rectifier_core.sinkhorn.config import SinkhornConfig
 from rectifier_core.trust.config import TrustConfig
 
-WarnableCheck = Literal["marginal_error", "changed", "norm_ratio", "drift", "rate_jump", "shadow"]
+WarnableCheck = Literal["marginal_error", "moved", "rate_low", "changed", "norm_ratio", "drift", "rate_jump", "shadow"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, config=STRICT)
@@ -29,6 +29,14 @@ class QualityConfig:
     )
     max_changed: NotNegative = Field(
         default=0.25, description="Largest share of trusted items whose row may be changed."
+    )
+    max_moved: Share = Field(
+        default=0.6,
+        description="Largest share of the features that may move by more than .1. Beyond it, catalog and log hardly belong together.",
+    )
+    max_rate_low: Share = Field(
+        default=0.6,
+        description="Largest lower end of a mismatch rate. Beyond it, catalog and log hardly belong together.",
     )
     min_drift_cosine: Float = Field(
         default=0.8, ge=-1, le=1, description="Smallest mean cosine to the last published version."

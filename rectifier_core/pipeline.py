@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from rectifier_core.affinity.affinity import find_affinity
+from rectifier_core.affinity.places import choose_anchor_share, place_items
 from rectifier_core.anchors.anchors import train_anchors
 from rectifier_core.base.arrays import Bool, Int32
 from rectifier_core.base.devices import CPU
@@ -17,17 +18,23 @@ from rectifier_core.config import PipelineConfig
 from rectifier_core.copies.copies import find_copies
 from rectifier_core.projection.cross_modal import cross_modal_pairs, place_by_features
 from rectifier_core.projection.projection import fit_projection
-from rectifier_core.rectify.rectify import decide_status, rectify_rows
+from rectifier_core.rectify.config import RectifyConfig
+from rectifier_core.rectify.expected import Views, trust_or_average
+from rectifier_core.rectify.rectify import Mixing, RectifiedRows, decide_status, fit_model, rectify_rows
 from rectifier_core.sinkhorn.sinkhorn import balance
 from rectifier_core.trust.trust import estimate_trust
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Judged:
-    """The records of a catalog before anything is changed, by modality; ``cross_modal`` by (projected, target)."""
+    """The records of a catalog before anything is changed, by modality; ``cross_modal`` by (projected, target).
+
+    ``places`` are the modalities' principal coordinates, of those that are compared with another.
+    """
 
     copies: dict[str, Copies]
     projections: dict[str, Projection]
+    places: dict[str, Anchors]
     cross_modal: dict[tuple[str, str], Projection]
     trusts: dict[str, Trust]
 
@@ -67,7 +74,7 @@ def judge_catalog(
     pairs = cross_modal_pairs({m: x.shape[1] for m, x in features.items()}, config.cross_modal)
     places = {
         m: place_by_features(m, features[m], informative[m], config.cross_modal, seed=seed)
-        for m in {target for _, target in pairs}
+        for m in sorted({m for pair in pairs for m in pair})
     }
     cross_modal = {
         (m, other): fit_projection(
@@ -83,7 +90,7 @@ def judge_catalog(
         for m, other in pairs
     }
     trusts = estimate_trust(projections, cross_modal, anchors, config.trust, seed=seed, category=category)
-    return Judged(copies=copies, projections=projections, cross_modal=cross_modal, trusts=trusts)
+    return Judged(copies=copies, projections=projections, places=places, cross_modal=cross_modal, trusts=trusts)
 
 
 def rectify_catalog(
@@ -105,18 +112,42 @@ def rectify_catalog(
     anchors = anchors or train_anchors(interactions, config.anchors, seed=seed, device=device, progress=progress)
     judged = judge_catalog(catalog, anchors, config, seed=seed, category=category, device=device, progress=progress)
     affinities = {
-        m: find_affinity(x, config.affinity, seed=seed, device=device, progress=progress)
+        m: find_affinity(
+            place_items(
+                x, choose_anchor_share(catalog.features[m], x, judged.trusts[m].probability, config.affinity, seed=seed)
+            ),
+            config.affinity,
+            seed=seed,
+            device=device,
+            progress=progress,
+        )
         for m, x in judged.projections.items()
     }
     plans = {m: balance(x, config.sinkhorn, progress=progress) for m, x in affinities.items()}
-    status = {
-        m: decide_status(catalog.present[m], plans[m], judged.trusts[m], config.rectify, judged.copies[m].placeholder)
-        for m in catalog.features
-    }
-    everything = slice(0, len(catalog.item_ids))
-    features = {
-        m: np.ascontiguousarray(rectify_rows(x, everything, status[m], plans[m], judged.trusts[m], config.rectify))
-        for m, x in catalog.features.items()
-    }
-    rectified = Rectified(features=features, status=status, trust={m: x.probability for m, x in judged.trusts.items()})
+    rows = {m: _rectified(m, catalog, judged, plans[m], config.rectify, seed) for m in catalog.features}
+    rectified = Rectified(
+        features={m: np.ascontiguousarray(x.features) for m, x in rows.items()},
+        status={m: x.status for m, x in rows.items()},
+        trust={m: x.probability for m, x in judged.trusts.items()},
+        moved={m: x.moved for m, x in rows.items()},
+    )
     return Outcome(anchors=anchors, judged=judged, affinities=affinities, plans=plans, rectified=rectified)
+
+
+def _rectified(
+    modality: str, catalog: Catalog, judged: Judged, plan: Plan, config: RectifyConfig, seed: int
+) -> RectifiedRows:
+    """Rectify one modality."""
+    features, present = catalog.features[modality], catalog.present[modality]
+    trust, placeholder = judged.trusts[modality], judged.copies[modality].placeholder
+    status = decide_status(present, plan, trust, config, placeholder)
+    others = [m for m in judged.places if m != modality]
+    views = Views(
+        judged.projections[modality].target,
+        [judged.places[m].items for m in others],
+        [trust_or_average(judged.trusts[m]) for m in others],
+    )
+    folds = judged.projections[modality].fold
+    model = fit_model(modality, features, status, folds, views, plan, trust, config, seed=seed)
+    mixing = Mixing(plan=plan, trust=trust, config=config, model=model)
+    return rectify_rows(features, present, slice(0, len(features)), status, mixing)

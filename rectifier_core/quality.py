@@ -19,8 +19,11 @@ from rectifier_core.base.published_records import Check, QualityReport, Status
 from rectifier_core.base.threads import in_threads, kernel, read_only
 from rectifier_core.config import QualityConfig
 
-WARNABLE = ("marginal_error", "changed", "norm_ratio", "drift", "rate_jump", "shadow")
+WARNABLE = ("marginal_error", "moved", "rate_low", "changed", "norm_ratio", "drift", "rate_jump", "shadow")
 """Checks that may only warn. The counts of rows and non-finite values always block."""
+MISJOINED = "above it, the catalog and the log probably do not belong together: check the join of their item ids"
+FAR = 0.1
+"""A feature that moved by more than this (1 - cosine) is another feature."""
 TRUSTED = 0.9
 """Rectification must leave an item of this trust or more nearly as it is."""
 
@@ -28,6 +31,9 @@ TRUSTED = 0.9
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModalityMeasures:
     """Measures of one modality. ``changed`` of the ``trusted`` items changed.
+
+    ``moved`` is the share of the features that moved by more than ``FAR``, ``rate_low`` the lower end of the mismatch rate; both are None
+    where nothing was rectified.
 
     ``drift`` is None if no previous version has items in common. ``rate_jump`` is None if either day has no mismatch rate.
     """
@@ -39,6 +45,8 @@ class ModalityMeasures:
     marginal_error: float | None
     drift: float | None
     rate_jump: float | None = None
+    moved: float | None = None
+    rate_low: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,14 +63,17 @@ def measure_modality(
     published: Float32,
     status: np.ndarray[tuple[int], np.dtype[np.int8]],
     trust: Float32,
+    moved: Float32,
     config: QualityConfig,
     *,
     marginal_error: float | None,
     drift: float | None,
     rate_jump: float | None = None,
+    rate_low: float | None = None,
     block_rows: int = 8192,
 ) -> ModalityMeasures:
-    """Compare the ``published`` features with the ``original`` ones. Both [I, D] may be memory maps. ``trust`` [I] is NaN where unknown.
+    """Compare the ``published`` features with the ``original`` ones. Both [I, D] may be memory maps. ``trust`` [I] is NaN where unknown,
+    and ``moved`` [I] is 1 - cosine of the two.
 
     ``norm_ratio`` is 1 if every published length lies within the input's range. Otherwise it is the factor by which the worst is outside.
     """
@@ -83,7 +94,7 @@ def measure_modality(
     if published_rows.any() and own_rows.any():
         out, into = lengths[published_rows], inputs[own_rows]
         ratio = max(1.0, _times(float(into.min()), float(out.min())), _times(float(out.max()), float(into.max())))
-    trusted = (status == Status.RECTIFIED.code) & (trust >= TRUSTED)
+    trusted = own_rows & (trust >= TRUSTED)
     cosine = squares[trusted, 2] / np.maximum(lengths[trusted] * inputs[trusted], np.finfo(np.float64).tiny)
     return ModalityMeasures(
         not_finite=int((~np.isfinite(lengths)).sum()),
@@ -93,6 +104,8 @@ def measure_modality(
         marginal_error=marginal_error,
         drift=drift,
         rate_jump=rate_jump,
+        moved=float((moved[own_rows] > FAR).mean()) if (status == Status.RECTIFIED.code).any() else None,
+        rate_low=rate_low,
     )
 
 
@@ -142,6 +155,20 @@ def _modality_checks(name: str, measures: ModalityMeasures, config: QualityConfi
     changed = measures.changed / measures.trusted if measures.trusted else None
     yield _check(f"{name}: rows with a value that is not finite", measures.not_finite, "at most", 0)
     for kind, label, value, rule, bound in (
+        (
+            "moved",
+            f"share of the features that move by more than {FAR:g} ({MISJOINED})",
+            measures.moved,
+            "at most",
+            config.max_moved,
+        ),
+        (
+            "rate_low",
+            f"lower end of the mismatch rate ({MISJOINED})",
+            measures.rate_low,
+            "at most",
+            config.max_rate_low,
+        ),
         (
             "marginal_error",
             "mean column error of the plan",

@@ -79,7 +79,7 @@ def main() -> None:
     options = parser.parse_args()
     samples = {split: load(options.data, split) for split in SPLITS}
     genres = {split: genre_numbers(options.data, samples[split]) for split in SPLITS}
-    anchors = {(s, i): trained(samples[s], s, i, options.cache) for s in SPLITS for i in range(options.seeds)}
+    anchors = {(s, i): trained(samples[s].training, s, i, options.cache) for s in SPLITS for i in range(options.seeds)}
     found = defaultdict(list)
     # A trial damages both modalities, so half as many give ``--trials`` intervals.
     for number in range(options.first, options.first + options.trials // 2):

@@ -70,7 +70,7 @@ def main() -> None:
     print("| split | modality | " + " | ".join(columns) + " |\n|" + "---|" * (len(columns) + 2))
     for split in ("sparse", "full"):
         sample = load(options.data, split)
-        anchors = [trained(sample, split, seed, options.cache) for seed in range(options.seeds)]
+        anchors = [trained(sample.training, split, seed, options.cache) for seed in range(options.seeds)]
         for modality in sample.catalog.features:
             rows = np.array(
                 [measure(sample.catalog, anchors[seed], modality, options.share, seed) for seed in range(options.seeds)]

@@ -98,7 +98,7 @@ def main() -> None:
     )
     for share in SHARES:
         for seed in range(options.seeds):
-            anchors = trained(sample, "sparse", seed, options.cache)
+            anchors = trained(sample.training, "sparse", seed, options.cache)
             catalog = damage_catalog(sample.catalog, "swap", dict.fromkeys(sample.catalog.features, share), seed=seed)[
                 0
             ]

@@ -136,7 +136,7 @@ def main() -> None:
     )
     sample, tally = load(options.data, "full"), Tally()
     for seed in range(options.seeds):
-        anchors = trained(sample, "full", seed, options.cache)
+        anchors = trained(sample.training, "full", seed, options.cache)
         for modality in sample.catalog.features:
             measure(tally, sample, anchors, modality, options.share, seed)
         print(f"seed {seed} done", file=sys.stderr)

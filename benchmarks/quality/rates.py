@@ -100,7 +100,7 @@ def main() -> None:
     samples = {split: load(options.data, split) for split in SPLITS}
     # Anchors of three seeds are dealt round: what varies most from seed to seed is which items are swapped.
     anchors = {
-        (split, i): trained(samples[split], split, i, options.cache)
+        (split, i): trained(samples[split].training, split, i, options.cache)
         for split in SPLITS
         for i in range(min(3, seeds[split]))
     }

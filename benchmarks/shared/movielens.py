@@ -68,15 +68,15 @@ def genre_numbers(data: Path, sample: Sample) -> Int32:
     )
 
 
-def trained(sample: Sample, split: str, seed: int, cache: Path | None = None) -> Anchors:
-    """The default anchors of a split; those of the full log take minutes, so ``cache`` keeps them from one table to the next."""
+def trained(training: Interactions, split: str, seed: int, cache: Path | None = None) -> Anchors:
+    """The default anchors of a log, named ``split``; those of the full log take minutes, so ``cache`` keeps them from one table to the next."""
     file = None if cache is None else cache / f"anchors-{split}-{seed}.npz"
     if file is not None and file.exists():
         with np.load(file) as kept:
             return Anchors(
                 **{x.name: kept[x.name] if kept[x.name].ndim else str(kept[x.name]) for x in fields(Anchors)}
             )
-    anchors = train_anchors(sample.training, AnchorsConfig(), seed=seed)
+    anchors = train_anchors(training, AnchorsConfig(), seed=seed)
     if file is not None:
         file.parent.mkdir(parents=True, exist_ok=True)
         np.savez(file, **{x.name: getattr(anchors, x.name) for x in fields(Anchors)})

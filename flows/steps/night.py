@@ -136,10 +136,11 @@ def rectify(
     matched: Mapping[str, ModalityRefs],
     config: RectifyConfig,
     segments: SegmentsConfig,
+    seed: int,
     store: StageStore,
 ) -> Ref:
     """Rectify every modality."""
-    return rectify_stage(source, matched, config, segments, store, progress=logged_progress())
+    return rectify_stage(source, matched, config, segments, seed, store, progress=logged_progress())
 
 
 @task(task_run_name="train the shadow", **PLAIN)

@@ -4,6 +4,7 @@ Source: "Towards Trustworthy Multimodal Recommendation", arXiv 2602.00730: top-K
 temperature, the diagonal always in. Search: ``index``.
 
 Differs from the paper:
+- A donor lies between its anchor and its projected feature (``places``).
 - Only items with an anchor search, and only items with a feature are found. So the problem may be rectangular. The paper assumes that every
   item has both.
 - A large catalog is searched approximately. A sample measures the recall, which reaches ``target_recall``.
@@ -24,10 +25,11 @@ from rectifier_core.affinity.index import (
     build_index,
     score_candidates,
 )
+from rectifier_core.affinity.places import Places
 from rectifier_core.base.arrays import Float32, Int32, Int64
 from rectifier_core.base.devices import CPU
 from rectifier_core.base.numerics import Progress, row_blocks, silent
-from rectifier_core.base.records import NO_NEIGHBOUR, Affinity, Projection
+from rectifier_core.base.records import NO_NEIGHBOUR, Affinity
 from rectifier_core.base.seeding import derive_seed
 from rectifier_core.base.threads import in_threads
 
@@ -57,20 +59,21 @@ class AffinityRows:
         """Copy ``part`` [B] to the given rows [B]."""
         self.neighbours[rows], self.scores[rows], self.spare[rows] = part.neighbours, part.scores, part.spare
 
-    def record(self, modality: str, index: NearestRows | DeviceRows | None) -> Affinity:
+    def record(self, places: Places, index: NearestRows | DeviceRows | None) -> Affinity:
         """The rows as the stage's record."""
         return Affinity(
-            modality=modality,
+            modality=places.modality,
             neighbours=self.neighbours,
             scores=self.scores,
             spare=self.spare,
             recall=1.0 if index is None else index.recall,
             index="none" if index is None else index.name,
+            anchor_share=places.anchor_share,
         )
 
 
 def find_affinity(
-    projection: Projection,
+    places: Places,
     config: AffinityConfig,
     *,
     seed: int,
@@ -85,26 +88,26 @@ def find_affinity(
     A ``device`` other than the CPU picks the candidates of exact search, and the CPU scores them. So results differ only where the last
     candidates score alike to within rounding.
     """
-    rows = np.flatnonzero(projection.target.any(axis=1))
+    rows = np.flatnonzero(places.items.any(axis=1))
     index: NearestRows | DeviceRows | None
     if device != CPU and config.index != "ivf":
-        index = DeviceRows.of(projection.projected, device)
+        index = DeviceRows.of(places.donors, device)
     else:
-        index = index_features(projection, config, rows, seed=seed, threads=threads)
-    found = AffinityRows.empty(len(projection.target), config)
+        index = index_features(places, config, rows, seed=seed, threads=threads)
+    found = AffinityRows.empty(len(places.items), config)
     if index is not None and len(rows):
-        ordered = index.order(projection.target, rows, threads=threads)
+        ordered = index.order(places.items, rows, threads=threads)
 
         def work(block: slice) -> None:
-            found.put(ordered[block], search_block(projection, index, ordered[block], config))
+            found.put(ordered[block], search_block(places, index, ordered[block], config))
 
         for block in in_threads(work, list(row_blocks(len(rows), config.block_rows)), threads):
-            progress(f"affinity of {projection.modality} ({index.name})", block.stop, len(rows))
-    return found.record(projection.modality, index if len(rows) else None)
+            progress(f"affinity of {places.modality} ({index.name})", block.stop, len(rows))
+    return found.record(places, index if len(rows) else None)
 
 
 def index_features(
-    projection: Projection,
+    places: Places,
     config: AffinityConfig,
     asking: Int64,
     *,
@@ -113,13 +116,13 @@ def index_features(
     clusters: Clusters | None = None,
 ) -> NearestRows | None:
     """The index of all features of a modality for the anchors ``asking``; None where it has no feature."""
-    rows = np.flatnonzero(projection.projected.any(axis=1))
+    rows = np.flatnonzero(places.donors.any(axis=1))
     if not len(rows):
         return None
     return build_index(
-        projection.projected,
+        places.donors,
         rows,
-        projection.target,
+        places.items,
         asking,
         config.num_neighbours,
         seed=derive_seed(seed, "affinity"),
@@ -131,26 +134,24 @@ def index_features(
     )
 
 
-def search_block(
-    projection: Projection, index: NearestRows | DeviceRows, rows: Int64, config: AffinityConfig
-) -> AffinityRows:
+def search_block(places: Places, index: NearestRows | DeviceRows, rows: Int64, config: AffinityConfig) -> AffinityRows:
     """The rows ``rows`` [B] of the affinity.
 
-    With the index and the projection memory-mapped, this is all that a worker needs for its share of the rows.
+    With the index and the places memory-mapped, this is all that a worker needs for its share of the rows.
     """
-    queries = np.ascontiguousarray(projection.target[rows])
-    return rank_candidates(projection, rows, queries, index.candidates(queries, config.num_neighbours + SPARE), config)
+    queries = np.ascontiguousarray(places.items[rows])
+    return rank_candidates(places, rows, queries, index.candidates(queries, config.num_neighbours + SPARE), config)
 
 
 def rank_candidates(
-    projection: Projection, rows: Int64, queries: Float32, candidates: Int32, config: AffinityConfig
+    places: Places, rows: Int64, queries: Float32, candidates: Int32, config: AffinityConfig
 ) -> AffinityRows:
     """The best of ``candidates`` [B, C] for the items ``rows``, cut into neighbours and spare; each item's own feature is a neighbour."""
-    has_own = projection.projected[rows].any(axis=1)
+    has_own = places.donors[rows].any(axis=1)
     own = np.where(has_own, rows, NO_NEIGHBOUR).astype(np.int32)[:, None]
     items = np.hstack([own, np.where(candidates == own, NO_NEIGHBOUR, candidates)])
-    scores = score_candidates(projection.projected, queries, items)
-    own_score = scores[:, 0].copy()
+    scores = score_candidates(places.donors, queries, items)
+    own_score = np.asarray(places.own[rows])
     # A score above all others keeps the own feature among the neighbours; it gets its real one before they are sorted.
     scores[has_own, 0] = np.inf
     best = best_of(items, scores, config.num_neighbours + SPARE)

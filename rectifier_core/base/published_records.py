@@ -28,19 +28,25 @@ class Status(Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rectified:
-    """The published features. ``status[m]`` holds ``Status.code`` (int8); ``features[m][i]`` is zeros where the status is MISSING."""
+    """The published features. ``status[m]`` holds ``Status.code`` (int8); ``features[m][i]`` is zeros where the status is MISSING.
+
+    ``moved[m][i]`` is 1 - cosine between the feature that was read and the published one, NaN where the item has no feature of its own.
+    """
 
     features: Features
     status: Mapping[str, NDArray[np.int8]]
     trust: Mapping[str, Float32]
+    moved: Mapping[str, Float32]
 
     def __post_init__(self) -> None:
         check_modalities("status", self.features, self.status)
         check_modalities("trust", self.features, self.trust)
+        check_modalities("moved", self.features, self.moved)
         for name, feature in self.features.items():
             check_array(f"features[{name}]", feature, (None, None), np.float32)
             check_array(f"status[{name}]", self.status[name], (len(feature),), np.int8)
             check_array(f"trust[{name}]", self.trust[name], (len(feature),), np.float32)
+            check_array(f"moved[{name}]", self.moved[name], (len(feature),), np.float32)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -180,7 +180,8 @@ class Affinity:
 
     Rows without an anchor are all ``NO_NEIGHBOUR`` (-1) with score ``-inf``, and so is any unused slot at the end of a row.
     ``recall`` is the measured share of the exact top K that the index returned (1.0 for an exact search); ``index`` names what was used.
-    ``spare`` [I, S] are the next best donors, for the next incremental run. It is None where they were not stored.
+    ``spare`` [I, S] are the next best donors, for the next incremental run. It is None where they were not stored. ``anchor_share`` is the
+    share of the anchor in a donor's place.
     """
 
     modality: str
@@ -189,6 +190,7 @@ class Affinity:
     recall: float
     index: str
     spare: Int32 | None = None
+    anchor_share: float = 0.0
 
     def __post_init__(self) -> None:
         check_array("neighbours", self.neighbours, (None, None), np.int32)

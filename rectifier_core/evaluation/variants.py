@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from rectifier_core.affinity.affinity import find_affinity
+from rectifier_core.affinity.places import place_items
 from rectifier_core.base.arrays import Bool, Features, Float32, Int32
 from rectifier_core.base.numerics import unit_rows
 from rectifier_core.base.published_records import Status
@@ -25,7 +26,7 @@ from rectifier_core.evaluation.backbones.item_graph import as_matrix, nearest_it
 from rectifier_core.pipeline import Outcome, rectify_catalog
 from rectifier_core.projection.projection import fit_projection
 from rectifier_core.rectify.config import RectifyConfig
-from rectifier_core.rectify.rectify import decide_status, kept_share, rectify_rows
+from rectifier_core.rectify.rectify import Mixing, decide_status, kept_share, rectify_rows
 from rectifier_core.sinkhorn.sinkhorn import balance
 
 VARIANTS = ("raw", "rectified", "shuffled_anchors", "smoothed", "smoothed_by_anchors", "anchors_appended")
@@ -78,7 +79,7 @@ def _facts(outcome: Outcome, config: RectifyConfig) -> dict[str, float]:
     for m, plan in outcome.plans.items():
         trust = outcome.judged.trusts[m]
         rectified = outcome.rectified.status[m] == Status.RECTIFIED.code
-        kept = kept_share(trust.probability[rectified], config)
+        kept = kept_share(trust, rectified, config)
         facts[f"strength_{m}"] = float(1 - np.nan_to_num(kept, nan=1.0).mean()) if rectified.any() else 0.0
         facts[f"rectified_share_{m}"] = float(rectified.mean())
         facts[f"mismatch_rate_{m}"] = float("nan") if trust.mismatch_rate is None else float(trust.mismatch_rate)
@@ -124,10 +125,12 @@ def _by_shuffled_anchors(
         present, placeholder = catalog.present[m], outcome.judged.copies[m].placeholder
         trust = replace(outcome.judged.trusts[m], identifiable=True)
         projection = fit_projection(m, features, present & ~placeholder, control, config.projection, seed=seed)
-        plan = balance(find_affinity(projection, config.affinity, seed=seed), config.sinkhorn)
+        places = place_items(projection, outcome.affinities[m].anchor_share)
+        plan = balance(find_affinity(places, config.affinity, seed=seed), config.sinkhorn)
         mixing = RectifyConfig(mix="constant", keep_original=1 - strength[m])
         status = decide_status(present, plan, trust, mixing, placeholder)
-        made[m] = np.ascontiguousarray(rectify_rows(features, slice(0, len(features)), status, plan, trust, mixing))
+        rows = slice(0, len(features))
+        made[m] = rectify_rows(features, present, rows, status, Mixing(plan=plan, trust=trust, config=mixing)).features
     return made
 
 

@@ -1,17 +1,21 @@
-"""Stage: rectify. Mix each item's feature with the features of its donors.
+"""Stage: rectify. Mix each item's feature with the feature that is expected of it.
 
 Source: "Towards Trustworthy Multimodal Recommendation", arXiv 2602.00730: e_hat = P e, e_rect = lambda e + (1 - lambda) e_hat. Here lambda
 is ``keep_original``; about 0.6 was best in the paper at 20 % corruption. ``mix = "constant"`` is the paper's mixing.
 
 Differs from the paper:
-- ``mix = "adaptive"``, the default, keeps the share ``keep_trusted * probability ** sharpness`` of each item's own feature. A trusted item
-  moves little, and a suspect one is replaced. Donors are weighted by their own trust. No item is its own donor.
+- ``mix = "adaptive"``, the default, publishes the expected value of the item's true feature: ``p * own + (1 - p) * expected``, where p is
+  the item's trust. Where the mismatch rate may be zero, p is the upper bound of the trust, so that doubt alone moves little.
+- The expected feature (``expected``) is the donors' mean and a regression on the item's anchor and other modalities, scaled by least squares.
+  Donors are weighted by their own trust. No item is its own donor.
 - Averaging shrinks rows. Each row is scaled back to its input's length, because some recommenders read the scale.
-- An item without an anchor, or in a modality that is not identifiable, passes through bit for bit.
-- With ``impute``, an item with an anchor but no feature (or a placeholder) gets e_hat at the mean length of its donors.
+- An item without an anchor, or in a modality that is not identifiable, passes through bit for bit. So does a row that would hardly move.
+- With ``impute``, an item with an anchor but no feature (or a placeholder) gets the expected feature at the mean length of its donors.
 """
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,16 +25,53 @@ from rectifier_core.base.published_records import Status
 from rectifier_core.base.records import Plan, Trust
 from rectifier_core.base.threads import in_shards
 from rectifier_core.rectify.config import RectifyConfig
+from rectifier_core.rectify.donors import donors_of
+from rectifier_core.rectify.expected import ExpectedFeature, Views, fit_expected
 from rectifier_core.rectify.mixing import mix_rows
 
 MOST_DONATED = 64 << 20
 """Most bytes of donors' features that a thread gathers at a time."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Model:
+    """The fitted ``expected`` feature, what it reads of each item, and the folds [I] that its maps were fitted without."""
+
+    expected: ExpectedFeature
+    views: Views
+    folds: Int32
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mixing:
+    """What rows of one modality are mixed by. ``model`` is None for the paper's constant mixing."""
+
+    plan: Plan
+    trust: Trust
+    config: RectifyConfig
+    model: Model | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RectifiedRows:
+    """Published ``features`` [N, D] float32, their ``status`` [N] (``Status.code``, int8), and how far they ``moved`` [N] float32.
+
+    ``moved`` is 1 - cosine between the feature that was read and the published one, NaN for an item that has no feature of its own.
+    """
+
+    features: Float32
+    status: NDArray[np.int8]
+    moved: Float32
+
+    def put(self, rows: slice, part: RectifiedRows) -> None:
+        """Copy ``part`` to the given rows."""
+        self.features[rows], self.status[rows], self.moved[rows] = part.features, part.status, part.moved
+
+
 def decide_status(
     present: Bool, plan: Plan, trust: Trust, config: RectifyConfig, placeholder: Bool | None = None
 ) -> NDArray[np.int8]:
-    """Return what will be done to each item, as ``Status.code`` [I] int8. ``placeholder`` [I] marks features that are placeholders."""
+    """Return what is to be done to each item, as ``Status.code`` [I] int8. ``placeholder`` [I] marks features that are placeholders."""
     own = present if placeholder is None else present & ~placeholder
     mixable = (np.diff(plan.indptr) > 0) & trust.identifiable
     status = np.full(len(present), Status.MISSING.code, np.int8)
@@ -44,61 +85,92 @@ def decide_status(
     return status
 
 
+def fit_model(
+    modality: str,
+    features: Float32,
+    status: NDArray[np.int8],
+    folds: Int32,
+    views: Views,
+    plan: Plan,
+    trust: Trust,
+    config: RectifyConfig,
+    *,
+    seed: int,
+) -> Model | None:
+    """Return what ``Mixing`` needs: the expected feature fitted to the items whose ``status`` is RECTIFIED; None if nothing would use it."""
+    known = status == Status.RECTIFIED.code
+    if config.mix == "constant" or not known.any():
+        return None
+    expected = fit_expected(modality, features, known, folds, views, plan, trust, seed=seed)
+    return Model(expected=expected, views=views, folds=folds)
+
+
 def rectify_rows(
-    features: Float32, rows: slice, status: NDArray[np.int8], plan: Plan, trust: Trust, config: RectifyConfig
-) -> Float32:
-    """Return the published features of ``rows``: [len, D] float32, zeros where the status is MISSING.
+    features: Float32, present: Bool, rows: slice, status: NDArray[np.int8], mixing: Mixing
+) -> RectifiedRows:
+    """Return the published features of ``rows``, zeros where the status is MISSING.
 
     ``features`` [I, D] may be a memory map. Only the rows and their donors are read, ``MOST_DONATED`` bytes of donors at a time.
+    ``present`` [I] are the items with a feature, ``status`` [I] is what ``decide_status`` returns.
     """
     own = np.array(features[rows], dtype=np.float32)
-    code = np.ascontiguousarray(status[rows])
+    code = np.array(status[rows])
     own[code == Status.MISSING.code] = 0
-    if not np.isin(code, (Status.RECTIFIED.code, Status.IMPUTED.code)).any():
-        return own
-    indptr, indices, weights = donor_weights(plan, rows, trust, config)
-    keep = kept_share(trust.probability[rows], config)
+    moved = np.zeros(len(own), np.float32)
+    if np.isin(code, (Status.RECTIFIED.code, Status.IMPUTED.code)).any():
+        _mix(features, own, code, moved, np.arange(rows.start, rows.start + len(own)), mixing)
+    moved[~present[rows]] = np.nan
+    return RectifiedRows(own, code, moved)
+
+
+def _mix(features: Float32, own: Float32, code: NDArray[np.int8], moved: Float32, items: Int64, mixing: Mixing) -> None:
+    """Mix the rows ``own`` of ``items`` in place."""
+    adaptive, width = mixing.config.mix == "adaptive", own.shape[1]
+    donors = donors_of(mixing.plan, items, mixing.trust, adaptive=adaptive)
+    keep = kept_share(mixing.trust, items, mixing.config)
+    if mixing.model is None:
+        mean, maps = np.zeros(width, np.float32), np.zeros((1, 0, width), np.float32)
+        views, folds, donor_weight = np.zeros((len(own), 0), np.float32), np.zeros(len(own), np.int32), 1.0
+    else:
+        expected = mixing.model.expected
+        mean, maps, donor_weight = expected.mean, expected.maps, expected.donor_weight
+        # An item without a fold was in no fit, so any map may predict it.
+        views, folds = mixing.model.views.of(items), np.maximum(mixing.model.folds[items], 0)
     # Whole rows whose donors fit into the budget: more entries than that belong to one row alone.
-    entries = max(1, MOST_DONATED // (4 * own.shape[1]))
-    bounds = [0]
+    entries, bounds = max(1, MOST_DONATED // (4 * width)), [0]
     while bounds[-1] < len(own):
-        fitting = int(np.searchsorted(indptr, indptr[bounds[-1]] + entries, side="right")) - 1
+        fitting = int(np.searchsorted(donors.indptr, donors.indptr[bounds[-1]] + entries, side="right")) - 1
         bounds.append(max(bounds[-1] + 1, fitting))
 
     def mix(first: int, last: int) -> None:
-        part, span = slice(first, last), slice(indptr[first], indptr[last])
-        used, places = np.unique(indices[span], return_inverse=True)
-        donors = np.ascontiguousarray(features[used], dtype=np.float32)
-        pointers = indptr[first : last + 1] - indptr[first]
-        mix_rows(donors, pointers, places.astype(np.int32), weights[span], keep[part], code[part], own[part])
+        part, span = slice(first, last), slice(donors.indptr[first], donors.indptr[last])
+        used, places = np.unique(donors.indices[span], return_inverse=True)
+        given = np.ascontiguousarray(features[used], dtype=np.float32)
+        mix_rows(
+            given,
+            np.linalg.norm(given, axis=1).astype(np.float32),
+            donors.indptr[first : last + 1] - donors.indptr[first],
+            places.astype(np.int32),
+            donors.weights[span],
+            mean,
+            np.float32(donor_weight),
+            maps,
+            views[part],
+            folds[part],
+            keep[part],
+            adaptive,
+            code[part],
+            own[part],
+            moved[part],
+        )
 
     in_shards(mix, bounds)
-    return own
 
 
-def kept_share(probability: Float32, config: RectifyConfig) -> Float32:
-    """Return the share of its own feature that each item keeps, from its trust: [N] float32."""
+def kept_share(trust: Trust, items: Bool | Int64, config: RectifyConfig) -> Float32:
+    """Return the share of its own feature that each of ``items`` keeps: float32, 1 where the trust is unknown and mixing is adaptive."""
+    sure = trust.low is not None and trust.low > 0
+    believed = (trust.probability if sure else trust.probability_upper)[items]
     if config.mix == "constant":
-        return np.full(len(probability), config.keep_original, np.float32)
-    kept: Float32 = (config.keep_trusted * probability.astype(np.float64) ** config.sharpness).astype(np.float32)
-    return kept
-
-
-def donor_weights(plan: Plan, rows: slice, trust: Trust, config: RectifyConfig) -> tuple[Int64, Int32, Float32]:
-    """Return pointers, donors and weights of the plan's ``rows``.
-
-    With adaptive mixing a weight is the plan's times the donor's trust, and 0 for the item itself. Each row then sums to 1 or 0.
-    """
-    indptr = np.asarray(plan.indptr[rows.start : rows.stop + 1], dtype=np.int64)
-    span = slice(int(indptr[0]), int(indptr[-1]))
-    indptr = indptr - span.start
-    indices, weights = np.asarray(plan.indices[span], dtype=np.int32), np.array(plan.weights[span])
-    if config.mix == "adaptive":
-        # A donor of unknown trust counts as an average one.
-        average = np.float32(1 - (trust.mismatch_rate or 0.0))
-        trusted = trust.probability[indices]
-        weights *= np.where(np.isnan(trusted), average, trusted)
-        weights[indices == np.repeat(np.arange(rows.start, rows.stop), np.diff(indptr))] = 0
-        sums = np.add.reduceat(np.append(weights, np.float32(0)), indptr[:-1]) * (np.diff(indptr) > 0)
-        weights /= np.repeat(np.maximum(sums, np.finfo(np.float32).tiny), np.diff(indptr))
-    return indptr, indices, weights
+        return np.full(len(believed), config.keep_original, np.float32)
+    return np.where(np.isnan(believed), np.float32(1), believed)

@@ -30,3 +30,7 @@ class TrustConfig:
         default=0.58,
         description="Below this AUC among similar items, swaps between them cannot be counted, and the report warns.",
     )
+    min_claim_separation: AUC = Field(
+        default=0.85,
+        description="Below this AUC of right features by behaviour, the rate is bounded from above only: its lower end is 0.",
+    )

@@ -28,7 +28,7 @@ SHIFTS: Float64 = np.arange(0.0, 5.01, 0.1)
 SPREADS: Float64 = np.arange(0.5, 1.201, 0.05)
 SPREAD_SLOPE, SPREAD_DEVIATION = 0.1, 0.08
 """The prior of the spread is N(1 - 0.1 shift, 0.08): a cosine that is high on average has less room to vary."""
-EFFECTIVE = 5_000
+EFFECTIVE = 1_500
 """More scores than this do not make the interval narrower: only the model's own error is left."""
 
 
@@ -50,6 +50,10 @@ class Mixture:
     def probability(self, scores: Float64) -> Float32:
         """Return the probability that each score is not from the null: [N] float32, strictly rising in the score."""
         return _curve(scores, self.knots, self.own)
+
+    def log_ratio(self, scores: Float64) -> Float64:
+        """Return the log of how many times likelier each score is where it is not from the null: [N]."""
+        return logit(self.probability(scores)) - logit(1 - self.rate)
 
     def probability_upper(self, scores: Float64) -> Float32:
         """Return the upper 90 % bound of ``probability``: [N] float32."""

@@ -27,6 +27,7 @@ import torch
 from rectifier_core.base.arrays import Float64, Int32
 from rectifier_core.base.numerics import logit, separation
 from rectifier_core.base.records import Anchors, Projection, Trust
+from rectifier_core.trust.blame import Blame, assign_blame
 from rectifier_core.trust.config import TrustConfig
 from rectifier_core.trust.evidence_columns import CrossModalProjections, EvidenceColumns, ModalityTrusts
 from rectifier_core.trust.likelihood_ratio import Pairings
@@ -57,6 +58,7 @@ def estimate_trust(
     partners = {m: {other: trusts_alone[other] for other in case.partners} for m, case in cases.items()}
     joint = alone | _in_threads({m: partial(_judge, cases[m], partners[m], config) for m in cases if partners[m]})
     correlated = {m for m in cases if _correlated_errors(alone[m], joint[m])}
+    blame = _blame(cases, alone, correlated, config)
 
     def trust_of(m: str, case: EvidenceColumns) -> Trust:
         others = {name: trust for name, trust in partners[m].items() if not correlated & {m, name}}
@@ -66,13 +68,15 @@ def estimate_trust(
         if judgement.mixture is None or not usable & {m, *others}:
             return _unidentifiable(case, alone[m])
         trust = _identified(case, alone[m], judgement, judgement.mixture, _among_alike(case, others, category, config))
+        if blame is not None and m in blame.rate:
+            trust = _with_blame(trust, blame)
+        trust = _bounded(trust, alone[m], config)
         ignored = " and ".join(sorted(case.partners.keys() - others.keys()))
         if not ignored:
             return trust
         return replace(trust, reason=f"{trust.reason}. {ignored} ignored: both modalities look mismatched together")
 
-    trusts = _in_threads({m: partial(trust_of, m, case) for m, case in cases.items()})
-    return {m: _add_items_without_anchor(case, trusts, correlated, config) for m, case in cases.items()}
+    return _in_threads({m: partial(trust_of, m, case) for m, case in cases.items()})
 
 
 def _in_threads(calls: Mapping[str, Callable[[], T]]) -> dict[str, T]:
@@ -203,33 +207,69 @@ def _unidentifiable(case: EvidenceColumns, alone: Judgement) -> Trust:
     )
 
 
-def _add_items_without_anchor(
-    case: EvidenceColumns, trusts: Mapping[str, Trust], correlated: Set[str], config: TrustConfig
-) -> Trust:
-    """Add the probability of items without an anchor, by another identifiable modality whose errors are not correlated.
+def _blame(
+    cases: Mapping[str, EvidenceColumns], alone: Mapping[str, Judgement], correlated: Set[str], config: TrustConfig
+) -> Blame | None:
+    """Return the joint posterior of the modalities whose errors are not correlated, by behaviour and by every pair that can be told."""
+    behaviour = {m: np.full(len(case.projection.alignment), np.nan) for m, case in cases.items()}
+    for m, case in cases.items():
+        mixture = alone[m].mixture
+        if mixture is not None:
+            behaviour[m][case.rows] = mixture.log_ratio(alone[m].scores)
+    agreement: dict[tuple[str, str], Float64] = {}
+    for m, case in cases.items():
+        for name, partner in case.partners.items():
+            scores, null = (x.astype(np.float64) for x in (partner.between.alignment, partner.between.null_alignment))
+            both = ~np.isnan(scores)
+            if not partner.projecting or correlated & {m, name}:
+                continue
+            if why_not(int(both.sum()), len(null), separation(scores[both], null), config) is not None:
+                continue
+            mixture = fit_mixture(scores[both], null, resamples=config.resamples, rng=case.rng("agreement", name))
+            agreement[m, name] = np.full(len(scores), np.nan)
+            agreement[m, name][both] = mixture.log_ratio(scores[both])
+    return assign_blame(behaviour, agreement)
 
-    Two features that fit are both right. If they do not fit, either may be wrong. The blame is shared by the two mismatch rates.
+
+def _with_blame(trust: Trust, blame: Blame) -> Trust:
+    """Return the trust with the joint posterior of all modalities, if its rate is lower, and for items without an anchor in any case.
+
+    Matched features that say nothing look mismatched to either estimate, so the lower one is closer. The interval holds both.
     """
-    trust = trusts[case.modality]
-    if trust.mismatch_rate is None:
+    m = trust.modality
+    right, rate = blame.right[m], blame.rate[m]
+    if trust.mismatch_rate is None or None in (trust.low, trust.high, trust.low_unlike, trust.high_unlike):
         return trust
-    probability, upper, cross_modal = trust.probability.copy(), trust.probability_upper.copy(), trust.cross_modal.copy()
-    for name, partner in sorted(case.partners.items()):
-        other = trusts[name].mismatch_rate
-        scores, null = (x.astype(np.float64) for x in (partner.between.alignment, partner.between.null_alignment))
-        both = ~np.isnan(scores)
-        rows = np.flatnonzero(both & np.isnan(probability))
-        if correlated & {case.modality, name} or other is None or not len(rows):
-            continue
-        if why_not(int(both.sum()), len(null), separation(scores[both], null), config) is not None:
-            continue
-        mixture = fit_mixture(scores[both], null, resamples=config.resamples, rng=case.rng("without behaviour", name))
-        either = 1 - (1 - trust.mismatch_rate) * (1 - other)
-        spared = other * (1 - trust.mismatch_rate) / either if either > 0 else 0.5
-        # Behaviour knows better how often either is wrong than the agreement of the two features does, so its rates set the prior.
-        ratio = logit(mixture.probability(scores[rows])) - logit(1 - mixture.rate)
-        bound = logit(mixture.probability_upper(scores[rows])) - logit(1 - mixture.rate)
-        right, at_most = (1 / (1 + np.exp(-(log_odds + logit(1 - either)))) for log_odds in (ratio, bound))
-        probability[rows], upper[rows] = right + (1 - right) * spared, at_most + (1 - at_most) * spared
-        cross_modal[rows] = ratio
-    return replace(trust, probability=probability, probability_upper=upper, cross_modal=cross_modal)
+    unknown = np.isnan(trust.probability)
+    lower = rate < trust.mismatch_rate
+    taken = ~np.isnan(right) & (unknown | lower)
+    # How far the bound lies above the estimate is a matter of the evidence by behaviour, whichever estimate is taken.
+    margin = np.where(unknown, 0.0, logit(trust.probability_upper) - logit(trust.probability))
+    upper = 1 / (1 + np.exp(-(logit(right) + margin)))
+    evidence = logit(right) - logit(1 - rate) - np.nan_to_num(trust.behaviour)
+    return replace(
+        trust,
+        probability=np.where(taken, right, trust.probability).astype(np.float32),
+        probability_upper=np.where(taken, np.maximum(upper, right), trust.probability_upper).astype(np.float32),
+        cross_modal=np.where(taken, evidence, trust.cross_modal).astype(np.float32),
+        mismatch_rate=min(rate, trust.mismatch_rate),
+        **{name: min(getattr(trust, name), blame.low[m]) for name in ("low", "low_unlike")},
+        **{name: max(getattr(trust, name), blame.high[m]) for name in ("high", "high_unlike")},
+    )
+
+
+def _bounded(trust: Trust, alone: Judgement, config: TrustConfig) -> Trust:
+    """Return the trust with an interval that begins at 0, unless right features clearly fit their items by behaviour.
+
+    Features that say nothing about behaviour look like mismatched ones. Where even right features fit only so so, their share is unknown,
+    and the rate is bounded from above alone.
+    """
+    rate = trust.mismatch_rate
+    if rate is None or trust.low is None or trust.low <= 0:
+        return trust
+    # The AUC of all features is that of the right ones, mixed with 1/2 for the mismatched.
+    of_right = (alone.auc - rate / 2) / (1 - rate) if alone.mixture is not None and rate < 1 else 0.5
+    if of_right >= config.min_claim_separation:
+        return trust
+    reason = f"{trust.reason}. Right features fit their items only loosely (AUC {of_right:.2f}), so perhaps none are mismatched"
+    return replace(trust, low=0.0, low_unlike=0.0, reason=reason)

@@ -3,6 +3,7 @@
 - ``item_ids.npy`` [I]: int64 or fixed-width text.
 - ``<m>.npy`` [I, D] float32: zeros without a feature.
 - ``<m>_trust.npy`` [I] float32: NaN where trust is unknown.
+- ``<m>_moved.npy`` [I] float32: 1 - cosine between the feature that was read and the published one, NaN where there was none.
 - ``<m>_status.npy`` [I] uint8: a position in the manifest's ``statuses``.
 - A sequence has ``<m>_segments.npy`` [S, D] float32, ``<m>_segment_positions.npy`` [S] int32, ``<m>_segment_trust.npy`` [S] float32 and
   ``<m>_segment_offsets.npy`` [I + 1] int64: item i has the segments from offset i up to offset i + 1.
@@ -69,6 +70,7 @@ def _create(snapshot: Snapshot, writer: StageWriter) -> Arrays:
         planned += [
             (name, (rows, width), np.float32),
             (f"{name}_trust", (rows,), np.float32),
+            (f"{name}_moved", (rows,), np.float32),
             (f"{name}_status", (rows,), np.uint8),
         ]
         if segments is not None:
@@ -91,7 +93,8 @@ def _fill(arrays: Arrays, block: pa.Table, modality: SnapshotModality, rows: sli
     name = modality.name
     present, values = vectors(block[name], modality.width, f"{name} of {uri}")
     arrays[name][rows.start + present] = values
-    arrays[f"{name}_trust"][rows] = _floats(block[f"{name}_trust"])
+    for kind in ("trust", "moved"):
+        arrays[f"{name}_{kind}"][rows] = _floats(block[f"{name}_{kind}"])
     codes = pc.index_in(block[f"{name}_status"], value_set=pa.array(STATUSES))
     if codes.null_count:
         raise StorageError(f"{name}_status of {uri} holds an unknown status; publish that day again")

@@ -13,25 +13,29 @@ import torch
 from rectifier_core.affinity.affinity import SPARE, AffinityRows, index_features, search_block
 from rectifier_core.affinity.config import AffinityConfig
 from rectifier_core.affinity.index import NearestRows
+from rectifier_core.affinity.places import Places
 from rectifier_core.base.numerics import Progress, row_blocks
-from rectifier_core.base.records import NO_NEIGHBOUR, Projection
+from rectifier_core.base.records import NO_NEIGHBOUR
 from rectifier_core.base.threads import in_threads
 from tasks.store.runner import Arrays, Runner, Shared, row_shards
-from tasks.store.saved_records import load_record, open_record, save_clusters, save_record
-from tasks.store.store import Ref, StageWriter
+from tasks.store.saved_records import save_clusters, save_record
+from tasks.store.store import StageWriter
 
 COLUMNS = ("neighbours", "scores", "spare")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class AffinityShard:
-    """Positions ``first`` to ``last`` of the anchors in ``order``; ``index`` is the index itself or the path of its file, and
-    ``factor`` the candidates asked of it for each one wanted."""
+    """Positions ``first`` to ``last`` of the anchors in ``rows`` of ``shared``, which also holds the places: ``donors``, ``items``, ``own``.
 
-    projection: Ref
+    ``index`` is the index itself or the path of its file, and ``factor`` the candidates asked of it for each one wanted.
+    """
+
+    modality: str
+    anchor_share: float
+    shared: Shared
     index: NearestRows | Path
     factor: float
-    order: Shared
     config: AffinityConfig
     first: int
     last: int
@@ -43,21 +47,28 @@ def write_index(path: Path, index: NearestRows) -> None:
 
 
 @lru_cache(maxsize=2)
-def read_index(path: Path, factor: float, projection: Ref) -> NearestRows:
-    """The index of a projection's features in a file: an exact one is memory-mapped, an inverted file has half a byte a number."""
+def read_index(path: Path, factor: float, shared: Shared) -> NearestRows:
+    """The index of the donors in a file: an exact one is memory-mapped, an inverted file has half a byte a number."""
     index = faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC)
-    return NearestRows(vectors=open_record(projection, Projection).projected, index=index, factor=factor)
+    return NearestRows(vectors=shared["donors"], index=index, factor=factor)
 
 
 def search_shard(shard: AffinityShard) -> Arrays:
     """The neighbours of the shard's items, their scores and spare ones, in the shard's order."""
-    projection, config, index = open_record(shard.projection, Projection), shard.config, shard.index
-    opened = read_index(index, shard.factor, shard.projection) if isinstance(index, Path) else index
-    rows = np.ascontiguousarray(shard.order["rows"][shard.first : shard.last])
+    shared, config, index = shard.shared, shard.config, shard.index
+    places = Places(
+        modality=shard.modality,
+        donors=shared["donors"],
+        items=shared["items"],
+        own=shared["own"],
+        anchor_share=shard.anchor_share,
+    )
+    opened = read_index(index, shard.factor, shared) if isinstance(index, Path) else index
+    rows = np.ascontiguousarray(shared["rows"][shard.first : shard.last])
     found = AffinityRows.empty(len(rows), config)
 
     def work(block: slice) -> None:
-        found.put(block, search_block(projection, opened, rows[block], config))
+        found.put(block, search_block(places, opened, rows[block], config))
 
     for _ in in_threads(work, list(row_blocks(len(rows), config.block_rows)), torch.get_num_threads()):
         pass
@@ -66,41 +77,41 @@ def search_shard(shard: AffinityShard) -> Arrays:
 
 def write_affinity(
     writer: StageWriter,
-    ref: Ref,
+    places: Places,
     config: AffinityConfig,
     runner: Runner,
     *,
     seed: int,
     progress: Progress,
 ) -> None:
-    """Write ``affinity.find_affinity`` of the projection ``ref``, the rows of each shard as soon as they are found."""
-    projection, threads = load_record(ref, Projection), torch.get_num_threads()
-    num_items = len(projection.target)
+    """Write ``affinity.find_affinity`` of ``places``, the rows of each shard as soon as they are found."""
+    threads, num_items = torch.get_num_threads(), len(places.items)
     found = AffinityRows(
         writer.memmap("neighbours", (num_items, config.num_neighbours), np.int32),
         writer.memmap("scores", (num_items, config.num_neighbours), np.float32),
         writer.memmap("spare", (num_items, SPARE), np.int32),
     )
     found.neighbours[:], found.scores[:], found.spare[:] = NO_NEIGHBOUR, -np.inf, NO_NEIGHBOUR
-    rows = np.flatnonzero(projection.target.any(axis=1))
-    index = index_features(projection, config, rows, seed=seed, threads=threads) if len(rows) else None
+    rows = np.flatnonzero(places.items.any(axis=1))
+    index = index_features(places, config, rows, seed=seed, threads=threads) if len(rows) else None
     if index is not None:
         save_clusters(writer, index.clusters)
-        order = index.order(projection.target, rows, threads=threads)
+        order = index.order(places.items, rows, threads=threads)
         # A block's queries may show in the choice between equal rows, so a shard holds whole blocks.
         spans = row_shards(len(order), runner.shard_rows, config.block_rows)
-        with runner.open_work(f"affinity/{projection.modality}") as work:
+        with runner.open_work(f"affinity/{places.modality}") as work:
             path = work.folder / "index.faiss"
             if runner.remote:
                 write_index(path, index)
             opened = path if runner.remote else index
-            ordered = work.share(rows=order)
+            shared = work.share(rows=order, donors=places.donors, items=places.items, own=places.own)
             shards = [
                 AffinityShard(
-                    projection=ref,
+                    modality=places.modality,
+                    anchor_share=places.anchor_share,
+                    shared=shared,
                     index=opened,
                     factor=index.factor,
-                    order=ordered,
                     config=config,
                     first=span.start,
                     last=span.stop,
@@ -109,5 +120,5 @@ def write_affinity(
             ]
             for span, part in zip(spans, work.map(search_shard, shards), strict=True):
                 found.put(order[span], AffinityRows(**part))
-                progress(f"affinity of {projection.modality} ({index.name})", span.stop, len(order))
-    save_record(writer, found.record(projection.modality, index))
+                progress(f"affinity of {places.modality} ({index.name})", span.stop, len(order))
+    save_record(writer, found.record(places, index))

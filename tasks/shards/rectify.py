@@ -2,63 +2,100 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
-from rectifier_core.base.arrays import Float32
 from rectifier_core.base.numerics import Progress, row_blocks
-from rectifier_core.base.records import Plan, Trust
+from rectifier_core.base.records import Plan, Projection, Trust
 from rectifier_core.rectify.config import RectifyConfig
-from rectifier_core.rectify.rectify import rectify_rows
+from rectifier_core.rectify.expected import ExpectedFeature, Views, trust_or_average
+from rectifier_core.rectify.rectify import Mixing, Model, RectifiedRows, rectify_rows
 from tasks.store.runner import Arrays, Runner, Shared, row_shards
 from tasks.store.saved_records import open_record
 from tasks.store.stage_outputs import ModalityRefs
 
+FIELDS = ("features", "status", "moved")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RectifyShard:
-    """Items ``first`` to ``last`` of one modality. ``shared`` holds the ``status`` of all items."""
+    """Items ``first`` to ``last`` of one modality.
+
+    ``shared`` holds the ``status`` of all items, and the ``mean`` and the ``maps`` of the expected feature where one was fitted.
+    """
 
     modality: str
-    outputs: ModalityRefs
+    matched: Mapping[str, ModalityRefs]
     shared: Shared
+    donor_weight: float
     config: RectifyConfig
     first: int
     last: int
 
 
+def open_views(modality: str, matched: Mapping[str, ModalityRefs]) -> Views:
+    """Return what is known of every item beside one modality's feature, memory-mapped."""
+    others = [(x.places, x.trust) for m, x in matched.items() if m != modality and x.places is not None]
+    return Views(
+        open_record(matched[modality].projection, Projection).target,
+        [places.array("items") for places, _ in others],
+        [trust_or_average(open_record(trust, Trust)) for _, trust in others],
+    )
+
+
 def rectify_shard(shard: RectifyShard) -> Arrays:
     """Rectify the shard's rows."""
-    features, status = shard.outputs.features.array(f"features-{shard.modality}"), shard.shared["status"]
-    plan, trust = open_record(shard.outputs.plan, Plan), open_record(shard.outputs.trust, Trust)
-    rectified = np.empty((shard.last - shard.first, features.shape[1]), np.float32)
-    for block in row_blocks(len(rectified), shard.config.block_rows):
+    refs, shared = shard.matched[shard.modality], shard.shared.open()
+    features, present = (refs.features.array(f"{x}-{shard.modality}") for x in ("features", "present"))
+    model = None
+    if "maps" in shared:
+        expected = ExpectedFeature(
+            modality=shard.modality, mean=shared["mean"], maps=shared["maps"], donor_weight=shard.donor_weight
+        )
+        folds = open_record(refs.projection, Projection).fold
+        model = Model(expected=expected, views=open_views(shard.modality, shard.matched), folds=folds)
+    plan, trust = open_record(refs.plan, Plan), open_record(refs.trust, Trust)
+    mixing = Mixing(plan=plan, trust=trust, config=shard.config, model=model)
+    count = shard.last - shard.first
+    found = RectifiedRows(
+        np.empty((count, features.shape[1]), np.float32), np.empty(count, np.int8), np.empty(count, np.float32)
+    )
+    for block in row_blocks(count, shard.config.block_rows):
         rows = slice(shard.first + block.start, shard.first + block.stop)
-        rectified[block] = rectify_rows(features, rows, status, plan, trust, shard.config)
-    return {"features": rectified}
+        found.put(block, rectify_rows(features, present, rows, shared["status"], mixing))
+    return {name: getattr(found, name) for name in FIELDS}
 
 
 def write_rectified(
-    out: Float32,
+    out: RectifiedRows,
     modality: str,
-    refs: ModalityRefs,
-    status: NDArray[np.int8],
-    config: RectifyConfig,
+    matched: Mapping[str, ModalityRefs],
+    mixing: Mixing,
     runner: Runner,
     progress: Progress,
 ) -> None:
-    """Fill ``out`` [I, D] with the rectified rows, shard by shard."""
-    spans = row_shards(len(out), runner.shard_rows)
+    """Fill ``out``, whose ``status`` is what is to be done, with the rectified rows, shard by shard."""
+    spans = row_shards(len(out.status), runner.shard_rows)
     with runner.open_work(f"rectify/{modality}") as work:
-        shared = work.share(status=status)
+        fitted, donor_weight = {}, 1.0
+        if mixing.model is not None:
+            expected = mixing.model.expected
+            fitted, donor_weight = {"mean": expected.mean, "maps": expected.maps}, expected.donor_weight
+        shared = work.share(status=out.status.copy(), **fitted)
         shards = [
             RectifyShard(
-                modality=modality, outputs=refs, shared=shared, config=config, first=span.start, last=span.stop
+                modality=modality,
+                matched=matched,
+                shared=shared,
+                donor_weight=donor_weight,
+                config=mixing.config,
+                first=span.start,
+                last=span.stop,
             )
             for span in spans
         ]
         for span, arrays in zip(spans, work.map(rectify_shard, shards), strict=True):
-            out[span] = arrays["features"]
-            progress(f"rectifying {modality}", span.stop, len(out))
+            out.put(span, RectifiedRows(*(arrays[name] for name in FIELDS)))
+            progress(f"rectifying {modality}", span.stop, len(out.status))

@@ -101,7 +101,7 @@ class SourceConfig:
                 )
             if not column.strip():
                 raise ValueError(f"modalities.{name}: must not be empty")
-            for published in (name, f"{name}_trust", f"{name}_status"):
+            for published in (name, f"{name}_trust", f"{name}_status", f"{name}_moved"):
                 # Table formats compare column names without case.
                 other = taken.setdefault(published.lower(), name)
                 if other != name:

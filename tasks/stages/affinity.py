@@ -8,9 +8,10 @@ import torch
 
 from rectifier_core.affinity.affinity import find_affinity
 from rectifier_core.affinity.config import AffinityConfig
+from rectifier_core.affinity.places import choose_anchor_share, place_items
 from rectifier_core.base.devices import CPU
 from rectifier_core.base.numerics import Progress, silent
-from rectifier_core.base.records import Affinity, Projection
+from rectifier_core.base.records import Affinity, Projection, Trust
 from rectifier_core.incremental.affinity import PreviousNeighbours, update_affinity
 from tasks.shards.affinity import write_affinity
 from tasks.stages.previous_run import PreviousRun
@@ -20,7 +21,9 @@ from tasks.store.store import Ref, StageStore, StageWriter
 
 def affinity_stage(
     modality: str,
+    features: Ref,
     projection: Ref,
+    trust: Ref,
     config: AffinityConfig,
     seed: int,
     store: StageStore,
@@ -29,29 +32,38 @@ def affinity_stage(
     device: str = CPU,
     progress: Progress = silent,
 ) -> Ref:
-    """Find every item's best donors. With ``previous``, only changed items are searched again."""
+    """Find every item's best donors. With ``previous``, only changed items are searched again, by that run's share of the anchor."""
     name, before = f"affinity/{modality}", f"projection/{modality}"
     limits: dict[str, Any] = {"threads": torch.get_num_threads(), "progress": progress}
 
     def build(writer: StageWriter) -> None:
+        record = load_record(projection, Projection)
         if previous is not None:
-            old = PreviousNeighbours(
-                affinity=load_record(previous.stages[name], Affinity),
-                target=previous.stages[before].array("target"),
+            old, mapped = load_record(previous.stages[name], Affinity), previous.mapped(modality)
+            known = PreviousNeighbours(
+                affinity=old,
+                places=place_items(load_record(previous.stages[before], Projection), old.anchor_share),
                 clusters=load_clusters(previous.stages[name]),
             )
-            mapped, record = previous.mapped(modality), load_record(projection, Projection)
             bound = previous.config.min_anchor_cosine
             affinity, clusters = update_affinity(
-                old, mapped, record, config, min_anchor_cosine=bound, seed=seed, **limits
+                known,
+                mapped,
+                place_items(record, old.anchor_share),
+                config,
+                min_anchor_cosine=bound,
+                seed=seed,
+                **limits,
             )
             save_record(writer, affinity)
             save_clusters(writer, clusters)
-        elif device == CPU or store.runner.remote:
-            write_affinity(writer, projection, config, store.runner, seed=seed, progress=progress)
+            return
+        rows, probability = features.array(f"features-{modality}"), load_record(trust, Trust).probability
+        places = place_items(record, choose_anchor_share(rows, record, probability, config, seed=seed))
+        if device == CPU or store.runner.remote:
+            write_affinity(writer, places, config, store.runner, seed=seed, progress=progress)
         else:
-            record = load_record(projection, Projection)
-            save_record(writer, find_affinity(record, config, seed=seed, device=device, **limits))
+            save_record(writer, find_affinity(places, config, seed=seed, device=device, **limits))
 
     update = () if previous is None else (*previous.inputs(name, before), previous.config.min_anchor_cosine)
-    return store.once(name, (projection, config, seed, *update), build)
+    return store.once(name, (features, projection, trust, config, seed, *update), build)

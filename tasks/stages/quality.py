@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from rectifier_core.base.arrays import Float32
 from rectifier_core.base.published_records import QualityReport, Status
 from rectifier_core.base.records import BalanceOutcome, Copies, Plan
 from rectifier_core.config import QualityConfig
@@ -56,10 +57,12 @@ def quality_stage(
             rectified.array(f"features-{modality}"),
             status,
             rectified.array(f"trust-{modality}"),
+            np.asarray(rectified.array(f"moved-{modality}")),
             config,
             marginal_error=plan.column_error if judged else None,
             drift=drifts[modality],
             rate_jump=jumps[modality],
+            rate_low=refs.trust.meta["low"],
         )
     report = check_quality(
         rows_read=counts["catalog_rows_read"],
@@ -88,6 +91,7 @@ def modality_facts(
         facts[modality] = {
             **{name: refs.trust.meta[name] for name in RATE},
             **{status.value: int(codes[status.code]) for status in Status},
+            "moved": count_moved(np.asarray(rectified.array(f"moved-{modality}"))),
             "judged": int((~np.isnan(refs.trust.array("probability"))).sum()),
             "placeholders": int(copies.placeholder.sum()),
             "placeholder_groups": int(copies.unlike.sum()),
@@ -99,6 +103,11 @@ def modality_facts(
         if refs.segments is not None:
             facts[modality]["sequence"] = segment_facts(modality, source, refs.segments, segments)
     return facts
+
+
+def count_moved(moved: Float32) -> dict[str, int]:
+    """Return how many features moved clearly and how many hardly, as JSON: by more than .1, and by more than .01."""
+    return {"more_than_0.1": int((moved > 0.1).sum()), "more_than_0.01": int((moved > 0.01).sum())}
 
 
 def quality_values(quality: QualityReport) -> list[dict[str, Any]]:

@@ -6,16 +6,15 @@ from collections.abc import Mapping
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
-from rectifier_core.base.arrays import Float32
+from rectifier_core.base.arrays import Bool, Float32
 from rectifier_core.base.numerics import Progress, row_blocks, silent
-from rectifier_core.base.records import Copies, Plan, Trust
+from rectifier_core.base.records import Copies, Plan, Projection, Trust
 from rectifier_core.base.threads import in_threads
 from rectifier_core.rectify.config import RectifyConfig
-from rectifier_core.rectify.rectify import decide_status, rectify_rows
+from rectifier_core.rectify.rectify import Mixing, RectifiedRows, decide_status, fit_model, rectify_rows
 from rectifier_core.sequences.config import SegmentsConfig
-from tasks.shards.rectify import write_rectified
+from tasks.shards.rectify import open_views, write_rectified
 from tasks.stages.sequences import write_mended
 from tasks.store.saved_records import load_record
 from tasks.store.stage_outputs import ModalityRefs
@@ -27,6 +26,7 @@ def rectify_stage(
     matched: Mapping[str, ModalityRefs],
     config: RectifyConfig,
     segments: SegmentsConfig,
+    seed: int,
     store: StageStore,
     *,
     progress: Progress = silent,
@@ -35,18 +35,23 @@ def rectify_stage(
 
     def build(writer: StageWriter) -> None:
         for modality, refs in matched.items():
-            plan, trust = load_record(refs.plan, Plan), load_record(refs.trust, Trust)
             present = np.asarray(refs.features.array(f"present-{modality}"))
-            status = decide_status(present, plan, trust, config, load_record(refs.copies, Copies).placeholder)
             features = refs.features.array(f"features-{modality}")
-            out = writer.memmap(f"features-{modality}", features.shape, np.float32)
+            placeholder = load_record(refs.copies, Copies).placeholder
+            mixing = open_mixing(modality, features, present, placeholder, matched, config, seed)
+            out = RectifiedRows(
+                writer.memmap(f"features-{modality}", features.shape, np.float32),
+                decide_status(present, mixing.plan, mixing.trust, config, placeholder),
+                np.empty(len(present), np.float32),
+            )
             if store.runner.remote:
-                write_rectified(out, modality, refs, status, config, store.runner, progress)
+                write_rectified(out, modality, matched, mixing, store.runner, progress)
             else:
-                _write_rectified(out, features, status, plan, trust, config, progress)
-            writer.array(f"features-{modality}", out)
-            writer.array(f"status-{modality}", status)
-            writer.array(f"trust-{modality}", trust.probability)
+                _write_rectified(out, features, present, mixing, progress)
+            writer.array(f"features-{modality}", out.features)
+            writer.array(f"status-{modality}", out.status)
+            writer.array(f"trust-{modality}", mixing.trust.probability)
+            writer.array(f"moved-{modality}", out.moved)
             if refs.segments is not None:
                 write_mended(
                     writer,
@@ -54,28 +59,40 @@ def rectify_stage(
                     source,
                     refs.segments,
                     segments,
-                    trust=trust.probability,
-                    features=out,
-                    status=status,
+                    trust=mixing.trust.probability,
+                    features=out.features,
+                    status=out.status,
                     progress=progress,
                 )
         sequences = [m for m, refs in matched.items() if refs.segments is not None]
         writer.meta({"features": list(matched), "sequences": sequences})
 
-    return store.once("rectify", (source, dict(matched), config, segments), build)
+    return store.once("rectify", (source, dict(matched), config, segments, seed), build)
 
 
-def _write_rectified(
-    out: Float32,
+def open_mixing(
+    modality: str,
     features: Float32,
-    status: NDArray[np.int8],
-    plan: Plan,
-    trust: Trust,
+    present: Bool,
+    placeholder: Bool,
+    matched: Mapping[str, ModalityRefs],
     config: RectifyConfig,
-    progress: Progress,
-) -> None:
-    def work(rows: slice) -> None:
-        out[rows] = rectify_rows(features, rows, status, plan, trust, config)
+    seed: int,
+) -> Mixing:
+    """Return what one modality's rows are mixed by, the expected feature fitted."""
+    refs = matched[modality]
+    plan, trust = load_record(refs.plan, Plan), load_record(refs.trust, Trust)
+    folds, views = load_record(refs.projection, Projection).fold, open_views(modality, matched)
+    status = decide_status(present, plan, trust, config, placeholder)
+    model = fit_model(modality, features, status, folds, views, plan, trust, config, seed=seed)
+    return Mixing(plan=plan, trust=trust, config=config, model=model)
 
-    for rows in in_threads(work, list(row_blocks(len(out), config.block_rows)), torch.get_num_threads()):
-        progress(f"rectifying {trust.modality}", rows.stop, len(out))
+
+def _write_rectified(out: RectifiedRows, features: Float32, present: Bool, mixing: Mixing, progress: Progress) -> None:
+    blocks = list(row_blocks(len(present), mixing.config.block_rows))
+
+    def work(rows: slice) -> None:
+        out.put(rows, rectify_rows(features, present, rows, out.status, mixing))
+
+    for rows in in_threads(work, blocks, torch.get_num_threads()):
+        progress(f"rectifying {mixing.trust.modality}", rows.stop, len(present))

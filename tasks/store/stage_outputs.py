@@ -13,7 +13,7 @@ class ModalityRefs:
     """The stage outputs of one modality.
 
     ``features`` holds ``features-<m>`` and ``present-<m>``: the source, or for a sequence modality ``segments``, which pools them.
-    ``cross_modal`` are its projections onto other modalities, by their names. ``cross_modal_target`` are the coordinates that others are
+    ``cross_modal`` are its projections onto other modalities, by their names. ``places`` are the coordinates that others are
     projected onto.
     """
 
@@ -24,7 +24,7 @@ class ModalityRefs:
     plan: Ref
     trust: Ref
     segments: Ref | None = None
-    cross_modal_target: Ref | None = None
+    places: Ref | None = None
     cross_modal: Mapping[str, Ref] = field(default_factory=dict)
 
     def named(self, modality: str) -> dict[str, Ref]:
@@ -32,7 +32,7 @@ class ModalityRefs:
         outputs = {
             "segments": self.segments,
             "copies": self.copies,
-            "cross_modal_target": self.cross_modal_target,
+            "cross_modal_target": self.places,
             "projection": self.projection,
             "affinity": self.affinity,
             "sinkhorn": self.plan,

@@ -61,19 +61,20 @@ class SequenceRows:
 class ModalityRows:
     """One modality's arrays: ``features`` [I, D] float32, ``status`` [I] int8, ``trust`` [I] float32 (NaN: unknown).
 
-    ``sequence`` is None unless the modality publishes its segments.
+    ``moved`` [I] float32 is NaN where the item has no feature of its own. ``sequence`` is None unless the modality publishes its segments.
     """
 
     name: str
     features: Array
     status: Array
     trust: Array
+    moved: Array
     sequence: SequenceRows | None = None
 
     @property
     def fields(self) -> list[pa.Field]:
         """The modality's columns in the table."""
-        types = {"": _VECTOR, "_trust": pa.float32(), "_status": pa.string()}
+        types = {"": _VECTOR, "_trust": pa.float32(), "_status": pa.string(), "_moved": pa.float32()}
         if self.sequence is not None:
             types |= {"_segments": _VECTORS, "_segment_positions": _POSITIONS, "_segment_trust": _VECTOR}
         return [pa.field(self.name + suffix, kind) for suffix, kind in types.items()]
@@ -86,9 +87,9 @@ class ModalityRows:
         values = pa.array((features if present.all() else features[present]).ravel())
         mask = None if present.all() else pa.array(~present)
         vectors = pa.ListArray.from_arrays(pa.array(offsets), values, type=_VECTOR, mask=mask)
-        trust = pa.array(np.asarray(self.trust[rows]), from_pandas=True)
+        trust, moved = (pa.array(np.asarray(x[rows]), from_pandas=True) for x in (self.trust, self.moved))
         segments = [] if self.sequence is None else self.sequence.columns(rows)
-        return [vectors, trust, _WORDS.take(pa.array(codes)), *segments]
+        return [vectors, trust, _WORDS.take(pa.array(codes)), moved, *segments]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,7 +140,7 @@ def open_rows(source: Ref, rectified: Ref, run_id: str, *, sequences: bool = Tru
                 positions=source.array(f"positions-{name}"),
                 offsets=source.array(f"offsets-{name}"),
             )
-        arrays = {field: rectified.array(f"{field}-{name}") for field in ("features", "status", "trust")}
+        arrays = {field: rectified.array(f"{field}-{name}") for field in ("features", "status", "trust", "moved")}
         modalities.append(ModalityRows(name=name, sequence=sequence, **arrays))
         if len(item_ids) != len(arrays["features"]):
             raise ValueError(f"features-{name}: the arrays are not of the {len(item_ids)} items of the source")

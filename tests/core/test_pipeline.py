@@ -129,13 +129,18 @@ def test_every_row_says_what_was_done_to_it(world: World, outcome: Outcome) -> N
         before, after = world.catalog.features[m], outcome.rectified.features[m]
         present, trained = world.catalog.present[m], outcome.anchors.trained
         assert not trained[-4:].any() and np.array_equal(np.flatnonzero(trained), np.unique(world.log.items))
-        codes = np.select(
-            [present & trained, present], [Status.RECTIFIED.code, Status.PASSED_THROUGH.code], Status.MISSING.code
+        status, moved = outcome.rectified.status[m], outcome.rectified.moved[m]
+        changed = status == Status.RECTIFIED.code
+        assert changed.any() and not changed[~(present & trained)].any()
+        assert np.array_equal(
+            status[~changed], np.where(present, Status.PASSED_THROUGH.code, Status.MISSING.code)[~changed]
         )
-        assert np.array_equal(outcome.rectified.status[m], codes)
-        assert after[~trained].tobytes() == before[~trained].tobytes() and not after[~present].any()
+        assert after[~changed & present].tobytes() == before[~changed & present].tobytes() and not after[~present].any()
         assert np.allclose(np.linalg.norm(after, axis=1), np.linalg.norm(before, axis=1), rtol=1e-5)
-        assert ((after != before).any(axis=1) == (present & trained)).all()
+        assert np.array_equal((after != before).any(axis=1), changed)
+        assert (
+            (moved[changed] >= 0.001).all() and not moved[~changed & present].any() and np.isnan(moved[~present]).all()
+        )
         assert np.array_equal(
             np.isnan(outcome.rectified.trust[m]), ~(present & (trained | world.catalog.present[other]))
         )

@@ -91,15 +91,18 @@ def test_measures_of_a_modality_count_by_rows_and_ignore_what_is_missing() -> No
     published[7, 2] = np.nan
     published[8] = 0
     status[8] = Status.MISSING.code
+    moved = np.where(np.arange(50) % 10 == 1, np.float32(0.3), np.float32(0.05))
+    moved[8] = np.nan
     found = [
         measure_modality(
-            original, published, status, trust, QualityConfig(), marginal_error=0.1, drift=None, block_rows=n
+            original, published, status, trust, moved, QualityConfig(), marginal_error=0.1, drift=None, block_rows=n
         )
         for n in (7, 100)
     ]
     assert found[0].changed == found[1].changed == 1
     assert found[0].not_finite == found[1].not_finite == 1
     assert found[0].trusted == 39
+    assert found[0].moved == pytest.approx(5 / 49)
 
 
 def test_a_length_outside_the_inputs_range_is_measured_as_a_ratio() -> None:
@@ -111,6 +114,7 @@ def test_a_length_outside_the_inputs_range_is_measured_as_a_ratio() -> None:
             original * np.float32(factor),
             status,
             np.ones(3, np.float32),
+            np.zeros(3, np.float32),
             QualityConfig(),
             marginal_error=None,
             drift=None,

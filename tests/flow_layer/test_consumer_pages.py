@@ -49,6 +49,7 @@ def shop(tiny_demo: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
                     np.where(present[:, None], rng.normal(size=(len(present), 6)), 0).astype(np.float32),
                 )
                 writer.array(f"status-{name}", np.where(present, 0, Status.MISSING.code).astype(np.int8))
+                writer.array(f"moved-{name}", np.zeros(len(present), np.float32))
                 writer.array(
                     f"trust-{name}",
                     np.where(rng.random(len(present)) < 0.1, np.nan, rng.random(len(present))).astype(np.float32),

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
+from rectifier_core.affinity.places import Places
 from rectifier_core.base.arrays import Bool, Float32
 from rectifier_core.base.numerics import unit_rows
 from rectifier_core.base.records import Affinity, Anchors, Catalog, Interactions, Projection
@@ -64,6 +65,12 @@ def projection_of(
         kept=np.zeros(rows, np.bool_),
         ridge=None,
     )
+
+
+def places_of(donors: Float32, items: Float32) -> Places:
+    """Places as if ``donors`` had been projected onto ``items``."""
+    own = np.einsum("ij,ij->i", donors, items)
+    return Places(modality="image", donors=donors, items=items, own=own, anchor_share=0.0)
 
 
 def affinity_of(neighbours: ArrayLike, scores: ArrayLike) -> Affinity:

@@ -129,5 +129,6 @@ GOOD: dict[type, dict[str, Any]] = {
         "features": {"image": np.ones((3, 4), F32)},
         "status": {"image": np.zeros(3, np.int8)},
         "trust": {"image": np.ones(3, F32)},
+        "moved": {"image": np.zeros(3, F32)},
     },
 }

@@ -143,6 +143,7 @@ class Run:
         for name in modalities:
             writer.array(f"status-{name}", status.astype(np.int8))
             writer.array(f"trust-{name}", self.trust)
+            writer.array(f"moved-{name}", np.where(np.isnan(self.trust), np.float32(0), 1 - self.trust))
 
     def _anchors(self) -> Anchors:
         epochs = 300 if self.trained.any() else 0

@@ -12,28 +12,28 @@ from hypothesis import strategies as st
 from rectifier_core.affinity.affinity import find_affinity, index_features, search_block
 from rectifier_core.affinity.config import AffinityConfig
 from rectifier_core.affinity.index import IndexKind
+from rectifier_core.affinity.places import Places
 from rectifier_core.base.numerics import unit_rows
-from rectifier_core.base.records import Projection
-from tests.support.core_samples import projection_of, random_units
+from tests.support.core_samples import places_of, random_units
 
 
-def rectangular(seed: int, items: int, width: int = 8) -> Projection:
+def rectangular(seed: int, items: int, width: int = 8) -> Places:
     """Some items lack the feature, some the anchor."""
     rng = np.random.default_rng(seed)
     target, projected = random_units(rng, items, width), random_units(rng, items, width)
     target[rng.random(items) < 0.2] = 0
     projected[rng.random(items) < 0.2] = 0
-    return projection_of(projected, target)
+    return places_of(projected, target)
 
 
-def brute_force(projection: Projection, count: int) -> list[list[int]]:
-    rows, columns = np.asarray(projection.target.any(axis=1)), np.flatnonzero(projection.projected.any(axis=1))
+def brute_force(places: Places, count: int) -> list[list[int]]:
+    rows, columns = np.asarray(places.items.any(axis=1)), np.flatnonzero(places.donors.any(axis=1))
     found: list[list[int]] = []
     for row in range(len(rows)):
         if not rows[row] or not len(columns):
             found.append([])
             continue
-        cosine = projection.projected[columns] @ projection.target[row]
+        cosine = places.donors[columns] @ places.items[row]
         best = columns[np.argsort(-cosine, kind="stable")][:count].tolist()
         if row in columns and row not in best:
             best[-1] = row
@@ -44,82 +44,78 @@ def brute_force(projection: Projection, count: int) -> list[list[int]]:
 @given(seed=st.integers(0, 10_000), items=st.integers(1, 60), count=st.integers(1, 12))
 @settings(max_examples=40, deadline=None)
 def test_equals_brute_force_with_the_own_feature_forced_in(seed: int, items: int, count: int) -> None:
-    projection = rectangular(seed, items)
-    found = find_affinity(projection, AffinityConfig(num_neighbours=count), seed=0)
-    for row, wanted in enumerate(brute_force(projection, count)):
+    places = rectangular(seed, items)
+    found = find_affinity(places, AffinityConfig(num_neighbours=count), seed=0)
+    for row, wanted in enumerate(brute_force(places, count)):
         got = found.neighbours[row][found.neighbours[row] >= 0]
         assert sorted(got) == sorted(wanted)
         scores = found.scores[row][: len(got)]
-        np.testing.assert_allclose(
-            scores, 10 * projection.projected[got] @ projection.target[row], rtol=1e-4, atol=1e-4
-        )
+        np.testing.assert_allclose(scores, 10 * places.donors[got] @ places.items[row], rtol=1e-4, atol=1e-4)
         assert (np.diff(scores) <= 0).all()
         assert np.isneginf(found.scores[row][len(got) :]).all()
 
 
 def test_ties_go_to_the_lower_item() -> None:
     target = np.tile(np.array([[1.0, 0.0]], np.float32), (6, 1))
-    found = find_affinity(projection_of(target.copy(), target), AffinityConfig(num_neighbours=6), seed=0)
+    found = find_affinity(places_of(target.copy(), target), AffinityConfig(num_neighbours=6), seed=0)
     assert found.neighbours.tolist() == [[0, 1, 2, 3, 4, 5]] * 6
 
 
 def test_the_temperature_divides_the_cosine() -> None:
-    projection = rectangular(1, 30)
-    cold, warm = (find_affinity(projection, AffinityConfig(temperature=t), seed=0) for t in (0.05, 0.2))
+    places = rectangular(1, 30)
+    cold, warm = (find_affinity(places, AffinityConfig(temperature=t), seed=0) for t in (0.05, 0.2))
     there = cold.neighbours >= 0
     np.testing.assert_allclose(cold.scores[there], 4 * warm.scores[there], rtol=1e-5)
 
 
-def clustered(seed: int, items: int, width: int = 24, clusters: int = 40) -> Projection:
+def clustered(seed: int, items: int, width: int = 24, clusters: int = 40) -> Places:
     rng = np.random.default_rng(seed)
     centre = random_units(rng, clusters, width)
     kind = rng.integers(clusters, size=items)
     rows = [unit_rows((centre[kind] + 0.15 * rng.standard_normal((items, width))).astype(np.float32)) for _ in range(2)]
     rows[0][::17], rows[1][::13] = 0, 0
-    return projection_of(rows[0], rows[1])
+    return places_of(rows[0], rows[1])
 
 
 IVF = AffinityConfig(index="ivf", num_neighbours=10, target_recall=0.95)
 
 
 def test_ivf_reaches_its_target_recall_measured_independently() -> None:
-    projection = clustered(0, 4000)
-    found = find_affinity(projection, IVF, seed=3)
-    exact = find_affinity(projection, replace(IVF, index="flat"), seed=3)
-    asking = projection.target.any(axis=1)
+    places = clustered(0, 4000)
+    found = find_affinity(places, IVF, seed=3)
+    exact = find_affinity(places, replace(IVF, index="flat"), seed=3)
+    asking = places.items.any(axis=1)
     pairs = zip(found.neighbours[asking], exact.neighbours[asking], strict=True)
     recall = np.mean([len(np.intersect1d(a, b)) / 10 for a, b in pairs])
     assert found.index.startswith("ivf")
     assert 0.95 <= found.recall < 1
     assert recall == pytest.approx(found.recall, abs=0.02)
     assert exact.recall == 1.0
-    assert all(row in found.neighbours[row] for row in np.flatnonzero(asking & projection.projected.any(axis=1)))
+    assert all(row in found.neighbours[row] for row in np.flatnonzero(asking & places.donors.any(axis=1)))
 
 
 @pytest.mark.parametrize("index", ["flat", "ivf"])
 def test_blocks_threads_and_shares_of_the_rows_change_no_bit(index: IndexKind) -> None:
-    projection, config = clustered(1, 1500), replace(IVF, index=index)
-    whole, asking = find_affinity(projection, config, seed=0), np.flatnonzero(projection.target.any(axis=1))
+    places, config = clustered(1, 1500), replace(IVF, index=index)
+    whole, asking = find_affinity(places, config, seed=0), np.flatnonzero(places.items.any(axis=1))
     for cut, threads in ((8192, 3), (100, 1), (37, 2)):
-        other = find_affinity(projection, replace(config, block_rows=cut), seed=0, threads=threads)
+        other = find_affinity(places, replace(config, block_rows=cut), seed=0, threads=threads)
         assert (other.recall, other.index) == (whole.recall, whole.index)
         assert other.neighbours.tobytes() == whole.neighbours.tobytes()
         assert other.scores.tobytes() == whole.scores.tobytes()
-    made, share = index_features(projection, config, asking, seed=0), asking[200:300]
+    made, share = index_features(places, config, asking, seed=0), asking[200:300]
     assert made is not None
-    part = search_block(projection, made, share, config)
+    part = search_block(places, made, share, config)
     assert part.neighbours.tobytes() == whole.neighbours[share].tobytes()
     assert part.scores.tobytes() == whole.scores[share].tobytes()
     assert whole.spare is not None and part.spare.tobytes() == whole.spare[share].tobytes()
 
 
 def test_items_in_another_order_find_the_same_items() -> None:
-    projection = rectangular(2, 300)
+    places = rectangular(2, 300)
     order = np.random.default_rng(0).permutation(300)
-    found = find_affinity(projection, AffinityConfig(), seed=0)
-    moved = find_affinity(
-        projection_of(projection.projected[order], projection.target[order]), AffinityConfig(), seed=0
-    )
+    found = find_affinity(places, AffinityConfig(), seed=0)
+    moved = find_affinity(places_of(places.donors[order], places.items[order]), AffinityConfig(), seed=0)
     there = moved.neighbours >= 0
     assert (there == (found.neighbours[order] >= 0)).all()
     assert (order[moved.neighbours][there] == found.neighbours[order][there]).all()
@@ -132,7 +128,7 @@ def test_nothing_to_search_is_no_error(anchors: int, features: int) -> None:
     projected, target = (
         np.where(there < count, random_units(rng, 5, 3), np.float32(0)) for count in (features, anchors)
     )
-    found = find_affinity(projection_of(projected, target), AffinityConfig(), seed=0)
+    found = find_affinity(places_of(projected, target), AffinityConfig(), seed=0)
     assert (found.neighbours == -1).all()
     assert np.isneginf(found.scores).all()
     assert found.index == "none"
@@ -143,7 +139,7 @@ def test_more_identical_features_than_places() -> None:
     rng = np.random.default_rng(3)
     projected, target = random_units(rng, 300, 16), random_units(rng, 300, 16)
     projected[rng.random(300) < 0.5] = projected[0]
-    found = find_affinity(projection_of(projected, target), AffinityConfig(num_neighbours=30), seed=0)
+    found = find_affinity(places_of(projected, target), AffinityConfig(num_neighbours=30), seed=0)
     cosine = np.einsum("ij,kj->ik", target, projected)
     cosine[np.arange(300), np.arange(300)] += 10
     best = np.take_along_axis(cosine, np.argsort(-cosine, axis=1)[:, :30], axis=1)

@@ -13,7 +13,7 @@ from rectifier_core.affinity.affinity import find_affinity
 from rectifier_core.affinity.config import AffinityConfig
 from rectifier_core.affinity.device_search import DeviceRows
 from rectifier_core.affinity.index import EXTRA
-from tests.support.core_samples import projection_of, random_units
+from tests.support.core_samples import places_of, random_units
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu:0"
 
@@ -47,9 +47,9 @@ def test_neighbours_are_those_of_the_cpu(threads: int, tmp_path: object) -> None
     np.save(f"{tmp_path}/projected.npy", random_units(rng, 900, 16))
     projected, target = np.load(f"{tmp_path}/projected.npy", mmap_mode="r"), random_units(rng, 900, 16)
     target[::13] = 0
-    projection, config = projection_of(projected, target), AffinityConfig(num_neighbours=30, block_rows=100)
-    here = find_affinity(projection, config, seed=0)
-    there = find_affinity(projection, config, seed=0, threads=threads, device=DEVICE)
+    places, config = places_of(projected, target), AffinityConfig(num_neighbours=30, block_rows=100)
+    here = find_affinity(places, config, seed=0)
+    there = find_affinity(places, config, seed=0, threads=threads, device=DEVICE)
     assert (there.index, there.recall) == ("flat", 1.0)
     assert there.scores.tobytes() == here.scores.tobytes()
     assert there.neighbours.tobytes() == here.neighbours.tobytes()
@@ -57,11 +57,11 @@ def test_neighbours_are_those_of_the_cpu(threads: int, tmp_path: object) -> None
 
 def test_an_inverted_file_stays_on_the_cpu_and_no_feature_is_no_error() -> None:
     rng = np.random.default_rng(4)
-    projection, config = (
-        projection_of(random_units(rng, 2000, 8), random_units(rng, 2000, 8)),
+    places, config = (
+        places_of(random_units(rng, 2000, 8), random_units(rng, 2000, 8)),
         AffinityConfig(index="ivf"),
     )
-    here, there = (find_affinity(projection, config, seed=0, device=device) for device in ("cpu", DEVICE))
+    here, there = (find_affinity(places, config, seed=0, device=device) for device in ("cpu", DEVICE))
     assert there.index.startswith("ivf") and there.neighbours.tobytes() == here.neighbours.tobytes()
-    nothing = projection_of(np.zeros((5, 3), np.float32), random_units(rng, 5, 3))
+    nothing = places_of(np.zeros((5, 3), np.float32), random_units(rng, 5, 3))
     assert (find_affinity(nothing, AffinityConfig(), seed=0, device=DEVICE).neighbours == -1).all()

@@ -88,6 +88,7 @@ BROKEN: list[tuple[type, str, Any, str]] = [
     (Rectified, "status", {"image": np.zeros(3, I32)}, "status[image]: wanted dtype int8, got int32"),
     (Rectified, "trust", {"image": np.ones(4, F32)}, "trust[image]: wanted shape (3,), got (4,)"),
     (Rectified, "trust", {}, "trust: wanted the modalities ['image'], got []"),
+    (Rectified, "moved", {}, "moved: wanted the modalities ['image'], got []"),
 ]
 
 

@@ -25,7 +25,7 @@ from rectifier_core.incremental.row_mapping import RowMapping, gathered, mapped_
 from rectifier_core.projection.config import ProjectionConfig
 from rectifier_core.projection.crossfit import item_folds
 from rectifier_core.projection.projection import fit_projection
-from tests.support.core_samples import anchors_of, block_log, normals, planted_scene, projection_of, random_units
+from tests.support.core_samples import anchors_of, block_log, normals, places_of, planted_scene, random_units
 
 EVERYTHING = 500
 EXACT = AffinityConfig(index="flat", num_neighbours=7)
@@ -177,14 +177,14 @@ def test_neighbours_are_the_exact_ones_while_anchors_stay(seed: int, kind: str) 
     projected, target = random_units(rng, EVERYTHING, 12), random_units(rng, EVERYTHING, 12)
     projected[rng.random(EVERYTHING) < 0.1], target[rng.random(EVERYTHING) < 0.1] = 0, 0
     config = replace(EXACT, index="flat" if kind == "flat" else "ivf", target_recall=1.0)
-    items = projection_of(projected, target)
-    known = PreviousNeighbours(affinity=find_affinity(items, config, seed=0), target=target)
+    items = places_of(projected, target)
+    known = PreviousNeighbours(affinity=find_affinity(items, config, seed=0), places=items)
     if kind == "kept clusters":
         index = index_features(items, config, np.flatnonzero(target.any(axis=1)), seed=0)
         assert index is not None and index.clusters is not None
         known = replace(known, clusters=replace(index.clusters, probes=len(index.clusters.centroids)))
     night = drift(projected, anchors_of(target, target.any(axis=1)), seed=seed)
-    now = projection_of(unit_rows(night.features), unit_rows(night.anchors.items))
+    now = places_of(unit_rows(night.features), unit_rows(night.anchors.items))
     found, clusters = update_affinity(known, night.mapping, now, config, min_anchor_cosine=0.999, seed=0)
     assert (clusters is None) == (kind == "flat")
     wanted = find_affinity(now, EXACT, seed=0)
@@ -198,15 +198,16 @@ def test_spare_neighbours_last_for_nights_and_are_never_taken_for_more_than_they
     rng = np.random.default_rng(seed)
     features, target = random_units(rng, EVERYTHING, 12), random_units(rng, EVERYTHING, 12)
     target[rng.random(EVERYTHING) < 0.1] = 0
-    items = projection_of(features, target)
+    items = places_of(features, target)
     affinity, asked = find_affinity(items, EXACT, seed=0), []
     for _ in range(6):
         changed = rng.random(EVERYTHING) < 0.03
         features = np.where(changed[:, None], random_units(rng, EVERYTHING, 12), features)
-        now, night = projection_of(features, target), replace(unmoved(EVERYTHING), same=~changed)
+        now, night = places_of(features, target), replace(unmoved(EVERYTHING), same=~changed)
         affinity, _ = update_affinity(
-            PreviousNeighbours(affinity=affinity, target=target), night, now, EXACT, min_anchor_cosine=0.999, seed=0
+            PreviousNeighbours(affinity=affinity, places=items), night, now, EXACT, min_anchor_cosine=0.999, seed=0
         )
+        items = now
         wanted = find_affinity(now, EXACT, seed=0)
         np.testing.assert_array_equal(affinity.neighbours, wanted.neighbours)
         np.testing.assert_array_equal(affinity.scores, wanted.scores)
@@ -218,10 +219,11 @@ def test_spare_neighbours_last_for_nights_and_are_never_taken_for_more_than_they
 def test_who_moved_asks_anew_and_who_did_not_is_scored_anew() -> None:
     rng = np.random.default_rng(5)
     projected, target = random_units(rng, EVERYTHING, 12), random_units(rng, EVERYTHING, 12)
-    earlier = PreviousNeighbours(affinity=find_affinity(projection_of(projected, target), EXACT, seed=0), target=target)
+    items = places_of(projected, target)
+    earlier = PreviousNeighbours(affinity=find_affinity(items, EXACT, seed=0), places=items)
     moved = unit_rows(target + np.float32(0.02) * random_units(rng, EVERYTHING, 12))
     moved[:50] = random_units(rng, 50, 12)
-    now = projection_of(projected, moved)
+    now = places_of(projected, moved)
     found, _ = update_affinity(earlier, unmoved(EVERYTHING), now, EXACT, min_anchor_cosine=0.99, seed=0)
     wanted = find_affinity(now, EXACT, seed=0)
     np.testing.assert_array_equal(found.neighbours[:50], wanted.neighbours[:50])

@@ -16,7 +16,8 @@ from rectifier_core.base.numerics import unit_rows
 from rectifier_core.base.published_records import Status
 from rectifier_core.base.records import Plan, Trust
 from rectifier_core.rectify.config import RectifyConfig
-from rectifier_core.rectify.rectify import decide_status, rectify_rows
+from rectifier_core.rectify.expected import ExpectedFeature, Views
+from rectifier_core.rectify.rectify import Mixing, Model, RectifiedRows, decide_status, rectify_rows
 from rectifier_core.sinkhorn.config import SinkhornConfig
 from rectifier_core.sinkhorn.sinkhorn import balance
 from tests.support.core_samples import affinity_of, normals
@@ -39,7 +40,7 @@ def trust_of(identifiable: bool = True, probability: Float32 | None = None, seed
         behaviour=nothing,
         cross_modal=nothing,
         mismatch_rate=0.1 if identifiable else None,
-        low=0.0 if identifiable else None,
+        low=0.05 if identifiable else None,
         high=0.2 if identifiable else None,
         low_unlike=0.05 if identifiable else None,
         high_unlike=0.15 if identifiable else None,
@@ -66,6 +67,34 @@ def sample(seed: int = 0) -> tuple[Float32, Bool, Plan]:
     return features, present, balance(affinity_of(neighbours, scores), SinkhornConfig())
 
 
+def model_of(features: Float32, present: Bool, seed: int = 0) -> Model:
+    """An expected feature of made-up parts: two views an item, five folds."""
+    rng = np.random.default_rng(seed)
+    expected = ExpectedFeature(
+        modality="image",
+        mean=unit_rows(np.asarray(features[present])).mean(axis=0) * np.float32(0.9),
+        maps=normals(rng, 5, 3, features.shape[1]) * np.float32(0.2),
+        donor_weight=0.7,
+    )
+    views = Views(normals(rng, ITEMS, 2), [], [])
+    return Model(expected=expected, views=views, folds=(np.arange(ITEMS) % 5).astype(np.int32))
+
+
+def rectified(
+    features: Float32,
+    present: Bool,
+    plan: Plan,
+    config: RectifyConfig,
+    trust: Trust | None = None,
+    placeholder: Bool | None = None,
+    model: Model | None = None,
+) -> RectifiedRows:
+    told = trust or trust_of()
+    status = decide_status(present, plan, told, config, placeholder)
+    mixing = Mixing(plan=plan, trust=told, config=config, model=model)
+    return rectify_rows(features, present, slice(0, ITEMS), status, mixing)
+
+
 def whole(
     features: Float32,
     present: Bool,
@@ -74,10 +103,8 @@ def whole(
     trust: Trust | None = None,
     placeholder: Bool | None = None,
 ) -> tuple[Float32, list[str]]:
-    told = trust or trust_of()
-    status = decide_status(present, plan, told, config, placeholder)
-    rows = rectify_rows(features, slice(0, ITEMS), status, plan, told, config)
-    return rows, [list(Status)[code].value for code in status]
+    found = rectified(features, present, plan, config, trust, placeholder)
+    return found.features, [list(Status)[code].value for code in found.status]
 
 
 def square(plan: Plan) -> np.ndarray[tuple[int, int], np.dtype[np.float64]]:
@@ -89,12 +116,13 @@ def square(plan: Plan) -> np.ndarray[tuple[int, int], np.dtype[np.float64]]:
 def oracle(
     features: Float32, present: Bool, plan: Plan, config: RectifyConfig
 ) -> np.ndarray[tuple[int, int], np.dtype[np.float64]]:
-    """The paper's formula item by item, at the input's lengths."""
+    """The paper's formula item by item, at the input's lengths. A row that would hardly move stays."""
     matrix, length, wanted = square(plan), np.linalg.norm(features, axis=1), features.astype(np.float64)
     for i in np.flatnonzero(matrix.any(axis=1)):
         if present[i]:
             mixed = config.keep_original * features[i] + (1 - config.keep_original) * (matrix[i] @ features)
-            wanted[i] = mixed / np.linalg.norm(mixed) * length[i]
+            far = 1 - mixed @ features[i] / np.linalg.norm(mixed) / length[i]
+            wanted[i] = mixed / np.linalg.norm(mixed) * length[i] if far >= 0.001 else features[i]
         elif config.impute:
             donated = matrix[i] @ features
             wanted[i] = donated / np.linalg.norm(donated) * (matrix[i] @ length)
@@ -102,26 +130,32 @@ def oracle(
 
 
 def adaptive_oracle(
-    features: Float32, present: Bool, plan: Plan, config: RectifyConfig, trust: Trust
+    features: Float32, present: Bool, plan: Plan, config: RectifyConfig, trust: Trust, model: Model
 ) -> np.ndarray[tuple[int, int], np.dtype[np.float64]]:
-    """Adaptive mixing item by item and donor by donor."""
+    """Adaptive mixing item by item and donor by donor: mean + t * (p * own + (1 - p) * expected), t such that the length is right."""
     matrix, length, wanted = square(plan), np.linalg.norm(features, axis=1), features.astype(np.float64)
-    assert trust.mismatch_rate is not None
-    for i in range(ITEMS):
-        weights = np.zeros(ITEMS)
-        for j in np.flatnonzero(matrix[i]):
-            believed = trust.probability[j]
-            weights[j] = 0.0 if i == j else matrix[i, j] * (1 - trust.mismatch_rate if np.isnan(believed) else believed)
-        if not weights.any():
-            continue
-        donated = weights / weights.sum() @ features
+    mean, units = model.expected.mean.astype(np.float64), unit_rows(features).astype(np.float64)
+    average = 1 - (trust.mismatch_rate or 0)
+    for i in np.flatnonzero(matrix.any(axis=1)):
+        weights = np.where(np.isnan(trust.probability), average, trust.probability) * matrix[i]
+        weights[i] = 0
+        donated, total = np.zeros(len(mean)), 0.0
+        if weights.any():
+            weights /= weights.sum()
+            donated, total = weights @ units, weights.sum()
+        seen = model.views.of(np.array([i]))[0].astype(np.float64) @ model.expected.maps[model.folds[i]]
+        expected = model.expected.donor_weight * (donated - total * mean) + seen
         p = float(trust.probability[i])
-        if present[i] and not np.isnan(p):
-            keep = config.keep_trusted * p**config.sharpness
-            mixed = keep * features[i] + (1 - keep) * donated
-            wanted[i] = mixed / np.linalg.norm(mixed) * length[i]
+        if present[i] and not np.isnan(p) and p < 0.99:
+            moved, reach = p * (units[i] - mean) + (1 - p) * expected, length[i]
         elif not present[i] and config.impute:
-            wanted[i] = donated / np.linalg.norm(donated) * (weights / weights.sum() @ length)
+            moved, reach = expected, weights @ length
+        else:
+            continue
+        t = max(np.roots([moved @ moved, 2 * moved @ mean, mean @ mean - 1]).real)
+        row = mean + t * moved
+        if not present[i] or 1 - row @ units[i] >= 0.001:
+            wanted[i] = row * reach
     return wanted
 
 
@@ -135,16 +169,35 @@ def test_constant_mixing_equals_the_papers_formula(keep: float, impute: bool) ->
 
 
 @pytest.mark.parametrize("impute", [False, True])
-@pytest.mark.parametrize(("trusted", "sharpness"), [(0.95, 2.0), (1.0, 0.5), (0.5, 1.0)])
-def test_adaptive_mixing_equals_its_formula(trusted: float, sharpness: float, impute: bool) -> None:
+def test_adaptive_mixing_equals_its_formula(impute: bool) -> None:
     features, present, plan = sample(1)
-    config = RectifyConfig(keep_trusted=trusted, sharpness=sharpness, impute=impute)
+    config = RectifyConfig(impute=impute)
     probability = np.random.default_rng(3).random(ITEMS).astype(np.float32)
     probability[~present] = np.nan
     probability[::7] = np.nan
-    trust = trust_of(probability=probability)
-    rows, _ = whole(features, present, plan, config, trust)
-    np.testing.assert_allclose(rows, adaptive_oracle(features, present, plan, config, trust), rtol=5e-4, atol=2e-4)
+    probability[3::11] = 0.97
+    trust, model = trust_of(probability=probability), model_of(features, present)
+    found = rectified(features, present, plan, config, trust, model=model)
+    wanted = adaptive_oracle(features, present, plan, config, trust, model)
+    np.testing.assert_allclose(found.features, wanted, rtol=2e-3, atol=1e-3 * np.abs(features).max())
+    cosine = np.einsum("ij,ij->i", unit_rows(found.features), unit_rows(features))
+    np.testing.assert_allclose(found.moved[present], 1 - cosine[present], atol=2e-6)
+    assert np.isnan(found.moved[~present]).all()
+    rectified_rows = found.status == Status.RECTIFIED.code
+    assert (found.moved[rectified_rows] >= 0.001).all() and (found.moved[present & ~rectified_rows] == 0).all()
+    assert (found.features != features).any(axis=1)[present].tolist() == rectified_rows[present].tolist()
+
+
+def test_where_the_rate_may_be_zero_an_item_keeps_what_its_upper_bound_says() -> None:
+    features, present, plan = equal_length()
+    doubted = everyone(0.3)
+    bounded = replace(doubted, probability_upper=np.full(ITEMS, 0.8, np.float32))
+    sure, unsure = replace(bounded, low=0.01), replace(bounded, low=0.0)
+    found = [rectified(features, present, plan, RectifyConfig(), x).features.tobytes() for x in (sure, unsure)]
+    wanted = [rectified(features, present, plan, RectifyConfig(), x).features for x in (doubted, everyone(0.8))]
+    assert found[0] == wanted[0].tobytes() and found[0] != found[1]
+    # Equal trust in all donors cancels, so only the share that an item keeps differs.
+    np.testing.assert_allclose(np.frombuffer(found[1], np.float32).reshape(ITEMS, -1), wanted[1], atol=1e-6)
 
 
 def equal_length(seed: int = 0) -> tuple[Float32, Bool, Plan]:
@@ -155,15 +208,12 @@ def equal_length(seed: int = 0) -> tuple[Float32, Bool, Plan]:
     return features, np.ones(ITEMS, np.bool_), balance(affinity_of(neighbours, scores), SinkhornConfig())
 
 
-@given(seed=st.integers(0, 200), trusted=st.floats(0.5, 1.0))
+@given(seed=st.integers(0, 200))
 @settings(max_examples=20, deadline=None)
-def test_the_more_an_item_is_trusted_the_less_it_moves(seed: int, trusted: float) -> None:
+def test_the_more_an_item_is_trusted_the_less_it_moves(seed: int) -> None:
     features, present, plan = equal_length(seed)
-    config, kept = RectifyConfig(keep_trusted=trusted), []
-    for p in (0.2, 0.5, 0.8, 1.0):
-        rows, _ = whole(features, present, plan, config, everyone(p))
-        kept.append(np.einsum("ij,ij->i", rows, features))
-    assert (np.diff(kept, axis=0) > -1e-5).all()
+    moved = [rectified(features, present, plan, RectifyConfig(), everyone(p)).moved for p in (0.2, 0.5, 0.8, 1.0)]
+    assert (np.diff(moved, axis=0) < 1e-5).all() and not moved[-1].any()
 
 
 def test_untrusted_donors_and_the_item_itself_give_nothing() -> None:
@@ -177,14 +227,14 @@ def test_untrusted_donors_and_the_item_itself_give_nothing() -> None:
     rows, status = whole(features, present, plan, RectifyConfig(), trust_of(probability=probability))
     np.testing.assert_allclose(rows[0], features[3], atol=1e-6)
     assert rows[1].tobytes() == features[1].tobytes(), "nobody believed has anything to give"
-    assert status[:3] == ["rectified", "rectified", "passed_through"]
+    assert status[:3] == ["rectified", "passed_through", "passed_through"]
     # A donor that nothing is known of is as good as the average one: 0.9 of a certain one here.
     probability[2] = np.nan
     rows, _ = whole(features, present, plan, RectifyConfig(), trust_of(probability=probability))
     np.testing.assert_allclose(rows[0], unit_rows((0.9 * features[2] + features[3])[None])[0], atol=1e-6)
 
 
-@pytest.mark.parametrize("config", [CONSTANT, RectifyConfig(keep_trusted=1.0)], ids=["constant", "adaptive"])
+@pytest.mark.parametrize("config", MIXES, ids=["constant", "adaptive"])
 def test_placeholders_pass_through_or_are_imputed_when_asked(config: RectifyConfig) -> None:
     features, present, plan = sample()
     placeholder = present & (np.arange(ITEMS) % 6 == 0)
@@ -206,14 +256,12 @@ def test_an_item_that_cannot_be_judged_passes_bit_for_bit_when_mixing_is_adaptiv
     assert "rectified" not in status[1::2] and "rectified" in status[::2]
 
 
-@pytest.mark.parametrize("config", [RectifyConfig(mix="constant", keep_original=1.0), RectifyConfig(keep_trusted=1.0)])
+@pytest.mark.parametrize("config", [RectifyConfig(mix="constant", keep_original=1.0), RectifyConfig()])
 def test_keeping_everything_returns_the_input(config: RectifyConfig) -> None:
     features, present, plan = sample()
     rows, status = whole(features, present, plan, config, everyone(1.0))
-    np.testing.assert_allclose(rows, features, rtol=1e-5, atol=1e-5)
-    if config.mix == "constant":
-        assert rows.tobytes() == features.tobytes()
-        assert set(status) == {"passed_through", "missing"}
+    assert rows.tobytes() == features.tobytes()
+    assert set(status) == {"passed_through", "missing"}
 
 
 @pytest.mark.parametrize("mix", ["constant", "adaptive"])
@@ -228,7 +276,7 @@ def test_where_nothing_can_be_told_features_pass_bit_for_bit(mix: Literal["const
 @pytest.mark.parametrize("config", MIXES, ids=["constant", "adaptive"])
 def test_lengths_are_restored_and_items_without_an_anchor_untouched(config: RectifyConfig) -> None:
     features, present, plan = sample()
-    rows, status = whole(features, present, plan, config)
+    rows, status = whole(features, present, plan, config, everyone(0.5))
     np.testing.assert_allclose(
         np.linalg.norm(rows, axis=1)[present], np.linalg.norm(features, axis=1)[present], rtol=1e-5
     )
@@ -255,15 +303,13 @@ def test_imputing_fills_what_has_an_anchor_and_no_feature() -> None:
 def test_block_size_changes_no_bit(block: int, seed: int, mix: Literal["constant", "adaptive"]) -> None:
     features, present, plan = sample(seed)
     config, trust = RectifyConfig(mix=mix, impute=True), trust_of(seed=seed)
-    status = decide_status(present, plan, trust, config)
-    parts = [
-        rectify_rows(features, slice(at, min(at + block, ITEMS)), status, plan, trust, config)
-        for at in range(0, ITEMS, block)
-    ]
-    assert (
-        np.concatenate(parts).tobytes()
-        == rectify_rows(features, slice(0, ITEMS), status, plan, trust, config).tobytes()
-    )
+    status, model = decide_status(present, plan, trust, config), model_of(features, present)
+    mixing = Mixing(plan=plan, trust=trust, config=config, model=None if mix == "constant" else model)
+    rows = [slice(at, min(at + block, ITEMS)) for at in range(0, ITEMS, block)]
+    parts = [rectify_rows(features, present, x, status, mixing) for x in rows]
+    all_rows = rectify_rows(features, present, slice(0, ITEMS), status, mixing)
+    for name in ("features", "status", "moved"):
+        assert np.concatenate([getattr(x, name) for x in parts]).tobytes() == getattr(all_rows, name).tobytes()
 
 
 def test_a_memory_map_is_read_and_never_written(tmp_path: Path) -> None:
@@ -293,6 +339,6 @@ def test_donors_without_length_leave_nothing_that_is_not_a_number() -> None:
     neighbours[:2] = 2
     plan = balance(affinity_of(neighbours, np.where(neighbours >= 0, 0.0, -np.inf)), SinkhornConfig())
     rows, status = whole(features, present, plan, RectifyConfig(mix="constant", keep_original=0.5, impute=True))
-    assert status[:3] == ["rectified", "imputed", "passed_through"]
+    assert status[:3] == ["passed_through", "imputed", "passed_through"]
     np.testing.assert_allclose(rows[0], (3, 4), rtol=1e-6)
     assert not rows[1:].any()

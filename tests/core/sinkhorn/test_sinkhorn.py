@@ -15,7 +15,7 @@ from rectifier_core.base.numerics import unit_rows
 from rectifier_core.base.records import Affinity, BalanceOutcome, Plan
 from rectifier_core.sinkhorn.config import SinkhornConfig
 from rectifier_core.sinkhorn.sinkhorn import balance
-from tests.support.core_samples import affinity_of, dense, projection_of, random_units
+from tests.support.core_samples import affinity_of, dense, places_of, random_units
 
 
 def matrix_of(plan: Plan) -> np.ndarray[tuple[int, int], np.dtype[np.float64]]:
@@ -37,7 +37,7 @@ def clustered(seed: int, *, items: int = 900, clusters: int = 12, neighbours: in
     where = np.minimum((clusters * rng.power(0.6, items)).astype(int), clusters - 1)
     anchors = unit_rows((centre[where] + 0.15 * rng.standard_normal((items, 16))).astype(np.float32))
     features = unit_rows((centre[where] + 0.35 * rng.standard_normal((items, 16))).astype(np.float32))
-    return find_affinity(projection_of(features, anchors), AffinityConfig(num_neighbours=neighbours), seed=0)
+    return find_affinity(places_of(features, anchors), AffinityConfig(num_neighbours=neighbours), seed=0)
 
 
 @pytest.mark.parametrize("method", ["anderson", "knopp"])

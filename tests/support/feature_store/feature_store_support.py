@@ -53,6 +53,7 @@ def publish_items(
                 f"status-{name}", np.where(missing, Status.MISSING.code, Status.RECTIFIED.code).astype(np.int8)
             )
             writer.array(f"trust-{name}", trust)
+            writer.array(f"moved-{name}", np.zeros(len(trust), np.float32))
         writer.meta({"features": list(widths)})
 
     refs = store.once("source", key, source), store.once("rectified", (*key, seed), rectified)

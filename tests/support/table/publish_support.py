@@ -53,6 +53,7 @@ def make_refs(
             features.flush()
             writer.array(f"status-{name}", status)
             writer.array(f"trust-{name}", trust)
+            writer.array(f"moved-{name}", np.where(np.isnan(trust), trust, np.float32(0.25)))
         writer.meta({"features": list(widths)})
 
     key = (items, widths, id_type)
@@ -79,6 +80,7 @@ def sequence_refs(root: Path, *, items: int = 50, longest: int = 6) -> tuple[Ref
         writer.array("features-video", rng.normal(size=(items, 3)).astype(np.float32))
         writer.array("status-video", np.where(counts > 0, Status.RECTIFIED.code, Status.MISSING.code).astype(np.int8))
         writer.array("trust-video", np.full(items, 0.5, np.float32))
+        writer.array("moved-video", np.zeros(items, np.float32))
         writer.array("segments-video", rng.normal(size=(segments, 3)).astype(np.float32))
         writer.array("segment_trust-video", trust)
         writer.meta({"features": ["video"], "sequences": ["video"]})

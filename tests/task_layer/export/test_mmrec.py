@@ -58,6 +58,7 @@ def publish_from(source: Ref, folder: Path, *, drop: int = 0, seed: int = 0) -> 
             codes = np.where(present, Status.RECTIFIED.code, Status.MISSING.code)
             writer.array(f"status-{name}", codes.astype(np.int8))
             writer.array(f"trust-{name}", np.full(len(present), 0.5, np.float32))
+            writer.array(f"moved-{name}", np.zeros(len(present), np.float32))
         writer.meta({"features": ["image", "text"]})
 
     store, key = StageStore(folder / "made"), (source.digest, drop, seed)

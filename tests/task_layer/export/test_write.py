@@ -73,7 +73,7 @@ def test_arrays_hold_the_published_rows(tmp_path: Path, config: PublishConfig, i
     assert about["contents"]["image.npy"] == {"dtype": "<f4", "shape": [50, 4]}
     image = about["modalities"]["image"]
     assert (image["width"], image["embedding_model"], image["mismatch_rate"]) == (4, None, 0.2)
-    assert (done["reused"], done["files"], done["digest"]) == (False, 8, about["digest"])
+    assert (done["reused"], done["files"], done["digest"]) == (False, 10, about["digest"])
 
 
 def test_arrays_of_sequences(tmp_path: Path, config: PublishConfig, monkeypatch: pytest.MonkeyPatch) -> None:

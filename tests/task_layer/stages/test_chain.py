@@ -69,17 +69,22 @@ class Chain(NamedTuple):
 def run(store: StageStore, source: Ref, config: PipelineConfig = CONFIG, seed: int = SEED) -> Chain:
     """Every stage in turn, as the flow calls them."""
     anchors = anchors_stage(source, config.anchors, seed, store)
-    copies, projections, plans, affinities = {}, {}, {}, {}
+    copies, projections = {}, {}
     for m in ("image", "text"):
         copies[m] = copies_stage(m, source, anchors, config.copies, seed, store)
         projections[m] = projection_stage(m, source, copies[m], anchors, config.projection, seed, store)
-        affinities[m] = affinity_stage(m, projections[m], config.affinity, seed, store)
-        plans[m] = sinkhorn_stage(m, affinities[m], config.sinkhorn, store)
-    cross_modal = {}
-    for a, b in cross_modal_pairs({m: source.meta["modalities"][m]["width"] for m in copies}, config.cross_modal):
-        places = cross_modal_target_stage(b, source, copies[b], config.cross_modal, seed, store)
-        cross_modal[a, b] = projection_stage(a, source, copies[a], places, config.projection, seed, store, onto=b)
+    pairs = cross_modal_pairs({m: source.meta["modalities"][m]["width"] for m in copies}, config.cross_modal)
+    places = {
+        m: cross_modal_target_stage(m, source, copies[m], config.cross_modal, seed, store)
+        for m in {m for pair in pairs for m in pair}
+    }
+    cross_modal = {
+        (a, b): projection_stage(a, source, copies[a], places[b], config.projection, seed, store, onto=b)
+        for a, b in pairs
+    }
     trusts = trust_stages(source, anchors, projections, cross_modal, config.trust, seed, store)
+    affinities = {m: affinity_stage(m, source, projections[m], trusts[m], config.affinity, seed, store) for m in copies}
+    plans = {m: sinkhorn_stage(m, affinities[m], config.sinkhorn, store) for m in copies}
     matched = {
         m: ModalityRefs(
             features=source,
@@ -88,11 +93,14 @@ def run(store: StageStore, source: Ref, config: PipelineConfig = CONFIG, seed: i
             affinity=affinities[m],
             plan=plans[m],
             trust=trusts[m],
+            places=places.get(m),
             cross_modal={other: ref for (own, other), ref in cross_modal.items() if own == m},
         )
         for m in copies
     }
-    return Chain(source, anchors, matched, rectify_stage(source, matched, config.rectify, SegmentsConfig(), store))
+    return Chain(
+        source, anchors, matched, rectify_stage(source, matched, config.rectify, SegmentsConfig(), seed, store)
+    )
 
 
 @pytest.fixture(scope="module")
@@ -148,6 +156,7 @@ def test_the_stages_give_what_the_core_gives_in_memory(chain: Chain) -> None:
         assert "one category" in trust.reason
         np.testing.assert_array_equal(chain.rectified.array(f"status-{m}"), wanted.rectified.status[m])
         np.testing.assert_allclose(chain.rectified.array(f"features-{m}"), wanted.rectified.features[m], atol=1e-5)
+        np.testing.assert_allclose(chain.rectified.array(f"moved-{m}"), wanted.rectified.moved[m], atol=1e-5)
         np.testing.assert_array_equal(chain.rectified.array(f"trust-{m}"), load_record(refs.trust, Trust).probability)
     assert (
         len([ref for x in chain.matched.values() for ref in x.cross_modal.values()])
@@ -177,17 +186,21 @@ def both(*parts: str) -> set[str]:
 @pytest.mark.parametrize(
     ("changed", "rebuilt"),
     [
-        (replace(CONFIG, rectify=RectifyConfig(keep_trusted=0.3)), {"rectify"}),
-        (replace(CONFIG, trust=TrustConfig(resamples=21)), {"rectify"} | both("trust")),
+        (replace(CONFIG, rectify=RectifyConfig(mix="constant")), {"rectify"}),
+        (replace(CONFIG, trust=TrustConfig(resamples=21)), {"rectify"} | both("trust", "affinity")),
         (replace(CONFIG, sinkhorn=SinkhornConfig(method="knopp")), {"rectify"} | both("sinkhorn")),
         (replace(CONFIG, affinity=AffinityConfig(num_neighbours=5)), {"rectify"} | both("affinity", "sinkhorn")),
         (
             replace(CONFIG, anchors=replace(CONFIG.anchors, num_layers=1)),
-            # What is found to be a copy is the same, and what lies between two modalities is no business of the anchors.
-            {"anchors", "rectify"} | both("copies", "projection", "affinity", "sinkhorn", "trust"),
+            # Images have copies, whose likeness is that of their anchors; their places come out the same, and so does what follows.
+            {"anchors", "rectify", "cross_modal_target/image"}
+            | both("copies", "projection", "affinity", "sinkhorn", "trust"),
         ),
-        (replace(CONFIG, cross_modal=CrossModalConfig(components=8)), {"rectify", CROSS_MODAL} | both("trust")),
-        (replace(CONFIG, cross_modal=CrossModalConfig(enabled=False)), {"rectify"} | both("trust")),
+        (
+            replace(CONFIG, cross_modal=CrossModalConfig(components=8)),
+            {"rectify", CROSS_MODAL} | both("cross_modal_target", "affinity", "trust"),
+        ),
+        (replace(CONFIG, cross_modal=CrossModalConfig(enabled=False)), {"rectify"} | both("affinity", "trust")),
         (replace(CONFIG, copies=CopiesConfig(threshold=0.998)), both("copies")),
     ],
     ids=["rectify", "trust", "sinkhorn", "affinity", "anchors", "cross_modal", "no cross_modal", "copies"],
@@ -205,6 +218,7 @@ def test_the_rows_do_not_depend_on_the_block_they_are_rectified_in(chain: Chain,
             chain.matched,
             replace(CONFIG.rectify, block_rows=rows),
             SegmentsConfig(),
+            SEED,
             store,
         )
         assert blocks.path != chain.rectified.path
@@ -235,7 +249,7 @@ def test_the_gate_counts_rows_and_measures_each_modality(chain: Chain, tmp_path:
     assert (rows.name, rows.value, rows.bound) == ("rows in = rows out + quarantined", 402, 402)
     for m in chain.matched:
         named = {x.name.split(": ", 1)[1]: x for x in others if x.name.startswith(f"{m}: ")}
-        assert len(named) == 4
+        assert len(named) == 6
         assert named["mean column error of the plan"].value == pytest.approx(chain.matched[m].plan.meta["column_error"])
         assert not any("last published" in name for name in named)
     refused = judge(chain, QualityConfig(max_changed=0.0, changed_below=1.0), publish)
@@ -263,7 +277,7 @@ def test_the_gate_compares_no_two_embedding_models(
 ) -> None:
     def turned(writer: StageWriter) -> None:
         for m in chain.matched:
-            for part in ("features", "status", "trust"):
+            for part in ("features", "status", "trust", "moved"):
                 values = np.asarray(chain.rectified.array(f"{part}-{m}"))
                 writer.array(
                     f"{part}-{m}", np.roll(values, 1, axis=1) if (part, m) == ("features", "image") else values

@@ -43,6 +43,7 @@ def refs(root: Path, features: dict[str, Rows], *, integers: bool = False) -> tu
             codes = np.where(there, Status.RECTIFIED.code, Status.MISSING.code)
             writer.array(f"status-{m}", codes.astype(np.int8))
             writer.array(f"trust-{m}", np.full(len(ids), 0.5, np.float32))
+            writer.array(f"moved-{m}", np.zeros(len(ids), np.float32))
         writer.meta({"features": list(features)})
 
     store = StageStore(root)

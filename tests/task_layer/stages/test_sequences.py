@@ -131,6 +131,7 @@ def test_a_mended_sequence_is_published(chain: Chain, tmp_path: Path) -> None:
         writer.array("features-video", features)
         writer.array("status-video", np.where(present, Status.PASSED_THROUGH.code, Status.MISSING.code).astype(np.int8))
         writer.array("trust-video", np.full(len(features), np.nan, np.float32))
+        writer.array("moved-video", np.zeros(len(features), np.float32))
         writer.meta({"features": ["video"], "sequences": ["video"]})
 
     rectified = chain.store.once("rectified", (chain.source, chain.segments["video"]), build)

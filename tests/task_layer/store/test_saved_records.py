@@ -40,7 +40,7 @@ OTHERS: list[tuple[type, dict[str, Any]]] = [
     (Trust, {"identifiable": False, "separation": NAN, "reason": "Ärger\n", "probability": NOTHING, **UNKNOWN}),
     (Segments, {"wrong_rate": None, "identifiable": False, "ridge": 0.5}),
     (TimeOffset, {"lag": None, "identifiable": False, "correlation": np.array([np.nan, 0, 1])}),
-    (Rectified, {"features": {}, "status": {}, "trust": {}}),
+    (Rectified, {"features": {}, "status": {}, "trust": {}, "moved": {}}),
     (Rectified, {x: {"b": GOOD[Rectified][x]["image"], "a": GOOD[Rectified][x]["image"]} for x in GOOD[Rectified]}),
 ]
 

@@ -84,14 +84,14 @@ def test_a_new_modality_joins_in_the_same_commit_and_a_dropped_one_stays_away(
     for version, widths in enumerate(({"image": 4}, {"image": 6, "audio": 2}, {"audio": 2})):
         assert publish(config, make_refs(tmp_path / str(version), widths=widths), DAYS[version]).version == version
     read = pl.scan_delta(config.uri).sort("as_of", "item_id").collect()
-    columns = [f"{m}{part}" for m in ("image", "audio") for part in ("", "_trust", "_status")]
+    columns = [f"{m}{part}" for m in ("image", "audio") for part in ("", "_trust", "_status", "_moved")]
     assert read.columns == ["as_of", "item_id", *columns, "run_id"]
     by_day = {key[0].isoformat(): frame for key, frame in read.partition_by("as_of", as_dict=True).items()}
     assert by_day[DAYS[0]]["audio_status"].null_count() == by_day[DAYS[2]]["image"].null_count() == 50
     assert by_day[DAYS[1]]["image"].list.len().drop_nulls().unique().to_list() == [6]
     assert by_day[DAYS[0]]["image"].list.len().drop_nulls().unique().to_list() == [4]
     assert DeltaTable(config.uri).to_pyarrow_table().num_rows == 150
-    assert pl.scan_delta(config.uri, version=0).collect().width == 6
+    assert pl.scan_delta(config.uri, version=0).collect().width == 7
 
 
 def test_another_id_type_is_refused_unless_it_replaces_everything(tmp_path: Path, config: PublishConfig) -> None:

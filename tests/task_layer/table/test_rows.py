@@ -64,7 +64,7 @@ def test_every_value_reads_back_in_order(tmp_path: Path, refs: tuple[Ref, Ref], 
         assert read[f"{name}_trust"].to_pylist() == [None if np.isnan(x) else x for x in trust.tolist()]
     assert set(read["run_id"].to_pylist()) == {identity(DAYS[0]).run_id}
     types = pl.scan_delta(config.uri).collect().schema
-    expected = {"": pl.List(pl.Float32()), "_trust": pl.Float32(), "_status": pl.String()}
+    expected = {"": pl.List(pl.Float32()), "_trust": pl.Float32(), "_status": pl.String(), "_moved": pl.Float32()}
     columns = {f"{m}{part}": kind for m in ("image", "text") for part, kind in expected.items()}
     assert types == pl.Schema({"as_of": pl.Date(), "item_id": pl.String(), **columns, "run_id": pl.String()})
 
@@ -90,7 +90,7 @@ def test_a_table_gains_segments_and_keeps_its_past(tmp_path: Path, config: Publi
     assert read["video_segments"].to_list() == [*none, *segment_columns(refs)["video_segments"], *none]
     without = replace(config, uri=f"{config.uri}-2", sequences=False)
     publish(without, refs, DAYS[0])
-    columns = ["as_of", "item_id", "video", "video_trust", "video_status", "run_id"]
+    columns = ["as_of", "item_id", "video", "video_trust", "video_status", "video_moved", "run_id"]
     assert pl.scan_delta(without.uri).collect_schema().names() == columns
 
 

@@ -1,0 +1,115 @@
+"""Where an item's feature lies when donors are searched: between its anchor and its projected feature.
+
+The projected feature alone is noisy, and the anchor alone says nothing about the feature. A blend of the two finds donors whose features
+predict the asking item's better than either. How much of the anchor counts is chosen on the catalog: the share whose donors explain most of
+the trusted features, each predicted without itself.
+
+Differs from the paper (arXiv 2602.00730), which searches among projected features: that is ``anchor_share = 0``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from rectifier_core.affinity.config import AffinityConfig
+from rectifier_core.affinity.index import search_rows
+from rectifier_core.base.arrays import Float32, Int64
+from rectifier_core.base.numerics import row_blocks, unit_rows
+from rectifier_core.base.records import Projection
+from rectifier_core.base.seeding import generator
+
+SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
+"""The shares of the anchor that are tried."""
+ASKING, DONORS, MOST_READ = 2_000, 20_000, 64 << 20
+"""Most items whose feature is predicted, most donors, and most bytes of features read, when a share is chosen."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Places:
+    """Unit rows of one modality, both [I, A] float32.
+
+    ``donors`` are where the features lie, zero where an item has none. ``items`` are the anchors that ask, zero where an item has none.
+    ``own`` [I] float32 is the score of an item's own feature, as projected: its place is near by construction. ``anchor_share`` is the share
+    of the anchor in a donor's place.
+    """
+
+    modality: str
+    donors: Float32
+    items: Float32
+    own: Float32
+    anchor_share: float
+
+
+def place_items(projection: Projection, anchor_share: float) -> Places:
+    """Return the places for one share of the anchor, in [0, 1]. A feature of an item without an anchor lies where it is projected."""
+    donors = projection.projected
+    if anchor_share > 0:
+        share = np.float32(anchor_share)
+        donors = np.empty_like(projection.projected)
+        for rows in row_blocks(len(donors), 1 << 16):
+            projected = projection.projected[rows]
+            blend = share * projection.target[rows] + (1 - share) * projected
+            # Where the anchor and the projected feature cancel, or there is no anchor and all is asked of it, the feature stays.
+            empty = np.flatnonzero(~blend.any(axis=1))
+            blend[empty] = projected[empty]
+            donors[rows] = unit_rows(blend) * np.any(projected, axis=1, keepdims=True)
+    return Places(
+        modality=projection.modality,
+        donors=donors,
+        items=projection.target,
+        own=projection.alignment,
+        anchor_share=anchor_share,
+    )
+
+
+def choose_anchor_share(
+    features: Float32, projection: Projection, probability: Float32, config: AffinityConfig, *, seed: int
+) -> float:
+    """Return ``config.anchor_share``, or where it is "auto" the share whose donors explain most of the trusted features.
+
+    ``features`` [I, D] may be a memory map; ``probability`` [I] is the trust in each, NaN where it is unknown.
+    """
+    if not isinstance(config.anchor_share, str):
+        return config.anchor_share
+    rng = generator(seed, "affinity", projection.modality, "anchor_share")
+    usable = np.flatnonzero(projection.projected.any(axis=1))
+    asking = np.flatnonzero(projection.projected.any(axis=1) & projection.target.any(axis=1))
+    if len(asking) < 2:
+        return 0.0
+    few = max(100, min(ASKING, MOST_READ // (4 * features.shape[1] * config.num_neighbours)))
+    asking = np.sort(rng.choice(asking, min(len(asking), few), replace=False))
+    donors = np.sort(rng.choice(usable, min(len(usable), DONORS), replace=False))
+    average = float(np.nanmean(probability)) if not np.isnan(probability).all() else 1.0
+    trust = np.where(np.isnan(probability), average, probability).astype(np.float32)
+    explained = [_explained(features, projection, trust, asking, donors, share, config) for share in SHARES]
+    return SHARES[int(np.argmax(explained))]
+
+
+def _explained(
+    features: Float32,
+    projection: Projection,
+    trust: Float32,
+    asking: Int64,
+    donors: Int64,
+    share: float,
+    config: AffinityConfig,
+) -> float:
+    """Return the part of the trusted features' variance that the mean of their donors explains, scaled as least squares scales it."""
+    places = place_items(projection, share)
+    count = min(config.num_neighbours + 1, len(donors))
+    near = search_rows(places.donors, donors, np.ascontiguousarray(places.items[asking]), count)
+    used, at = np.unique(np.append(near.items[near.items >= 0], asking), return_inverse=True)
+    units = unit_rows(np.asarray(features[used]))
+    units -= trust[used] @ units / max(float(trust[used].sum()), 1e-12)
+    others = (near.items >= 0) & (near.items != asking[:, None])
+    weights = np.where(others, np.exp((near.scores - 1) / config.temperature), 0.0)
+    place = np.zeros(near.items.shape, np.int64)
+    place[near.items >= 0] = at[: -len(asking)]
+    weights *= trust[used][place]
+    weights /= np.maximum(weights.sum(axis=1, keepdims=True), 1e-30)
+    predicted = np.einsum("ik,ikd->id", weights, units[place])
+    own, believed = units[at[-len(asking) :]], trust[asking]
+    across = float(np.einsum("i,id,id->", believed, predicted, own))
+    return max(across, 0.0) ** 2 / max(float(np.einsum("i,id,id->", believed, predicted, predicted)), 1e-30)
