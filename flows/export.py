@@ -27,7 +27,8 @@ FORMATS = ("mmrec", "npy", "parquet")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExportOptions:
-    """What to export and where to: the newest ``version`` and its newest ``day`` where they are None; ``split`` is for mmrec alone.
+    """What to export and where to: the newest ``version`` and its newest ``day`` where they are None; ``split`` and
+    ``append_behaviour`` are for mmrec alone.
 
     Raises InputError naming the option.
     """
@@ -37,12 +38,17 @@ class ExportOptions:
     version: int | None = None
     day: date | None = None
     split: str | None = None
+    append_behaviour: bool = False
 
     def __post_init__(self) -> None:
         if self.format not in FORMATS:
             raise InputError(f"--format {self.format}: wanted {', '.join(FORMATS[:-1])} or {FORMATS[-1]}")
         if self.split is not None and self.format != "mmrec":
             raise InputError(f"--split {self.split}: only mmrec holds interactions to divide")
+        if self.append_behaviour and self.format != "mmrec":
+            raise InputError(
+                f"--append-behaviour: only for mmrec; {self.format} has the column behaviour on its own where the table has it"
+            )
         if self.split is not None and self.split not in get_args(SplitRule):
             raise InputError(f"--split {self.split}: wanted column, random or time")
 
@@ -75,4 +81,5 @@ def _mmrec(
         rule=given,
         seed=config.seed,
     )
-    return mmrec_export(options.out.expanduser().absolute().name, log)
+    name = options.out.expanduser().absolute().name
+    return mmrec_export(name, log, append_behaviour=options.append_behaviour)

@@ -162,8 +162,9 @@ def _publish(config: RunConfig, made: Candidate, shadow_facts: dict[str, Any] | 
     if config.incremental.enabled:
         facts["incremental"] = incremental_facts(start.previous, start.reason)
     with timed_stage("publish"):
-        passed = made.quality.passed
-        version = steps.publish(config.publish, start.identity, source, rectified, facts) if passed else None
+        version = None
+        if made.quality.passed:
+            version = steps.publish(config.publish, start.identity, source, rectified, start.anchors, facts)
         trend = steps.keep_trend(config.publish, start.identity, version, facts)
     facts["time_offsets"] = time_offsets(source, made.matched, config, store)
     return Night(config=config, made=made, version=version, facts=facts, trend=trend)

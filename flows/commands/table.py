@@ -82,9 +82,23 @@ def export(
             help="How mmrec divides the log: column, random or time. By evaluation.split_column, else random.",
         ),
     ] = None,
+    append_behaviour: Annotated[
+        bool,
+        typer.Option(
+            "--append-behaviour",
+            help="mmrec: put each item's anchor behind its features. The table needs [publish] behaviour = true.",
+        ),
+    ] = False,
 ) -> dict[str, Any]:
     """Write published features to a folder for a consumer that reads no Delta tables."""
     from flows.export import ExportOptions, export_table
 
-    options = ExportOptions(format=format, out=out, version=version, day=given_day(day, "--day"), split=split)
+    options = ExportOptions(
+        format=format,
+        out=out,
+        version=version,
+        day=given_day(day, "--day"),
+        split=split,
+        append_behaviour=append_behaviour,
+    )
     return export_table(config.path, config.overrides, options, advance)

@@ -97,4 +97,8 @@ class RunConfig:
         """
         apart = ("publish", "run", "feature_store", "resources", "incremental", "alerts", "evaluation")
         parts = {x.name: getattr(self, x.name) for x in fields(self) if x.name not in apart}
-        return parts | self.evaluation.shadow_parts | {"sequences": self.publish.sequences}
+        return (
+            parts
+            | self.evaluation.shadow_parts
+            | {name: getattr(self.publish, name) for name in ("sequences", "behaviour")}
+        )

@@ -181,7 +181,7 @@ def check_quality(
 
 
 def publish(
-    config: PublishConfig, identity: RunIdentity, source: Ref, rectified: Ref, facts: Mapping[str, Any]
+    config: PublishConfig, identity: RunIdentity, source: Ref, rectified: Ref, anchors: Ref, facts: Mapping[str, Any]
 ) -> TableVersion:
     """Publish the day as one commit, which materialises the table's asset. A repeat commits nothing."""
     properties = AssetProperties(name=Path(config.uri).name, description="Rectified item features, a day a partition")
@@ -191,7 +191,7 @@ def publish(
     def publish_table() -> TableVersion:
         version = find_published(config, identity)
         if version is None:
-            version = publish_rectified(config, identity, source, rectified, facts)
+            version = publish_rectified(config, identity, source, rectified, facts, anchors=anchors)
             emit_published(config, version)
             asset.add_metadata({name: getattr(version, name) for name in ("version", "rows", "run_id", "as_of")})
         done = "published" if version.published else "already holds this run:"

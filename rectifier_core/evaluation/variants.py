@@ -56,7 +56,7 @@ def make_features(
     if name == "raw":
         return Variant(features=catalog.features, present=catalog.present, facts={})
     if name == "anchors_appended":
-        appended = {m: _append(x, catalog.present[m], anchors) for m, x in catalog.features.items()}
+        appended = {m: append_anchors(x, catalog.present[m], anchors) for m, x in catalog.features.items()}
         return Variant(features=appended, present=catalog.present, facts={})
     outcome = rectify_catalog(catalog, training, config, seed=seed, anchors=anchors, category=category)
     facts = _facts(outcome, config.rectify)
@@ -96,7 +96,8 @@ def hub_statistics(plan: Plan) -> dict[str, float]:
     return {"hub_largest": float(used[0] / used.mean()), "hub_mass": float(used[:top].sum() / used.sum())}
 
 
-def _append(features: Float32, present: Bool, anchors: Anchors) -> Float32:
+def append_anchors(features: Float32, present: Bool, anchors: Anchors) -> Float32:
+    """The features [I, D] with the anchors [I, A] behind them, scaled to the features' mean length; zeros where not ``present``."""
     length = float(np.linalg.norm(features[present], axis=1).mean()) if present.any() else 1.0
     appended = np.concatenate([features, anchors.items * np.float32(length)], axis=1)
     appended[~present] = 0

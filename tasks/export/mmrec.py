@@ -7,6 +7,9 @@
 MMRec counts items and users by the largest number in the interactions, and wants a feature row for each of these numbers. So users and
 items without interactions get no number. An item without a feature gets the mean of the others, as in MMRec's own preprocessing. A row of
 zeros would have NaN cosines, and MMRec's top-k would choose it for every item.
+
+With ``--append-behaviour`` each feature has the item's anchor behind it, scaled to the features' mean length. The evaluation's variant
+``anchors_appended`` does the same.
 """
 
 from __future__ import annotations
@@ -29,7 +32,7 @@ from tasks.evaluation.config import EvaluationConfig
 from tasks.evaluation.split import SplitRule, label_pairs
 from tasks.export.npy import vectors
 from tasks.export.write import Export
-from tasks.source.config import SourceConfig
+from tasks.source.config import BEHAVIOUR, SourceConfig
 from tasks.source.files import ParquetFiles
 from tasks.source.raw_log import catalog_ids, log_files, user_ids
 from tasks.store.store import Ref, StageWriter
@@ -66,11 +69,16 @@ x_label: 0 training ({training:,} rows), 1 validation ({validation:,}), 2 test (
 {features}
 
 An item without a feature has the mean of the others in its row and False in the mask.
-
+{appended}
 **The features have seen these interactions**, validation and test too: they were rectified by behaviour up to {day}. This is right for
 training a recommender for use. It favours rectified over raw features in a comparison. To compare, use `python -m flows evaluate`.
 
 Models keep item graphs (`*.pt`) in this folder. The next export to this folder removes them.
+"""
+
+_APPENDED = """
+The last {width} columns of each row are the item's anchor (its place by behaviour), scaled to the mean length of the features before them.
+It is zero for an item that had no interactions when the features were published.
 """
 
 
@@ -101,18 +109,27 @@ class MMRecLog:
         return {"log": self.reading.interactions, "digest": self.source.digest, "split": split}
 
 
-def mmrec_export(name: str, log: MMRecLog) -> Export:
-    """Return the export of ``--format mmrec`` for a dataset of this name. Raises InputError for a name that MMRec cannot use."""
+def mmrec_export(name: str, log: MMRecLog, *, append_behaviour: bool = False) -> Export:
+    """Return the export of ``--format mmrec`` for a dataset of this name. Raises InputError for a name that MMRec cannot use.
+
+    ``append_behaviour`` puts each item's anchor behind its features. Writing raises InputError where the table has no anchors.
+    """
     if not _NAME.fullmatch(name):
         raise InputError(
             f"--out: MMRec names the dataset after the folder; {name!r} is not possible; use letters, digits, . _ and -"
         )
     return Export(
-        format="mmrec", write=partial(_write, name=name, log=log), about={"interactions": log.about}, derived=DERIVED
+        format="mmrec",
+        write=partial(_write, name=name, log=log, append_behaviour=append_behaviour),
+        about={"interactions": log.about, "append_behaviour": append_behaviour},
+        derived=DERIVED,
     )
 
 
-def _write(snapshot: Snapshot, writer: StageWriter, progress: Progress, *, name: str, log: MMRecLog) -> dict[str, Any]:
+def _write(
+    snapshot: Snapshot, writer: StageWriter, progress: Progress, *, name: str, log: MMRecLog, append_behaviour: bool
+) -> dict[str, Any]:
+    appended = _behaviour_width(snapshot) if append_behaviour else 0
     pairs, ids = _numbered(log, progress)
     users, items = ids
     if pa.types.is_integer(items.type) != pa.types.is_integer(snapshot.schema.field("item_id").type):
@@ -123,7 +140,7 @@ def _write(snapshot: Snapshot, writer: StageWriter, progress: Progress, *, name:
     for file, header, number, values in (("u", "user_id", "userID", users), ("i", "asin", "itemID", items)):
         mapping = pl.DataFrame({header: pl.from_arrow(values), number: np.arange(len(values))})
         mapping.write_csv(writer.folder / f"{file}_id_mapping.csv", separator="\t")
-    missing = _write_features(snapshot, writer, items, progress)
+    missing = _write_features(snapshot, writer, items, appended, progress)
     counts = np.bincount(pairs["x_label"].to_numpy(), minlength=3).tolist()
     parts = dict(zip(("training", "validation", "test"), counts, strict=True))
     (writer.folder / f"{name}.yaml").write_text(_CONFIG.format(name=name, **_modality_files(snapshot)), "utf-8")
@@ -134,11 +151,21 @@ def _write(snapshot: Snapshot, writer: StageWriter, progress: Progress, *, name:
         day=snapshot.day,
         users=len(users),
         items=len(items),
-        features=_feature_table(snapshot, missing),
+        features=_feature_table(snapshot, missing, appended),
+        appended=_APPENDED.format(width=appended) if appended else "",
         **parts,
     )
     (writer.folder / "README.md").write_text(text, "utf-8")
     return {"users": len(users), "items": len(items), "interactions": parts, "without_feature": missing}
+
+
+def _behaviour_width(snapshot: Snapshot) -> int:
+    if not snapshot.behaviour:
+        raise InputError(
+            f"--append-behaviour: version {snapshot.version} of {snapshot.uri} has no anchors in the column {BEHAVIOUR} of {snapshot.day};"
+            f" set publish.behaviour = true, publish that day again, then export"
+        )
+    return snapshot.behaviour
 
 
 def _numbered(log: MMRecLog, progress: Progress) -> tuple[pl.DataFrame, tuple[pa.Array, pa.Array]]:
@@ -160,22 +187,36 @@ def _numbered(log: MMRecLog, progress: Progress) -> tuple[pl.DataFrame, tuple[pa
     return pl.DataFrame(columns), (ids.take(pa.array(users)), catalog_ids(log.source).take(pa.array(items)))
 
 
-def _write_features(snapshot: Snapshot, writer: StageWriter, item_ids: pa.Array, progress: Progress) -> dict[str, int]:
-    """Write each modality's features by item number; return how many items have none, by modality."""
+def _write_features(
+    snapshot: Snapshot, writer: StageWriter, item_ids: pa.Array, appended: int, progress: Progress
+) -> dict[str, int]:
+    """Write each modality's features by item number; return how many items have none, by modality.
+
+    ``appended`` is the width of the anchors behind the features, 0 for none.
+    """
     names, missing = [x.name for x in snapshot.modalities], {}
     features = {
-        x.name: writer.memmap(f"{x.name}_feat", (len(item_ids), x.width), np.float32) for x in snapshot.modalities
+        x.name: writer.memmap(f"{x.name}_feat", (len(item_ids), x.width + appended), np.float32)
+        for x in snapshot.modalities
     }
     masks = {name: np.zeros(len(item_ids), np.bool_) for name in names}
-    for block in snapshot.blocks(["item_id", *names], progress):
+    lengths = dict.fromkeys(names, 0.0)
+    for block in snapshot.blocks(["item_id", *names, *([BEHAVIOUR] if appended else [])], progress):
         positions = pc.index_in(block["item_id"].cast(item_ids.type), value_set=item_ids)
         known = positions.is_valid()
         numbers, part = positions.filter(known).to_numpy().astype(np.int64), block.filter(known)
+        anchors = np.zeros((len(part), appended), np.float32)
+        if appended:
+            rows, values = vectors(part[BEHAVIOUR], appended, f"{BEHAVIOUR} of {snapshot.uri}")
+            anchors[rows] = values
         for x in snapshot.modalities:
             rows, values = vectors(part[x.name], x.width, f"{x.name} of {snapshot.uri}")
-            features[x.name][numbers[rows]] = values
+            features[x.name][numbers[rows]] = np.concatenate([values, anchors[rows]], axis=1)
             masks[x.name][numbers[rows]] = True
+            lengths[x.name] += float(np.linalg.norm(values, axis=1).sum(dtype=np.float64))
     for name, values in features.items():
+        # The anchors are unit vectors.
+        values[:, values.shape[1] - appended :] *= np.float32(lengths[name] / max(1, masks[name].sum()))
         absent = np.flatnonzero(~masks[name])
         if 0 < len(absent) < len(values):
             # The absent rows are zeros, so they do not change the sum.
@@ -190,9 +231,9 @@ def _write_features(snapshot: Snapshot, writer: StageWriter, item_ids: pa.Array,
     return missing
 
 
-def _feature_table(snapshot: Snapshot, missing: Mapping[str, int]) -> str:
+def _feature_table(snapshot: Snapshot, missing: Mapping[str, int], appended: int) -> str:
     return "\n".join(
-        f"| `{x.name}_feat.npy` | {x.width:,} | {x.embedding_model or 'not named'} | `{x.name}_mask.npy` | {missing[x.name]:,} |"
+        f"| `{x.name}_feat.npy` | {x.width + appended:,} | {x.embedding_model or 'not named'} | `{x.name}_mask.npy` | {missing[x.name]:,} |"
         for x in snapshot.modalities
     )
 

@@ -5,6 +5,7 @@
 - ``<m>_trust.npy`` [I] float32: NaN where trust is unknown.
 - ``<m>_moved.npy`` [I] float32: 1 - cosine between the feature that was read and the published one, NaN where there was none.
 - ``<m>_status.npy`` [I] uint8: a position in the manifest's ``statuses``.
+- ``behaviour.npy`` [I, A] float32: the anchors, where the table has them; zeros for an item without interactions.
 - A sequence has ``<m>_segments.npy`` [S, D] float32, ``<m>_segment_positions.npy`` [S] int32, ``<m>_segment_trust.npy`` [S] float32 and
   ``<m>_segment_offsets.npy`` [I + 1] int64: item i has the segments from offset i up to offset i + 1.
 """
@@ -22,6 +23,7 @@ from rectifier_core.base.published_records import Status
 from tasks.errors import InputError, StorageError
 from tasks.export.write import Export
 from tasks.source.columns.vectors import embeddings
+from tasks.source.config import BEHAVIOUR
 from tasks.store.store import StageWriter
 from tasks.table.snapshot import POSITIONS, Snapshot, SnapshotModality
 
@@ -54,6 +56,8 @@ def _write(snapshot: Snapshot, writer: StageWriter, progress: Progress) -> dict[
             _fill(arrays, block, modality, rows, snapshot.uri)
             if modality.segments is not None:
                 _fill_segments(arrays, block, modality, rows, snapshot.uri)
+        if snapshot.behaviour is not None:
+            _fill_vectors(arrays, block, BEHAVIOUR, snapshot.behaviour, rows, snapshot.uri)
         first = rows.stop
     for array in arrays.values():
         array.flush()
@@ -80,6 +84,8 @@ def _create(snapshot: Snapshot, writer: StageWriter) -> Arrays:
                 (f"{name}_segment_trust", (segments,), np.float32),
                 (f"{name}_segment_offsets", (rows + 1,), np.int64),
             ]
+    if snapshot.behaviour is not None:
+        planned.append((BEHAVIOUR, (rows, snapshot.behaviour), np.float32))
     arrays: Arrays = {}
     for name, shape, dtype in planned:
         # Some file systems ignore case.
@@ -91,14 +97,18 @@ def _create(snapshot: Snapshot, writer: StageWriter) -> Arrays:
 
 def _fill(arrays: Arrays, block: pa.Table, modality: SnapshotModality, rows: slice, uri: str) -> None:
     name = modality.name
-    present, values = vectors(block[name], modality.width, f"{name} of {uri}")
-    arrays[name][rows.start + present] = values
+    _fill_vectors(arrays, block, name, modality.width, rows, uri)
     for kind in ("trust", "moved"):
         arrays[f"{name}_{kind}"][rows] = _floats(block[f"{name}_{kind}"])
     codes = pc.index_in(block[f"{name}_status"], value_set=pa.array(STATUSES))
     if codes.null_count:
         raise StorageError(f"{name}_status of {uri} holds an unknown status; publish that day again")
     arrays[f"{name}_status"][rows] = codes.to_numpy()
+
+
+def _fill_vectors(arrays: Arrays, block: pa.Table, name: str, width: int, rows: slice, uri: str) -> None:
+    present, values = vectors(block[name], width, f"{name} of {uri}")
+    arrays[name][rows.start + present] = values
 
 
 def _fill_segments(arrays: Arrays, block: pa.Table, modality: SnapshotModality, rows: slice, uri: str) -> None:

@@ -1,6 +1,6 @@
 """The offline store's files: the table's Parquet files of one version, linked under folders that name version, time and day.
 
-``offline/v<version>-<digest>/<modality>/table_version=N/event_timestamp=D/as_of=D/part-*.parquet``. DuckDB reads the folder names as
+``offline/v<version>-<digest>/<view>/table_version=N/event_timestamp=D/as_of=D/part-*.parquet``. DuckDB reads the folder names as
 columns. The table never changes a file, so a link is as good as a copy, and it outlives the table's clean-up. Where no link is possible
 (another disk, S3) the file is copied. The folder of a version appears by one rename.
 """
@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 from tasks.errors import StorageError
 from tasks.feature_store.config import OFFLINE, FeatureStoreConfig
 from tasks.feature_store.views import EVENT, VERSION
+from tasks.source.config import BEHAVIOUR
 from tasks.store.atomic_files import fsync, whole_folder
 from tasks.table.files import TableFiles, storage_errors
 from tasks.table.log import DataFile
@@ -50,9 +51,9 @@ def link_files(config: FeatureStoreConfig, uri: str, version: int, shown: Sequen
     return name
 
 
-def files_pattern(config: FeatureStoreConfig, name: str, modality: str) -> str:
-    """The glob of one modality's files."""
-    return str(config.root / OFFLINE / name / modality / f"{VERSION}=*" / f"{EVENT}=*" / "as_of=*" / "*.parquet")
+def files_pattern(config: FeatureStoreConfig, name: str, view: str) -> str:
+    """The glob of one view's files."""
+    return str(config.root / OFFLINE / name / view / f"{VERSION}=*" / f"{EVENT}=*" / "as_of=*" / "*.parquet")
 
 
 def drop_files(config: FeatureStoreConfig, kept: Iterable[str]) -> None:
@@ -66,11 +67,12 @@ def drop_files(config: FeatureStoreConfig, kept: Iterable[str]) -> None:
 
 def _link(files: TableFiles, file: DataFile, version: int, folder: Path) -> None:
     with storage_errors(files.uri, f"reading {file.path}", _KEEP_TRYING), files.open(file.path) as stream:
-        modalities = modality_names(files.uri, pa.schema(pq.read_schema(stream)))
+        schema = pa.schema(pq.read_schema(stream))
+    views = [*modality_names(files.uri, schema), *({BEHAVIOUR} & set(schema.names))]
     below = Path(f"{VERSION}={version}", f"{EVENT}={file.day}", f"as_of={file.day}", Path(file.path).name)
     first: Path | None = None
-    for modality in modalities:
-        place = folder / modality / below
+    for view in views:
+        place = folder / view / below
         place.parent.mkdir(parents=True, exist_ok=True)
         if first is None:
             _take(files, file, place)

@@ -105,6 +105,7 @@ def _next(
         version=snapshot.version,
         modalities=schema.modalities,
         integer_ids=schema.integer_ids,
+        behaviour=schema.behaviour,
         files=files,
         tags=tags,
     )
@@ -137,12 +138,12 @@ def _push(
     online.clear(kept_online(now.previous))
     staged = stage_registry(config, now)
     views = views_of(config, now.generation)
-    columns = list(dict.fromkeys(x for m in views for x in source_columns(m)))
+    columns = list(dict.fromkeys(x for name in views for x in source_columns(name)))
     for block in snapshot.blocks(columns, progress, "pushing rows"):
         for start in range(0, len(block), WRITTEN_AT_ONCE):
             rows = block.slice(start, WRITTEN_AT_ONCE)
-            for modality, view in views.items():
-                online.write(view, feast_rows(modality, rows, snapshot.version, snapshot.day))
+            for name, view in views.items():
+                online.write(view, feast_rows(name, rows, snapshot.version, snapshot.day))
     if not _is_whole(online, config, now, snapshot):
         raise OnlineStoreError(
             f"feature store {config.folder}: the online store does not give back what was written to it; readers keep the version that was"
@@ -158,10 +159,11 @@ def _wait_for_readers(config: FeatureStoreConfig) -> None:
 
 def _is_whole(online: OnlineStore, config: FeatureStoreConfig, served: Served, snapshot: Snapshot) -> bool:
     """Whether a sample of the table's rows reads back equal from the online store."""
-    sample = _sample(snapshot, [x for m in served.generation.modalities for x in source_columns(m)])
+    views = views_of(config, served.generation)
+    sample = _sample(snapshot, [x for name in views for x in source_columns(name)])
     return all(
-        online.holds(view, feast_rows(modality, sample, served.generation.version, served.as_of))
-        for modality, view in views_of(config, served.generation).items()
+        online.holds(view, feast_rows(name, sample, served.generation.version, served.as_of))
+        for name, view in views.items()
     )
 
 

@@ -20,7 +20,7 @@ from tasks.feature_store.feast_api import FeatureStore, FeatureView, Registry
 from tasks.feature_store.offline_files import files_pattern
 from tasks.feature_store.online import online_errors, repo_config
 from tasks.feature_store.served_version import Generation, Served
-from tasks.feature_store.views import STATE, ServedSchema, feature_names, feature_view, registry_objects, view_name
+from tasks.feature_store.views import STATE, feature_names, feature_view, registry_objects, view_name
 from tasks.store.atomic_files import TEMPORARY, write_whole
 from tasks.table.embedding_models import EMBEDDING_MODEL
 
@@ -56,26 +56,31 @@ def remove_leftovers(config: FeatureStoreConfig) -> None:
 
 
 def views_of(config: FeatureStoreConfig, generation: Generation) -> dict[str, FeatureView]:
-    """The feature views of a generation, by modality."""
-    schema = ServedSchema(modalities=generation.modalities, integer_ids=generation.integer_ids)
+    """The feature views of a generation, by plain name."""
+    schema, number = generation.schema, generation.number
     return {
-        m: feature_view(
-            m, schema, generation.number, files_pattern(config, generation.files, m), generation.tags.get(m, {})
+        name: feature_view(
+            name, schema, number, files_pattern(config, generation.files, name), generation.tags.get(name, {})
         )
-        for m in schema.modalities
+        for name in schema.views
     }
 
 
 def kept_online(*generations: Generation | None) -> dict[str, list[str]]:
     """The views of these generations with their features' names, as ``OnlineStore.clear`` wants them."""
-    return {view_name(m, x.number): list(feature_names(m)) for x in generations if x is not None for m in x.modalities}
+    return {
+        view_name(name, x.number): list(feature_names(name))
+        for x in generations
+        if x is not None
+        for name in x.schema.views
+    }
 
 
 def stage_registry(config: FeatureStoreConfig, served: Served) -> Path:
     """Write a registry for ``served`` beside the current one, and create its views in the online store. Return its path."""
     staged = config.root / f"{TEMPORARY}registry-{os.getpid()}"
     previous = [] if served.previous is None else list(views_of(config, served.previous).values())
-    schema = ServedSchema(modalities=served.generation.modalities, integer_ids=served.generation.integer_ids)
+    schema = served.generation.schema
     objects = registry_objects(config, schema, views_of(config, served.generation), previous, served.to_json())
     with online_errors(config, "making room in"):
         FeatureStore(config=repo_config(config, staged)).apply(objects)

@@ -9,26 +9,27 @@ from typing import Any
 import pyarrow as pa
 
 from tasks.feature_store.feast_api import EntityKey, FloatList, Value
-from tasks.feature_store.views import ITEM, feature_names
+from tasks.feature_store.views import ITEM, feature_names, own_columns
 
 Row = tuple[EntityKey, dict[str, Value], datetime, datetime | None]
 _NULL = Value()
 
 
-def source_columns(modality: str) -> list[str]:
-    """The table's columns that one modality's rows need."""
-    return [ITEM, modality, f"{modality}_trust", f"{modality}_status", "run_id"]
+def source_columns(view: str) -> list[str]:
+    """The table's columns that one view's rows need."""
+    return [ITEM, *own_columns(view), "run_id"]
 
 
-def feast_rows(modality: str, rows: pa.Table, version: int, day: str) -> list[Row]:
-    """The rows of one modality, each under its item, with the event time of its day (midnight UTC)."""
+def feast_rows(view: str, rows: pa.Table, version: int, day: str) -> list[Row]:
+    """The rows of one view, each under its item, with the event time of its day (midnight UTC)."""
     when = datetime.combine(date.fromisoformat(day), datetime.min.time(), UTC)
     constant = (Value(int64_val=version), Value(unix_timestamp_val=int(when.timestamp())))
-    names = feature_names(modality)
+    names = feature_names(view)
+    vector, *more = own_columns(view)
+    small = zip(("float_val", "string_val"), more, strict=False)
     columns = zip(
-        _vectors(rows[modality]),
-        _values("float_val", rows[f"{modality}_trust"]),
-        _values("string_val", rows[f"{modality}_status"]),
+        _vectors(rows[vector]),
+        *(_values(kind, rows[name]) for kind, name in small),
         _values("string_val", rows["run_id"]),
         strict=True,
     )

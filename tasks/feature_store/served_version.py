@@ -13,6 +13,7 @@ from typing import Any, Literal, Self
 
 from tasks.errors import InputError
 from tasks.feature_store.config import FeatureStoreConfig
+from tasks.feature_store.views import ServedSchema
 from tasks.table.log import LogEntry
 from tasks.table.snapshot import Snapshot
 
@@ -27,7 +28,8 @@ Older = Literal["refuse", "serve", "skip"]
 class Generation:
     """Rows that one refresh wrote online: ``modalities`` of table version ``version``, and the folder of that version's files.
 
-    ``tags`` name by modality the embedding model, and the first day of its rows in the files, where the config names it.
+    ``behaviour`` says whether these rows have the anchors too. ``tags`` name by modality the embedding model, and the first day of its rows
+    in the files, where the config names it.
     """
 
     number: int
@@ -35,7 +37,13 @@ class Generation:
     modalities: tuple[str, ...]
     integer_ids: bool
     files: str
+    behaviour: bool = False
     tags: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+
+    @property
+    def schema(self) -> ServedSchema:
+        """What its views hold."""
+        return ServedSchema(modalities=self.modalities, integer_ids=self.integer_ids, behaviour=self.behaviour)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

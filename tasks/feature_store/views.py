@@ -1,4 +1,4 @@
-"""Feast's objects for the published table: an entity, a feature view per modality, and one feature service.
+"""Feast's objects for the published table: an entity, a feature view per modality and one of behaviour, and one feature service.
 
 Every refresh that writes online is a generation, and the name of a view ends with its number: ``image_v7``. So the rows of generations
 never mix. This avoids two faults of Feast: its SQLite store lets older rows overwrite newer ones, and its Redis store silently drops them.
@@ -31,6 +31,7 @@ from tasks.feature_store.feast_api import (
     UnixTimestamp,
     ValueType,
 )
+from tasks.source.config import BEHAVIOUR
 
 ITEM = "item_id"
 EVENT = "event_timestamp"
@@ -40,47 +41,55 @@ STATE = "catalog-rectifier.served"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServedSchema:
-    """The modalities that a day has, and whether its ids are integers."""
+    """The modalities that a day has, whether its ids are integers, and whether it has the anchors as ``behaviour``."""
 
     modalities: tuple[str, ...]
     integer_ids: bool
+    behaviour: bool = False
 
     @classmethod
     def of(cls, schema: pa.Schema, modalities: Sequence[str]) -> ServedSchema:
-        """The schema of data files. Raises InputError if two modalities would give a feature of the same name."""
-        names = [name for m in modalities for name in feature_names(m)]
+        """The schema of data files. Raises InputError if two views would give a feature of the same name."""
+        served = cls(
+            modalities=tuple(modalities),
+            integer_ids=pa.types.is_integer(schema.field(ITEM).type),
+            behaviour=BEHAVIOUR in schema.names,
+        )
+        names = [name for view in served.views for name in feature_names(view)]
         twice = next((x for x in names if names.count(x) > 1), None)
         if twice is not None:
             raise InputError(
                 f"source.modalities: two modalities would both give the feature {twice} to the feature store; rename one"
             )
-        return cls(modalities=tuple(modalities), integer_ids=pa.types.is_integer(schema.field(ITEM).type))
+        return served
+
+    @property
+    def views(self) -> tuple[str, ...]:
+        """The plain names of the views: the modalities, and ``behaviour`` where the day has it."""
+        return (*self.modalities, *((BEHAVIOUR,) if self.behaviour else ()))
 
 
-def feature_names(modality: str) -> tuple[str, ...]:
-    """A modality's features: the vector, its trust and status, and the run, table version and day that they come from."""
-    return (modality, *(f"{modality}_{x}" for x in ("trust", "status", "run_id", "version", "as_of")))
+def own_columns(view: str) -> tuple[str, ...]:
+    """The table's columns of one view: the vector, and of a modality its trust and status."""
+    return (view,) if view == BEHAVIOUR else (view, f"{view}_trust", f"{view}_status")
 
 
-def view_name(modality: str, generation: int) -> str:
-    """The feature view of one modality in one generation."""
-    return f"{modality}_v{generation}"
+def feature_names(view: str) -> tuple[str, ...]:
+    """A view's features: its own columns, and the run, table version and day that they come from."""
+    return (*own_columns(view), *(f"{view}_{x}" for x in ("run_id", "version", "as_of")))
 
 
-def feature_view(
-    modality: str, schema: ServedSchema, generation: int, files: str, tags: Mapping[str, str]
-) -> FeatureView:
-    """The view of one modality. ``files`` is the pattern of its offline files; ``tags`` name its embedding model."""
-    vector, trust, status, run_id, version, as_of = feature_names(modality)
-    name = view_name(modality, generation)
-    types = {
-        vector: Array(Float32),
-        trust: Float32,
-        status: String,
-        run_id: String,
-        version: Int64,
-        as_of: UnixTimestamp,
-    }
+def view_name(view: str, generation: int) -> str:
+    """The feature view of one modality, or of behaviour, in one generation."""
+    return f"{view}_v{generation}"
+
+
+def feature_view(view: str, schema: ServedSchema, generation: int, files: str, tags: Mapping[str, str]) -> FeatureView:
+    """The view of one modality, or of behaviour. ``files`` is the pattern of its offline files; ``tags`` name its embedding model."""
+    *own, run_id, version, as_of = feature_names(view)
+    name = view_name(view, generation)
+    types = dict(zip(own, (Array(Float32), Float32, String), strict=False))
+    types |= {run_id: String, version: Int64, as_of: UnixTimestamp}
     key = Field(name=ITEM, dtype=Int64 if schema.integer_ids else String)
     source = FileSource(
         name=name, path=files, timestamp_field=EVENT, field_mapping={"run_id": run_id, VERSION: version, "as_of": as_of}
@@ -107,7 +116,7 @@ def registry_objects(
     previous: Sequence[FeatureView],
     state: str,
 ) -> list[Any]:
-    """All objects of the registry: ``views`` by modality, in the service, and ``previous`` views for readers that still use them."""
+    """All objects of the registry: ``views`` by plain name, in the service, and ``previous`` views for readers that still use them."""
     service = FeatureService(name=config.service, features=[view.with_name(m) for m, view in views.items()])
     project = Project(name=config.project, tags={STATE: state})
     return [project, entity(schema), *previous, *views.values(), service]

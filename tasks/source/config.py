@@ -14,7 +14,8 @@ from tasks.source.columns.times import Unit
 from tasks.source.columns.vectors import Format
 
 MODALITY = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,63}")
-PUBLISHED = ("as_of", "item_id", "run_id")
+BEHAVIOUR = "behaviour"
+PUBLISHED = ("as_of", "item_id", BEHAVIOUR, "run_id")
 LONGEST_MODEL = 200
 
 

@@ -31,6 +31,10 @@ class PublishConfig:
     sequences: bool = Field(
         default=True, description="Publish sequence modalities segment by segment, not only their pooled feature."
     )
+    behaviour: bool = Field(
+        default=False,
+        description="Publish each item's anchor, a unit vector, as the column `behaviour`. Ranking models gain from it.",
+    )
 
     @field_validator("uri")
     @classmethod

@@ -48,15 +48,25 @@ def find_published(config: PublishConfig, identity: RunIdentity) -> TableVersion
 
 
 def publish_rectified(
-    config: PublishConfig, identity: RunIdentity, source: Ref, rectified: Ref, facts: Mapping[str, object]
+    config: PublishConfig,
+    identity: RunIdentity,
+    source: Ref,
+    rectified: Ref,
+    facts: Mapping[str, object],
+    *,
+    anchors: Ref | None = None,
 ) -> TableVersion:
     """Publish the rows of ``rectified`` (features, status, trust, segments) under the ids of ``source`` as the day's partition.
 
-    ``facts`` is JSON (no NaN) and goes into the commit. Call it under the table's lock, after ``find_published`` returned None. Raises
-    InputError for rows that cannot join the table, TableHeldError if another process committed first, StorageError if writing, reading back
-    or committing failed. Nothing is visible then, and the files of the attempt are deleted.
+    ``anchors`` are published too if ``config.behaviour`` is true. ``facts`` is JSON (no NaN) and goes into the commit. Call it under the
+    table's lock, after ``find_published`` returned None. Raises InputError for rows that cannot join the table, TableHeldError if another
+    process committed first, StorageError if writing, reading back or committing failed. Nothing is visible then, and the files of the
+    attempt are deleted.
     """
-    rows = open_rows(source, rectified, identity.run_id, sequences=config.sequences)
+    if config.behaviour and anchors is None:
+        raise ValueError("behaviour is to be published: wanted the anchors")
+    behaviour = anchors if config.behaviour else None
+    rows = open_rows(source, rectified, identity.run_id, sequences=config.sequences, anchors=behaviour)
     plain = json.loads(json.dumps(facts, allow_nan=False))
     provenance = asdict(identity) | {"as_of": identity.day, "rows": len(rows), "facts": plain}
     table, visible = _open(config)

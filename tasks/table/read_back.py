@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 
 from rectifier_core.base.numerics import row_blocks
 from tasks.errors import StorageError
+from tasks.source.config import BEHAVIOUR
 from tasks.table.files import TableFiles
 from tasks.table.rows import PublishedRows
 from tasks.table.write import WrittenFile, blocks_of
@@ -49,10 +50,10 @@ def _fault(files: TableFiles, rows: PublishedRows, file: WrittenFile) -> str | N
             return f"reads back with {parquet.metadata.num_rows} rows where {file.rows.stop - file.rows.start} were written"
         for group, block in enumerate(blocks):
             wanted, place = rows.block(block), f"in rows {block.start} to {block.stop}"
-            for modality in rows.modalities:
-                for name in (modality.name, f"{modality.name}_segments"):
-                    if name in wanted.schema.names and not np.isfinite(_numbers(wanted.column(name))).all():
-                        return f"holds a value of {name} that is not finite, {place}"
+            names = [BEHAVIOUR, *(x for m in rows.modalities for x in (m.name, f"{m.name}_segments"))]
+            for name in names:
+                if name in wanted.schema.names and not np.isfinite(_numbers(wanted.column(name))).all():
+                    return f"holds a value of {name} that is not finite, {place}"
             if not parquet.read_row_group(group).combine_chunks().to_batches()[0].equals(wanted):
                 return f"reads back with other values than were written, {place}"
     return None

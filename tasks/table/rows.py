@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from rectifier_core.base.published_records import Status
 from tasks.errors import InputError
+from tasks.source.config import BEHAVIOUR
 from tasks.store.store import Ref
 
 _BLOCK_BYTES = 16 << 20
@@ -81,23 +82,35 @@ class ModalityRows:
 
     def columns(self, rows: slice) -> list[pa.Array]:
         """Return these rows of ``fields``. A missing feature is null."""
-        codes, features = np.asarray(self.status[rows]), np.asarray(self.features[rows])
-        present = codes != Status.MISSING.code
-        offsets = np.concatenate([[0], np.cumsum(present, dtype=np.int64) * features.shape[1]]).astype(np.int32)
-        values = pa.array((features if present.all() else features[present]).ravel())
-        mask = None if present.all() else pa.array(~present)
-        vectors = pa.ListArray.from_arrays(pa.array(offsets), values, type=_VECTOR, mask=mask)
+        codes = np.asarray(self.status[rows])
+        vectors = _vectors(np.asarray(self.features[rows]), codes != Status.MISSING.code)
         trust, moved = (pa.array(np.asarray(x[rows]), from_pandas=True) for x in (self.trust, self.moved))
         segments = [] if self.sequence is None else self.sequence.columns(rows)
         return [vectors, trust, _WORDS.take(pa.array(codes)), moved, *segments]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class BehaviourRows:
+    """The anchors: ``vectors`` [I, A] float32, unit rows, and ``trained`` [I] bool, False for an item without interactions."""
+
+    vectors: Array
+    trained: Array
+
+    def column(self, rows: slice) -> pa.Array:
+        """Return these rows of the column ``behaviour``. An item without interactions has null."""
+        return _vectors(np.asarray(self.vectors[rows]), np.asarray(self.trained[rows]))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PublishedRows:
-    """All rows of one run in the catalog's order. ``schema`` is that of the data files, without the partition column ``as_of``."""
+    """All rows of one run in the catalog's order. ``schema`` is that of the data files, without the partition column ``as_of``.
+
+    ``behaviour`` is None unless the anchors are published.
+    """
 
     item_ids: Array
     modalities: tuple[ModalityRows, ...]
+    behaviour: BehaviourRows | None = None
     run_id: str
     schema: pa.Schema
 
@@ -108,6 +121,7 @@ class PublishedRows:
     def block_rows(self) -> int:
         """The number of rows in memory at once, and in one row group of a file."""
         row_bytes = 64 + sum(4 * x.features.shape[1] for x in self.modalities)
+        row_bytes += 0 if self.behaviour is None else 4 * self.behaviour.vectors.shape[1]
         rows = int(max(1, min(_MOST_BLOCK_ROWS, len(self), _BLOCK_BYTES // row_bytes)))
         # The longest sequences may lie side by side, and no block of them may pass the bound.
         while rows > 1 and sum(x.sequence.most_bytes(rows) for x in self.modalities if x.sequence) > _BLOCK_BYTES:
@@ -118,15 +132,20 @@ class PublishedRows:
         """Return the published columns of these rows, in memory of their own."""
         ids = pa.array(self.item_ids[rows]).cast(self.schema.field("item_id").type)
         columns = [column for modality in self.modalities for column in modality.columns(rows)]
+        if self.behaviour is not None:
+            columns.append(self.behaviour.column(rows))
         return pa.record_batch([ids, *columns, pa.repeat(self.run_id, len(ids))], schema=self.schema)
 
 
-def open_rows(source: Ref, rectified: Ref, run_id: str, *, sequences: bool = True) -> PublishedRows:
+def open_rows(
+    source: Ref, rectified: Ref, run_id: str, *, sequences: bool = True, anchors: Ref | None = None
+) -> PublishedRows:
     """Return the rows to publish, memory-mapped.
 
     Each modality m in ``meta["sequences"]`` of ``rectified`` publishes its segments too, unless ``sequences`` is False. They are
-    ``segments-<m>`` and ``segment_trust-<m>`` of ``rectified``, and ``offsets-<m>`` and ``positions-<m>`` of ``source``. Raises InputError
-    for a modality whose name cannot be a column or an id that fits no Delta type, ValueError for arrays of other items.
+    ``segments-<m>`` and ``segment_trust-<m>`` of ``rectified``, and ``offsets-<m>`` and ``positions-<m>`` of ``source``. ``anchors`` fill
+    the column ``behaviour``; without them there is none. Raises InputError for a modality whose name cannot be a column or an id that fits
+    no Delta type, ValueError for arrays of other items.
     """
     item_ids = source.array("item_ids")
     segmented = rectified.meta.get("sequences", []) if sequences else []
@@ -144,12 +163,29 @@ def open_rows(source: Ref, rectified: Ref, run_id: str, *, sequences: bool = Tru
         modalities.append(ModalityRows(name=name, sequence=sequence, **arrays))
         if len(item_ids) != len(arrays["features"]):
             raise ValueError(f"features-{name}: the arrays are not of the {len(item_ids)} items of the source")
-    schema = _schema(modalities, _id_type(source.meta["id_type"], item_ids))
-    return PublishedRows(item_ids=item_ids, modalities=tuple(modalities), run_id=run_id, schema=schema)
+    behaviour = None
+    if anchors is not None:
+        behaviour = BehaviourRows(vectors=anchors.array("items"), trained=anchors.array("trained"))
+        if len(item_ids) != len(behaviour.vectors):
+            raise ValueError(f"anchors: the arrays are not of the {len(item_ids)} items of the source")
+    schema = _schema(modalities, _id_type(source.meta["id_type"], item_ids), behaviour is not None)
+    return PublishedRows(
+        item_ids=item_ids, modalities=tuple(modalities), behaviour=behaviour, run_id=run_id, schema=schema
+    )
 
 
-def _schema(modalities: list[ModalityRows], id_type: pa.DataType) -> pa.Schema:
-    fields = [pa.field("item_id", id_type), *(x for m in modalities for x in m.fields), pa.field("run_id", pa.string())]
+def _vectors(values: Array, present: Array) -> pa.Array:
+    """Return rows of ``values`` as a column of lists, null where not ``present``."""
+    offsets = np.concatenate([[0], np.cumsum(present, dtype=np.int64) * values.shape[1]]).astype(np.int32)
+    numbers = pa.array((values if present.all() else values[present]).ravel())
+    mask = None if present.all() else pa.array(~present)
+    return pa.ListArray.from_arrays(pa.array(offsets), numbers, type=_VECTOR, mask=mask)
+
+
+def _schema(modalities: list[ModalityRows], id_type: pa.DataType, behaviour: bool) -> pa.Schema:
+    fields = [pa.field("item_id", id_type), *(x for m in modalities for x in m.fields)]
+    fields += [pa.field(BEHAVIOUR, _VECTOR)] if behaviour else []
+    fields.append(pa.field("run_id", pa.string()))
     columns = ["as_of", *(x.name.casefold() for x in fields)]
     for modality in modalities:
         taken = any(columns.count(field.name.casefold()) > 1 for field in modality.fields)

@@ -15,7 +15,7 @@ from deltalake import DeltaTable
 
 from rectifier_core.base.numerics import Progress, silent
 from tasks.errors import InputError
-from tasks.source.config import MODALITY
+from tasks.source.config import BEHAVIOUR, MODALITY
 from tasks.source.files import READ_BUFFER, in_blocks
 from tasks.table.config import PublishConfig
 from tasks.table.embedding_models import named_models
@@ -46,7 +46,8 @@ class Snapshot:
     """The rows that ``version`` of the table at ``uri`` shows for ``day`` (YYYY-MM-DD), in the order they were published.
 
     ``schema`` is that of the data files ``paths``, without ``as_of``. ``commit`` is the info of the commit that published the day, empty if
-    the log no longer holds it. ``longest_id`` is the number of characters of the longest text id, 0 for integers.
+    the log no longer holds it. ``longest_id`` is the number of characters of the longest text id, 0 for integers. ``behaviour`` is the
+    width of the anchors, None if they are not published.
     """
 
     uri: str
@@ -57,12 +58,14 @@ class Snapshot:
     rows: int
     modalities: tuple[SnapshotModality, ...]
     longest_id: int
+    behaviour: int | None = None
     commit: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def block_rows(self) -> int:
         """The number of rows in memory at once. It depends on the rows only, not on the files, so exports have the same bytes."""
-        row_bytes = 64 + sum(4 * x.width + 4 * (x.width + 2) * (x.segments or 0) // self.rows for x in self.modalities)
+        row_bytes = 64 + 4 * (self.behaviour or 0)
+        row_bytes += sum(4 * x.width + 4 * (x.width + 2) * (x.segments or 0) // self.rows for x in self.modalities)
         return int(min(_MOST_BLOCK_ROWS, 1 << max(0, (_BLOCK_BYTES // row_bytes).bit_length() - 1)))
 
     def blocks(
@@ -111,6 +114,7 @@ def open_snapshot(config: PublishConfig, *, version: int | None = None, day: dat
         rows=rows,
         modalities=modalities,
         longest_id=longest,
+        behaviour=_width(uri, paths, BEHAVIOUR) if BEHAVIOUR in dataset.schema.names else None,
         commit=commit,
     )
 

@@ -217,8 +217,9 @@ def test_the_command_exports_what_is_asked_for(shop: Path, tmp_path: Path, cli: 
     [
         ({"format": "npy", "split": "time"}, "--split time: only mmrec holds interactions to divide"),
         ({"format": "mmrec", "split": "even"}, "--split even: wanted column, random or time"),
+        ({"format": "npy", "append_behaviour": True}, "--append-behaviour: only for mmrec"),
     ],
 )
-def test_options_that_make_no_sense(options: dict[str, str], said: str) -> None:
+def test_options_that_make_no_sense(options: dict[str, Any], said: str) -> None:
     with pytest.raises(InputError, match=said):
         ExportOptions(out=Path("out"), **options)

@@ -133,6 +133,44 @@ def test_another_config_replaces_that_day_and_no_other(published: Published, cli
     assert rows_of(uri, days[1]).equals(before[days[1]])
 
 
+def test_behaviour_turned_on_republishes_the_day_with_its_anchors(
+    published: Published, cli: CommandLine, tmp_path: Path
+) -> None:
+    uri, days, config = table_uri(published.demo), published.days, published.demo / "run.toml"
+    before = {day: rows_of(uri, day) for day in days}
+    more = [x for key in ("publish.behaviour=true", "incremental.enabled=true") for x in ("--set", key)]
+    changed = cli.published(published.demo, days[2], *more)
+    assert changed["published"] and changed["run_id"] != published.results[2]["run_id"]
+    assert stage(changed, "rectify").digest == stage(published.results[2], "rectify").digest
+    assert not cli.published(published.demo, days[2], *more)["published"]
+    tomorrow = cli.published(published.demo, published.tomorrow, *more)
+    assert (changed["base"], tomorrow["base"]["base"]) == (None, changed["run_id"])
+    for day, result in ((days[2], changed), (published.tomorrow, tomorrow)):
+        anchors = stage(result, "anchors")
+        places = zip(anchors.array("trained"), anchors.array("items").tolist(), strict=True)
+        wanted = [place if trained else None for trained, place in places]
+        rows = {x["item_id"]: x["behaviour"] for x in rows_of(uri, day).select(["item_id", "behaviour"]).to_pylist()}
+        assert [rows[x] for x in stage(result, "source").array("item_ids").tolist()] == wanted
+    for day in days[:2]:
+        assert rows_of(uri, day).drop_columns(["behaviour"]).equals(before[day])
+    exported = cli("export", "--config", config, "--format", "mmrec", "--append-behaviour", "--out", tmp_path / "shop")
+    assert exported.code == 0, exported.err
+    assert np.load(tmp_path / "shop" / "image_feat.npy").shape[1] == 16 + len(before[days[0]]["image"].drop_null()[0])
+    refused = cli(
+        "export",
+        "--config",
+        config,
+        "--format",
+        "mmrec",
+        "--append-behaviour",
+        "--out",
+        tmp_path / "no",
+        "--day",
+        days[0],
+    )
+    assert (refused.code, refused.error.startswith("error: --append-behaviour: version ")) == (2, True)
+
+
 def test_after_a_rollback_the_same_run_publishes_again(published: Published, cli: CommandLine) -> None:
     uri, day = table_uri(published.demo), published.days[2]
     before = rows_of(uri, day)

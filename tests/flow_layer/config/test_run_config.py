@@ -149,6 +149,7 @@ def test_an_unknown_key_is_named_wherever_it_is(least: Path, key: str) -> None:
         ("source.modalities.item_id='column'", "modalities.item_id"),
         ("source.modalities.image_trust='column'", "modalities.image_trust"),
         ("source.modalities.IMAGE='column'", "modalities.IMAGE"),
+        ("source.modalities.Behaviour='column'", "modalities.Behaviour"),
         ("source.modalities.text=''", "modalities.text"),
         ("source.embedding_models=a", "source.embedding_models"),
         ("source.embedding_models.image=3", "source.embedding_models.image"),
@@ -211,5 +212,5 @@ def test_an_embedding_models_name_shapes_a_run_and_not_what_it_reads(least: Path
 
 def test_what_shapes_the_rows_is_all_but_where_they_go(least: Path) -> None:
     config = RunConfig.from_toml(least)
-    assert set(config.shaping) == {"seed", "source", "sequences", *STAGES}
+    assert set(config.shaping) == {"seed", "source", "sequences", "behaviour", *STAGES}
     assert asdict(config.shaping["rectify"]) == asdict(RectifyConfig())

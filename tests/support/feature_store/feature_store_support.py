@@ -16,7 +16,7 @@ from rectifier_core.base.published_records import Status, TableVersion
 from tasks.feature_store.config import FeatureStoreConfig
 from tasks.store.store import StageStore, StageWriter
 from tasks.table.config import PublishConfig
-from tests.support.table.publish_support import publish
+from tests.support.table.publish_support import anchors_ref, publish
 
 
 def publish_items(
@@ -29,8 +29,12 @@ def publish_items(
     widths: Mapping[str, int] | None = None,
     empty: Sequence[str] = (),
     models: Mapping[str, str] | None = None,
+    behaviour: bool = False,
 ) -> TableVersion:
-    """Publish made-up features of ``items`` as a day; every seventh feature is missing, of the modalities in ``empty`` all are."""
+    """Publish made-up features of ``items`` as a day; every seventh feature is missing, of the modalities in ``empty`` all are.
+
+    With ``behaviour`` there are made-up anchors too.
+    """
     widths = {"image": 4, "text": 3} if widths is None else widths
     store = StageStore(stages)
     ids = np.array(items)
@@ -57,7 +61,8 @@ def publish_items(
         writer.meta({"features": list(widths)})
 
     refs = store.once("source", key, source), store.once("rectified", (*key, seed), rectified)
-    return publish(config, refs, day, seed, models=models)
+    anchors = anchors_ref(stages, items=len(ids), seed=seed) if behaviour else None
+    return publish(config, refs, day, seed, models=models, anchors=anchors)
 
 
 def table_rows(uri: str, day: str, version: int | None = None) -> dict[Any, dict[str, Any]]:
@@ -85,19 +90,19 @@ def read_online(
     }
 
 
-def wanted_online(row: Mapping[str, Any], modalities: Sequence[str], version: int, day: str) -> dict[str, Any]:
+def wanted_online(row: Mapping[str, Any], views: Sequence[str], version: int, day: str) -> dict[str, Any]:
     """What a reader should get for a row of the table."""
     when = datetime.combine(date.fromisoformat(day), datetime.min.time(), UTC)
     found: dict[str, Any] = {}
-    for m in modalities:
-        found |= {m: row[m], f"{m}_trust": row[f"{m}_trust"], f"{m}_status": row[f"{m}_status"]}
+    for m in views:
+        found |= {name: row[name] for name in ([m] if m == "behaviour" else [m, f"{m}_trust", f"{m}_status"])}
         found |= {f"{m}_run_id": row["run_id"], f"{m}_version": version, f"{m}_as_of": when}
     return found
 
 
 def assert_served(
-    config: FeatureStoreConfig, uri: str, day: str, version: int, modalities: Sequence[str] = ("image", "text")
+    config: FeatureStoreConfig, uri: str, day: str, version: int, views: Sequence[str] = ("image", "text")
 ) -> None:
     """Readers get all of the table's rows of that day, and each says that it is of that version."""
     rows = table_rows(uri, day)
-    assert read_online(config, list(rows)) == {k: wanted_online(x, modalities, version, day) for k, x in rows.items()}
+    assert read_online(config, list(rows)) == {k: wanted_online(x, views, version, day) for k, x in rows.items()}

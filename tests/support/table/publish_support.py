@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -60,6 +61,19 @@ def make_refs(
     return store.once("source", key, source), store.once("rectified", (*key, seed), rectified)
 
 
+def anchors_ref(root: Path, *, items: int = 50, width: int = 5, seed: int = 0) -> Ref:
+    """An anchors' output: unit rows, and zeros for every ninth item, which has no interactions."""
+
+    def anchors(writer: StageWriter) -> None:
+        rows = np.random.default_rng(seed).normal(size=(items, width)).astype(np.float32)
+        trained = np.arange(items) % 9 != 4
+        writer.array("items", np.where(trained[:, None], rows / np.linalg.norm(rows, axis=1, keepdims=True), 0))
+        writer.array("trained", trained)
+        writer.meta({})
+
+    return StageStore(root).once("anchors", (items, width, seed), anchors)
+
+
 def sequence_refs(root: Path, *, items: int = 50, longest: int = 6) -> tuple[Ref, Ref]:
     """A source and a rectified output with the sequence modality "video" of width 3. Items without segments are MISSING."""
     rng, store = np.random.default_rng(4), StageStore(root)
@@ -103,12 +117,19 @@ def identity(day: str, seed: int = 0) -> RunIdentity:
 
 
 def publish(
-    config: PublishConfig, refs: tuple[Ref, Ref], day: str, seed: int = 0, *, models: Mapping[str, str] | None = None
+    config: PublishConfig,
+    refs: tuple[Ref, Ref],
+    day: str,
+    seed: int = 0,
+    *,
+    models: Mapping[str, str] | None = None,
+    anchors: Ref | None = None,
 ) -> TableVersion:
-    """Publish unless the table shows this run already. ``models`` are the embedding models that the commit names."""
+    """Publish unless the table shows this run already, with ``anchors`` where there are any. The commit names the embedding ``models``."""
     run = identity(day, seed)
     facts = FACTS if models is None else {"modalities": {m: {"embedding_model": model} for m, model in models.items()}}
-    return find_published(config, run) or publish_rectified(config, run, *refs, facts)
+    config = replace(config, behaviour=anchors is not None)
+    return find_published(config, run) or publish_rectified(config, run, *refs, facts, anchors=anchors)
 
 
 def shown(uri: str, version: int | None = None) -> dict[str, set[str]]:

@@ -18,8 +18,9 @@ import pyarrow as pa
 import pytest
 
 from rectifier_core.base.published_records import Status
-from rectifier_core.base.records import Interactions
+from rectifier_core.base.records import Anchors, Interactions
 from rectifier_core.evaluation.splits import split_time, split_users
+from rectifier_core.evaluation.variants import append_anchors
 from tasks.errors import InputError
 from tasks.evaluation.config import EvaluationConfig
 from tasks.evaluation.split import SplitRule
@@ -34,7 +35,7 @@ from tasks.table.snapshot import open_snapshot
 from tests.support import mmrec_process
 from tests.support.export_support import contents, manifest
 from tests.support.source_samples import DAY, catalog_table, image_rows, instant, log_table, sample, write
-from tests.support.table.publish_support import publish
+from tests.support.table.publish_support import anchors_ref, publish
 
 ROOT = Path(__file__).parents[3]
 MMREC = Path(os.environ.get("MMREC_HOME", ROOT.parent / "MMRec")) / "src"
@@ -42,7 +43,7 @@ MMREC = Path(os.environ.get("MMREC_HOME", ROOT.parent / "MMRec")) / "src"
 IDS = ["a\tb", 'say "hi"', "new\nline", "comma, tab\t", "007", "", "../up", "ünï 🎈", "'", "NA", "x" * 40, "-1"]
 
 
-def publish_from(source: Ref, folder: Path, *, drop: int = 0, seed: int = 0) -> str:
+def publish_from(source: Ref, folder: Path, *, drop: int = 0, seed: int = 0, behaviour: bool = False) -> str:
     """Publish random features for the items of ``source`` without the first ``drop``; return the table's uri."""
 
     def ids(writer: StageWriter) -> None:
@@ -64,7 +65,8 @@ def publish_from(source: Ref, folder: Path, *, drop: int = 0, seed: int = 0) -> 
     store, key = StageStore(folder / "made"), (source.digest, drop, seed)
     config = PublishConfig(uri=str(folder / "table"), rows_per_file=5)
     refs = (store.once("ids", key, ids), store.once("rectified", key, rectified))
-    publish(config, refs, str(DAY), seed, models={"image": "encoder@1"})
+    anchors = anchors_ref(folder / "made", items=len(refs[0].array("item_ids"))) if behaviour else None
+    publish(config, refs, str(DAY), seed, models={"image": "encoder@1"}, anchors=anchors)
     return config.uri
 
 
@@ -73,12 +75,20 @@ def read(config: SourceConfig, folder: Path, day: date = DAY) -> Ref:
 
 
 def export(
-    uri: str, out: Path, source: Ref, config: SourceConfig, rule: SplitRule = "random", seed: int = 3, **more: Any
+    uri: str,
+    out: Path,
+    source: Ref,
+    config: SourceConfig,
+    rule: SplitRule = "random",
+    seed: int = 3,
+    append: bool = False,
+    **more: Any,
 ) -> dict[str, Any]:
     evaluation = EvaluationConfig(**{"validation": 0.2, "test": 0.2} | more)
     files = log_files(config, DAY)
     log = MMRecLog(source=source, files=files, reading=config, as_of=DAY, evaluation=evaluation, rule=rule, seed=seed)
-    return save_export(out, open_snapshot(PublishConfig(uri=uri)), mmrec_export(out.name, log))
+    made = mmrec_export(out.name, log, append_behaviour=append)
+    return save_export(out, open_snapshot(PublishConfig(uri=uri)), made)
 
 
 def tab(path: Path) -> pl.DataFrame:
@@ -184,6 +194,40 @@ def test_splits_that_can_be_chosen(tmp_path: Path) -> None:
     export(uri, tmp_path / "plain", read(timeless, tmp_path), timeless)
     assert exported(tmp_path / "plain").columns[:4] == ["userID", "itemID", "rating", "x_label"]
     assert not (tmp_path / "none").exists()
+
+
+def test_anchors_appended_as_the_evaluation_appends_them(tmp_path: Path, odd: SourceConfig) -> None:
+    source, out = read(odd, tmp_path), tmp_path / "shop"
+    uri = publish_from(source, tmp_path, behaviour=True)
+    export(uri, out, source, odd)
+    plain = {name: np.load(out / f"{name}_feat.npy") for name in ("image", "text")}
+    assert export(uri, out, source, odd, append=True)["reused"] is False
+    rows = {row["item_id"]: row["behaviour"] for row in pl.scan_delta(uri).collect().iter_rows(named=True)}
+    places = [rows[x] for x in tab(out / "i_id_mapping.csv")["asin"]]
+    trained = np.array([x is not None for x in places])
+    items = np.array([[0.0] * 5 if x is None else x for x in places], np.float32)
+    assert 0 < trained.sum() < len(trained)
+    zeros = np.zeros(len(items), np.float32)
+    anchors = Anchors(
+        items=items, ego=items, trained=trained, reliability=zeros, losses=np.zeros(0), recalls=np.zeros(0)
+    )
+    for name, features in plain.items():
+        appended, mask = np.load(out / f"{name}_feat.npy"), np.load(out / f"{name}_mask.npy")
+        wanted = append_anchors(features, mask, anchors)
+        np.testing.assert_allclose(appended[mask], wanted[mask], rtol=1e-6)
+        np.testing.assert_allclose(
+            appended[~mask], np.broadcast_to(wanted[mask].mean(0), wanted[~mask].shape), rtol=1e-5
+        )
+    text = (out / "README.md").read_text()
+    assert "The last 5 columns of each row are the item's anchor" in text and "| `image_feat.npy` | 10 |" in text
+    assert export(uri, out, source, odd, append=True)["reused"] is True
+
+
+def test_anchors_that_the_table_lacks_cannot_be_appended(tmp_path: Path, odd: SourceConfig) -> None:
+    source = read(odd, tmp_path)
+    with pytest.raises(InputError, match=r"--append-behaviour: version 0 of .* set publish\.behaviour = true"):
+        export(publish_from(source, tmp_path), tmp_path / "shop", source, odd, append=True)
+    assert not (tmp_path / "shop").exists()
 
 
 def test_another_seed_is_another_export(tmp_path: Path, odd: SourceConfig) -> None:

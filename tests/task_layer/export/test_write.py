@@ -23,7 +23,7 @@ from tasks.table.publish import PublishConfig
 from tasks.table.snapshot import open_snapshot
 from tests.support import export_support
 from tests.support.export_support import FORMATS, contents, export, manifest
-from tests.support.table.publish_support import environment, identity, make_refs, publish, sequence_refs
+from tests.support.table.publish_support import anchors_ref, environment, identity, make_refs, publish, sequence_refs
 
 DAYS = ("2024-03-01", "2024-03-02", "2024-03-03")
 STATUSES = ["rectified", "passed_through", "imputed", "missing"]
@@ -92,6 +92,23 @@ def test_arrays_of_sequences(tmp_path: Path, config: PublishConfig, monkeypatch:
         assert segments[first:stop].tolist() == (row["video_segments"] or [])
         assert positions[first:stop].tolist() == (row["video_segment_positions"] or [])
         assert [None if np.isnan(x) else x for x in trust[first:stop].tolist()] == (row["video_segment_trust"] or [])
+
+
+@pytest.mark.parametrize("format", ["npy", "parquet"])
+def test_the_anchors_are_exported(tmp_path: Path, config: PublishConfig, format: str) -> None:
+    refs, anchors = make_refs(tmp_path / "stages"), anchors_ref(tmp_path / "stages")
+    publish(config, refs, DAYS[0], anchors=anchors)
+    export(config.uri, tmp_path / "out", format)
+    rows = shown(config.uri, DAYS[0])
+    if format == "parquet":
+        assert pl.read_parquet(tmp_path / "out" / "features.parquet").equals(rows)
+        return
+    check_arrays(tmp_path / "out", rows)
+    assert column(tmp_path / "out", "behaviour").dtype == np.float32
+    np.testing.assert_array_equal(column(tmp_path / "out", "behaviour"), anchors.array("items"))
+    publish(config, refs, DAYS[1])
+    export(config.uri, tmp_path / "out", format)
+    assert not (tmp_path / "out" / "behaviour.npy").exists()
 
 
 def test_a_modality_without_any_feature(tmp_path: Path, config: PublishConfig) -> None:

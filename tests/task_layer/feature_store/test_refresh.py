@@ -214,6 +214,23 @@ def test_modalities_come_go_and_are_empty(store: FeatureStoreConfig, table: Publ
     assert found["video"].isna().tolist() == [True, False, False]
 
 
+def test_behaviour_comes_and_goes(store: FeatureStoreConfig, table: PublishConfig, tmp_path: Path) -> None:
+    views = ("image", "text", "behaviour")
+    for number, behaviour in enumerate((False, True, False)):
+        publish_items(table, tmp_path / "stages", DAYS[number], ITEMS, seed=number, behaviour=behaviour)
+        done = refresh_store(store, table)
+        assert (done["done"], done["modalities"]) == ("rows", ["image", "text"])
+        assert_served(store, table.uri, DAYS[number], number, views if behaviour else views[:2])
+        if behaviour:
+            anchors = [x["behaviour"] for x in read_online(store, ITEMS).values()]
+            assert 0 < anchors.count(None) < len(anchors)
+            assert contents(store).keys() == {"image_v1", "text_v1", *(f"{x}_v2" for x in views)}
+            assert refresh_store(store, table)["done"] == "unchanged"
+            found = history(store, [("item-3", day) for day in DAYS[:2]])
+            assert found["behaviour"].isna().tolist() == [True, False]
+            np.testing.assert_array_equal(found["behaviour"][1], table_rows(table.uri, DAYS[1])["item-3"]["behaviour"])
+
+
 def test_a_store_that_lost_its_rows_is_filled_again(
     store: FeatureStoreConfig, table: PublishConfig, tmp_path: Path
 ) -> None:

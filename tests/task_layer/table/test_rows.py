@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import replace
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +22,11 @@ from tasks.errors import InputError, StorageError
 from tasks.store.peak_memory import watch_memory
 from tasks.store.store import Ref
 from tasks.table.files import TableFiles
-from tasks.table.publish import PublishConfig
+from tasks.table.publish import PublishConfig, publish_rectified
 from tasks.table.read_back import audit_files
 from tasks.table.rows import open_rows
 from tasks.table.write import write_files
-from tests.support.table.publish_support import data_files, identity, make_refs, publish, sequence_refs
+from tests.support.table.publish_support import anchors_ref, data_files, identity, make_refs, publish, sequence_refs
 
 DAYS = ("2024-03-01", "2024-03-02", "2024-03-03")
 ITEMS = 50
@@ -92,6 +93,34 @@ def test_a_table_gains_segments_and_keeps_its_past(tmp_path: Path, config: Publi
     publish(without, refs, DAYS[0])
     columns = ["as_of", "item_id", "video", "video_trust", "video_status", "video_moved", "run_id"]
     assert pl.scan_delta(without.uri).collect_schema().names() == columns
+
+
+def test_a_table_gains_the_anchors_and_keeps_its_past(tmp_path: Path, refs: tuple[Ref, Ref]) -> None:
+    config = PublishConfig(uri=str(tmp_path / "table"), rows_per_file=7)
+    anchors = anchors_ref(tmp_path / "stages")
+    publish(config, refs, DAYS[0])
+    publish(config, refs, DAYS[1], anchors=anchors)
+    publish(config, refs, DAYS[2])
+    source, trained = refs[0].array("item_ids").tolist(), anchors.array("trained")
+    rows = zip(source, trained, anchors.array("items").tolist(), strict=True)
+    wanted = {item: place if known else None for item, known, place in rows}
+    read = pl.scan_delta(config.uri).collect()
+    assert read.columns[-2:] == ["behaviour", "run_id"] and read.schema["behaviour"] == pl.List(pl.Float32())
+    of_day = {str(day): frame for (day,), frame in read.partition_by("as_of", as_dict=True).items()}
+    assert dict(of_day[DAYS[1]].select("item_id", "behaviour").iter_rows()) == wanted
+    assert None in wanted.values() and not trained.all()
+    assert of_day[DAYS[0]]["behaviour"].null_count() == of_day[DAYS[2]]["behaviour"].null_count() == ITEMS
+    by_arrow = DeltaTable(config.uri).to_pyarrow_table(filters=[("as_of", "=", date.fromisoformat(DAYS[1]))])
+    assert dict(zip(by_arrow["item_id"].to_pylist(), by_arrow["behaviour"].to_pylist(), strict=True)) == wanted
+
+
+def test_anchors_that_are_missing_or_of_other_items_are_refused(
+    tmp_path: Path, config: PublishConfig, refs: tuple[Ref, Ref]
+) -> None:
+    with pytest.raises(ValueError, match="anchors: the arrays are not of the 50 items"):
+        publish(config, refs, DAYS[0], anchors=anchors_ref(tmp_path / "stages", items=49))
+    with pytest.raises(ValueError, match="wanted the anchors"):
+        publish_rectified(replace(config, behaviour=True), identity(DAYS[0]), *refs, {})
 
 
 @pytest.mark.parametrize(
@@ -166,30 +195,35 @@ def test_a_damaged_file_and_one_that_lacks_rows_are_found(tmp_path: Path, refs: 
             audit_files(files, rows, written)
 
 
-@pytest.mark.parametrize(("column", "bad"), [("image", np.inf), ("video", np.nan), ("video_segments", np.inf)])
+@pytest.mark.parametrize(
+    ("column", "bad"), [("image", np.inf), ("video", np.nan), ("video_segments", np.inf), ("behaviour", np.nan)]
+)
 def test_a_number_that_is_not_finite_is_never_published(
     tmp_path: Path, config: PublishConfig, column: str, bad: float
 ) -> None:
-    make = make_refs if column == "image" else sequence_refs
-    source, rectified = make(tmp_path / "stages")
-    name = "segments-video" if column == "video_segments" else f"features-{column}"
-    broken = np.array(rectified.array(name))
+    make = sequence_refs if column.startswith("video") else make_refs
+    refs, anchors = make(tmp_path / "stages"), anchors_ref(tmp_path / "stages")
+    names = {"video_segments": "segments-video", "behaviour": "items"}
+    name, ref = names.get(column, f"features-{column}"), anchors if column == "behaviour" else refs[1]
+    broken = np.array(ref.array(name))
     broken[7, 1] = bad
-    np.save(rectified.file(f"{name}.npy"), broken)
+    np.save(ref.file(f"{name}.npy"), broken)
     with pytest.raises(StorageError, match=f"holds a value of {column} that is not finite"):
-        publish(config, (source, rectified), DAYS[0])
+        publish(config, refs, DAYS[0], anchors=anchors)
     assert data_files(config.uri) == {}
     assert not (Path(config.uri) / "_delta_log").exists()
 
 
 @pytest.mark.parametrize(
-    "widths", [{"run_id": 2}, {"image": 2, "image_trust": 2}, {"Item_ID": 2}, {"a b": 2}, {"AS_OF": 2}]
+    "widths",
+    [{"run_id": 2}, {"image": 2, "image_trust": 2}, {"Item_ID": 2}, {"a b": 2}, {"AS_OF": 2}, {"Behaviour": 2}],
 )
 def test_a_modality_whose_name_is_taken_is_refused(
     tmp_path: Path, config: PublishConfig, widths: dict[str, int]
 ) -> None:
+    refs, anchors = make_refs(tmp_path / "stages", widths=widths), anchors_ref(tmp_path / "stages")
     with pytest.raises(InputError, match=r"source\.modalities\."):
-        publish(config, make_refs(tmp_path / "stages", widths=widths), DAYS[0])
+        publish(config, refs, DAYS[0], anchors=anchors)
 
 
 def test_arrays_of_other_items_are_refused(tmp_path: Path) -> None:
