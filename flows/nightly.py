@@ -144,7 +144,9 @@ def _make_candidate(
     rectified = steps.rectify(source, matched, config.rectify, config.segments, config.seed, store)
     with timed_stage("quality"):
         models = config.source.embedding_models
-        quality = steps.check_quality(source, matched, rectified, config.quality, config.publish, as_of, models, shadow)
+        quality = steps.check_quality(
+            source, start.anchors, matched, rectified, config.quality, config.publish, as_of, models, shadow
+        )
     return Candidate(source=source, shadow=shadow, start=start, matched=matched, rectified=rectified, quality=quality)
 
 

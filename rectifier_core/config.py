@@ -16,7 +16,9 @@ from rectifier_core.rectify.config import RectifyConfig
 from rectifier_core.sinkhorn.config import SinkhornConfig
 from rectifier_core.trust.config import TrustConfig
 
-WarnableCheck = Literal["marginal_error", "moved", "rate_low", "changed", "norm_ratio", "drift", "rate_jump", "shadow"]
+WarnableCheck = Literal[
+    "marginal_error", "join", "moved", "rate_low", "changed", "norm_ratio", "drift", "rate_jump", "shadow"
+]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, config=STRICT)
@@ -29,6 +31,14 @@ class QualityConfig:
     )
     max_changed: NotNegative = Field(
         default=0.25, description="Largest share of trusted items whose row may be changed."
+    )
+    max_unexplained: Share = Field(
+        default=0.5,
+        description="Largest agreement (cosine) of two halves of the log where no modality fits it: such a log is another catalog's.",
+    )
+    max_whole_rows_low: Share = Field(
+        default=0.1,
+        description="Largest lower end of the share of items whose modalities fit each other, and not the log.",
     )
     max_moved: Share = Field(
         default=0.6,

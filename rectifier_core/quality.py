@@ -19,7 +19,7 @@ from rectifier_core.base.published_records import Check, QualityReport, Status
 from rectifier_core.base.threads import in_threads, kernel, read_only
 from rectifier_core.config import QualityConfig
 
-WARNABLE = ("marginal_error", "moved", "rate_low", "changed", "norm_ratio", "drift", "rate_jump", "shadow")
+WARNABLE = ("marginal_error", "join", "moved", "rate_low", "changed", "norm_ratio", "drift", "rate_jump", "shadow")
 """Checks that may only warn. The counts of rows and non-finite values always block."""
 MISJOINED = "above it, the catalog and the log probably do not belong together: check the join of their item ids"
 FAR = 0.1
@@ -138,9 +138,24 @@ def check_quality(
     modalities: Mapping[str, ModalityMeasures],
     config: QualityConfig,
     shadow: ShadowMeasure | None = None,
+    unexplained: float | None = None,
+    whole_rows_low: float | None = None,
 ) -> QualityReport:
-    """Return every check of the gate in a fixed order. A NaN fails."""
+    """Return every check of the gate in a fixed order. A NaN fails.
+
+    ``unexplained`` is the anchors' median reliability where no modality fits them, None where one does: two halves of the log agree on where
+    items belong, and no feature says anything of it. ``whole_rows_low`` is the largest lower end of a rate whose errors come with another
+    modality's, None where none does: the features of an item fit each other, and not the log.
+    """
     checks = [_check("rows in = rows out + quarantined", rows_out + rows_quarantined, "equal to", rows_read)]
+    if unexplained is not None:
+        label = f"agreement of two halves of the log where no modality fits it ({MISJOINED})"
+        checks.append(_check(label, unexplained, "at most", config.max_unexplained, blocking="join" not in config.warn))
+    if whole_rows_low is not None:
+        label = f"lower end of the share of items whose modalities fit each other and not the log ({MISJOINED})"
+        checks.append(
+            _check(label, whole_rows_low, "at most", config.max_whole_rows_low, blocking="join" not in config.warn)
+        )
     for name, measures in modalities.items():
         checks += _modality_checks(name, measures, config)
     if shadow is not None:

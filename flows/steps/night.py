@@ -158,6 +158,7 @@ def shadow(
 @task(task_run_name="quality gate", **IO, **PLAIN)
 def check_quality(
     source: Ref,
+    anchors: Ref,
     matched: Mapping[str, ModalityRefs],
     rectified: Ref,
     config: QualityConfig,
@@ -168,7 +169,7 @@ def check_quality(
 ) -> QualityReport:
     """Run the quality gate."""
     report = quality_stage(
-        source, matched, rectified, config, publish_config, as_of, models=models, shadow=shadow_measure(shadow)
+        source, anchors, matched, rectified, config, publish_config, as_of, models=models, shadow=shadow_measure(shadow)
     )
     for check in report.checks:
         level, verdict = _VERDICTS[check.verdict]

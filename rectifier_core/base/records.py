@@ -263,7 +263,8 @@ class Trust:
     ``probability_upper`` is the upper 90 % bound of ``probability``, for lists that must not hold too many innocents.
     ``mismatch_rate`` with its 95 % interval ``[low, high]`` is None where the modality is not ``identifiable``; ``[low_unlike,
     high_unlike]`` is the interval if features only ever get mixed up among unlike items; ``separation`` is the AUC of
-    actual against re-paired evidence that this was judged on, and ``reason`` the judgement in words.
+    actual against re-paired evidence that this was judged on, and ``reason`` the judgement in words. ``whole_rows`` is
+    whether errors come with those of another modality: its feature fits that one's, and neither fits behaviour.
     """
 
     modality: str
@@ -279,6 +280,7 @@ class Trust:
     identifiable: bool
     separation: float
     reason: str
+    whole_rows: bool = False
 
     def __post_init__(self) -> None:
         check_array("probability", self.probability, (None,), np.float32)

@@ -74,7 +74,8 @@ def estimate_trust(
         ignored = " and ".join(sorted(case.partners.keys() - others.keys()))
         if not ignored:
             return trust
-        return replace(trust, reason=f"{trust.reason}. {ignored} ignored: both modalities look mismatched together")
+        together = f"{trust.reason}. {ignored} ignored: both modalities look mismatched together"
+        return replace(trust, reason=together, whole_rows=True)
 
     return _in_threads({m: partial(trust_of, m, case) for m, case in cases.items()})
 

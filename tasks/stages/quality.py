@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, replace
 from datetime import date
 from typing import Any
@@ -29,6 +29,7 @@ RATE = ("mismatch_rate", "low", "high", "low_unlike", "high_unlike", "identifiab
 
 def quality_stage(
     source: Ref,
+    anchors: Ref,
     matched: Mapping[str, ModalityRefs],
     rectified: Ref,
     config: QualityConfig,
@@ -71,9 +72,26 @@ def quality_stage(
         modalities=measures,
         config=config,
         shadow=shadow,
+        unexplained=_unexplained(anchors, matched),
+        whole_rows_low=max(_whole_rows_lows(matched), default=None),
     )
     drifted = [m for m, drift in drifts.items() if drift is not None and drift < config.min_drift_cosine]
     return report if last is None else replace(report, notes=model_notes(models, last.models, last.day, drifted))
+
+
+def _whole_rows_lows(matched: Mapping[str, ModalityRefs]) -> Iterator[float]:
+    """Yield the lower end of every rate whose errors come with another modality's."""
+    for refs in matched.values():
+        if refs.trust.meta["whole_rows"] and refs.trust.meta["low"] is not None:
+            yield refs.trust.meta["low"]
+
+
+def _unexplained(anchors: Ref, matched: Mapping[str, ModalityRefs]) -> float | None:
+    """Return the anchors' median reliability where no modality fits them, None where one does or too few items say so."""
+    trained, trusts = np.asarray(anchors.array("trained")), [refs.trust.meta for refs in matched.values()]
+    if any(x["identifiable"] or x["separation"] is None for x in trusts) or not trained.any():
+        return None
+    return float(np.median(anchors.array("reliability")[trained]))
 
 
 def modality_facts(

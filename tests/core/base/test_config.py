@@ -40,7 +40,7 @@ from rectifier_core.projection.config import ProjectionConfig
         (ProjectionConfig, {"ridge_grid": (1.0, 0.0)}, "ridge_grid.1: wanted above 0, got 0.0"),
         (ProjectionConfig, {"ridge_grid": ()}, "ridge_grid: wanted at least 1 of them, got []"),
         (CopiesConfig, {"large_group": 2}, "large_group: wanted at least min_group = 3, got 2"),
-        (QualityConfig, {"warn": ("rows",)}, "warn.0: wanted 'marginal_error', 'moved'"),
+        (QualityConfig, {"warn": ("rows",)}, "warn.0: wanted 'marginal_error', 'join'"),
         (AlignmentConfig, {"ratios": (0.2, 0.1)}, "ratios: wanted rising values in (0, 1)"),
         (FREEDOMConfig, {"modality_weights": {"image": -1.0}}, "modality_weights.image: wanted at least 0, got -1.0"),
         (PipelineConfig, {"anchors": {"epoch": 3}}, "anchors.epoch: unknown key; did you mean epochs?"),

@@ -237,7 +237,9 @@ def judge(
     chain: Chain, config: QualityConfig, publish: PublishConfig, models: dict[str, str] | None = None
 ) -> QualityReport:
     """The gate over a chain's rows."""
-    return quality_stage(chain.source, chain.matched, chain.rectified, config, publish, DAY, models=models or {})
+    return quality_stage(
+        chain.source, chain.anchors, chain.matched, chain.rectified, config, publish, DAY, models=models or {}
+    )
 
 
 def test_the_gate_counts_rows_and_measures_each_modality(chain: Chain, tmp_path: Path) -> None:
