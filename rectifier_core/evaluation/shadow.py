@@ -8,6 +8,7 @@ feature with the same starts, batches and negatives. Recall@20 is compared user 
 - Rectified features are not worse as long as the upper end of the interval of the relative change is above ``-tolerance``.
 - A log without times, or with too few users to test after a cut in time, is divided per user at random.
 - A log above ``max_interactions`` is judged on random whole users and their items. That sample is sparser than the log, so less is rectified.
+- Where neither side ranks better than popularity, the model is mistrained and nothing is judged.
 - Items that are new in the test part have no anchor and pass through.
 - All trainings run equally long with a falling learning rate, and the best validation epoch is kept. Early stopping would end them at
   different epochs by chance and double the noise.
@@ -35,11 +36,11 @@ from rectifier_core.evaluation.backbones.registry import BACKBONES
 from rectifier_core.evaluation.config import ShadowConfig
 from rectifier_core.evaluation.significance import relative_change
 from rectifier_core.evaluation.splits import Split, split_time, split_users
-from rectifier_core.evaluation.trial import Trial, run_trial
+from rectifier_core.evaluation.trial import CHANCE, POPULARITY, Trial, run_trial
 from rectifier_core.evaluation.variants import make_features
 
 MEASURE = "recall@20"
-METRICS = ("recall@10", "recall@20", "ndcg@10", "ndcg@20", "coverage@20")
+METRICS = ("recall@10", "recall@20", "ndcg@10", "ndcg@20", "coverage@20", CHANCE, POPULARITY)
 FEWEST_USERS = 100
 """With fewer test users nothing is judged, because the interval would be too narrow."""
 FEWEST_STEPS, FEWEST_EPOCHS = 1000, 20
@@ -114,6 +115,8 @@ def evaluate_shadow(
         change, reason = relative_change(*values, student=False), ""
         if not math.isfinite(change.high):
             change, reason = None, f"raw features give no correct recommendation ({MEASURE} is 0)"
+        elif reason := _mistrained(config.backbone, raw, rectified):
+            change = None
     return ShadowResult(
         backbone=config.backbone,
         seeds=config.seeds,
@@ -215,6 +218,17 @@ def _trials(
     raw = trials(world.catalog.features, world.catalog.present, "raw")
     same = all(np.array_equal(made.features[m], values) for m, values in world.catalog.features.items())
     return raw, raw if same else trials(made.features, made.present, "rectified")
+
+
+def _mistrained(backbone: str, raw: list[Trial], rectified: list[Trial]) -> str:
+    """Why the model says nothing about features, empty where it ranks at least as well as popularity."""
+    best, popularity = (max(_means(side)[name] for side in (raw, rectified)) for name in (MEASURE, POPULARITY))
+    if best >= popularity:
+        return ""
+    return (
+        f"{backbone} ranks below popularity ({MEASURE} {best:.4f} against {popularity:.4f}), so its training does not fit this log; set"
+        f" evaluation.training.{backbone}.learning_rate or evaluation.models.{backbone}.weight_decay"
+    )
 
 
 def _means(trials: list[Trial]) -> dict[str, float]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 
 from rectifier_core.base.arrays import Bool, Float32, Int32
 from rectifier_core.base.numerics import Progress, silent
@@ -22,6 +23,8 @@ from rectifier_core.evaluation.training import History, fit
 DEPTHS = (10, 20)
 USER_SEGMENTS = ("few", "some", "many")
 ITEM_BANDS = ("tail", "middle", "head")
+CHANCE, POPULARITY = "chance_recall@20", "popularity_recall@20"
+"""Metrics of every trial, whatever its backbone: Recall@20 of a random order and of the most popular items first."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,11 +65,22 @@ def run_trial(
     per_user = {f"{name}@{k}": values[k].astype(np.float32) for name, values in measured.items() for k in DEPTHS}
     metrics = {name: float(values.mean(dtype=np.float64)) for name, values in per_user.items()}
     metrics["coverage@20"] = item_coverage(ranked, data.known.num_items)
+    metrics |= baselines(users, split.test, data.known)
     metrics |= _by_users(users, per_user["recall@20"], data.known)
     metrics |= _by_items(ranked, users, split.test, data.known, truth)
     for m, feature in data.features.items():
         metrics[f"closeness_{m}"] = pair_closeness(feature, data.known, split.test, seed=seed, draws=10_000)
     return Trial(metrics=metrics, users=users, per_user=per_user, history=history)
+
+
+def baselines(users: Int32, test: Interactions, known: Interactions) -> dict[str, float]:
+    """Recall@20 of ``users`` [N] for the items they do not know, in random order (expected) and by their number of known pairs."""
+    degree = np.bincount(known.items, minlength=known.num_items).astype(np.float32)
+    alike = torch.ones(known.num_users, 1)
+    ranked = rank_items(alike, torch.from_numpy(degree[:, None]), users, known, depth=20)
+    unknown = known.num_items - np.bincount(known.users, minlength=known.num_users)[users]
+    popularity = per_user_ranking(ranked, users, test, depths=(20,)).recall[20]
+    return {CHANCE: float(np.minimum(1, 20 / np.maximum(unknown, 1)).mean()), POPULARITY: float(popularity.mean())}
 
 
 def _by_users(users: Int32, recall: Float32, known: Interactions) -> dict[str, float]:

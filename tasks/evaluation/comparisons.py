@@ -7,7 +7,7 @@ backbones, controls, variants and editings. More settings in a grid do not weake
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -15,11 +15,16 @@ import numpy as np
 
 from rectifier_core.base.arrays import Float64
 from rectifier_core.evaluation.significance import Estimate, holm, mean_estimate, ratio_estimate, relative_change
+from rectifier_core.evaluation.trial import POPULARITY
 from tasks.evaluation.config import NONE
 from tasks.evaluation.grid import RAW, RECTIFIED, Condition
 from tasks.evaluation.results import CONTROLS, NDCG, RECALL, Results
 
 CLEAN, DAMAGE, CONTROL, VARIANT, EDITING = "clean", "damage", "control", "variant", "editing"
+MOST_LOST, MOST_RECOVERED = -1.0, 2.0
+"""The share recovered is given where its interval lies between these."""
+WIDEST = 2.0
+"""A relative change is given where its interval is not wider."""
 QUESTIONS = {
     CLEAN: "Clean features: rectified against raw",
     DAMAGE: "Damaged features or interactions: rectified against raw",
@@ -28,6 +33,7 @@ QUESTIONS = {
     EDITING: "Edge editing against none",
 }
 SIGNIFICANT = 0.05
+BELOW_POPULARITY = "below popularity"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,7 +49,8 @@ class Pair:
 def compare(results: Results) -> list[dict[str, Any]]:
     """Every comparison that the results allow, in the order of the questions, as JSON-able dicts.
 
-    The keys are those of ``_comparison``, and ``p_holm`` and ``verdict``: better, worse, unclear, or untested with one seed.
+    The keys are those of ``_comparison``, and ``p_holm`` and ``verdict``: better, worse, unclear, untested with one seed, or below popularity
+    where the recommender's Recall@20 is less than that of the most popular items. Its training does not fit the log, so it says nothing.
     """
     pairs = [x for condition in results.conditions for x in _pairs(condition, results)]
     pairs = [x for x in pairs if results.seeds(x.a, x.b, metric=x.metric)]
@@ -56,7 +63,7 @@ def compare(results: Results) -> list[dict[str, Any]]:
         corrected = holm([np.nan if x["p"] is None else x["p"] for x in family])
         for x, p in zip(family, corrected, strict=True):
             x["p_holm"] = finite(p)
-            x["verdict"] = _verdict(x["difference"]["mean"], x["p_holm"])
+            x["verdict"] = x["verdict"] or _verdict(x["difference"]["mean"], x["p_holm"])
     return comparisons
 
 
@@ -80,7 +87,7 @@ def _comparison(results: Results, pair: Pair) -> dict[str, Any]:
     """The setting of ``pair.a``, both levels, the difference and its p value, and what damage cost and rectification recovered."""
     seeds = results.seeds(pair.a, pair.b, metric=pair.metric)
     a, b = (results.by_user(x, pair.metric, seeds) for x in (pair.a, pair.b))
-    difference = mean_estimate(a - b)
+    difference, relative = mean_estimate(a - b), relative_change(a, b)
     comparison = {
         "question": pair.question,
         "metric": pair.metric,
@@ -90,21 +97,41 @@ def _comparison(results: Results, pair: Pair) -> dict[str, Any]:
         "a": spread(results.by_seed(pair.a, pair.metric, seeds)),
         "b": spread(results.by_seed(pair.b, pair.metric, seeds)),
         "difference": _interval(difference),
-        "relative": _interval(relative_change(a, b)),
+        "relative": _interval(relative) if relative.high - relative.low <= WIDEST else None,
         # One training cannot separate a difference between methods from one between two trainings of the same method.
         "p": finite(difference.p) if len(seeds) > 1 else None,
         "cost": None,
         "recovered": None,
+        "verdict": None,
     }
+    if _below_popularity(results, pair, seeds):
+        return comparison | {"relative": None, "p": None, "verdict": BELOW_POPULARITY}
     clean = pair.b.undamaged
     if pair.question == DAMAGE and pair.a.share and set(seeds) <= set(results.metrics.get(clean, {})):
         before = results.by_user(clean, pair.metric, seeds)
         cost = relative_change(b, before)
         comparison["cost"] = _interval(cost)
-        # A share of a cost that may be zero has no meaning.
+        # A share of a cost that may be zero has no meaning, nor has one of a cost too small to divide by.
         if cost.high < 0:
-            comparison["recovered"] = _interval(ratio_estimate(a - b, before - b))
+            share = ratio_estimate(a - b, before - b)
+            if share.low >= MOST_LOST and share.high <= MOST_RECOVERED:
+                comparison["recovered"] = _interval(share)
     return comparison
+
+
+def _below_popularity(results: Results, pair: Pair, seeds: Sequence[int]) -> bool:
+    """Whether both sides rank below popularity, or the recommender does so with raw, undamaged features.
+
+    Results of an earlier release do not say how popularity ranks.
+    """
+
+    def below(condition: Condition) -> bool:
+        if condition not in results.metrics or not set(seeds) <= set(results.seeds(condition, metric=POPULARITY)):
+            return False
+        recall, popularity = (results.by_seed(condition, x, seeds).mean() for x in (RECALL, POPULARITY))
+        return bool(recall < popularity)
+
+    return below(replace(pair.b.undamaged, variant=RAW)) or (below(pair.a) and below(pair.b))
 
 
 def spread(values: Float64) -> dict[str, Any]:

@@ -6,8 +6,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tasks.evaluation.comparisons import CLEAN, CONTROL, DAMAGE, EDITING, QUESTIONS
+from rectifier_core.evaluation.trial import CHANCE, POPULARITY
+from tasks.evaluation.comparisons import BELOW_POPULARITY, CLEAN, CONTROL, DAMAGE, EDITING, QUESTIONS
 from tasks.evaluation.config import ALL, NONE
+from tasks.evaluation.grid import RAW, WITHOUT_FEATURES
 from tasks.evaluation.results import RECALL
 
 Facts = dict[str, Any]
@@ -15,6 +17,7 @@ DASH = "–"
 RANKING = ("recall@10", "recall@20", "ndcg@10", "ndcg@20", "coverage@20", "epochs")
 COMPARED = ("backbone", "setting", "metric", "compared", "against", "mean", "mean of the other")
 GROUP = f"{RECALL}_"
+BASELINES = {"chance": CHANCE, "popularity": POPULARITY}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,7 +35,31 @@ class Table:
 def tables(facts: Facts) -> list[Table]:
     """Every table that has a row, in the order of the report."""
     made = [_comparisons(facts, question, title) for question, title in QUESTIONS.items()]
-    return [table for table in (*made, _groups(facts), _measures(facts), _conditions(facts)) if table.rows]
+    return [
+        table for table in (_levels(facts), *made, _groups(facts), _measures(facts), _conditions(facts)) if table.rows
+    ]
+
+
+def _levels(facts: Facts) -> Table:
+    """Every recommender on clean data, with raw features, beside chance and popularity. Without these there is no row."""
+    clean = [x for x in facts["conditions"] if setting_name(x) == "clean"]
+    measured: Facts = next((x["metrics"] for x in clean if POPULARITY in x["metrics"]), {})
+    rows = [(name, DASH, level(measured[key]), "") for name, key in BASELINES.items() if key in measured]
+    for x in (x for x in clean if rows and x["variant"] == RAW):
+        own, popularity = x["metrics"][RECALL]["mean"], x["metrics"].get(POPULARITY, {"mean": 0})["mean"]
+        features = DASH if x["backbone"] in WITHOUT_FEATURES else RAW
+        rows.append(
+            (x["backbone"], features, level(x["metrics"][RECALL]), BELOW_POPULARITY if own < popularity else "")
+        )
+    return Table(
+        key="levels",
+        title="Is each recommender trained well enough to judge features?",
+        note="Recall@20 on unchanged data, mean ± standard deviation over seeds. Chance is a random order, popularity the same most popular "
+        "items for everybody. A recommender below popularity gets no verdict.",
+        head=("recommender", "features", RECALL, ""),
+        rows=tuple(rows),
+        words=2,
+    )
 
 
 def _comparisons(facts: Facts, question: str, title: str) -> Table:
@@ -49,7 +76,7 @@ def _comparisons(facts: Facts, question: str, title: str) -> Table:
                     x["against"].replace("_", " "),
                     level(x["a"]),
                     level(x["b"]),
-                    interval(x["relative"]),
+                    BELOW_POPULARITY if x["verdict"] == BELOW_POPULARITY else interval(x["relative"]),
                     p_value(x["p_holm"]),
                     percent(x["cost"] and x["cost"]["mean"], sign=True),
                     interval(x["recovered"], sign=False),
@@ -58,7 +85,7 @@ def _comparisons(facts: Facts, question: str, title: str) -> Table:
             )
     head = (*COMPARED, "change (95 % interval)", "p, corrected", "cost of the damage", "share recovered", "seeds")
     kept = [at for at in range(len(head)) if any(row[at] != DASH for row in rows)]
-    note = "Mean ± standard deviation over seeds. Changes are relative to the mean of the other."
+    note = "Mean ± standard deviation over seeds. Changes are relative to the mean of the other. A dash is a change too uncertain to give."
     return Table(
         key=question,
         title=title,
@@ -91,7 +118,8 @@ def _groups(facts: Facts) -> Table:
 
 def _measures(facts: Facts) -> Table:
     """What the features and the editing are like, whatever backbone reads them."""
-    other = {x: None for c in facts["conditions"] for x in c["metrics"] if not x.startswith((*RANKING, "best_epoch"))}
+    known = (*RANKING, "best_epoch", *BASELINES.values())
+    other = {x: None for c in facts["conditions"] for x in c["metrics"] if not x.startswith(known)}
     rows: dict[tuple[str, str], tuple[str, ...]] = {}
     for x in facts["conditions"]:
         values = tuple(level(x["metrics"].get(name)) for name in other)
@@ -131,13 +159,20 @@ def sentences(facts: Facts) -> list[str]:
     grid += f"{source['users']:,} test users."
     if source["seeds"] == 1:
         grid += " One seed allows no test."
-    plain = [x for x in facts["comparisons"] if x["metric"] == RECALL and not x["noise_share"] and x["editing"] == NONE]
+    judged = [x for x in facts["comparisons"] if x["verdict"] != BELOW_POPULARITY]
+    below = dict.fromkeys(x["backbone"] for x in facts["comparisons"] if x["verdict"] == BELOW_POPULARITY)
+    warning = (
+        f"No verdict where a recommender ranks below popularity: {', '.join(below)}. Its training does not fit this log."
+        " Set learning_rate in evaluation.training and weight_decay in evaluation.models for it, then run again."
+    )
+    plain = [x for x in judged if x["metric"] == RECALL and not x["noise_share"] and x["editing"] == NONE]
     clean, damage, controls = ([x for x in plain if x["question"] == name] for name in (CLEAN, DAMAGE, CONTROL))
     strongest = max(damage or controls, key=_claim, default=None)
     damage, controls = ([x for x in part if _claim(x) == _claim(strongest)] for part in (damage, controls))
     recovered = [f"{x['backbone']} {interval(x['recovered'], sign=False)}" for x in damage if x["recovered"]]
-    edited = [x for x in facts["comparisons"] if x["question"] == EDITING]
+    edited = [x for x in judged if x["question"] == EDITING]
     made = (
+        (below, warning),
         (clean, f"On clean features, rectified against raw in Recall@20: {_counts(clean)}."),
         (damage, f"With {setting_name(strongest or {})}, rectified against raw in Recall@20: {_counts(damage)}."),
         (recovered, f"Share of the damage's cost that rectification recovers: {', '.join(recovered)}."),
@@ -166,7 +201,10 @@ def _counts(comparisons: Sequence[Facts], other: str = "") -> str:
             found = [x for x in comparisons if x["verdict"] == verdict]
             if found:
                 named = (f"{x['backbone']} {x[other]}" if other else x["backbone"] for x in found)
-                changes = (f"{name} {percent(x['relative']['mean'])}" for name, x in zip(named, found, strict=True))
+                changes = (
+                    f"{name} {percent(x['relative']['mean'])}" if x["relative"] else name
+                    for name, x in zip(named, found, strict=True)
+                )
                 named_all = "" if verdict == "better" and other == "against" else f" ({', '.join(changes)})"
                 yield f"{verdict} {len(found)} of {len(comparisons)}{named_all}".replace("_", " ")
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from rectifier_core.base.records import Interactions
 from rectifier_core.evaluation.metrics import group_recall, item_coverage, pair_closeness, per_user_ranking
 from rectifier_core.evaluation.ranking import rank_items
-from rectifier_core.evaluation.trial import popularity_bands
+from rectifier_core.evaluation.trial import CHANCE, POPULARITY, baselines, popularity_bands
 from tests.support.core_samples import log_of, normals
 
 
@@ -87,3 +87,23 @@ def test_closeness_is_high_for_features_that_follow_the_users_and_a_half_for_oth
     assert pair_closeness(follow, *logs, seed=0, draws=5000) > 0.75
     assert pair_closeness(normals(rng, 60, 3), *logs, seed=0, draws=5000) == pytest.approx(0.5, abs=0.08)
     assert pair_closeness(np.ones((60, 3), np.float32), *logs, seed=0, draws=500) == 0.5
+
+
+def test_chance_and_popularity_equal_brute_force() -> None:
+    rng = np.random.default_rng(4)
+    users, items = 30, 60
+    keys = rng.choice(users * items, 400, replace=False)
+    known, test = (log_of(x // items, x % items, users, items) for x in (keys[:300], keys[300:]))
+    asked = np.intersect1d(known.users, test.users).astype(np.int32)
+    found = baselines(asked, test, known)
+    count = np.bincount(known.items, minlength=items)
+
+    def recall(order: np.ndarray, user: int) -> float:
+        fresh = [x for x in order if x not in known.items[known.users == user]][:20]
+        wanted = test.items[test.users == user]
+        return float(np.isin(wanted, fresh).mean())
+
+    popular = np.argsort(-count, kind="stable")
+    assert found[POPULARITY] == pytest.approx(np.mean([recall(popular, x) for x in asked]))
+    orders = [rng.permutation(items) for _ in range(400)]
+    assert found[CHANCE] == pytest.approx(np.mean([recall(o, x) for o in orders for x in asked]), abs=0.01)

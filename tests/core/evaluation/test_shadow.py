@@ -12,6 +12,7 @@ from rectifier_core.anchors.config import AnchorsConfig
 from rectifier_core.base.published_records import QualityReport
 from rectifier_core.base.records import Catalog, Interactions
 from rectifier_core.config import PipelineConfig, QualityConfig
+from rectifier_core.evaluation import trial
 from rectifier_core.evaluation.backbones.config import TrainingConfig, VBPRConfig
 from rectifier_core.evaluation.config import ShadowConfig
 from rectifier_core.evaluation.shadow import FEWEST_USERS, ShadowResult, bounded, evaluate_shadow
@@ -166,3 +167,13 @@ def test_a_long_log_is_sampled_by_whole_users(world: tuple[Catalog, Interactions
     np.testing.assert_array_equal(part.catalog.features["image"][pairs.items], catalog.features["image"][items])
     np.testing.assert_array_equal(part.category[pairs.items], category[items])
     assert pairs.num_items == len(part.catalog.item_ids) == len(np.unique(pairs.items))
+
+
+def test_a_model_below_popularity_gives_no_verdict(
+    world: tuple[Catalog, Interactions], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trial, "baselines", lambda *_: {trial.CHANCE: 0.1, trial.POPULARITY: 0.99})
+    result = evaluate_shadow(*world, QUICK, HARMFUL, seed=0)
+    assert (result.change, result.high, result.not_worse) == (None, None, None)
+    assert result.reason.startswith("vbpr ranks below popularity (recall@20 0.")
+    assert result.reason.endswith("set evaluation.training.vbpr.learning_rate or evaluation.models.vbpr.weight_decay")

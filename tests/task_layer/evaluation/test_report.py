@@ -115,6 +115,49 @@ def test_the_same_results_give_the_same_bytes(planted: tuple[dict[str, Any], Pat
     assert all(a.read_bytes() == b.read_bytes() for a, b in zip(first, again, strict=True))
 
 
+def test_a_recommender_below_popularity_gets_no_verdict(tmp_path: Path) -> None:
+    levels = curves("vbpr", raw=(0.002, 0.002, 0.001), rectified=(0.004, 0.008, 0.01))
+    levels |= curves("mgcn", raw=(0.1, 0.08, 0.05), rectified=(0.1, 0.09, 0.098)) | {("lightgcn", "raw", 0.0): 0.12}
+    baselines = {"chance_recall@20": 0.003, "popularity_recall@20": 0.095}
+    facts = report(tmp_path, Sample(levels=levels, scatter=0.3, facts=baselines))
+    judged = [x for x in facts["comparisons"] if x["backbone"] == "vbpr"]
+    assert len(judged) == 4 and {x["verdict"] for x in judged} == {"below popularity"}
+    assert all(x["relative"] is None and x["p_holm"] is None for x in judged)
+    # Damage takes mgcn below popularity, and rectified features bring it back above.
+    assert comparison(facts, "damage", "mgcn", share=0.4)["verdict"] == "better"
+    assert comparison(facts, "damage", "mgcn", share=0.2)["verdict"] == "below popularity"
+    text = " ".join(facts["summary"])
+    assert "No verdict where a recommender ranks below popularity: vbpr, mgcn." in text
+    assert "better 1 of 1 (mgcn +" in text
+    document = write_evidence(tmp_path / "evidence", tmp_path / "results.parquet")[0].read_text()
+    first = document.split("## ")[1]
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in first.splitlines() if line.startswith("| ")]
+    assert [(row[0], row[1], row[3]) for row in rows[2:]] == [
+        ("chance", "–", ""),
+        ("popularity", "–", ""),
+        ("lightgcn", "–", ""),
+        ("vbpr", "raw", "below popularity"),
+        ("mgcn", "raw", ""),
+    ]
+    assert [float(row[2].split()[0]) for row in rows[2:4]] == [0.003, 0.095]
+
+
+def test_a_share_of_a_cost_too_small_to_divide_by_is_not_given(tmp_path: Path) -> None:
+    levels = curves("vbpr", raw=(0.2, 0.199), rectified=(0.2, 0.15), shares=(0, 0.4))
+    facts = report(tmp_path, Sample(levels=levels, scatter=0))
+    found = comparison(facts, "damage", "vbpr", share=0.4)
+    assert found["cost"]["high"] < 0 and found["recovered"] is None
+    assert found["relative"]["mean"] == pytest.approx(-0.246, abs=0.001)
+
+
+def test_a_change_too_uncertain_to_give_is_not_given(tmp_path: Path) -> None:
+    levels = curves("vbpr", raw=(0.1,), rectified=(0.18,), shares=(0.0,))
+    facts = report(tmp_path, Sample(levels=levels, seeds=(7, 8), scatter=40))
+    found = comparison(facts, "clean", "vbpr")
+    assert found["relative"] is None and found["verdict"] == "unclear" and found["difference"]["mean"] is not None
+    assert "rectified against raw in Recall@20: unclear 1 of 1 (vbpr)." in " ".join(facts["summary"])
+
+
 PARTS = {
     "raw alone": Sample(levels={("vbpr", "raw", 0.0): 0.2}),
     "clean alone": Sample(levels=curves("vbpr", raw=(0.2,), rectified=(0.21,), shares=(0.0,))),

@@ -12,7 +12,7 @@ import pytest
 from flows.config.run_config import RunConfig
 from rectifier_core.anchors.config import AnchorsConfig
 from rectifier_core.config import PipelineConfig
-from rectifier_core.evaluation.backbones.config import TrainingConfig
+from rectifier_core.evaluation.backbones.config import TrainingConfig, VBPRConfig
 from rectifier_core.evaluation.backbones.registry import BACKBONES
 from rectifier_core.evaluation.config import ShadowConfig
 from rectifier_core.evaluation.shadow import evaluate_shadow
@@ -29,7 +29,11 @@ from tasks.store.store import Ref, StageStore
 from tests.support.report_samples import PageText, Run
 
 DAY = date(2026, 6, 30)
-QUICK = ShadowConfig(seeds=1, training=TrainingConfig(learning_rate=1e-2, epochs=3))
+QUICK = ShadowConfig(
+    seeds=1,
+    model=VBPRConfig(embedding_size=16, weight_decay=0.1),
+    training=TrainingConfig(learning_rate=1e-2, epochs=10),
+)
 PIPELINE = PipelineConfig(anchors=AnchorsConfig(epochs=2, embedding_size=16), trust=TrustConfig(resamples=20))
 
 
@@ -100,7 +104,7 @@ def test_the_report_shows_the_result_and_its_cost(shadow: Ref, tmp_path: Path) -
     report = json.loads((tmp_path / "run" / "report.json").read_text())["shadow"]
     assert report["sentence"] == shadow_phrase(facts)
     assert [x["name"] for x in report["metrics"]] == list(facts["raw"])
-    assert "Shadow evaluation" in page and "Cost: 1 min 23 s for 6 epochs" in page
+    assert "Shadow evaluation" in page and "Cost: 1 min 23 s for 20 epochs" in page
     assert f"Recall@20 is {facts['raw']['recall@20']:.3g} with raw features" in page
     reused = replace(inputs, shadow=shadow_facts(replace(shadow, reused=True), (1, 1)))
     assert "Cost: none" in PageText(write_report(tmp_path / "again", reused).read_text()).text
