@@ -21,7 +21,7 @@ SHADOW = tuple(part for text in SETTINGS for part in ("--set", f"evaluation.{tex
 # Every feature becomes the mean of all. The checks that see changed features are switched off.
 WIPED = (
     *("rectify.mix=constant", "rectify.keep_original=0", "affinity.num_neighbours=400", "affinity.temperature=100"),
-    *("quality.max_changed=1", "quality.min_drift_cosine=-1"),
+    *("quality.max_changed=1", "quality.min_drift_cosine=-1", "quality.max_moved=1"),
 )
 KINDS = """
 [source]
