@@ -1,4 +1,4 @@
-"""The audit: read, learn and match as a night does, then name the suspects; nothing is published."""
+"""The audit: read, learn, match and rectify as a night does, then name the suspects; nothing is published."""
 
 from __future__ import annotations
 
@@ -42,9 +42,16 @@ def audit_catalog(config: RunConfig, as_of: date, options: AuditOptions, out: Pa
         run_id, anchors = start.identity.run_id, start.anchors
         check_memory(source, config.pipeline, config.resources)
         matched = match_catalog(source, anchors, config, store, start.previous)
+        rectified = steps.rectify(source, matched, config.rectify, config.segments, config.seed, store)
         folder = out or config.run.run_folder(run_id) / "audit"
         inputs = AuditInputs(
-            run_id=run_id, as_of=as_of.isoformat(), seed=config.seed, source=source, anchors=anchors, modalities=matched
+            run_id=run_id,
+            as_of=as_of.isoformat(),
+            seed=config.seed,
+            source=source,
+            anchors=anchors,
+            rectified=rectified,
+            modalities=matched,
         )
         result: dict[str, Any] = audit(folder, inputs, options)
         return result

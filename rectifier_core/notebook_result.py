@@ -59,7 +59,7 @@ class Audited:
         }
 
     def suspects(self, modality: str | None = None, *, fdr: float = 0.1, top: int | None = None) -> list[Suspect]:
-        """The least trusted items, worst first, while at most a share ``fdr`` of the list are false alarms; or the ``top`` of them.
+        """The least trusted items, worst first, while at most a share ``fdr`` of them is expected to be false alarms; or the ``top`` worst.
 
         Of one modality, or of all. Raises ValueError for an unknown modality.
         """
@@ -101,9 +101,7 @@ class Audited:
 
     def _suspects_of(self, modality: str, fdr: float, top: int | None) -> Iterator[Suspect]:
         trust = self._trusts[modality]
-        listed: SuspectList = (
-            suspects_at_fdr(trust.probability_upper, fdr) if top is None else worst(trust.probability, top)
-        )
+        listed: SuspectList = suspects_at_fdr(trust.probability, fdr) if top is None else worst(trust.probability, top)
         for row, share in zip(listed.rows.tolist(), listed.innocent_share.tolist(), strict=True):
             yield Suspect(self.item_ids[row].item(), modality, float(trust.probability[row]), share)
 

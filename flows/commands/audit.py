@@ -18,8 +18,14 @@ def audit(
     as_of: AsOf = None,
     fdr: Annotated[
         float | None,
-        typer.Option("--fdr", help="List suspects while at most this share of them are false alarms; 0.1 by default."),
+        typer.Option(
+            "--fdr",
+            help="List suspects while at most this share of them is expected to be false alarms; 0.1 by default.",
+        ),
     ] = None,
+    conservative: Annotated[
+        bool, typer.Option("--conservative", help="End the list where the upper bound of that share reaches --fdr.")
+    ] = False,
     top: Annotated[int | None, typer.Option("--top", help="List so many, the least trusted, instead.")] = None,
     out: Annotated[
         Path | None, typer.Option("--out", help="Where the findings go; beside the day's report by default.")
@@ -37,7 +43,9 @@ def audit(
     if fdr is not None and top is not None:
         raise InputError("--fdr, --top: give one of the two")
     try:
-        options = AuditOptions(fdr=0.1 if fdr is None else fdr, top=top, labels=labels, hand_check=hand_check)
+        options = AuditOptions(
+            fdr=0.1 if fdr is None else fdr, top=top, conservative=conservative, labels=labels, hand_check=hand_check
+        )
     except ValueError as error:
         raise InputError(str(error)) from error
     settings, day = config.read_with_day(as_of)

@@ -17,7 +17,14 @@ def program() -> str:
 
 def format_night(result: Mapping[str, Any]) -> str:
     """What a night published, and what it found."""
-    from tasks.report.phrases import offset_phrase, rate_phrase, sequence_phrase, stretch_phrase
+    from tasks.report.phrases import (
+        moved_phrase,
+        offset_phrase,
+        rate_phrase,
+        sequence_phrase,
+        status_phrase,
+        stretch_phrase,
+    )
 
     done = "published" if result["published"] else "nothing new:"
     lines = [f"{result['as_of']}: {done} version {result['version']} of {result['table']}, {result['rows']:,} rows"]
@@ -28,9 +35,7 @@ def format_night(result: Mapping[str, Any]) -> str:
     for name, x in result["modalities"].items():
         rate = f"{rate_phrase(x)} mismatched" if x["identifiable"] else f"no estimate: {x['reason']}"
         rate += f", {stretch_phrase(x)}" if x["identifiable"] and stretch_phrase(x) else ""
-        statuses = ("rectified", "passed_through", "imputed", "missing")
-        counts = ", ".join(f"{x[name]:,} {name.replace('_', ' ')}" for name in statuses if x[name])
-        lines.append(f"  {name}: {rate}; {counts}")
+        lines += [f"  {name}: {rate}", f"    {moved_phrase(x['moved'])}; {status_phrase(x)}"]
         if "sequence" in x:
             lines.append(f"    {sequence_phrase(x['sequence'])}")
     lines += [f"  {offset_phrase(x)}" for x in result["time_offsets"]]
@@ -41,10 +46,10 @@ def format_night(result: Mapping[str, Any]) -> str:
 
 def format_versions(result: Mapping[str, Any]) -> str:
     """The versions of a table, newest first: what each did, and which can be restored."""
-    heading = ("version", "committed (UTC)", "what", "day", "days", "rows", "restorable", "run")
+    heading = ("version", "committed (UTC)", "what", "day", "days", "rows", "changed clearly", "restorable", "run")
     rows = [heading, *(_version_row(x) for x in result["versions"])]
     widths = [max(len(row[at]) for row in rows) for at in range(len(heading))]
-    numbers = {0, 4, 5}
+    numbers = {0, 4, 5}  # right-aligned
     return "\n".join(
         "  ".join(
             text.rjust(width) if at in numbers else text.ljust(width)
@@ -61,7 +66,9 @@ def _version_row(x: Mapping[str, Any]) -> tuple[str, ...]:
     day = x["as_of"] or (x["days"][-1] if x["days"] else "-")
     when = x["timestamp"][:16].replace("T", " ")
     version = f"{'*' if x['current'] else ''}{x['version']}"
-    return version, when, what, day, str(len(x["days"])), rows, restorable, x["run_id"] or "-"
+    moved = {m: facts["moved"]["more_than_0.1"] for m, facts in x["modalities"].items() if "moved" in facts}
+    changed = ", ".join(f"{m} {clearly:,}" for m, clearly in moved.items()) or "-"
+    return version, when, what, day, str(len(x["days"])), rows, changed, restorable, x["run_id"] or "-"
 
 
 def format_validation(result: Mapping[str, Any]) -> str:

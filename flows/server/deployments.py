@@ -189,8 +189,13 @@ def audit(
     as_of: Day = None,
     fdr: Annotated[
         float | None,
-        Field(description="List suspects while at most this share of them are false alarms; 0.1 by default."),
+        Field(
+            description="List suspects while at most this share of them is expected to be false alarms; 0.1 by default."
+        ),
     ] = None,
+    conservative: Annotated[
+        bool, Field(description="End the list where the upper bound of that share reaches fdr.")
+    ] = False,
     top: Annotated[int | None, Field(description="List so many, the least trusted, instead.")] = None,
     hand_check: Annotated[int, Field(description="Draw so many judged items a modality to look at.")] = 0,
     out: Annotated[str | None, Field(description="Where the findings go; beside the day's report by default.")] = None,
@@ -200,7 +205,9 @@ def audit(
     if fdr is not None and top is not None:
         raise InputError("audit: fdr, top: give one of the two")
     try:
-        options = AuditOptions(fdr=0.1 if fdr is None else fdr, top=top, hand_check=hand_check)
+        options = AuditOptions(
+            fdr=0.1 if fdr is None else fdr, top=top, conservative=conservative, hand_check=hand_check
+        )
     except ValueError as error:
         raise InputError(f"audit: {error}") from error
     settings = RunConfig.from_toml(Path(config), overrides)

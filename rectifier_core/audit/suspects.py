@@ -34,8 +34,9 @@ class SuspectList:
 def suspects_at_fdr(probability: Float32, fdr: float) -> SuspectList:
     """The longest list, least trusted first, whose mean ``probability`` [I] of being innocent is at most ``fdr``; NaN is never listed.
 
-    Pass upper bounds of the probabilities for a pessimistic list. Items of equal probability are all listed or all left out, so the list
-    does not depend on the catalog's order. A larger ``fdr`` only adds to it. Raises ValueError unless 0 <= fdr <= 1.
+    That mean is the expected share of false alarms. Pass upper bounds of the probabilities for a conservative list. Items of equal
+    probability are all listed or all left out, so the list does not depend on the catalog's order. A larger ``fdr`` only adds to it.
+    Raises ValueError unless 0 <= fdr <= 1.
     """
     if not 0 <= fdr <= 1:
         raise ValueError(f"fdr: wanted a share in [0, 1], got {fdr}")

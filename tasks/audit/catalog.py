@@ -1,4 +1,4 @@
-"""Ids, titles, categories and pictures of the catalog's items by row."""
+"""Ids, titles, categories, texts and pictures of the catalog's items by row."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from rectifier_core.base.arrays import Int64
 from tasks.report.suspects import shorten
 from tasks.store.store import Ref
 
-LABELS = ("title", "category", "picture")
+LABELS = ("title", "category", "text", "picture")
 _SEPARATORS = re.compile(r"\s*[|,;]\s*")
 # A reason names a category only if so many of the nearest items have it.
 _FEWEST = 3
@@ -40,13 +40,13 @@ class Catalog:
         if names:
             table = table.hstack(pl.read_parquet(path, columns=names))
         self._table = table.with_columns(pl.lit(None, pl.String).alias(x) for x in LABELS if x not in names)
-        self.has_pictures = "picture" in names
+        self.has_texts, self.has_pictures = "text" in names, "picture" in names
         self._tag_counts: Counter[str] = Counter()
         for value, count in self._table["category"].value_counts().iter_rows():
             self._tag_counts.update(dict.fromkeys(_tags(value), count))
 
     def column(self, name: str, rows: Int64) -> pl.Series:
-        """Return ``item_id``, ``title``, ``category`` or ``picture`` of the rows, null for row -1."""
+        """Return ``item_id`` or one of ``LABELS`` of the rows, null for row -1."""
         return self._table[name].gather(pl.Series(rows).replace(-1, None))
 
     def names(self, rows: Int64) -> list[str]:

@@ -8,7 +8,7 @@ from typing import Any
 from rectifier_core.base.arrays import Int64
 from tasks.audit.catalog import Catalog, Majority
 from tasks.audit.findings import Findings
-from tasks.report.phrases import number, percent, rate_phrase, stretch_phrase
+from tasks.report.phrases import moved_phrase, number, percent, rate_phrase, stretch_phrase, trust
 
 
 def reasons(name: str, findings: Findings, catalog: Catalog) -> list[str]:
@@ -87,16 +87,39 @@ def describe_audit(result: dict[str, Any]) -> str:
     return "\n".join([*lines, f"page: {result['page']}"])
 
 
+def none_listed(x: dict[str, Any]) -> str:
+    """Return why the list of a modality that could be judged is empty, and what other options would list."""
+    if not x["judged"]:
+        return "none listed: no item could be judged"
+    if x["top"] is not None:
+        why = f"--top {x['top']}"
+    else:
+        bound = "the upper bound of the expected" if x["conservative"] else "the expected"
+        why = (
+            f"{bound} share of false alarms would be above {percent(x['fdr'])}; the most suspect item's feature is its own "
+            f"with probability {trust(x['most_suspect'])}"
+        )
+    offers = [
+        f"{offer['option']} would list {offer['listed']:,}"
+        + (f" (about {number(offer['expected_false'], 2)} false alarms)" if offer["listed"] else "")
+        for offer in x["offers"]
+    ]
+    return "; ".join([f"none listed: {why}", *offers])
+
+
 def _modality_lines(name: str, x: dict[str, Any]) -> list[str]:
     if x["identifiable"]:
         stretch = f", {stretch_phrase(x)}" if stretch_phrase(x) else ""
         expected, at_most = number(x["expected_false"], 2), number(x["expected_false_at_most"], 2)
         lines = [
             f"  {name}: {rate_phrase(x)} of {x['judged']:,} judged items look mismatched{stretch}",
-            f"    {x['suspects']:,} listed, about {expected} of them expected to be false alarms (at most {at_most})",
+            f"    {x['suspects']:,} listed, about {expected} of them expected to be false alarms (at most {at_most})"
+            if x["suspects"]
+            else f"    {none_listed(x)}",
         ]
     else:
         lines = [f"  {name}: mismatches cannot be detected: {x['reason']}"]
+    lines.append(f"    of the features that a night publishes, {moved_phrase(x['moved'])}")
     why = "; ".join(f"{count:,} {reason}" for reason, count in x["unjudged"].items())
     unjudged = f"    {x['items'] - x['judged']:,} of {x['items']:,} items could not be judged"
     lines.append(f"{unjudged}: {why}" if why else unjudged)

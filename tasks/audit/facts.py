@@ -15,11 +15,13 @@ from tasks.audit.inputs import AuditInputs, AuditOptions
 from tasks.audit.labels import Labels
 from tasks.audit.page import safe_picture
 from tasks.report.suspects import LONGEST_ID, shorten
+from tasks.stages.quality import count_moved
 from tasks.store.store import plain
 
 SHOWN = 50
 SHOWN_ITEMS = 5
 SHOWN_GROUPS = 20
+LONGEST_TEXT = 400
 _RATE = ("mismatch_rate", "low", "high", "low_unlike", "high_unlike", "identifiable", "separation", "reason")
 _RECALIBRATION = ("shift", "slope", "rate", "rate_low", "rate_high", "brier", "log_loss")
 
@@ -56,9 +58,13 @@ def _modality(judged: Judged, clear: Int64, options: AuditOptions) -> dict[str, 
         "expected_false_at_most": _sum(judged.at_most),
         "fdr": options.fdr if options.top is None else None,
         "top": options.top,
+        "conservative": options.conservative,
+        "most_suspect": _number(np.nanmin(judged.current)) if judged.listed.judged else None,
+        "offers": [asdict(x) for x in judged.offers],
         "recalibrated": judged.recalibration is not None,
         "suspects_with_owners_searched": len(clear),
         "clear_owners": int((clear >= 0).sum()),
+        "moved": count_moved(judged.moved),
         "placeholders": int(judged.copies.placeholder.sum()),
         "placeholder_groups": int(judged.copies.unlike.sum()),
         "hand_check": None if judged.forecast is None else asdict(judged.forecast),
@@ -89,11 +95,12 @@ def gallery(name: str, findings: Findings, catalog: Catalog) -> list[dict[str, A
         own = [other for other, _, probability in others if probability >= 0.5]
         cards.append(
             {
-                **_with_picture(row, catalog),
+                **full_card(row, catalog),
                 "rank": at + 1,
                 "probability": _number(judged.current[row]),
                 "estimated_probability": _number(judged.trust.probability[row]),
                 "false_alarm_share": _number(judged.expected[at]),
+                "moved": _number(judged.moved[row]),
                 "interactions": int(findings.interactions[row]),
                 "reliability": _number(findings.reliability[row]),
                 "reason": reason(name, at, findings, catalog, own),
@@ -110,6 +117,14 @@ def gallery(name: str, findings: Findings, catalog: Catalog) -> list[dict[str, A
     return cards
 
 
+def hand_check_gallery(name: str, findings: Findings, catalog: Catalog) -> list[dict[str, Any]]:
+    """Return the first items of the hand check as cards, in the order drawn, without any estimate."""
+    drawn, buyers = findings.judged[name].drawn[:SHOWN].tolist(), findings.drawn_buyers[name]
+    return [
+        {**full_card(row, catalog), "buyers": _cards(near, catalog)} for row, near in zip(drawn, buyers, strict=False)
+    ]
+
+
 def placeholder_groups(judged: Judged, catalog: Catalog) -> list[dict[str, Any]]:
     """Return the largest groups of unlike items that share a feature, each with a few members."""
     groups = []
@@ -122,12 +137,14 @@ def placeholder_groups(judged: Judged, catalog: Catalog) -> list[dict[str, Any]]
 
 def item_card(row: int, catalog: Catalog) -> dict[str, Any]:
     """Return the id, title and category of an item, short enough for the page."""
-    item_id, title, category, _ = _labels(row, catalog)
+    item_id, title, category, *_ = _labels(row, catalog)
     return {"item_id": shorten(item_id, LONGEST_ID), "title": shorten(title), "category": shorten(category)}
 
 
-def _with_picture(row: int, catalog: Catalog) -> dict[str, Any]:
-    return item_card(row, catalog) | {"picture": safe_picture(_labels(row, catalog)[3])}
+def full_card(row: int, catalog: Catalog) -> dict[str, Any]:
+    """Return an item's card with its text and picture."""
+    *_, text, picture = _labels(row, catalog)
+    return item_card(row, catalog) | {"text": shorten(text, LONGEST_TEXT), "picture": safe_picture(picture)}
 
 
 def _labels(row: int, catalog: Catalog) -> list[Any]:
@@ -137,7 +154,7 @@ def _labels(row: int, catalog: Catalog) -> list[Any]:
 def _owners(name: str, at: int, findings: Findings, catalog: Catalog) -> list[dict[str, Any]]:
     owners, cards = findings.searched[name].owners, []
     for place, row in enumerate(_first(owners.others[at])):
-        card = item_card(row, catalog) if place else _with_picture(row, catalog)
+        card = item_card(row, catalog) if place else full_card(row, catalog)
         numbers = {"probability": _number(owners.probability[at, place]), "cosine": _number(owners.cosine[at, place])}
         cards.append(card | numbers)
     return cards

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, fields
 
 import numpy as np
@@ -28,6 +29,8 @@ from tasks.audit.labels import Labels
 from tasks.store.saved_records import load_record
 
 NUM_NEAREST = 10
+# An empty list says what these options would give.
+OFFERED_FDR, OFFERED_TOP = 0.3, 50
 # Only the so many least trusted suspects of a modality get owners and a reason.
 MOST_DETAILED = 20_000
 WHY = (
@@ -41,12 +44,23 @@ WHY = (
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Offer:
+    """With ``option`` the audit would list so many items, of which ``expected_false`` are expected to be false alarms."""
+
+    option: str
+    listed: int
+    expected_false: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Judged:
     """A modality's suspects.
 
     ``why`` [I]: a position in ``WHY`` for an item without a probability, else -1. ``current`` [I]: the probability of an own feature,
-    recalibrated if there are labels. ``upper`` [I]: its upper bound, which decides where a list with a wanted share of false alarms stops.
-    ``expected`` and ``at_most`` [S]: the shares of false alarms down the list by either. ``drawn``: the hand check's items.
+    recalibrated if there are labels. ``upper`` [I]: its upper bound, which decides where a conservative list stops.
+    ``expected`` and ``at_most`` [S]: the shares of false alarms down the list by either. ``drawn`` [H]: the hand check's items. ``moved`` [I]:
+    how far the published feature is from the one that was read, NaN where none was read.
+    ``offers``: the lists that other options would give, if this one is empty.
     """
 
     trust: Trust
@@ -61,6 +75,8 @@ class Judged:
     forecast: HandCheck | None
     forecast_unlike: HandCheck | None
     drawn: Int64
+    moved: Float32
+    offers: tuple[Offer, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,11 +95,16 @@ class Searched:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Findings:
-    """All modalities. ``placed_by[m][o]`` [D, 10]: the items that the suspects of m resemble by their feature of modality o."""
+    """All modalities.
+
+    ``buyers[m]`` [D, 10] and ``drawn_buyers[m]`` [H, 10]: the items nearest by behaviour to the suspects and to the hand check's items.
+    ``placed_by[m][o]`` [D, 10]: the items that the suspects of m resemble by their feature of modality o.
+    """
 
     judged: dict[str, Judged]
     searched: dict[str, Searched]
     buyers: dict[str, Int64]
+    drawn_buyers: dict[str, Int64]
     placed_by: dict[str, dict[str, Int64]]
     interactions: Int64
     reliability: Float32
@@ -100,7 +121,10 @@ def find(
     detailed = {m: x.listed.rows[:MOST_DETAILED] for m, x in judged.items()}
     centre = anchor_rows[trained].mean(axis=0) if trained.any() else 0
     centred = np.where(trained[:, None], anchor_rows - centre, 0).astype(np.float32)
-    buyers = {m: nearest_rows(centred, centred, trained, rows, NUM_NEAREST) for m, rows in detailed.items()}
+    buyers, drawn_buyers = (
+        {m: nearest_rows(centred, centred, trained, rows, NUM_NEAREST) for m, rows in asked.items()}
+        for asked in (detailed, {m: x.drawn for m, x in judged.items()})
+    )
     searched: dict[str, Searched] = {}
     placed_by: dict[str, dict[str, Int64]] = {m: {} for m in judged}
     for name, refs in inputs.modalities.items():
@@ -131,6 +155,7 @@ def find(
         judged=judged,
         searched=searched,
         buyers=buyers,
+        drawn_buyers=drawn_buyers,
         placed_by=placed_by,
         interactions=np.bincount(source.array("items"), minlength=num_items).astype(np.int64),
         reliability=np.asarray(inputs.anchors.array("reliability")),
@@ -146,7 +171,8 @@ def _judge(name: str, inputs: AuditInputs, options: AuditOptions, labels: Labels
     bound = np.fmax(np.asarray(trust.probability_upper), probability)
     bound = bound if recalibration is None else recalibration.apply(bound)
     upper = np.where(np.isnan(probability), np.float32(np.nan), bound).astype(np.float32)
-    listed = suspects_at_fdr(upper, options.fdr) if options.top is None else worst(current, options.top)
+    limit = upper if options.conservative else current
+    listed = suspects_at_fdr(limit, options.fdr) if options.top is None else worst(current, options.top)
     known = np.flatnonzero(~np.isnan(probability))
     forecast, forecast_unlike, drawn = None, None, np.empty(0, np.int64)
     if options.hand_check and len(known):
@@ -168,7 +194,20 @@ def _judge(name: str, inputs: AuditInputs, options: AuditOptions, labels: Labels
         forecast=forecast,
         forecast_unlike=forecast_unlike,
         drawn=drawn,
+        moved=np.asarray(inputs.rectified.array(f"moved-{name}")),
+        offers=() if len(listed.rows) or not len(known) else tuple(_offers(current, limit, options)),
     )
+
+
+def _offers(current: Float32, limit: Float32, options: AuditOptions) -> Iterator[Offer]:
+    lists = {f"--top {OFFERED_TOP}": worst(current, OFFERED_TOP)}
+    if options.top is None and options.fdr < OFFERED_FDR:
+        lists = {f"--fdr {OFFERED_FDR}": suspects_at_fdr(limit, OFFERED_FDR)} | lists
+    if options.conservative:
+        lists = {f"--fdr {options.fdr:g} without --conservative": suspects_at_fdr(current, options.fdr)} | lists
+    for option, listed in lists.items():
+        expected = float(current[listed.rows].sum(dtype=np.float64))
+        yield Offer(option=option, listed=len(listed.rows), expected_false=expected)
 
 
 def _forecast(rate: float | None, low: float | None, high: float | None, count: int) -> HandCheck | None:

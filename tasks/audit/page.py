@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 from jinja2 import Template
 from markupsafe import Markup
 
+from tasks.audit.explanations import none_listed
 from tasks.report.page_templates import FOLDER, page_environment
 
 FIRST_CARDS = 12
@@ -51,4 +52,6 @@ def render_audit(facts: dict[str, Any]) -> str:
 
 @cache
 def _template() -> Template:
-    return page_environment().get_template("audit.html.j2")
+    environment = page_environment()
+    environment.filters["none_listed"] = none_listed
+    return environment.get_template("audit.html.j2")

@@ -17,6 +17,9 @@ from tasks.audit.findings import WHY, Findings
 from tasks.audit.labels import Labels
 from tasks.store.atomic_files import write_whole
 
+NUM_SHOWN = 5
+_TEXTS = pl.List(pl.String)
+
 
 def suspect_table(findings: Findings, catalog: Catalog, labels: Labels | None) -> pl.DataFrame:
     """Return every suspect of every modality, least trusted first. Only the detailed ones have owners and a reason."""
@@ -35,6 +38,7 @@ def _suspects(name: str, findings: Findings, catalog: Catalog, labels: Labels | 
         pl.Series("false_alarm_share_at_most", judged.at_most),
         _values("behaviour", judged.trust.behaviour[rows]),
         _values("cross_modal", judged.trust.cross_modal[rows]),
+        _values("moved", judged.moved[rows]),
         pl.Series("interactions", findings.interactions[rows]),
         pl.Series("reliability", findings.reliability[rows]),
         pl.Series("is_mismatch_by_hand", [by_hand.get(row) for row in rows.tolist()], dtype=pl.Boolean),
@@ -93,12 +97,17 @@ def placeholder_table(findings: Findings, catalog: Catalog) -> pl.DataFrame:
 
 
 def hand_check_table(findings: Findings, catalog: Catalog) -> pl.DataFrame:
-    """Return the items to check, in the order drawn. It holds no estimate, so that the verdict is the person's own."""
-    parts = []
+    """Return the items to check, in the order drawn, with what a person judges by.
+
+    It holds no estimate, so that the verdict is the person's own.
+    """
+    parts, more = [], [x for x, there in (("text", catalog.has_texts), ("picture", catalog.has_pictures)) if there]
     for name, judged in sorted(findings.judged.items()):
-        picture = [catalog.column("picture", judged.drawn)] if catalog.has_pictures else []
+        near = pl.Series([catalog.names(rows[:NUM_SHOWN]) for rows in findings.drawn_buyers[name]], dtype=_TEXTS)
+        columns = [catalog.column(x, judged.drawn) for x in more]
         empty = pl.lit(None, pl.String).alias("is_mismatch")
-        parts.append(_items(name, judged.drawn, catalog).with_columns(*picture, empty))
+        table = _items(name, judged.drawn, catalog).with_columns(*columns, near.alias("nearest_by_behaviour"), empty)
+        parts.append(table)
     return pl.concat(parts)
 
 
@@ -111,8 +120,7 @@ def write_csv(path: Path, table: pl.DataFrame) -> None:
     """Write ``table`` atomically, lists joined by `` | ``, text guarded against formulas. Raises StorageError."""
     flat = table.with_columns(_joined(name, kind) for name, kind in table.schema.items() if isinstance(kind, pl.List))
     safe = flat.with_columns(pl.col(pl.String).map_elements(guarded, return_dtype=pl.String))
-    # Spreadsheets read the file as UTF-8 because of the byte order mark.
-    write_file(path, lambda place: safe.write_csv(place, include_bom=True))
+    write_file(path, lambda place: safe.write_csv(place))
 
 
 def write_file(path: Path, write: Callable[[Path], object]) -> None:

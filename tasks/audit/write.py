@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from tasks.audit.catalog import Catalog
-from tasks.audit.facts import gallery, placeholder_groups, summarise
+from tasks.audit.facts import gallery, hand_check_gallery, placeholder_groups, summarise
 from tasks.audit.findings import find
 from tasks.audit.inputs import AuditInputs, AuditOptions
 from tasks.audit.labels import read_labels
@@ -51,9 +51,11 @@ def write_audit(folder: Path, inputs: AuditInputs, options: AuditOptions) -> dic
         **summary,
         "pictures": catalog.has_pictures,
         "galleries": {m: gallery(m, findings, catalog) for m in summary["modalities"]},
+        "hand_check_galleries": {m: hand_check_gallery(m, findings, catalog) for m in summary["modalities"]},
         "placeholder_groups": {m: placeholder_groups(findings.judged[m], catalog) for m in summary["modalities"]},
     }
-    text, page = fit_page(facts, list(facts["galleries"].values()), render_audit)
+    lists = [*facts["galleries"].values(), *facts["hand_check_galleries"].values()]
+    text, page = fit_page(facts, lists, render_audit)
     for path, content in ((folder / "audit.json", text), (folder / "audit.html", page)):
         write_file(path, lambda place, content=content: place.write_text(content, encoding="utf-8"))  # type: ignore[misc]
     return {**summary, "out": str(folder), "page": str(folder / "audit.html")}

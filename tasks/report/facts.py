@@ -2,10 +2,10 @@
 
 Shape (``null`` where a number does not exist; a share is ``{count, of}``)::
 
-    format            2
+    format            3
     run               outcome, headline, sentence, run_id, as_of, table_uri, table_version, elapsed_seconds, peak_memory_bytes,
                       memory_limit
-    summaries         [{modality, text}]: one line per modality
+    summaries         [{modality, wrong, changed}]: two lines per modality
     read              readings [{input, column, key, taken_for}], warnings
                       catalog {rows, items, quarantined: {total, of, reasons: [{reason, count}]}}
                       interactions {rows, used, not_positive, anonymous, repeats_merged, quarantined, users}
@@ -17,15 +17,17 @@ Shape (``null`` where a number does not exist; a share is ``{count, of}``)::
     modalities        by name, [{name, column, embedding_model, width, items, present, missing, quarantined, sequence, suspects, and:
       missing_kinds   null, empty, zero, nan
       status          rectified, passed_through, imputed, missing
+      moved           more_than_0.1 and more_than_0.01: features by 1 - cosine with the one that was read
       trust           identifiable, mismatch_rate, low, high, low_unlike, high_unlike, separation, reason, judged, without_trust,
-                        histogram {edges, counts, total}
+                        suspect (items of trust below 0.5), lowest, histogram {edges, counts, total}
       evidence        of, behaviour, cross_modal, both; neither {count, reasons [{reason, count}]}
       copies          present; placeholders and alike {groups, items}; groups [{items, unlike, likeness, examples}]
       alignment       matched and null as histograms over the same edges, kept {count, of}, ridge
       hubs            raw, row and sinkhorn: {features, max_over_mean, top_features, top_share, gini, never_used, curve} or null
       balance         outcome, meaning, iterations, diagonal_mass, column_error, errors {x, y, length}
       index           name, recall, num_neighbours, rows
-      suspects        [{item_id, title, category, trust, interactions, nearest_by_behaviour, nearest_by_feature}], worst first
+      suspects        [{item_id, title, category, trust, interactions, nearest_by_behaviour, nearest_by_feature}], worst
+                        first, of trust below 0.5
     time_offsets      one sentence a pair of sequence modalities
     timings           [{stage, seconds, cpu_seconds, reused, peak_memory}]
     provenance, config  values that look like credentials masked
@@ -46,13 +48,22 @@ from rectifier_core.base.records import BalanceOutcome
 from tasks.masking import mask_credentials
 from tasks.report.copies import copies_facts, evidence_facts
 from tasks.report.inputs import ReportInputs
-from tasks.report.phrases import banner_sentence, headline, modality_summary, offset_phrase, shadow_cost, shadow_phrase
+from tasks.report.phrases import (
+    banner_sentence,
+    changed_summary,
+    headline,
+    offset_phrase,
+    shadow_cost,
+    shadow_phrase,
+    wrong_summary,
+)
 from tasks.report.summaries import Facts, concentration, curve, histogram, paired_histograms, stream, tidy, top_k_use
-from tasks.report.suspects import shorten, suspects
+from tasks.report.suspects import SUSPECT, shorten, suspects
 from tasks.report.trend import trend_facts
+from tasks.stages.quality import count_moved
 from tasks.store.store import Ref, plain
 
-FORMAT = 2
+FORMAT = 3
 TRUST_BINS = 25
 _RATE = ("mismatch_rate", "low", "high", "low_unlike", "high_unlike", "separation")
 
@@ -75,7 +86,12 @@ def gather_facts(inputs: ReportInputs) -> Facts:
             "format": FORMAT,
             "run": _run(inputs, checks, num_items),
             "summaries": [
-                {"modality": fact["name"], "text": modality_summary(fact, trend["jumps"])} for fact in modalities
+                {
+                    "modality": fact["name"],
+                    "wrong": wrong_summary(fact, trend["jumps"]),
+                    "changed": changed_summary(fact),
+                }
+                for fact in modalities
             ],
             "read": _read(inputs.source, interactions, np.array(inputs.anchors.array("trained"))),
             "quality": {"passed": inputs.quality.passed, "checks": checks, "notes": list(inputs.quality.notes)},
@@ -199,6 +215,7 @@ def _modality(name: str, inputs: ReportInputs) -> Facts:
         "missing": described["missing"],
         "missing_kinds": meta["counts"]["features_missing"][name],
         "quarantined": _quarantined(meta["counts"]["features_quarantined"].get(name, {}), num_items),
+        "moved": count_moved(np.array(rectified.array(f"moved-{name}"))),
         "status": {status.value: int(codes[status.code]) for status in Status},
         "trust": _trust(refs.trust, np.array(rectified.array(f"trust-{name}"))),
         "evidence": evidence_facts(name, inputs),
@@ -229,6 +246,8 @@ def _trust(trust: Ref, published: np.ndarray[Any, Any]) -> Facts:
         "reason": shorten(meta["reason"], 300) or "",
         "judged": int((~np.isnan(trust.array("probability"))).sum()),
         "without_trust": int(np.isnan(published).sum()),
+        "suspect": int((published < SUSPECT).sum()),
+        "lowest": tidy(float(np.nanmin(published))) if not np.isnan(published).all() else None,
         "histogram": histogram(published, 0.0, 1.0, bins=TRUST_BINS),
     }
 

@@ -185,17 +185,15 @@ def shadow_cost(shadow: Mapping[str, Any]) -> str:
     )
 
 
-def modality_summary(fact: Mapping[str, Any], jumps: Sequence[Mapping[str, Any]] = ()) -> str:
-    """One modality's line in the banner, without its name: how many items look mismatched and what the run did."""
-    trust, status, placeholders = fact["trust"], fact["status"], fact["copies"]["placeholders"]
+def wrong_summary(fact: Mapping[str, Any], jumps: Sequence[Mapping[str, Any]] = ()) -> str:
+    """One modality's line in the banner, without its name: how many items look mismatched, and how sure that is."""
+    trust, placeholders = fact["trust"], fact["copies"]["placeholders"]
     if trust["identifiable"] and trust["mismatch_rate"] is not None:
         rate = f"{rate_phrase(trust)} of {trust['judged']:,} judged items look mismatched"
         parts = [f"{rate}, {stretch_phrase(trust)}" if stretch_phrase(trust) else rate]
     else:
         reason = f" ({trust['reason'].rstrip('. ')})" if trust["reason"] else ""
         parts = [f"mismatches cannot be detected{reason}"]
-    statuses = ("rectified", "passed_through", "imputed", "missing")
-    parts.append(", ".join(f"{status[name]:,} {name.replace('_', ' ')}" for name in statuses))
     if placeholders["groups"]:
         items = f"{placeholders['items']:,} of {plural(fact['copies']['present'], 'item')} with a feature"
         parts.append(f"{items} show one of {plural(placeholders['groups'], 'placeholder')}")
@@ -203,6 +201,26 @@ def modality_summary(fact: Mapping[str, Any], jumps: Sequence[Mapping[str, Any]]
         parts.append(sequence_phrase(fact["sequence"]))
     parts += [f"jump since {x['since']}: {jump_phrase(x)}" for x in jumps if x["modality"] == fact["name"]]
     return "; ".join(parts)
+
+
+def changed_summary(fact: Mapping[str, Any]) -> str:
+    """One modality's line in the banner, without its name: how many features changed, and how far."""
+    statuses = status_phrase(fact["status"])
+    return moved_phrase(fact["moved"]) + (f"; {statuses}" if statuses else "")
+
+
+def moved_phrase(moved: Mapping[str, int]) -> str:
+    """How many features changed: ``82 changed clearly, 1,318 hardly``. Clearly is by more than .1, hardly by .01 to .1."""
+    clearly, hardly = moved["more_than_0.1"], moved["more_than_0.01"] - moved["more_than_0.1"]
+    if not hardly:
+        return f"{clearly:,} changed clearly" if clearly else "none changed by more than 0.01"
+    return f"{clearly:,} changed clearly, {hardly:,} hardly" if clearly else f"{hardly:,} changed hardly, none clearly"
+
+
+def status_phrase(status: Mapping[str, int]) -> str:
+    """How many features were rectified, passed through, imputed and missing, without the counts of 0."""
+    statuses = ("rectified", "passed_through", "imputed", "missing")
+    return ", ".join(f"{status[x]:,} {x.replace('_', ' ')}" for x in statuses if status[x])
 
 
 def plural(value: int, what: str) -> str:

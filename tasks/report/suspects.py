@@ -17,6 +17,8 @@ from tasks.report.summaries import Array, Facts, stream, tidy
 from tasks.store.store import Ref
 
 NUM_SUSPECTS = 50
+# A feature of lower trust is more likely another item's than its own.
+SUSPECT = 0.5
 NUM_NEAREST = 5
 LONGEST_ID = 80
 LONGEST_TITLE = 100
@@ -86,12 +88,15 @@ def _scaled(rows: Float32) -> Float32:
 
 
 def suspects(inputs: ReportInputs, interactions: Int64) -> dict[str, list[Facts]]:
-    """Per modality the least trusted items, worst first, at most 50; ``interactions`` [I] counts each item's."""
+    """Per modality the least trusted items of trust below ``SUSPECT``, worst first, at most 50.
+
+    ``interactions`` [I] counts each item's.
+    """
     item_ids, trained = inputs.source.array("item_ids"), np.array(inputs.anchors.array("trained"))
     chosen: dict[str, tuple[Array, Int64, Nearest, Nearest]] = {}
     for name, refs in inputs.modalities.items():
         trust = np.array(inputs.rectified.array(f"trust-{name}"))
-        rows = least_trusted(trust, item_ids, NUM_SUSPECTS)
+        rows = least_trusted(np.where(trust < SUSPECT, trust, np.nan), item_ids, NUM_SUSPECTS)
         matrix, present = (refs.features, f"features-{name}"), np.array(refs.features.array(f"present-{name}"))
         by_behaviour = nearest_rows((inputs.anchors, "items"), trained, rows)
         by_feature = nearest_rows(matrix, present, rows, centre=mean_unit_row(matrix, present))

@@ -67,6 +67,9 @@ class SourceConfig:
     category_column: Text | None = Field(
         default=None, description="Column of the category, shown in reports and used to compare similar items."
     )
+    text_column: Text | None = Field(
+        default=None, description="Column of a text that describes the item, shown in the audit."
+    )
     picture_column: Text | None = Field(default=None, description="Column of a picture's URL, shown in the audit.")
     lookback_days: Count | None = Field(
         default=None,

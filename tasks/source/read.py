@@ -11,7 +11,7 @@ Files in the output's folder, I items, E pairs, D_m features of modality m:
 - ``users.npy``, ``items.npy`` [E] int32, distinct positive pairs sorted by (user, item); a user's code is the rank of its id among all;
   ``user_keys.npy`` [U] uint64, a digest of each user's id;
   ``times.npy`` [E] int64, seconds since the epoch of the pair's latest event, only with a time column;
-- ``labels.parquet`` item_id and, as configured, title and category as text, in catalog order;
+- ``labels.parquet`` item_id and, as configured, title, category, text and picture as text, in catalog order;
 - ``quarantine-items.parquet`` row_number, item_id, reason; ``quarantine-features.parquet`` item_id, modality, reason;
   ``quarantine-interactions.parquet`` user_id, item_id, event_time, reason;
 - ``meta.json`` as_of, id_type, num_users, num_items, modalities (with ``segments`` for sequences only) and counts;

@@ -63,7 +63,12 @@ def wanted_columns(config: SourceConfig) -> dict[str, str]:
 
 def label_columns(config: SourceConfig) -> list[tuple[str, str, str]]:
     """The configured label columns: name in ``labels.parquet``, name in the catalog, config key."""
-    columns = {"title": config.title_column, "category": config.category_column, "picture": config.picture_column}
+    columns = {
+        "title": config.title_column,
+        "category": config.category_column,
+        "text": config.text_column,
+        "picture": config.picture_column,
+    }
     return [(name, column, f"source.{name}_column") for name, column in columns.items() if column is not None]
 
 

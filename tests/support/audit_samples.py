@@ -66,6 +66,7 @@ class Day:
             seed=7,
             source=self._once("source", self._source),
             anchors=self._record("anchors", anchors),
+            rectified=self._once("rectify", self._rectified),
             modalities={m: self._refs(m) for m in ("image", "text")},
         )
 
@@ -97,6 +98,7 @@ class Day:
                 "item_id": self.ids,
                 "title": [NASTY if i % 3 else f"Thing {i}" for i in range(self.items)],
                 "category": [CATEGORIES[c] for c in self.category],
+                "text": [f"-{NASTY} {i}" for i in range(self.items)],
                 "picture": [PICTURES[i % 5] for i in range(self.items)],
             }
             pl.DataFrame(columns).write_parquet(writer.folder / "labels.parquet")
@@ -151,6 +153,12 @@ class Day:
             separation=0.9 if known else 0.5,
             reason="own pairs stand clear" if known else "own pairs look like re-paired ones",
         )
+
+    def _rectified(self, writer: StageWriter) -> None:
+        for name in ("image", "text"):
+            moved = 1 - np.nan_to_num(self.probability(name), nan=1.0)
+            writer.array(f"moved-{name}", np.where(self.present, moved, np.nan).astype(np.float32))
+        writer.meta({})
 
     def _plan(self, name: str) -> Plan:
         everyone = np.arange(self.items + 1, dtype=np.int64)

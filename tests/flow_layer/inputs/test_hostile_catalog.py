@@ -175,7 +175,7 @@ def _assert_harmless(page: PageText) -> None:
 def test_no_cell_of_a_table_is_a_formula(night: Night) -> None:
     tables = [*night.folder.rglob("runs/**/*.csv")]
     assert {x.name for x in tables} >= {"suspects.csv"}
-    cells = [cell for path in tables for row in csv.reader(path.open(encoding="utf-8-sig", newline="")) for cell in row]
+    cells = [cell for path in tables for row in csv.reader(path.open(encoding="utf-8", newline="")) for cell in row]
     assert any("cmd|" in x for x in cells)
     numbers = re.compile(r"-?\d+(\.\d+)?(e-?\d+)?")
     assert not [x for x in cells if x.startswith(("=", "+", "-", "@", "\t", "\r")) and not numbers.fullmatch(x)]

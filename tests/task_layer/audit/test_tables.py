@@ -32,7 +32,7 @@ def test_csv_joins_lists_and_guards_text(tmp_path: Path) -> None:
         schema={"title": pl.String, "ids": pl.List(pl.String), "p": pl.List(pl.Float32), "n": pl.Int64},
     )
     write_csv(tmp_path / "a.csv", table)
-    with (tmp_path / "a.csv").open(encoding="utf-8-sig", newline="") as stream:
+    with (tmp_path / "a.csv").open(encoding="utf-8", newline="") as stream:
         rows = list(csv.DictReader(stream))
     assert [x["title"] for x in rows] == ["'=cmd()", 'a "b", c']
     assert rows[0]["ids"] == "'-x | y"

@@ -32,8 +32,8 @@ def test_the_page_shows_the_days_and_the_jump(tmp_path: Path) -> None:
     assert "2 days could not be read and are left out." in text
     assert "The two intervals, of swaps between unlike items, do not overlap." in text
     assert "5 of 10 days have a rate; the separation (AUC) of the last day is 0.9." in text
-    assert "; jump since 1998-04-21: about " in twin["summaries"][0]["text"]
-    assert "jump" not in twin["summaries"][1]["text"]
+    assert "; jump since 1998-04-21: about " in twin["summaries"][0]["wrong"]
+    assert "jump" not in twin["summaries"][1]["wrong"]
     assert all(f"url(#{name}-" in page for name in ("t0-rate", "t0-drift", "t1-rate", "t1-drift"))
 
 
