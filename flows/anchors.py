@@ -12,7 +12,6 @@ from tasks.resources.process import torch_device
 from tasks.runs.folders import load_summary
 from tasks.runs.identity import identify
 from tasks.runs.log import name_run
-from tasks.stages.anchors import can_update_anchors
 from tasks.stages.previous_run import PreviousRun, open_previous_run, outputs_exist
 from tasks.store.store import Ref, StageStore
 from tasks.table.config import RunIdentity
@@ -30,8 +29,8 @@ class AnchorsResult:
 
 def make_anchors(config: RunConfig, as_of: date, source: Ref, store: StageStore) -> AnchorsResult:
     """Make the anchors: from a previous run's if the config asks for it and one can be used, else from the log alone."""
-    previous, reason = None, "incremental.enabled is false, or anchors.method is not lightgcn"
-    if config.incremental.enabled and can_update_anchors(config.anchors):
+    previous, reason = None, "incremental.enabled is false"
+    if config.incremental.enabled:
         previous, reason = steps.find_previous(
             source, config.shaping, config.incremental, store, config.run, config.publish, as_of
         )

@@ -41,7 +41,7 @@ def night_before(pairs: Interactions, seed: int) -> Float32:
         num_users=pairs.num_users,
         num_items=pairs.num_items,
     )
-    found = train_anchors(before, AnchorsConfig(), seed=seed + 1000)
+    found = train_anchors(before, AnchorsConfig(method="lightgcn"), seed=seed + 1000)
     return np.where(found.trained[:, None], found.ego, np.float32(np.nan))
 
 
@@ -67,7 +67,7 @@ def main() -> None:
         rows = []
         for seed in range(options.seeds):
             previous = night_before(sample.training, seed) if start == "warm" else None
-            config = AnchorsConfig(start="random" if start == "random" else "spectral")
+            config = AnchorsConfig(method="lightgcn", start="random" if start == "random" else "spectral")
             clock = time.perf_counter()
             anchors = train_anchors(sample.training, config, seed=seed, previous=previous)
             seconds = time.perf_counter() - clock

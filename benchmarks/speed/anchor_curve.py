@@ -37,7 +37,7 @@ from rectifier_core.evaluation.metrics import per_user_ranking
 from rectifier_core.evaluation.ranking import rank_items
 from rectifier_core.evaluation.splits import Split, split_users
 
-CONFIG = AnchorsConfig()
+CONFIG = AnchorsConfig(method="lightgcn")
 WIDTH, LAYERS, TESTED = CONFIG.embedding_size, CONFIG.num_layers, 3000
 Curve = Iterator[tuple[float, Float32]]
 """CPU seconds so far and final rows [U + I, A], epoch by epoch."""

@@ -118,7 +118,7 @@ def anchors(
             settings, publish_config.uri, as_of, source.array("item_ids"), config.embedding_size
         )
         run_logger().info("anchors start from %s", run_id or f"a {config.start} start: no earlier run is here")
-    return anchors_stage(
+    made = anchors_stage(
         source,
         config,
         seed,
@@ -128,6 +128,9 @@ def anchors(
         device=device,
         progress=logged_progress(),
     )
+    pairs = source.meta["counts"]["interactions_used"]
+    run_logger().info("anchors: %s on %s pairs (anchors.method = %s)", made.meta["method"], f"{pairs:,}", config.method)
+    return made
 
 
 @task(task_run_name="rectify", **PLAIN)

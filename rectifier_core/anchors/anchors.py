@@ -11,7 +11,7 @@ Differs from the paper:
 - Early stopping watches Recall@20 of a held-out slice of the training interactions; the paper's criterion is not given.
 - Steps of more than ``USUAL_STEP`` pairs are taken at a higher learning rate.
 - Items without interactions get no anchor (a zero row, ``trained`` False) instead of the noise they started from.
-- ``method = "spectral"`` is another model: no BPR, see ``spectral``.
+- ``method = "spectral"`` is another model: no BPR, see ``spectral``. By default it is taken for logs of more than ``TRAINED_PAIRS`` pairs.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ def train_anchors(
         ),
         losses=np.asarray(losses, dtype=np.float64),
         recalls=np.asarray(recalls, dtype=np.float64),
-        method=config.method,
+        method=config.method_for(len(interactions.users)),
     )
 
 
@@ -85,7 +85,7 @@ def _learn(
     training, held_out = hold_out(interactions, config.held_out, generator(seed, "anchors", "hold-out"))
     graph = InteractionGraph.of(training)
     judge = HeldOutRecall(training, held_out, generator(seed, "anchors", "judge"))
-    if config.method == "spectral":
+    if previous is None and config.method_for(len(interactions.users)) == "spectral":
         rng = generator(seed, "anchors", "start")
         ego, recall = spectral_embedding(graph, config.embedding_size, config.num_layers, judge, rng)
         return ego, [], [recall]

@@ -9,14 +9,19 @@ from pydantic.dataclasses import dataclass
 
 from rectifier_core.base.config import STRICT, Count, Int, NotNegative, OpenShare, Positive
 
+TRAINED_PAIRS = 100_000
+"""Up to so many pairs training takes seconds. On larger logs the AUC of the trust is within .004 without it
+(``benchmarks/results/anchor_methods.md``)."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True, config=STRICT)
 class AnchorsConfig:
     """How the anchors are trained."""
 
-    method: Literal["lightgcn", "spectral"] = Field(
-        default="lightgcn",
-        description='How anchors are made. "spectral" is faster, ranks as well, and reads only embedding_size, num_layers and held_out.',
+    method: Literal["auto", "lightgcn", "spectral"] = Field(
+        default="auto",
+        description='"lightgcn" trains, as in the paper. "spectral" trains nothing and tells mismatches nearly as well in a fraction of the time. '
+        '"auto" trains on logs of up to 100,000 pairs.',
     )
     embedding_size: Count = Field(default=64, description="Numbers in an anchor.")
     num_layers: Int = Field(default=3, ge=0, description="Layers of propagation over the interaction graph.")
@@ -45,6 +50,12 @@ class AnchorsConfig:
         default=False,
         description="Start from the previous run's anchors. A day's rows then depend on which nights ran before it.",
     )
+
+    def method_for(self, num_pairs: int) -> Literal["lightgcn", "spectral"]:
+        """Return how the anchors of a log of ``num_pairs`` are made."""
+        if self.method != "auto":
+            return self.method
+        return "lightgcn" if self.warm_start or num_pairs <= TRAINED_PAIRS else "spectral"
 
     def __post_init__(self) -> None:
         if self.warm_start and self.method == "spectral":

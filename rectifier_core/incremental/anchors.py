@@ -61,7 +61,7 @@ def update_anchors(interactions: Interactions, previous: PreviousRows, config: A
         reliability=np.where(trained, reliability, 0).astype(np.float32),
         losses=np.zeros(0),
         recalls=np.array([recall]),
-        method=config.method,
+        method=config.method_for(len(interactions.users)),
     )
 
 

@@ -12,7 +12,7 @@ Shape (``null`` where a number does not exist; a share is ``{count, of}``)::
                       without_interactions, without_anchor {count, of}
     quality           passed; checks [{name, value, rule, bound, passed, blocking}]; notes
     shadow            null without a shadow evaluation; else sentence, cost, metrics [{name, raw, rectified}], not_worse
-    anchors           width, epochs, best_epoch, best_recall, loss and recall as {x, y, length}
+    anchors           method, width, epochs, best_epoch, best_recall, loss and recall as {x, y, length}
     trend             as ``trend_facts`` gives it
     modalities        by name, [{name, column, embedding_model, width, items, present, missing, quarantined, sequence, suspects, and:
       missing_kinds   null, empty, zero, nan
@@ -187,6 +187,7 @@ def _anchors(anchors: Ref) -> Facts:
     losses, recalls = np.array(anchors.array("losses")), np.array(anchors.array("recalls"))
     best = int(np.nanargmax(recalls)) if np.isfinite(recalls).any() else None
     return {
+        "method": anchors.meta["method"],
         "width": anchors.array("items").shape[1],
         "epochs": len(losses),
         "best_epoch": best,

@@ -22,7 +22,7 @@ def stage_bytes(source: Ref, config: PipelineConfig) -> dict[str, int]:
     meta, width, neighbours = source.meta, config.anchors.embedding_size, config.affinity.num_neighbours
     items, users, pairs = meta["num_items"], meta["num_users"], meta["counts"]["interactions_used"]
     # Rows, the best rows, two moments and two buffers; a spectral start holds the first two and a slightly wider basis.
-    trained = config.anchors.method == "lightgcn" and config.anchors.epochs
+    trained = config.anchors.method_for(pairs) == "lightgcn" and config.anchors.epochs
     columns = 6 * width if trained else 2 * width + 2 * (width + 16)
     return {
         "anchors": FLOAT32 * (users + items) * (columns + 8) + 72 * pairs,

@@ -73,8 +73,3 @@ def recall_drop(anchors: Ref, previous: PreviousRun) -> str | None:
     if now >= (1 - previous.config.most_fallen) * then:
         return None
     return f"held-out recall fell from {then:.4f} to {now:.4f}, most_fallen = {previous.config.most_fallen:g}"
-
-
-def can_update_anchors(config: AnchorsConfig) -> bool:
-    """Return whether these anchors can be updated. A spectral embedding is faster to compute again."""
-    return config.method == "lightgcn"

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from rectifier_core.anchors.anchors import train_anchors
-from rectifier_core.anchors.config import AnchorsConfig
+from rectifier_core.anchors.config import TRAINED_PAIRS, AnchorsConfig
 from rectifier_core.anchors.held_out_recall import HeldOutRecall
 from rectifier_core.anchors.interaction_sampling import hold_out
 from rectifier_core.anchors.propagation import (
@@ -222,6 +222,16 @@ def test_the_spectral_method_places_together_what_the_same_users_take(log: Inter
     assert within > across + 0.5
     assert found.items.tobytes() == again.items.tobytes()
     assert train_anchors(log, CONFIG, seed=0).method == "lightgcn"
+
+
+def test_small_logs_are_trained_and_large_ones_are_not_unless_the_config_says_so() -> None:
+    auto = AnchorsConfig()
+    assert [auto.method_for(pairs) for pairs in (10, TRAINED_PAIRS, TRAINED_PAIRS + 1)] == ["lightgcn"] * 2 + [
+        "spectral"
+    ]
+    assert AnchorsConfig(method="lightgcn").method_for(10**9) == "lightgcn"
+    assert AnchorsConfig(method="spectral").method_for(10) == "spectral"
+    assert AnchorsConfig(warm_start=True).method_for(10**9) == "lightgcn", "only what is trained starts from something"
 
 
 def test_a_spectral_embedding_cannot_start_warm() -> None:

@@ -88,9 +88,9 @@ def log() -> Interactions:
     return block_log(blocks=4, users=200, items=120, seed=0)
 
 
-@pytest.fixture(scope="module")
-def trained(log: Interactions) -> Anchors:
-    return train_anchors(log, AnchorsConfig(embedding_size=16, epochs=4), seed=0)
+@pytest.fixture(scope="module", params=["lightgcn", "spectral"])
+def trained(log: Interactions, request: pytest.FixtureRequest) -> Anchors:
+    return train_anchors(log, AnchorsConfig(method=request.param, embedding_size=16, epochs=4), seed=0)
 
 
 def earlier_rows(anchors: Anchors) -> PreviousRows:

@@ -29,7 +29,7 @@ def test_a_million_items_fit_eight_gibibytes_and_ten_million_do_not(tmp_path: Pa
     with pytest.raises(
         InputError, match=r"resources\.memory: 8\.0 GiB will not do for anchors of 10,000,000 items.*anchors\.method"
     ):
-        check_memory(source_of(tmp_path, 10**7), PipelineConfig(), eight)
+        check_memory(source_of(tmp_path, 10**7), PipelineConfig(anchors=AnchorsConfig(method="lightgcn")), eight)
 
 
 def test_anchors_that_are_not_trained_need_less(tmp_path: Path) -> None:
