@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 from tasks.errors import InputError
 from tasks.object_store import reading
 from tasks.source.columns.arrow import is_text, plain_type, plain_values
+from tasks.source.config import PUBLISHED
 from tasks.source.files import list_files_of, open_parquet
 
 _ITEM = re.compile(
@@ -169,4 +170,5 @@ def _is_list(kind: pa.DataType) -> bool:
 
 def _modality(column: str) -> str:
     name = re.sub(r"\W", "_", _EMBEDDING.sub("", column)).lower().strip("_")
-    return name if re.match(r"[a-z]", name) else f"m_{name}" if name else "embedding"
+    # The published table has columns of its own.
+    return name if re.match(r"[a-z]", name) and name not in PUBLISHED else f"m_{name}" if name else "embedding"

@@ -35,6 +35,12 @@ def written(folder: Path, catalog: dict[str, Any], log: dict[str, Any]) -> dict[
     return write_first_config(folder, None, None)
 
 
+def test_a_name_that_the_published_table_has_itself_is_not_a_modalitys(tmp_path: Path) -> None:
+    written(tmp_path, CATALOG | {"behaviour_emb": [[0.1, 0.2]] * 3}, LOG)
+    modalities = RunConfig.from_toml(tmp_path / "run.toml").source.modalities
+    assert modalities["m_behaviour"] == "behaviour_emb" and "behaviour" not in modalities
+
+
 def test_columns_that_are_certain_are_set(tmp_path: Path) -> None:
     found = written(tmp_path, CATALOG, LOG)
     config = RunConfig.from_toml(tmp_path / "run.toml").source
