@@ -40,9 +40,8 @@ MOVIELENS = REPOSITORY.parent / "shared" / "data" / "movielens-100k"
 
 def test_outputs_hold_the_catalog_and_the_distinct_pairs(tmp_path: Path) -> None:
     log = log_table()
-    ref = read(
-        sample(tmp_path, log=log, positive="rating >= 4", title_column="title", category_column="genres"), tmp_path
-    )
+    labelled = {"title_column": "title", "category_column": "genres", "text_column": "title"}
+    ref = read(sample(tmp_path, log=log, positive="rating >= 4", **labelled), tmp_path)
     assert ref.array("item_ids").tolist() == IDS
     for name, width in (("image", 6), ("text", 4)):
         features, present = ref.array(f"features-{name}"), ref.array(f"present-{name}")
@@ -62,7 +61,7 @@ def test_outputs_hold_the_catalog_and_the_distinct_pairs(tmp_path: Path) -> None
     assert [ref.array(x).dtype for x in ("users", "items", "times")] == [np.int32, np.int32, np.int64]
 
     labels = pq.read_table(ref.file("labels.parquet")).to_pylist()
-    assert labels[1] == {"item_id": "i01", "title": "Title i01", "category": "drama, war"}
+    assert labels[1] == {"item_id": "i01", "title": "Title i01", "category": "drama, war", "text": "Title i01"}
     assert [x["item_id"] for x in labels] == IDS
 
 
