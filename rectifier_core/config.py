@@ -42,11 +42,11 @@ class QualityConfig:
     )
     max_moved: Share = Field(
         default=0.6,
-        description="Largest share of the features that may move by more than .1. Beyond it, catalog and log hardly belong together.",
+        description="Largest share of features that may move by more than .1. Beyond it, the catalog and the log probably do not belong together.",
     )
     max_rate_low: Share = Field(
         default=0.6,
-        description="Largest lower end of a mismatch rate. Beyond it, catalog and log hardly belong together.",
+        description="Largest lower end of a mismatch rate. Beyond it, the catalog and the log probably do not belong together.",
     )
     min_drift_cosine: Float = Field(
         default=0.8, ge=-1, le=1, description="Smallest mean cosine to the last published version."

@@ -151,8 +151,8 @@ class Repaired(Audited):
         yield first
         for line, status in zip(rest, self.status.values(), strict=True):
             names, counts = np.unique(status, return_counts=True)
-            told = ", ".join(f"{count:,} {name.replace('_', ' ')}" for name, count in zip(names, counts, strict=True))
-            yield f"{line}; {told}"
+            shown = ", ".join(f"{count:,} {name.replace('_', ' ')}" for name, count in zip(names, counts, strict=True))
+            yield f"{line}; {shown}"
 
 
 def _moved(raw: Float32, now: Float32) -> Float32:

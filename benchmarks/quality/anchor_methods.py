@@ -46,8 +46,8 @@ def main() -> None:
                 seconds[method] += (time.process_time() - begun) / options.seeds
                 trusts = judge_catalog(damaged, anchors, PipelineConfig(), seed=seed).trusts
                 for m, trust in trusts.items():
-                    told = ~np.isnan(trust.probability)
-                    auc = separation(trust.probability[told & ~wrong[m]], trust.probability[told & wrong[m]])
+                    known = ~np.isnan(trust.probability)
+                    auc = separation(trust.probability[known & ~wrong[m]], trust.probability[known & wrong[m]])
                     found.setdefault((m, method), []).append((auc, trust.mismatch_rate or np.nan))
         for m in true.features:
             (auc, rate), (other, other_rate) = (np.array(found[m, method]).T for method in METHODS)

@@ -47,9 +47,9 @@ def values(true: Catalog, damaged: Catalog, wrong: Mapping[str, Bool], outcome: 
     moved, trust = outcome.rectified.moved[modality][there], outcome.judged.trusts[modality]
     judged = ~np.isnan(trust.probability)
     planted = float(bad[judged].mean()) if judged.any() else float("nan")
-    told = trust.mismatch_rate is not None and trust.low is not None and trust.high is not None
-    rate = [trust.mismatch_rate, trust.low, trust.high] if told else [np.nan] * 3
-    inside = float(trust.low <= planted <= trust.high) if told else np.nan  # type: ignore[operator]
+    known = trust.mismatch_rate is not None and trust.low is not None and trust.high is not None
+    rate = [trust.mismatch_rate, trust.low, trust.high] if known else [np.nan] * 3
+    inside = float(trust.low <= planted <= trust.high) if known else np.nan  # type: ignore[operator]
     clean = there & ~bad
     means = [before[there].mean(), after[bad].mean() if bad.any() else np.nan, after[clean].mean(), after[there].mean()]
     return [float(x) for x in (*means, (moved > 0.1).mean(), (moved > 0.01).mean(), *rate, inside)]

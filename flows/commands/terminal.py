@@ -59,7 +59,7 @@ class Lines(Display):
         self._open: set[str] = set()
 
     def begin(self, stage: str) -> None:
-        """Count the minute anew."""
+        """Start a new minute."""
         self._open.add(stage)
         self._began = self._last = time.monotonic()
 

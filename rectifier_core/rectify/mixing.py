@@ -26,7 +26,44 @@ SURELY_KEPT = 0.99
 """With this share of its own feature, a row cannot move by ``LEAST_MOVED``: no feature is more than three unit lengths from the expected."""
 
 
-@numba.njit(nogil=True, inline="always", fastmath={"reassoc", "contract"})  # type: ignore[untyped-decorator]
+_part = numba.njit(nogil=True, inline="always", fastmath={"reassoc", "contract"})
+"""Compiles a part of the kernel into it."""
+
+
+@_part  # type: ignore[untyped-decorator]
+def _add_donors(
+    donors: Any, lengths: Any, indices: Any, weights: Any, first: Any, last: Any, adaptive: Any, mixed: Any
+) -> Any:
+    """Set ``mixed`` to the weighted sum of a row's donors, as unit rows where ``adaptive``. Return the weights' sum and mean length."""
+    mixed[:] = 0
+    total, length = np.float32(0), 0.0
+    for entry in range(first, last):
+        weight, at_donor = weights[entry], indices[entry]
+        if weight == 0 or lengths[at_donor] == 0:
+            continue
+        donor, scale = donors[at_donor], weight
+        if adaptive:
+            scale = weight / lengths[at_donor]
+        for at in range(len(mixed)):
+            mixed[at] += scale * donor[at]
+        total += weight
+        length += weight * lengths[at_donor]
+    return total, length
+
+
+@_part  # type: ignore[untyped-decorator]
+def _add_views(views: Any, maps: Any, mixed: Any) -> Any:
+    """Add ``views @ maps`` to ``mixed``, and return whether there was anything to add."""
+    something = False
+    for view in range(len(views)):
+        if views[view] != 0:
+            something = True
+            for at in range(len(mixed)):
+                mixed[at] += views[view] * maps[view, at]
+    return something
+
+
+@_part  # type: ignore[untyped-decorator]
 def _stretch(difference: Any, mean: Any) -> Any:
     """Return the t for which ``mean + t * difference`` is a unit row, 0 where there is no difference.
 
@@ -88,19 +125,8 @@ def mix_rows(
         if adaptive and code[row] == RECTIFIED and keep[row] >= SURELY_KEPT:
             code[row] = PASSED
             continue
-        mixed[:] = 0
-        length, total, square = 0.0, np.float32(0), 0.0
-        for entry in range(indptr[row], indptr[row + 1]):
-            weight, at_donor = weights[entry], indices[entry]
-            if weight == 0 or lengths[at_donor] == 0:
-                continue
-            donor, scale = donors[at_donor], weight
-            if adaptive:
-                scale = weight / lengths[at_donor]
-            for at in range(width):
-                mixed[at] += scale * donor[at]
-            total += weight
-            length += weight * lengths[at_donor]
+        total, length = _add_donors(donors, lengths, indices, weights, indptr[row], indptr[row + 1], adaptive, mixed)
+        square = 0.0
         for at in range(width):
             square += np.float64(rows[row, at]) * np.float64(rows[row, at])
         own = np.float32(1)
@@ -113,12 +139,7 @@ def mix_rows(
         if adaptive:
             for at in range(width):
                 mixed[at] = donor_weight * (mixed[at] - total * mean[at])
-            for view in range(views.shape[1]):
-                seen = views[row, view]
-                if seen != 0:
-                    something = np.bool_(True)
-                    for at in range(width):
-                        mixed[at] += seen * maps[folds[row], view, at]
+            something = _add_views(views[row], maps[folds[row]], mixed) or something
         for at in range(width):
             mixed[at] = share * (own * rows[row, at] - mean[at]) + (np.float32(1) - share) * mixed[at]
         stretch = _stretch(mixed, mean)

@@ -9,7 +9,7 @@ Differs from the paper:
 - The expected feature (``expected``) is the donors' mean and a regression on the item's anchor and other modalities, scaled by least squares.
   Donors are weighted by their own trust. No item is its own donor.
 - Averaging shrinks rows. Each row is scaled back to its input's length, because some recommenders read the scale.
-- An item without an anchor, or in a modality that is not identifiable, passes through bit for bit. So does a row that would hardly move.
+- An item without an anchor, or in a modality that is not identifiable, passes through bit for bit. So does a row that would move by less than .001.
 - With ``impute``, an item with an anchor but no feature (or a placeholder) gets the expected feature at the mean length of its donors.
 """
 

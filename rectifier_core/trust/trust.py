@@ -211,7 +211,7 @@ def _unidentifiable(case: EvidenceColumns, alone: Judgement) -> Trust:
 def _blame(
     cases: Mapping[str, EvidenceColumns], alone: Mapping[str, Judgement], correlated: Set[str], config: TrustConfig
 ) -> Blame | None:
-    """Return the joint posterior of the modalities whose errors are not correlated, by behaviour and by every pair that can be told."""
+    """Return the joint posterior of the modalities whose errors are not correlated, by behaviour and by every pair that separates."""
     behaviour = {m: np.full(len(case.projection.alignment), np.nan) for m, case in cases.items()}
     for m, case in cases.items():
         mixture = alone[m].mixture
