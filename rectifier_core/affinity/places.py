@@ -46,15 +46,9 @@ def place_items(projection: Projection, anchor_share: float) -> Places:
     """Return the places for one share of the anchor, in [0, 1]. A feature of an item without an anchor lies where it is projected."""
     donors = projection.projected
     if anchor_share > 0:
-        share = np.float32(anchor_share)
         donors = np.empty_like(projection.projected)
         for rows in row_blocks(len(donors), 1 << 16):
-            projected = projection.projected[rows]
-            blend = share * projection.target[rows] + (1 - share) * projected
-            # Where the anchor and the projected feature cancel, or there is no anchor and all is asked of it, the feature stays.
-            empty = np.flatnonzero(~blend.any(axis=1))
-            blend[empty] = projected[empty]
-            donors[rows] = unit_rows(blend) * np.any(projected, axis=1, keepdims=True)
+            donors[rows] = _blend(projection.projected[rows], projection.target[rows], anchor_share)
     return Places(
         modality=projection.modality,
         donors=donors,
@@ -62,6 +56,17 @@ def place_items(projection: Projection, anchor_share: float) -> Places:
         own=projection.alignment,
         anchor_share=anchor_share,
     )
+
+
+def _blend(projected: Float32, target: Float32, anchor_share: float) -> Float32:
+    """Return unit rows [N, A] between projected features and anchors, zero where there is no feature."""
+    share = np.float32(anchor_share)
+    blend: Float32 = share * target + (1 - share) * projected
+    # Where the anchor and the projected feature cancel, or there is no anchor and all is asked of it, the feature stays.
+    empty = np.flatnonzero(~blend.any(axis=1))
+    blend[empty] = projected[empty]
+    placed: Float32 = unit_rows(blend) * np.any(projected, axis=1, keepdims=True)
+    return placed
 
 
 def choose_anchor_share(
@@ -97,16 +102,17 @@ def _explained(
     config: AffinityConfig,
 ) -> float:
     """Return the part of the trusted features' variance that the mean of their donors explains, scaled as least squares scales it."""
-    places = place_items(projection, share)
+    places = _blend(projection.projected[donors], projection.target[donors], share)
     count = min(config.num_neighbours + 1, len(donors))
-    near = search_rows(places.donors, donors, np.ascontiguousarray(places.items[asking]), count)
-    used, at = np.unique(np.append(near.items[near.items >= 0], asking), return_inverse=True)
+    near = search_rows(places, np.arange(len(donors)), np.ascontiguousarray(projection.target[asking]), count)
+    items = np.where(near.items < 0, -1, donors[near.items])
+    used, at = np.unique(np.append(items[items >= 0], asking), return_inverse=True)
     units = unit_rows(np.asarray(features[used]))
     units -= trust[used] @ units / max(float(trust[used].sum()), 1e-12)
-    others = (near.items >= 0) & (near.items != asking[:, None])
+    others = (items >= 0) & (items != asking[:, None])
     weights = np.where(others, np.exp((near.scores - 1) / config.temperature), 0.0)
-    place = np.zeros(near.items.shape, np.int64)
-    place[near.items >= 0] = at[: -len(asking)]
+    place = np.zeros(items.shape, np.int64)
+    place[items >= 0] = at[: -len(asking)]
     weights *= trust[used][place]
     weights /= np.maximum(weights.sum(axis=1, keepdims=True), 1e-30)
     predicted = np.einsum("ik,ikd->id", weights, units[place])
