@@ -121,7 +121,7 @@ def rate_phrase(trust: Mapping[str, Any]) -> str:
     """The rate of swaps among unlike items: "about 21 % (16-26 %)", or only its upper end where it may be zero."""
     unlike = trust.get("low_unlike") is not None
     low, high = (trust[f"{end}_unlike" if unlike else end] for end in ("low", "high"))
-    if low < 0.005:
+    if min(low, trust["low"]) < 0.005:
         return f"at most {percent(high)}"
     interval = f"{percent(low).removesuffix(_NO_BREAK + '%')}{_DASH}{percent(high)}"
     return f"about {percent(trust['mismatch_rate'])} ({interval})"
