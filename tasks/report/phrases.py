@@ -210,11 +210,15 @@ def changed_summary(fact: Mapping[str, Any]) -> str:
 
 
 def moved_phrase(moved: Mapping[str, int]) -> str:
-    """How many features changed: ``82 changed clearly, 1,318 hardly``. Clearly is by more than .1, hardly by .01 to .1."""
-    clearly, hardly = moved["more_than_0.1"], moved["more_than_0.01"] - moved["more_than_0.1"]
-    if not hardly:
+    """How many features changed: ``82 changed clearly, 1,318 slightly``. Clearly is by more than .1, slightly by .01 to .1."""
+    clearly, slightly = moved["more_than_0.1"], moved["more_than_0.01"] - moved["more_than_0.1"]
+    if not slightly:
         return f"{clearly:,} changed clearly" if clearly else "none changed by more than 0.01"
-    return f"{clearly:,} changed clearly, {hardly:,} hardly" if clearly else f"{hardly:,} changed hardly, none clearly"
+    return (
+        f"{clearly:,} changed clearly, {slightly:,} slightly"
+        if clearly
+        else f"{slightly:,} changed slightly, none clearly"
+    )
 
 
 def status_phrase(status: Mapping[str, int]) -> str:

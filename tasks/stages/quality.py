@@ -124,7 +124,7 @@ def modality_facts(
 
 
 def count_moved(moved: Float32) -> dict[str, int]:
-    """Return how many features moved clearly and how many hardly, as JSON: by more than .1, and by more than .01."""
+    """Return how many features moved clearly and how many slightly, as JSON: by more than .1, and by more than .01."""
     return {"more_than_0.1": int((moved > 0.1).sum()), "more_than_0.01": int((moved > 0.01).sum())}
 
 

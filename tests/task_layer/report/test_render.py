@@ -53,16 +53,16 @@ def test_the_page_shows_the_facts(report: Report) -> None:
     summary = (
         f"about 21 % (18–23 %) of {judged} judged items look mismatched, up to 26 % with swaps between similar items"
     )
-    clearly, hardly = (int((1 - run.trust > far).sum()) for far in (0.1, 0.01))
+    clearly, slightly = (int((1 - run.trust > far).sum()) for far in (0.1, 0.01))
     # No count of zero: nothing was imputed.
-    changed = f"{clearly} changed clearly, {hardly - clearly} hardly; {judged} rectified, {passed} passed through, {missing} missing"
+    changed = f"{clearly} changed clearly, {slightly - clearly} slightly; {judged} rectified, {passed} passed through, {missing} missing"
     assert twin["summaries"][0] == {
         "modality": "image",
         "wrong": summary.replace(" %", "\u00a0%"),
         "changed": changed,
     }
     assert f"image: {summary}" in text and f"image: {changed}" in text
-    assert twin["modalities"][0]["moved"] == {"more_than_0.1": clearly, "more_than_0.01": hardly}
+    assert twin["modalities"][0]["moved"] == {"more_than_0.1": clearly, "more_than_0.01": slightly}
     assert "quarantined: duplicate id 6 of 98 (6.1 %)" in text and "null user" not in text
     assert "rows in = rows out + quarantined 1,000,003 equal to 1,000,003 ✓ pass" in text
     assert twin["read"]["without_interactions"] == {"count": without, "of": run.items}
