@@ -22,7 +22,6 @@ def format_night(result: Mapping[str, Any]) -> str:
         offset_phrase,
         rate_phrase,
         sequence_phrase,
-        status_phrase,
         stretch_phrase,
     )
 
@@ -35,7 +34,7 @@ def format_night(result: Mapping[str, Any]) -> str:
     for name, x in result["modalities"].items():
         rate = f"{rate_phrase(x)} mismatched" if x["identifiable"] else f"no estimate: {x['reason']}"
         rate += f", {stretch_phrase(x)}" if x["identifiable"] and stretch_phrase(x) else ""
-        lines += [f"  {name}: {rate}", f"    {moved_phrase(x['moved'])}; {status_phrase(x)}"]
+        lines.append(f"  {name}: {rate}; {moved_phrase(x['moved'])}")
         if "sequence" in x:
             lines.append(f"    {sequence_phrase(x['sequence'])}")
     lines += [f"  {offset_phrase(x)}" for x in result["time_offsets"]]

@@ -83,8 +83,7 @@ def test_without_json_people_read_what_was_done(published: Published, cli: Comma
     assert published.results[2]["run_id"] in listed[1]
     text = cli("rectify", *config, "--as-of", published.days[0]).out
     assert text.startswith(f"{published.days[0]}: nothing new: version 2 of ")
-    assert re.search(r"^  image: .*mismatched", text, re.MULTILINE)
-    assert re.search(r"^    .*(changed|none).*; \d[\d,]* rectified, \d[\d,]* passed through", text, re.MULTILINE)
+    assert re.search(r"^  image: .*mismatched.*; .*(changed|none)", text, re.MULTILINE)
     assert " 0 " not in text
     assert text.rstrip().endswith(f"{published.demo}/runs/{published.results[0]['run_id']}/report.html")
 
