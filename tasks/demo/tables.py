@@ -34,7 +34,7 @@ _LOG = pa.schema(
     {"user_id": pa.int64(), "item_id": pa.string(), "rating": pa.float32(), "event_time": pa.timestamp("us", tz="UTC")}
 )
 FAULT_DETAILS: Final = {
-    "duplicate_id": "the row is there twice, the second time at the end of the catalog",
+    "duplicate_id": "the row is there twice, the second time at the end of its file",
     "null_id": "a copy of this item's row without an id is at the end of the catalog",
     "nan": "one value is NaN",
     "infinite": "one value is infinite",
@@ -55,8 +55,8 @@ def write_catalog(
     """Write ``part-*.parquet`` and return the number of rows: the listed items in order, then rows that repeat an id or have none."""
     faults = [fault for fault in truth.faults if fault.kind in ROW_FAULTS]
     listed = np.flatnonzero(truth.listed)
-    rows = np.concatenate([listed, np.array([fault.item for fault in faults], dtype=np.int64)])
-    nameless = np.concatenate([np.zeros(len(listed), np.bool_), np.array([x.kind == "null_id" for x in faults])])
+    # A row that repeats an id lies in the file of the first: the reader refuses an id in two files.
+    file_of = np.searchsorted(listed, [fault.item for fault in faults]) // _CATALOG_FILE_ROWS
     features = {m: Features(world.config, m, world.taste) for m in (*MODALITIES, *splices)}
     schema = pa.schema(
         {"item_id": pa.string(), "title": pa.string(), "category": pa.string()}
@@ -64,10 +64,15 @@ def write_catalog(
     )
     names = pa.array([name for name, _ in CATEGORIES])
     folder.mkdir(parents=True)
-    for number, part in enumerate(row_blocks(len(rows), _CATALOG_FILE_ROWS)):
+    total, done = len(listed) + len(faults), 0
+    for number, part in enumerate(row_blocks(len(listed), _CATALOG_FILE_ROWS)):
+        added = [fault for fault, file in zip(faults, file_of, strict=True) if file == number]
+        rows = np.concatenate([listed[part], np.array([fault.item for fault in added], dtype=np.int64)])
+        nameless = np.arange(len(rows)) >= len(rows) - len(added)
+        nameless[len(rows) - len(added) :] = [fault.kind == "null_id" for fault in added]
         with pq.ParquetWriter(folder / f"part-{number:05d}.parquet", schema, use_dictionary=["category"]) as writer:
-            for start in range(part.start, part.stop, _CATALOG_GROUP_ROWS):
-                stop = min(start + _CATALOG_GROUP_ROWS, part.stop)
+            for start in range(0, len(rows), _CATALOG_GROUP_ROWS):
+                stop = min(start + _CATALOG_GROUP_ROWS, len(rows))
                 items, unnamed = rows[start:stop], pa.array(nameless[start:stop])
                 columns = {
                     "item_id": pc.if_else(unnamed, pa.scalar(None, pa.string()), item_ids(items)),
@@ -79,8 +84,9 @@ def write_catalog(
                 for m, spliced in splices.items():
                     columns[f"{m}_embedding"] = _sequence_column(items, spliced, features[m])
                 writer.write_table(pa.table(columns, schema=schema))
-                progress("catalog", stop, len(rows))
-    return len(rows)
+                progress("catalog", done + stop, total)
+        done += len(rows)
+    return done
 
 
 def _vector_column(items: Int64, modality: str, truth: PlantedTruth, features: Features) -> pa.Array:
