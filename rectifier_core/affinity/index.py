@@ -10,6 +10,8 @@ wanted, always by one thread, and ``score_candidates`` sums every product in the
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
@@ -42,6 +44,17 @@ GATHERED = 1 << 22
 """Numbers that scoring copies at a time, so that they stay in the processor's cache."""
 RESERVOIR = 13
 """FAISS's number for the scan that treats a query alike whatever is searched beside it."""
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Let FAISS use one thread. It shares the count with torch, so the count is put back."""
+    before = faiss.omp_get_max_threads()
+    faiss.omp_set_num_threads(1)
+    try:
+        yield
+    finally:
+        faiss.omp_set_num_threads(before)
 
 
 class Neighbours(NamedTuple):
@@ -104,9 +117,9 @@ class NearestRows:
         items = self.candidates(queries, count)
         return best_of(items, score_candidates(self.vectors, queries, items), count)
 
+    @one_thread()
     def candidates(self, queries: Float32, count: int) -> Int32:
         """At least ``count`` + ``EXTRA`` candidates for each query [B, D]: int32, -1 for none, in no particular order."""
-        faiss.omp_set_num_threads(1)
         width = min(math.ceil(self.factor * count) + EXTRA, self.index.ntotal)
         return np.asarray(self.index.search(queries, width)[1], np.int32)
 
@@ -214,6 +227,7 @@ def _centroids(index: Any) -> Float32:
     return np.asarray(faiss.downcast_index(index.quantizer).reconstruct_n(0, index.nlist))
 
 
+@one_thread()
 def _train(quantizer: Any, vectors: Float32, rows: Int64, seed: int) -> None:
     """Put the centroids of about ``rows``^.75 / 9 lists into ``quantizer``: spherical k-means on a sample."""
     lists, rng = max(1, round(math.pow(len(rows), 0.75) / 9)), generator(seed, "index", "kmeans")
@@ -221,7 +235,6 @@ def _train(quantizer: Any, vectors: Float32, rows: Int64, seed: int) -> None:
     kmeans: Any = faiss.Clustering(vectors.shape[1], lists)
     kmeans.niter, kmeans.spherical, kmeans.seed = KMEANS_ITERATIONS, True, int(rng.integers(2**31))
     kmeans.min_points_per_centroid, kmeans.max_points_per_centroid = 1, KMEANS_ROWS
-    faiss.omp_set_num_threads(1)
     kmeans.train(np.ascontiguousarray(vectors[sample]), quantizer)
 
 
@@ -229,8 +242,8 @@ def _nearest(quantizer: Any, vectors: Float32, rows: Int64, threads: int) -> Int
     """The centroid nearest to each of ``vectors[rows]``: int64 [N]."""
     nearest = np.empty(len(rows), np.int64)
 
+    @one_thread()
     def assign(block: slice) -> None:
-        faiss.omp_set_num_threads(1)
         nearest[block] = quantizer.search(np.ascontiguousarray(vectors[rows[block]]), 1)[1][:, 0]
 
     for _ in in_threads(assign, list(row_blocks(len(rows), BLOCK_ROWS)), threads):
@@ -238,6 +251,7 @@ def _nearest(quantizer: Any, vectors: Float32, rows: Int64, threads: int) -> Int
     return nearest
 
 
+@one_thread()
 def _inverted_file(quantizer: Any, vectors: Float32, rows: Int64, lists: Int64, seed: int) -> Any:
     """The rows in their ``lists`` [N], as codes of 4 bits for each number of what is left after the centroid."""
     width = vectors.shape[1]
@@ -245,7 +259,6 @@ def _inverted_file(quantizer: Any, vectors: Float32, rows: Int64, lists: Int64, 
     plain.pq.cp.min_points_per_centroid = 1
     rng = generator(seed, "index", "codes")
     plain.pq.cp.seed = int(rng.integers(2**31))
-    faiss.omp_set_num_threads(1)
     sample = np.sort(rng.choice(rows, min(CODE_ROWS, len(rows)), replace=False))
     plain.train(np.ascontiguousarray(vectors[sample]))
     for block in row_blocks(len(rows), BLOCK_ROWS):
@@ -257,11 +270,11 @@ def _inverted_file(quantizer: Any, vectors: Float32, rows: Int64, lists: Int64, 
     return index
 
 
+@one_thread()
 def _tune(
     vectors: Float32, index: Any, queries: Float32, truth: Int32, list_of: Int64, target: float, searched: int
 ) -> NearestRows:
     """The index with the least probes, and the least candidates, with which ``queries`` [S, D] find the target share of ``truth`` [S, K]."""
-    faiss.omp_set_num_threads(1)
     rank = np.argsort(index.quantizer.search(queries, index.nlist)[1], axis=1)
     there = truth >= 0
     needed = np.where(there, np.take_along_axis(rank, list_of[truth], axis=1) + 1, 0)

@@ -7,6 +7,7 @@ from dataclasses import replace
 import faiss
 import numpy as np
 import pytest
+import torch
 
 from rectifier_core.affinity.index import (
     IndexKind,
@@ -138,3 +139,15 @@ def test_the_order_keeps_all_rows_and_puts_similar_ones_together() -> None:
     assert sorted(ordered.tolist()) == asking.tolist()
     beside = np.einsum("ij,ij->i", ROWS[ordered[1:]], ROWS[ordered[:-1]]).mean()
     assert beside > np.einsum("ij,ij->i", ROWS[asking[1:]], ROWS[asking[:-1]]).mean() + 0.1
+
+
+def test_a_search_leaves_the_number_of_threads_as_it_was() -> None:
+    """FAISS and torch share the count, so a search in one thread must not leave torch with one."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        rows = random_units(np.random.default_rng(0), 500, 8)
+        search_rows(rows, np.arange(500), rows[:10], 3)
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
