@@ -19,8 +19,8 @@ from rectifier_core.copies.copies import find_copies
 from rectifier_core.projection.cross_modal import cross_modal_pairs, place_by_features
 from rectifier_core.projection.projection import fit_projection
 from rectifier_core.rectify.config import RectifyConfig
-from rectifier_core.rectify.expected import Views, trust_or_average
-from rectifier_core.rectify.rectify import Mixing, RectifiedRows, decide_status, fit_model, rectify_rows
+from rectifier_core.rectify.expected import Views
+from rectifier_core.rectify.rectify import RectifiedRows, prepare_mixing, rectify_rows
 from rectifier_core.sinkhorn.sinkhorn import balance
 from rectifier_core.trust.trust import estimate_trust
 
@@ -139,15 +139,17 @@ def _rectified(
 ) -> RectifiedRows:
     """Rectify one modality."""
     features, present = catalog.features[modality], catalog.present[modality]
-    trust, placeholder = judged.trusts[modality], judged.copies[modality].placeholder
-    status = decide_status(present, plan, trust, config, placeholder)
-    others = [m for m in judged.places if m != modality]
-    views = Views(
-        judged.projections[modality].target,
-        [judged.places[m].items for m in others],
-        [trust_or_average(judged.trusts[m]) for m in others],
+    projection = judged.projections[modality]
+    others = [(places.items, judged.trusts[m]) for m, places in judged.places.items() if m != modality]
+    status, mixing = prepare_mixing(
+        features,
+        present,
+        judged.copies[modality].placeholder,
+        projection.fold,
+        Views.beside(projection.target, others),
+        plan,
+        judged.trusts[modality],
+        config,
+        seed=seed,
     )
-    folds = judged.projections[modality].fold
-    model = fit_model(modality, features, status, folds, views, plan, trust, config, seed=seed)
-    mixing = Mixing(plan=plan, trust=trust, config=config, model=model)
     return rectify_rows(features, present, slice(0, len(features)), status, mixing)

@@ -16,6 +16,7 @@ import numpy as np
 
 from benchmarks.shared.movielens import Sample, load_tested, options_parser, trained
 from rectifier_core.affinity.affinity import find_affinity
+from rectifier_core.affinity.places import choose_anchor_share, place_items
 from rectifier_core.base.arrays import Float32
 from rectifier_core.base.numerics import unit_rows
 from rectifier_core.base.records import Anchors, Catalog, Projection
@@ -27,7 +28,8 @@ from rectifier_core.pipeline import Judged, judge_catalog
 from rectifier_core.projection.config import ProjectionConfig
 from rectifier_core.projection.projection import fit_projection
 from rectifier_core.rectify.config import RectifyConfig
-from rectifier_core.rectify.rectify import decide_status, rectify_rows
+from rectifier_core.rectify.expected import Views
+from rectifier_core.rectify.rectify import prepare_mixing, rectify_rows
 from rectifier_core.sinkhorn.sinkhorn import balance
 
 SHARES = (0.0, 0.2, 0.4)
@@ -46,11 +48,14 @@ def mended(
 ) -> Float32:
     """One modality rectified; ``projection`` replaces the judged one for matching, and then acts whatever trust says."""
     found = projection or judged.projections[modality]
-    plan = balance(find_affinity(found, PipelineConfig().affinity, seed=seed), PipelineConfig().sinkhorn)
     trust = judged.trusts[modality] if projection is None else replace(judged.trusts[modality], identifiable=True)
-    features = catalog.features[modality]
-    status = decide_status(catalog.present[modality], plan, trust, config)
-    return rectify_rows(features, slice(0, len(features)), status, plan, trust, config)
+    features, present, stages = catalog.features[modality], catalog.present[modality], PipelineConfig()
+    share = choose_anchor_share(features, found, trust.probability, stages.affinity, seed=seed)
+    plan = balance(find_affinity(place_items(found, share), stages.affinity, seed=seed), stages.sinkhorn)
+    others = [(places.items, judged.trusts[m]) for m, places in judged.places.items() if m != modality]
+    views, nobody = Views.beside(found.target, others), np.zeros(len(features), np.bool_)
+    status, mixing = prepare_mixing(features, present, nobody, found.fold, views, plan, trust, config, seed=seed)
+    return rectify_rows(features, present, slice(0, len(features)), status, mixing).features
 
 
 def variants(

@@ -22,22 +22,24 @@ class Files:
     least_rating: int | None = None
 
 
+FILMS = {"image": "image_embedding", "text": "text_embedding"}
+TWO_VIEWS = {"text": "text_embedding", "lsa": "text_lsa_embedding"}
 CATALOGS = {
     "movielens-100k": Files(
         items="movielens-100k/catalog/items.parquet",
         log="movielens-100k/interactions/*/*.parquet",
-        modalities={"image": "image_embedding", "text": "text_embedding"},
+        modalities=FILMS,
         least_rating=4,
     ),
     "movielens-1m": Files(
         items="movielens-1m/items.parquet",
         log="movielens-1m/interactions.parquet",
-        modalities={"image": "image_embedding", "text": "text_embedding"},
+        modalities=FILMS,
     ),
     "movielens-1m-sparse": Files(
         items="movielens-1m/items.parquet",
         log="movielens-1m/interactions_sparse_split.parquet",
-        modalities={"image": "image_embedding", "text": "text_embedding"},
+        modalities=FILMS,
     ),
     "goodbooks": Files(
         items="goodbooks/items.parquet",
@@ -48,12 +50,12 @@ CATALOGS = {
     "online-retail": Files(
         items="online-retail/items.parquet",
         log="online-retail/interactions.parquet",
-        modalities={"text": "text_embedding", "lsa": "text_lsa_embedding"},
+        modalities=TWO_VIEWS,
     ),
     "amazon-industrial": Files(
         items="amazon-industrial/items.parquet",
         log="amazon-industrial/interactions.parquet",
-        modalities={"text": "text_embedding", "lsa": "text_lsa_embedding"},
+        modalities=TWO_VIEWS,
     ),
 }
 

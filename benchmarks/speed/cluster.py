@@ -23,7 +23,8 @@ from pathlib import Path
 import numpy as np
 from distributed.protocol.pickle import dumps
 
-from tasks.resources.config import ResourcesConfig, use_threads
+from tasks.resources.config import ResourcesConfig
+from tasks.resources.process import use_threads
 from tasks.shards.dask_runner import DaskRunner, connect
 from tasks.shards.dask_worker import WorkerJob, write_shard
 from tasks.store.code_digest import worker_digest

@@ -53,7 +53,10 @@ def train_anchors(
     ``device``. The start and the reliability are computed on the CPU, so that they do not depend on the device. Raises ValueError if the
     shape of ``previous`` does not fit.
     """
-    ego, losses, recalls = _learn(interactions, config, seed, previous, device, progress)
+    method = config.method_for(len(interactions.users))
+    if config.method == "auto" and previous is not None:
+        method = "lightgcn"  # Only what is trained starts from something.
+    ego, losses, recalls = _learn(interactions, config, method, seed, previous, device, progress)
     num_users, num_items = interactions.num_users, interactions.num_items
     trained = np.bincount(interactions.items, minlength=num_items) > 0
     final = layer_mean_rows(InteractionGraph.of(interactions).to(device), ego, config.num_layers)
@@ -69,13 +72,14 @@ def train_anchors(
         ),
         losses=np.asarray(losses, dtype=np.float64),
         recalls=np.asarray(recalls, dtype=np.float64),
-        method=config.method_for(len(interactions.users)),
+        method=method,
     )
 
 
 def _learn(
     interactions: Interactions,
     config: AnchorsConfig,
+    method: str,
     seed: int,
     previous: Float32 | None,
     device: str,
@@ -85,7 +89,7 @@ def _learn(
     training, held_out = hold_out(interactions, config.held_out, generator(seed, "anchors", "hold-out"))
     graph = InteractionGraph.of(training)
     judge = HeldOutRecall(training, held_out, generator(seed, "anchors", "judge"))
-    if previous is None and config.method_for(len(interactions.users)) == "spectral":
+    if method == "spectral":
         rng = generator(seed, "anchors", "start")
         ego, recall = spectral_embedding(graph, config.embedding_size, config.num_layers, judge, rng)
         return ego, [], [recall]

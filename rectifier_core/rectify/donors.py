@@ -26,11 +26,16 @@ class Donors:
         return scipy.sparse.csr_matrix((self.weights, columns, self.indptr), shape=shape)
 
 
+def trust_or_average(trust: Trust, items: Int32 | Int64 | slice = slice(None)) -> Float32:
+    """Return the trust of ``items``, by default of all: float32. An item of unknown trust counts as an average one."""
+    known = trust.probability[items]
+    return np.where(np.isnan(known), np.float32(1 - (trust.mismatch_rate or 0.0)), known)
+
+
 def donors_of(plan: Plan, rows: Int64, trust: Trust, *, adaptive: bool) -> Donors:
     """Return the donors of the items ``rows`` [N].
 
-    With ``adaptive`` a weight is the plan's times the donor's trust, and 0 for the item itself. A donor of unknown trust counts as an
-    average one.
+    With ``adaptive`` a weight is the plan's times the donor's trust, and 0 for the item itself.
     """
     first, last = np.asarray(plan.indptr[rows]), np.asarray(plan.indptr[rows + 1])
     counts = last - first
@@ -38,9 +43,7 @@ def donors_of(plan: Plan, rows: Int64, trust: Trust, *, adaptive: bool) -> Donor
     entries = np.repeat(first - indptr[:-1], counts) + np.arange(indptr[-1])
     indices, weights = np.asarray(plan.indices[entries], dtype=np.int32), np.array(plan.weights[entries])
     if adaptive and len(indices):
-        average = np.float32(1 - (trust.mismatch_rate or 0.0))
-        trusted = trust.probability[indices]
-        weights *= np.where(np.isnan(trusted), average, trusted)
+        weights *= trust_or_average(trust, indices)
         weights[indices == np.repeat(rows, counts)] = 0
         sums = np.add.reduceat(np.append(weights, np.float32(0)), indptr[:-1]) * (counts > 0)
         weights /= np.repeat(np.maximum(sums, np.finfo(np.float32).tiny), counts)

@@ -25,7 +25,7 @@ from rectifier_core.base.arrays import Bool, Float32, Float64, Int32, Int64, che
 from rectifier_core.base.numerics import row_blocks, unit_rows
 from rectifier_core.base.records import Plan, Trust
 from rectifier_core.base.seeding import generator
-from rectifier_core.rectify.donors import Donors, donors_of
+from rectifier_core.rectify.donors import Donors, donors_of, trust_or_average
 
 PENALTIES = (1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1, 1.0)
 """Ridge penalties to choose from, in units of the mean eigenvalue of the Gram matrix."""
@@ -46,6 +46,11 @@ class Views:
     anchors: Float32
     places: Sequence[Float32]
     trusts: Sequence[Float32]
+
+    @classmethod
+    def beside(cls, anchors: Float32, others: Sequence[tuple[Float32, Trust]]) -> Views:
+        """Return the views of a modality's items from their anchors, and the places of each other modality with the trust in it."""
+        return cls(anchors, [places for places, _ in others], [trust_or_average(trust) for _, trust in others])
 
     def of(self, rows: Int64) -> Float32:
         """Return the predictors of the items ``rows`` [N]: [N, A + C + ... + 1] float32. The last column is 1."""
@@ -91,7 +96,7 @@ def fit_expected(
     rows = np.flatnonzero(known)
     most = min(MOST_ROWS, max(1, MOST_BYTES // (4 * features.shape[1])))
     rows = np.sort(rng.choice(rows, min(len(rows), most), replace=False))
-    weight = trust_or_average(trust)[rows]
+    weight = trust_or_average(trust, rows)
     units = unit_rows(np.asarray(features[rows]))
     mean = (weight @ units / max(float(weight.sum()), 1e-12)).astype(np.float32)
     centred = units - mean
@@ -105,12 +110,6 @@ def fit_expected(
         maps=maps * np.float32(view_weight),
         donor_weight=donor_weight,
     )
-
-
-def trust_or_average(trust: Trust) -> Float32:
-    """Return the trust of every item [I] float32. An item of unknown trust counts as an average one."""
-    average = np.float32(1 - (trust.mismatch_rate or 0.0))
-    return np.where(np.isnan(trust.probability), average, trust.probability)
 
 
 def _ridge_by_fold(views: Float32, wanted: Float32, weight: Float32, folds: Int32) -> tuple[Float32, Float32]:

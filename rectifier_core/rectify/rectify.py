@@ -85,10 +85,10 @@ def decide_status(
     return status
 
 
-def fit_model(
-    modality: str,
+def prepare_mixing(
     features: Float32,
-    status: NDArray[np.int8],
+    present: Bool,
+    placeholder: Bool,
     folds: Int32,
     views: Views,
     plan: Plan,
@@ -96,13 +96,17 @@ def fit_model(
     config: RectifyConfig,
     *,
     seed: int,
-) -> Model | None:
-    """Return what ``Mixing`` needs: the expected feature fitted to the items whose ``status`` is RECTIFIED; None if nothing would use it."""
+) -> tuple[NDArray[np.int8], Mixing]:
+    """Return what is to be done to each item, as ``decide_status`` does, and what its rows are mixed by.
+
+    The expected feature is fitted to the items that are to be rectified. ``folds`` [I] are the items' folds, -1 for an item without one.
+    """
+    status, model = decide_status(present, plan, trust, config, placeholder), None
     known = status == Status.RECTIFIED.code
-    if config.mix == "constant" or not known.any():
-        return None
-    expected = fit_expected(modality, features, known, folds, views, plan, trust, seed=seed)
-    return Model(expected=expected, views=views, folds=folds)
+    if config.mix == "adaptive" and known.any():
+        expected = fit_expected(trust.modality, features, known, folds, views, plan, trust, seed=seed)
+        model = Model(expected=expected, views=views, folds=folds)
+    return status, Mixing(plan=plan, trust=trust, config=config, model=model)
 
 
 def rectify_rows(

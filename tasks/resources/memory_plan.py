@@ -39,7 +39,7 @@ def check_memory(source: Ref, config: PipelineConfig, resources: ResourcesConfig
     stage = max(sizes, key=lambda name: sizes[name])
     needed = held_bytes() + SLACK * sizes[stage]
     if needed > limit:
-        trains = stage == "anchors" and config.anchors.method == "lightgcn"
+        trains = stage == "anchors" and config.anchors.method_for(meta["counts"]["interactions_used"]) == "lightgcn"
         way_out = "set anchors.method to spectral" if trains else "use a larger machine"
         raise InputError(
             f"resources.memory: {limit / 2**30:.1f} GiB will not do for {stage} of {meta['num_items']:,} items, "

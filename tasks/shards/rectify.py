@@ -10,7 +10,7 @@ import numpy as np
 from rectifier_core.base.numerics import Progress, row_blocks
 from rectifier_core.base.records import Plan, Projection, Trust
 from rectifier_core.rectify.config import RectifyConfig
-from rectifier_core.rectify.expected import ExpectedFeature, Views, trust_or_average
+from rectifier_core.rectify.expected import ExpectedFeature, Views
 from rectifier_core.rectify.rectify import Mixing, Model, RectifiedRows, rectify_rows
 from tasks.store.runner import Arrays, Runner, Shared, row_shards
 from tasks.store.saved_records import open_record
@@ -37,12 +37,12 @@ class RectifyShard:
 
 def open_views(modality: str, matched: Mapping[str, ModalityRefs]) -> Views:
     """Return what is known of every item beside one modality's feature, memory-mapped."""
-    others = [(x.places, x.trust) for m, x in matched.items() if m != modality and x.places is not None]
-    return Views(
-        open_record(matched[modality].projection, Projection).target,
-        [places.array("items") for places, _ in others],
-        [trust_or_average(open_record(trust, Trust)) for _, trust in others],
-    )
+    others = [
+        (x.places.array("items"), open_record(x.trust, Trust))
+        for m, x in matched.items()
+        if m != modality and x.places is not None
+    ]
+    return Views.beside(open_record(matched[modality].projection, Projection).target, others)
 
 
 def rectify_shard(shard: RectifyShard) -> Arrays:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, replace
 from datetime import date
 from typing import Any
@@ -13,7 +13,7 @@ from rectifier_core.base.arrays import Float32
 from rectifier_core.base.published_records import QualityReport, Status
 from rectifier_core.base.records import BalanceOutcome, Copies, Plan
 from rectifier_core.config import QualityConfig
-from rectifier_core.quality import ShadowMeasure, check_quality, measure_modality
+from rectifier_core.quality import FAR, ShadowMeasure, check_quality, measure_modality
 from rectifier_core.sequences.config import SegmentsConfig
 from tasks.stages.drift import drift_since_last, last_published
 from tasks.stages.sequences import segment_facts
@@ -73,17 +73,16 @@ def quality_stage(
         config=config,
         shadow=shadow,
         unexplained=_unexplained(anchors, matched),
-        whole_rows_low=max(_whole_rows_lows(matched), default=None),
+        whole_rows_low=_whole_rows_low(matched),
     )
     drifted = [m for m, drift in drifts.items() if drift is not None and drift < config.min_drift_cosine]
     return report if last is None else replace(report, notes=model_notes(models, last.models, last.day, drifted))
 
 
-def _whole_rows_lows(matched: Mapping[str, ModalityRefs]) -> Iterator[float]:
-    """Yield the lower end of every rate whose errors come with another modality's."""
-    for refs in matched.values():
-        if refs.trust.meta["whole_rows"] and refs.trust.meta["low"] is not None:
-            yield refs.trust.meta["low"]
+def _whole_rows_low(matched: Mapping[str, ModalityRefs]) -> float | None:
+    """Return the largest lower end of the rates whose errors come with another modality's, None where there is none."""
+    trusts = [refs.trust.meta for refs in matched.values()]
+    return max((x["low"] for x in trusts if x["whole_rows"] and x["low"] is not None), default=None)
 
 
 def _unexplained(anchors: Ref, matched: Mapping[str, ModalityRefs]) -> float | None:
@@ -125,7 +124,7 @@ def modality_facts(
 
 def count_moved(moved: Float32) -> dict[str, int]:
     """Return how many features moved clearly and how many slightly, as JSON: by more than .1, and by more than .01."""
-    return {"more_than_0.1": int((moved > 0.1).sum()), "more_than_0.01": int((moved > 0.01).sum())}
+    return {"more_than_0.1": int((moved > FAR).sum()), "more_than_0.01": int((moved > 0.01).sum())}
 
 
 def quality_values(quality: QualityReport) -> list[dict[str, Any]]:

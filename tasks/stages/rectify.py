@@ -12,7 +12,7 @@ from rectifier_core.base.numerics import Progress, row_blocks, silent
 from rectifier_core.base.records import Copies, Plan, Projection, Trust
 from rectifier_core.base.threads import in_threads
 from rectifier_core.rectify.config import RectifyConfig
-from rectifier_core.rectify.rectify import Mixing, RectifiedRows, decide_status, fit_model, rectify_rows
+from rectifier_core.rectify.rectify import Mixing, RectifiedRows, prepare_mixing, rectify_rows
 from rectifier_core.sequences.config import SegmentsConfig
 from tasks.shards.rectify import open_views, write_rectified
 from tasks.stages.sequences import write_mended
@@ -37,13 +37,19 @@ def rectify_stage(
         for modality, refs in matched.items():
             present = np.asarray(refs.features.array(f"present-{modality}"))
             features = refs.features.array(f"features-{modality}")
-            placeholder = load_record(refs.copies, Copies).placeholder
-            mixing = open_mixing(modality, features, present, placeholder, matched, config, seed)
-            out = RectifiedRows(
-                writer.memmap(f"features-{modality}", features.shape, np.float32),
-                decide_status(present, mixing.plan, mixing.trust, config, placeholder),
-                np.empty(len(present), np.float32),
+            status, mixing = prepare_mixing(
+                features,
+                present,
+                load_record(refs.copies, Copies).placeholder,
+                load_record(refs.projection, Projection).fold,
+                open_views(modality, matched),
+                load_record(refs.plan, Plan),
+                load_record(refs.trust, Trust),
+                config,
+                seed=seed,
             )
+            rows = writer.memmap(f"features-{modality}", features.shape, np.float32)
+            out = RectifiedRows(rows, status, np.empty(len(present), np.float32))
             if store.runner.remote:
                 write_rectified(out, modality, matched, mixing, store.runner, progress)
             else:
@@ -68,24 +74,6 @@ def rectify_stage(
         writer.meta({"features": list(matched), "sequences": sequences})
 
     return store.once("rectify", (source, dict(matched), config, segments, seed), build)
-
-
-def open_mixing(
-    modality: str,
-    features: Float32,
-    present: Bool,
-    placeholder: Bool,
-    matched: Mapping[str, ModalityRefs],
-    config: RectifyConfig,
-    seed: int,
-) -> Mixing:
-    """Return what one modality's rows are mixed by, the expected feature fitted."""
-    refs = matched[modality]
-    plan, trust = load_record(refs.plan, Plan), load_record(refs.trust, Trust)
-    folds, views = load_record(refs.projection, Projection).fold, open_views(modality, matched)
-    status = decide_status(present, plan, trust, config, placeholder)
-    model = fit_model(modality, features, status, folds, views, plan, trust, config, seed=seed)
-    return Mixing(plan=plan, trust=trust, config=config, model=model)
 
 
 def _write_rectified(out: RectifiedRows, features: Float32, present: Bool, mixing: Mixing, progress: Progress) -> None:
