@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import multiprocessing
 import os
 import re
 import shutil
@@ -19,6 +18,7 @@ import pytest
 from tasks.errors import RectifierError
 from tasks.feature_store.config import FeatureStoreConfig
 from tasks.table.config import PublishConfig
+from tests.support.fork_server import fork_context
 
 STRACE = shutil.which("strace")
 needs_strace = pytest.mark.skipif(
@@ -61,8 +61,7 @@ def refresh_process(
 
 def start_refresh(config: FeatureStoreConfig, table: PublishConfig, said: Path) -> tuple[Any, connection.Connection]:
     """A forked process that has imported everything and waits to be told."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["tasks.feature_store.refresh", "tests.support.feature_store.feature_store_faults"])
+    context = fork_context()
     ours, theirs = context.Pipe()
     process = context.Process(target=refresh_process, args=(config, table, theirs, str(said), dict(os.environ)))
     process.start()

@@ -1,7 +1,7 @@
 """One command line in a process of its own, and the point at which that process shall die.
 
-``python -m flows`` spends most of a short run importing. A fork server (``flow_support.CommandLine``) has imported everything once, and
-each run is a fork of it: a process like any other, with its own memory, locks and exit status, and a SIGKILL that nothing can catch.
+``python -m flows`` spends most of a short run importing. Each run is a fork of a server that has imported everything
+(``fork_server``): a process like any other, with its own memory, locks and exit status, and a SIGKILL that nothing can catch.
 """
 
 from __future__ import annotations
@@ -16,22 +16,7 @@ import sys
 from dataclasses import dataclass
 from typing import Any
 
-from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
-
-PRELOAD = [
-    "flows.audit",
-    "flows.backfill",
-    "flows.export",
-    "flows.nightly",
-    "flows.refresh",
-    "tasks.demo.catalog",
-    "tasks.demo.score",
-    "tasks.feature_store.refresh",
-    "tasks.table.history",
-    "typer.main",
-    "torch._dynamo",
-    "matplotlib.backends.backend_svg",
-]
+from prefect.settings import PREFECT_API_URL, PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,8 +46,9 @@ def run(
         die_at(death)
     sys.argv = ["flows", *arguments]
     try:
-        # A flow's end waits up to a second for the thread of its heartbeats.
-        with temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
+        # Prefect read its settings before the fork. A flow's end waits up to a second for the thread of its heartbeats.
+        settings = {PREFECT_API_URL: os.environ.get("PREFECT_API_URL"), PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}
+        with temporary_settings(settings):
             runpy.run_module("flows", run_name="__main__", alter_sys=True)
     finally:
         # What an interpreter does at its end and a forked worker does not: Prefect sends its last logs there.

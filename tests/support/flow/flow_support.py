@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
 import os
 import socket
 import subprocess
@@ -15,17 +14,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date, timedelta
-from multiprocessing import forkserver
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pyarrow as pa
-import pytest
 from deltalake import DeltaTable
 
 from tests.support.flow import cli_process
 from tests.support.flow.cli_process import Death
+from tests.support.fork_server import fork_context
 
 ROOT = Path(__file__).parents[3]
 PATIENCE = 180.0
@@ -86,13 +84,8 @@ class CommandLine:
 
     def __init__(self, folder: Path, environment: dict[str, str]) -> None:
         self._folder, self._count = folder, 0
-        self._context = multiprocessing.get_context("forkserver")
-        self._context.set_forkserver_preload(cli_process.PRELOAD)
-        self.environment = environment
-        with pytest.MonkeyPatch.context() as patch:
-            for name, value in {**environment, "PYTHONPATH": str(ROOT)}.items():
-                patch.setenv(name, value)
-            forkserver.ensure_running()
+        self._context = fork_context()
+        self.environment = {**environment, "PYTHONPATH": str(ROOT)}
 
     def start(
         self,
@@ -104,7 +97,8 @@ class CommandLine:
         """Start ``python -m flows ARGUMENTS``."""
         self._count += 1
         out, err = self._folder / f"{self._count}.out", self._folder / f"{self._count}.err"
-        given = ([str(x) for x in arguments], environment or {}, str(out), str(err), death, file_bytes)
+        changed = {**self.environment, **(environment or {})}
+        given = ([str(x) for x in arguments], changed, str(out), str(err), death, file_bytes)
         process = self._context.Process(target=cli_process.run, args=given)
         process.start()
         return Running(process, out, err)
