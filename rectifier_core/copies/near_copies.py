@@ -82,9 +82,13 @@ def near_any(sketch: Sketch, asked: Bool, search: CopiesConfig) -> Bool:
 def sketch_rows(
     features: Float32, present: Bool, search: CopiesConfig, *, seed: int, name: str, progress: Progress = silent
 ) -> Sketch:
-    """The sketch of the rows of ``features`` [I, D] that are ``present`` [I] and not zero. Each point depends on its own row alone."""
+    """The sketch of the rows of ``features`` [I, D] that are ``present`` [I] and not zero. Each point depends on its own row alone.
+
+    A matrix product may sum a row in another order at the edge of a block. Summed in 64 bits and rounded to 32, equal rows get equal points
+    all the same.
+    """
     width, block_rows, rng = features.shape[1], search.block_rows, generator(seed, "copies", name, "sketch")
-    directions = (rng.standard_normal((width, SKETCH_SIZE)) / np.sqrt(SKETCH_SIZE)).astype(np.float32)
+    directions = rng.standard_normal((width, SKETCH_SIZE)) / np.sqrt(SKETCH_SIZE)
     sketch, rows = np.empty((int(present.sum()), SKETCH_SIZE), np.float32), np.empty(int(present.sum()), np.int64)
     total, done = np.zeros(width), 0
     for block in row_blocks(len(present), block_rows):
@@ -95,7 +99,7 @@ def sketch_rows(
         unit = unit_rows(np.asarray(features[there + block.start] if few else features[block][there], dtype=np.float32))
         there, unit = (there, unit) if unit.any(axis=1).all() else (there[unit.any(axis=1)], unit[unit.any(axis=1)])
         rows[done : done + len(there)] = there + block.start
-        np.matmul(unit, directions, out=sketch[done : done + len(there)])
+        sketch[done : done + len(there)] = unit.astype(np.float64) @ directions
         total += unit.sum(axis=0, dtype=np.float64)
         done += len(there)
         progress("sketching rows", block.stop, len(present))
