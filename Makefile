@@ -4,7 +4,7 @@ VENV   ?= .venv
 DEMO   ?= .demo
 TORCH  ?= torch==2.13.0
 BIN    := $(VENV)/bin
-RUNS   := $(BIN)/python -m flows
+RUNS   := $(BIN)/catalog-rectifier
 
 .DEFAULT_GOAL := help
 .PHONY: help tools install run server stop test test-slow lint lock docs notebook audit evidence bench bench-scale clean

@@ -1,4 +1,4 @@
-"""The command line: ``catalog-rectifier …``, or ``python -m flows …`` in a checkout."""
+"""The command line: ``catalog-rectifier …``, or ``python -m flows …`` where the code is not installed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What ``python -m flows export`` does with its options."""
+"""What ``catalog-rectifier export`` does with its options."""
 
 from __future__ import annotations
 

@@ -69,7 +69,7 @@ def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def cli(prefect_server: str, tmp_path_factory: pytest.TempPathFactory) -> CommandLine:
-    """``python -m flows`` with the session's Prefect server."""
+    """``catalog-rectifier`` with the session's Prefect server."""
     from tests.support.flow.flow_support import CommandLine
 
     return CommandLine(tmp_path_factory.mktemp("command-line"), {"PREFECT_API_URL": prefect_server})

@@ -100,19 +100,19 @@ def test_files_that_are_named_exist(path: Path) -> None:
 
 
 def commands_of(lines: list[str]) -> list[str]:
-    """Every ``python -m flows …`` or ``catalog-rectifier …`` in lines of code, without comments and what follows in the shell."""
+    """Every ``catalog-rectifier …`` or ``python -m flows …`` in lines of code, without comments and what follows in the shell."""
     found = [
         match[1]
         for line in lines
-        if (match := re.search(r"(?:python -m flows\b|^\s*catalog-rectifier\b(?=\s|$))(?! \|)(.*)", line))
+        if (match := re.search(r"(?:^|[\s/])(?:python -m flows|catalog-rectifier)(?=\s|$)(?! \|)(.*)", line))
     ]
     said = [re.split(r"\s#|\s\||&&|;", x)[0].strip() for x in found]
     return [x for x in said if x and not re.fullmatch(r"[….\s]+", x)]
 
 
 def commands_in_tables(path: Path) -> list[str]:
-    """The first cells of a table whose heading is ``command of `python -m flows```."""
-    table = text_of(path).partition("| command of `python -m flows` |")[2].partition("\n\n")[0]
+    """The first cells of a table whose heading is ``command of `catalog-rectifier```."""
+    table = text_of(path).partition("| command of `catalog-rectifier` |")[2].partition("\n\n")[0]
     cells = re.findall(r"^\| (`.+?`) \| ", table, re.MULTILINE)
     return [piece for cell in cells for piece in re.findall(r"`([^`]+)`", cell)]
 

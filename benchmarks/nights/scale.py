@@ -1,4 +1,4 @@
-"""What a night costs as the catalog grows: the demo catalog at each size, then ``python -m flows rectify`` as a user runs it, cold.
+"""What a night costs as the catalog grows: the demo catalog at each size, then ``catalog-rectifier rectify`` as a user runs it, cold.
 
 A size is written and run by processes of their own, in folders that are gone afterwards. Seconds, CPU seconds and the peak of each stage
 are those of the run's JSON summary, both modalities' added up, of their peaks the larger; of the whole process they are what the system
@@ -78,7 +78,7 @@ class Night:
 
 
 def command(arguments: Sequence[str]) -> tuple[dict[str, Any], float, float, int]:
-    """Run ``python -m flows ... --json`` to its end: what it said, wall and CPU seconds, the most bytes it held."""
+    """Run ``catalog-rectifier ... --json`` to its end: what it said, wall and CPU seconds, the most bytes it held."""
     start = time.perf_counter()
     with tempfile.TemporaryFile() as said:
         process = subprocess.Popen([sys.executable, "-m", "flows", *arguments, "--json"], stdout=said)
@@ -86,7 +86,7 @@ def command(arguments: Sequence[str]) -> tuple[dict[str, Any], float, float, int
         wall = time.perf_counter() - start
         process.returncode = os.waitstatus_to_exitcode(status)
         if process.returncode:
-            raise SystemExit(f"python -m flows {' '.join(arguments)} ended with {process.returncode}; see above")
+            raise SystemExit(f"catalog-rectifier {' '.join(arguments)} ended with {process.returncode}; see above")
         said.seek(0)
         found: dict[str, Any] = json.loads(said.read().splitlines()[-1])
     # A run sets the system's high-water mark back at every stage, and keeps the highest itself.

@@ -1,1 +1,1 @@
-"""The commands of ``python -m flows``."""
+"""The commands of ``catalog-rectifier``."""

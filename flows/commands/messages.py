@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import shutil
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,9 +11,12 @@ from typing import Any
 
 
 def program() -> str:
-    """How this program was called: the installed command, or the module."""
-    name = Path(sys.argv[0]).name
-    return name if name == "catalog-rectifier" else "python -m flows"
+    """The command as it can be typed again: the installed one, with its folder unless PATH has that, or the module."""
+    called = Path(sys.argv[0])
+    if called.name != "catalog-rectifier":
+        return "python -m flows"
+    found = shutil.which(called.name)
+    return called.name if found is not None and called.exists() and called.samefile(found) else str(called)
 
 
 def format_night(result: Mapping[str, Any]) -> str:

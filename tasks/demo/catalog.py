@@ -33,7 +33,7 @@ _SUMMARY: Final = "truth/summary.json"
 _TITLE = "# The demo catalog"
 _RUN_TOML = (
     _TITLE
-    + """. Run it with: python -m flows rectify --config run.toml
+    + """. Run it with: catalog-rectifier rectify --config run.toml
 seed = {seed}
 
 [source]

@@ -40,7 +40,7 @@ def score_ranking(
         planted = {name: pq.read_table(truth / f"{name}.parquet") for name in names}
     except (OSError, ValueError) as error:
         raise InputError(
-            f"truth {truth}: cannot be read ({error}); write the demo again with: python -m flows demo"
+            f"truth {truth}: cannot be read ({error}); write the demo again with: catalog-rectifier demo"
         ) from error
     table, day = _open(uri, as_of, storage_options)
     published = _rows(table, day, ["item_id", *(f"{m}_trust" for m in summary["modalities"])])
@@ -64,7 +64,7 @@ def _open(uri: str, as_of: date | None, storage_options: dict[str, str] | None) 
         days = sorted({str(partition["as_of"]) for partition in table.partitions()})
     except (DeltaError, OSError, KeyError) as error:
         raise InputError(
-            f"table {uri}: no published table can be read there; publish one with: python -m flows rectify"
+            f"table {uri}: no published table can be read there; publish one with: catalog-rectifier rectify"
         ) from error
     day = as_of.isoformat() if as_of else days[-1] if days else "any day"
     if day not in days:

@@ -71,7 +71,7 @@ x_label: 0 training ({training:,} rows), 1 validation ({validation:,}), 2 test (
 An item without a feature has the mean of the others in its row and False in the mask.
 {appended}
 **The features have seen these interactions**, validation and test too: they were rectified by behaviour up to {day}. This is right for
-training a recommender for use. It favours rectified over raw features in a comparison. To compare, use `python -m flows evaluate`.
+training a recommender for use. It favours rectified over raw features in a comparison. To compare, use `catalog-rectifier evaluate`.
 
 Models keep item graphs (`*.pt`) in this folder. The next export to this folder removes them.
 """

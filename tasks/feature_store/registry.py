@@ -140,5 +140,5 @@ def feature_store_yaml(config: FeatureStoreConfig) -> str:
 
 _GUARDED = '''"""Feast would take a repo without definitions for one whose definitions were all deleted, and clear the registry."""
 
-raise SystemExit("this registry is written by `python -m flows refresh`; do not `feast apply` here")
+raise SystemExit("this registry is written by `catalog-rectifier refresh`; do not `feast apply` here")
 '''

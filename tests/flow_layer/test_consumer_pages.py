@@ -74,8 +74,8 @@ def run_page(shop: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Cal
             if kind == "python":
                 exec(compile(text, page, "exec"), names)
             for line in text.splitlines() if kind == "sh" else ():
-                if line.startswith("python -m flows "):
-                    run_command(shlex.split(line)[3:])
+                if line.startswith("catalog-rectifier "):
+                    run_command(shlex.split(line)[1:])
         return names
 
     return run

@@ -11,11 +11,11 @@ from tests.support.flow.flow_support import ROOT, CommandLine, Published
 
 RUNBOOK = ROOT / "docs" / "runbook.md"
 BLOCK = re.compile(r"^```sh( tested)?\n(.*?)^```", re.MULTILINE | re.DOTALL)
-FLOWS = "python -m flows "
+FLOWS = "catalog-rectifier "
 
 
 def commands_tried() -> list[tuple[str, int]]:
-    """Those ``python -m flows`` lines without their comments, and the exit status that each comment gives (0 where none does)."""
+    """Those ``catalog-rectifier`` lines without their comments, and the exit status that each comment gives (0 where none does)."""
     found = []
     for mark, text in BLOCK.findall(RUNBOOK.read_text()):
         for line in text.splitlines():

@@ -1,4 +1,4 @@
-"""``python -m flows audit``: the files it writes, what it prints, its exit statuses, and what it does not touch."""
+"""``catalog-rectifier audit``: the files it writes, what it prints, its exit statuses, and what it does not touch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``python -m flows evaluate``: a whole grid, killed and resumed, with a cell that fails, and wrong options."""
+"""``catalog-rectifier evaluate``: a whole grid, killed and resumed, with a cell that fails, and wrong options."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """One command line in a process of its own, and the point at which that process shall die.
 
-``python -m flows`` spends most of a short run importing. Each run is a fork of a server that has imported everything
+``catalog-rectifier`` spends most of a short run importing. Each run is a fork of a server that has imported everything
 (``fork_server``): a process like any other, with its own memory, locks and exit status, and a SIGKILL that nothing can catch.
 """
 
@@ -34,7 +34,7 @@ class Death:
 def run(
     arguments: list[str], environment: dict[str, str], out: str, err: str, death: Death | None, file_bytes: int | None
 ) -> None:
-    """Become ``python -m flows ARGUMENTS`` with its output in two files; no file may then grow beyond ``file_bytes``."""
+    """Become ``catalog-rectifier ARGUMENTS`` with its output in two files; no file may then grow beyond ``file_bytes``."""
     for number, path in ((1, out), (2, err)):
         handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         os.dup2(handle, number)

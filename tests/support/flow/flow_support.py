@@ -80,7 +80,7 @@ class Running:
 
 
 class CommandLine:
-    """``python -m flows`` as processes that start quickly: forks of one that has imported everything."""
+    """``catalog-rectifier`` as processes that start quickly: forks of one that has imported everything."""
 
     def __init__(self, folder: Path, environment: dict[str, str]) -> None:
         self._folder, self._count = folder, 0
@@ -94,7 +94,7 @@ class CommandLine:
         death: Death | None = None,
         file_bytes: int | None = None,
     ) -> Running:
-        """Start ``python -m flows ARGUMENTS``."""
+        """Start ``catalog-rectifier ARGUMENTS``."""
         self._count += 1
         out, err = self._folder / f"{self._count}.out", self._folder / f"{self._count}.err"
         changed = {**self.environment, **(environment or {})}
@@ -104,7 +104,7 @@ class CommandLine:
         return Running(process, out, err)
 
     def __call__(self, *arguments: str | Path, **options: Any) -> Finished:
-        """Run ``python -m flows ARGUMENTS`` to its end."""
+        """Run ``catalog-rectifier ARGUMENTS`` to its end."""
         return self.start(*arguments, **options).wait()
 
     def rectify(self, demo: Path, day: str, *more: str, **options: Any) -> Finished:

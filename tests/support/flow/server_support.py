@@ -1,4 +1,4 @@
-"""For tests of ``python -m flows server``: one with its data in a folder whose name has a blank, and what its runs come to."""
+"""For tests of ``catalog-rectifier server``: one with its data in a folder whose name has a blank, and what its runs come to."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class LocalServer:
         return f"http://127.0.0.1:{self.port}/api"
 
     def command(self, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
-        """``python -m flows server ARGUMENTS --folder FOLDER --json`` to its end."""
+        """``catalog-rectifier server ARGUMENTS --folder FOLDER --json`` to its end."""
         options = ["--folder", str(self.folder), "--json"]
         command = [sys.executable, "-m", "flows", "server", *map(str, arguments), *options]
         paths = os.pathsep.join(x for x in (str(ROOT), os.environ.get("PYTHONPATH")) if x)
