@@ -1,174 +1,167 @@
-"""What the columns of a catalog and a log may be, by their types, their names and a sample of their values."""
+"""The columns of an input that no config names yet, as ``tasks/source`` reads their values: ids, times, vectors."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import TypeVar
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from tasks.errors import InputError
-from tasks.object_store import reading
-from tasks.source.columns.arrow import is_text, plain_type, plain_values
-from tasks.source.config import PUBLISHED
-from tasks.source.files import list_files_of, open_parquet
+from tasks.source.columns.arrow import is_bytes, is_text, plain_type
+from tasks.source.columns.ids import holds_uuids, read_ids
+from tasks.source.columns.times import COARSE, UNIT_NAMES
+from tasks.source.columns.vectors import Format, as_lists, embedding_kind, lengths, unreadable
+from tasks.source.config import PUBLISHED, SourceConfig
+from tasks.source.files import ParquetFiles, list_files_of, open_parquet
+from tasks.source.footers import Footer, Problems, read_footers, sample
+from tasks.source.time_unit import read_time_column
 
-_ITEM = re.compile(
-    r"(item|product|article|movie|track|book|video|song|game|news|sku|asin|isbn|gtin)s?_?(id|no|nr|key|code)?", re.I
-)
-_USER = re.compile(
-    r"(user|customer|client|member|visitor|account|session|buyer|reviewer|profile)s?_?(id|no|nr|key|code)?", re.I
-)
-_TIME = re.compile(r".*(time|date|timestamp|_at|_ts)|ts", re.I)
-_RATING = re.compile(r"(.*_)?(rating|score|stars?|weight|value)", re.I)
-_EVENT = re.compile(r"(.*_)?(event|action|type|event_type|interaction)", re.I)
-_TITLE = re.compile(r"(.*_)?(title|name|headline|label)", re.I)
-_CATEGORY = re.compile(r"(.*_)?(categor(y|ies)|genres?|brand|department|class)", re.I)
-_PICTURE = re.compile(r"(.*_)?((image|img|picture|photo|thumbnail|cover)(_?(url|uri|link))?|url)", re.I)
+T = TypeVar("T")
+TIME_NAME = re.compile(r".*(time|date|day|timestamp|_at|_ts|_on)|ts|at", re.I)
 _EMBEDDING = re.compile(r"_?(embeddings?|emb|vectors?|vec|features?|feats?)$", re.I)
-SAMPLE = 20_000
+SAMPLE, FEW = 20_000, 1_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Columns:
-    """The types of an input's columns by name, a sample of its rows, and its ``dt=`` days."""
+    """The newest file of an input that has rows: the types of its columns by name, samples of their values, and the input's days."""
 
     uri: str
-    types: dict[str, pa.DataType]
-    sample: pa.Table
+    files: ParquetFiles
+    footer: Footer
     days: tuple[str, ...]
+    _samples: dict[tuple[str, int], pa.Array] = field(default_factory=dict)
 
     @classmethod
     def of(cls, uri: str) -> Columns:
-        """Those of the newest file of an input. Raises InputError if it cannot be read."""
+        """Raises InputError if the input cannot be read, or has no rows."""
         listing = list_files_of(uri)
-        files = listing.everything
-        file = files.files[-1]
-        with open_parquet(files.filesystem, file, {}) as parquet, reading(file.uri):
-            types = {field.name: plain_type(field.type) for field in parquet.schema_arrow}
-            flat = [name for name, kind in types.items() if not pa.types.is_nested(kind)]
-            batch = next(parquet.iter_batches(SAMPLE, columns=flat), None)
-        rows = [] if batch is None else [plain_values(x) for x in batch.columns]
-        sample = pa.table(dict(zip(flat, rows, strict=True))) if rows else pa.table({})
-        return cls(uri=uri, types=types, sample=sample, days=tuple(str(day) for day in listing.by_day))
+        everything = listing.everything
+        for file in reversed(everything.files):
+            files = replace(everything, files=(file,))
+            with open_parquet(files.filesystem, file, {}) as parquet:
+                names = parquet.schema_arrow.names
+            for footer in read_footers(files, {x: x for x in names if names.count(x) == 1}, Problems()):
+                days = tuple(listing.days.label(day) for day in listing.by_day)
+                return cls(uri=uri, files=files, footer=footer, days=days)
+        raise InputError(f"{uri}: has no rows, so its columns cannot be told")
 
     @property
-    def embeddings(self) -> dict[str, str]:
-        """The embedding columns by the name of their modality: lists of floats, or lists of those for sequences."""
-        names: dict[str, str] = {}
-        for column, kind in self.types.items():
-            while kind is not None and _is_list(kind):
-                kind = kind.value_type
-                if pa.types.is_floating(kind):
-                    names.setdefault(_modality(column), column)
-        return names
+    def types(self) -> dict[str, pa.DataType]:
+        """The plain type of each column."""
+        return {name: plain_type(kind) for name, kind in self.footer.types.items()}
+
+    def sample(self, column: str, rows: int = FEW) -> pa.Array:
+        """The first values of a column."""
+        if (column, rows) not in self._samples:
+            found = next(sample(self.files, [self.footer], column, rows), None)
+            self._samples[column, rows] = pa.nulls(0) if found is None else found[1]
+        return self._samples[column, rows]
 
     def ids(self) -> list[str]:
-        """The columns that may hold ids."""
-        return [x for x, kind in self.types.items() if pa.types.is_integer(kind) or is_text(kind)]
+        """The columns whose values are ids."""
+        flat = [x for x, kind in self.types.items() if not pa.types.is_nested(kind) and not pa.types.is_null(kind)]
+        return [x for x in flat if self._holds_ids(x)]
+
+    def _holds_ids(self, column: str) -> bool:
+        kind, file = self.types[column], self.footer.file
+        if not (is_text(kind) or is_bytes(kind) or pa.types.is_integer(kind) or pa.types.is_floating(kind)):
+            return bool(pa.types.is_decimal(kind) and kind.scale == 0)
+        # A picture is bytes too; a few are enough to see that.
+        values = self.sample(column, 20 if is_bytes(kind) else FEW)
+        ids = _accepted(lambda: read_ids(values, is_bytes(kind) and holds_uuids(values), file, column))
+        return ids is not None and ids.null_count < len(ids)
 
     def distinct(self, column: str) -> bool:
         """Whether no value of the sample comes twice."""
-        values = self.sample.column(column)
+        values = self.sample(column, SAMPLE)
         return len(values) > 0 and pc.count_distinct(values).as_py() == len(values)
 
-    def values(self, column: str, most: int) -> list[str]:
-        """The most frequent values of the sample."""
-        counts = sorted(pc.value_counts(self.sample.column(column)).to_pylist(), key=lambda x: -x["counts"])
-        return [str(x["values"]) for x in counts[:most] if x["values"] is not None]
+    def embedding_kind(self, column: str) -> str | None:
+        """ "vector" or "sequence", None for any other column."""
+        return _accepted(lambda: embedding_kind(self.footer.types[column], self.footer.file, "", "", None))
 
-    def span(self, column: str) -> tuple[float, float]:
-        """The smallest and the largest value of the sample."""
-        found = pc.min_max(self.sample.column(column)).as_py()
-        return found["min"], found["max"]
+    def time_unit(self, column: str) -> str | None:
+        """In words what the times of a column are, None if it holds no times."""
+        config = SourceConfig(
+            catalog=self.uri,
+            interactions=self.uri,
+            item_column=column,
+            user_column=column,
+            time_column=column,
+            modalities={"none": column},
+        )
+        reading = _accepted(lambda: read_time_column(self.files, [self.footer], config))
+        if reading is None or not reading.seconds(self.sample(column))[2].any():
+            return None
+        kind = self.types[column]
+        small = reading.unit in COARSE and not is_text(kind)
+        if small and not TIME_NAME.fullmatch(column):
+            # Small numbers are days or minutes only if their name says so.
+            return None
+        return str(kind) if reading.unit is None else UNIT_NAMES[reading.unit]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Guess:
-    """What ``init`` found for one key: the one column, or several to choose from, or none."""
+class Embedding:
+    """A column of vectors, with the ``doubt`` that is left, if any. ``format`` is what its text or bytes need in ``vector_formats``."""
 
-    key: str
-    candidates: tuple[str, ...]
+    column: str
+    doubt: str
+    format: Format | None = None
 
     @property
-    def column(self) -> str | None:
-        """The column, None unless there is exactly one."""
-        return self.candidates[0] if len(self.candidates) == 1 else None
+    def modality(self) -> str:
+        """The name of its modality."""
+        name = re.sub(r"\W", "_", _EMBEDDING.sub("", self.column), flags=re.ASCII).lower().strip("_")[:60]
+        # The published table has columns of its own.
+        return name if re.match(r"[a-z]", name) and name not in PUBLISHED else f"m_{name}" if name else "embedding"
 
 
-def guess_columns(catalog: Columns, log: Columns) -> dict[str, Guess]:
-    """The columns of each key of ``[source]``. Raises InputError if the catalog has no embeddings, or no column is in both files."""
-    if not catalog.embeddings:
-        kinds = ", ".join(f"{name} {kind}" for name, kind in list(catalog.types.items())[:30])
-        raise InputError(f"{catalog.uri}: no column holds embeddings, lists of floats; it has {kinds}")
-    shared = [x for x in catalog.ids() if x in log.ids()]
-    if not shared:
-        raise InputError(
-            f"{log.uri}: no column of ids has the name of one of {catalog.uri}: {', '.join(log.ids())}, and"
-            f" {', '.join(catalog.ids())}; the item's id must have one name in both, so rename it in one of them"
-        )
-    item = _named(_ITEM, shared) or [x for x in shared if catalog.distinct(x)] or shared
-    labels = [x for x, kind in catalog.types.items() if is_text(kind) and x not in item]
-    listed = [x for x, kind in catalog.types.items() if _is_list(kind) and is_text(plain_type(kind.value_type))]
-    users = _named(_USER, log.ids()) or [
-        x for x in log.ids() if x not in item and not _TIME.fullmatch(x) and not _RATING.fullmatch(x)
-    ]
-    stamps = _of_type(log, pa.types.is_temporal) or _named(_TIME, _of_type(log, pa.types.is_integer))
-    found = {
-        "item_column": item,
-        "user_column": users,
-        "time_column": stamps,
-        "title_column": _named(_TITLE, labels),
-        "category_column": _named(_CATEGORY, [*labels, *listed]),
-        "picture_column": _named(_PICTURE, labels),
-    }
-    return {key: Guess(key=key, candidates=tuple(columns)) for key, columns in found.items()}
+def find_embeddings(catalog: Columns) -> list[Embedding]:
+    """The columns of vectors in any form that a run reads, in the file's order."""
+    found: list[Embedding] = []
+    for column, kind in catalog.types.items():
+        if is_bytes(kind) and _EMBEDDING.search(column):
+            found.append(Embedding(column=column, doubt="bytes, whose format nobody can tell", format="float32"))
+        elif is_text(kind):
+            values = catalog.sample(column).drop_null()
+            lists = as_lists(values, "json") if _looks_like_json(values) else None
+            if lists is not None and not unreadable(lists).any():
+                found.append(Embedding(column=column, doubt=_doubt(lists, column), format="json"))
+        elif pa.types.is_nested(kind):
+            what = catalog.embedding_kind(column)
+            if what is not None:
+                lists = as_lists(catalog.sample(column))
+                found.append(Embedding(column=column, doubt="" if what == "sequence" else _doubt(lists, column)))
+    return found
 
 
-def feedback_examples(log: Columns) -> list[str]:
-    """Predicates that could say which rows are positive, with the values that were seen."""
-    examples = []
-    for column in _named(_RATING, _of_type(log, _is_number)):
-        low, high = log.span(column)
-        examples.append(
-            f'positive = "{column} >= {round(low + 0.75 * (high - low), 1):g}"   # {column} is {low:g} to {high:g}'
-        )
-    for column in _named(_EVENT, _of_type(log, is_text)):
-        values = log.values(column, 6)
-        examples.append(f"positive = \"{column} IN ('{values[0]}')\"   # {column} is {', '.join(values)}")
-    return examples
+def _looks_like_json(values: pa.Array) -> bool:
+    return len(values) > 0 and bool(values[0].as_py().lstrip().startswith("["))
 
 
-def which_is_which(folder: str, uris: Iterable[str]) -> tuple[str, str]:
-    """The catalog and the log among the inputs of a folder: only a catalog has embeddings. Raises InputError if that does not tell."""
-    seen = {uri: Columns.of(uri) for uri in uris}
-    catalogs = [uri for uri, x in seen.items() if x.embeddings]
-    logs = [uri for uri, x in seen.items() if not x.embeddings and len(x.ids()) > 1]
-    if len(catalogs) != 1 or len(logs) != 1:
-        what = f"{len(catalogs)} inputs with embeddings ({', '.join(catalogs) or 'none'}), {len(logs)} without ({', '.join(logs) or 'none'})"
-        raise InputError(f"{folder}: holds {what}; name the catalog and the log: --catalog PATH --interactions PATH")
-    return catalogs[0], logs[0]
+def _doubt(lists: pa.Array, column: str) -> str:
+    """Why lists of numbers may be no vectors: ids and tags are whole numbers, a history has any length. Empty where there is no doubt."""
+    widths = np.unique(lengths(lists))
+    widths = widths[widths > 0]
+    if len(widths) != 1:
+        return "lists of different lengths" if len(widths) else "no value"
+    if _EMBEDDING.search(column):
+        return ""
+    if pa.types.is_integer(lists.type.value_type):
+        return "lists of whole numbers, which may be ids"
+    return "" if widths[0] > 1 else "lists of one number"
 
 
-def _named(pattern: re.Pattern[str], columns: Iterable[str]) -> list[str]:
-    return [x for x in columns if pattern.fullmatch(x)]
-
-
-def _of_type(columns: Columns, test: Callable[[pa.DataType], bool]) -> list[str]:
-    return [x for x, kind in columns.types.items() if test(kind)]
-
-
-def _is_number(kind: pa.DataType) -> bool:
-    return bool(pa.types.is_integer(kind) or pa.types.is_floating(kind))
-
-
-def _is_list(kind: pa.DataType) -> bool:
-    return bool(pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind))
-
-
-def _modality(column: str) -> str:
-    name = re.sub(r"\W", "_", _EMBEDDING.sub("", column)).lower().strip("_")
-    # The published table has columns of its own.
-    return name if re.match(r"[a-z]", name) and name not in PUBLISHED else f"m_{name}" if name else "embedding"
+def _accepted(read: Callable[[], T]) -> T | None:
+    """What ``read`` returns, None where it refuses the values."""
+    try:
+        return read()
+    except InputError:
+        return None

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import os
+import shlex
 from pathlib import Path
 from typing import Any
 
 from tasks.errors import InputError, StorageError
-from tasks.first_config.columns import Columns, Guess, feedback_examples, guess_columns, which_is_which
+from tasks.first_config.columns import Columns, Embedding, find_embeddings
+from tasks.first_config.guesses import Guess, feedback_examples, guess_columns, quoted, which_is_which
 
 REQUIRED = ("item_column", "user_column")
 _WHAT = {
@@ -17,6 +18,7 @@ _WHAT = {
     "time_column": "when the interaction was",
     "title_column": "shown in reports",
     "category_column": "shown in reports, and used to compare similar items",
+    "text_column": "a description, shown in the audit",
     "picture_column": "a picture's URL, shown in the audit",
 }
 _REST = """
@@ -45,24 +47,31 @@ def write_first_config(folder: Path, catalog: str | None, interactions: str | No
             raise InputError("--catalog, --interactions: give both or none")
         catalog, interactions = which_is_which(str(folder), _inputs_in(folder))
     items, log = Columns.of(catalog), Columns.of(interactions)
-    guesses, modalities = guess_columns(items, log), items.embeddings
+    embeddings = find_embeddings(items)
+    if not embeddings:
+        kinds = ", ".join(f"{name} {kind}" for name, kind in list(items.types.items())[:30])
+        raise InputError(f"{catalog}: no column holds embeddings, lists of numbers; it has {kinds}")
+    guesses, modalities = guess_columns(items, log), _by_modality(embeddings)
     places = {"catalog": _place(catalog, folder), "interactions": _place(interactions, folder)}
-    text = _source(places, items, log, guesses) + _modalities(modalities) + _REST
+    text = _source(places, items, log, guesses) + _modalities(modalities, embeddings) + _REST
     try:
         folder.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8")
     except OSError as error:
         raise StorageError(f"{path}: cannot be written: {error.strerror}") from error
+    chosen = {name: x.column for name, x in modalities.items() if x.column is not None}
+    choose = {
+        key: list(x.candidates) for key, x in guesses.items() if x.column is None and (x.candidates or key in REQUIRED)
+    }
+    choose |= {x.key: list(x.candidates) for x in modalities.values() if len(x.candidates) > 1}
+    if not modalities:
+        choose["a modality"] = [x.column for x in embeddings]
     return {
         "config": str(path),
         **places,
-        "modalities": modalities,
+        "modalities": chosen,
         "columns": {key: x.column for key, x in guesses.items()},
-        "choose": {
-            key: list(x.candidates)
-            for key, x in guesses.items()
-            if x.column is None and (x.candidates or key in REQUIRED)
-        },
+        "choose": choose,
         "feedback": feedback_examples(log),
     }
 
@@ -73,7 +82,7 @@ def describe_first_config(result: dict[str, Any], program: str) -> str:
     lines = [
         f"{result['config']} written",
         f"  catalog {result['catalog']}, log {result['interactions']}",
-        f"  modalities: {', '.join(f'{name} ({column})' for name, column in result['modalities'].items())}",
+        f"  modalities: {', '.join(f'{name} ({column})' for name, column in result['modalities'].items()) or 'none is certain'}",
         f"  columns: {columns or 'none is certain'}",
     ]
     lines += [
@@ -82,7 +91,7 @@ def describe_first_config(result: dict[str, Any], program: str) -> str:
     ]
     if result["feedback"]:
         lines.append("  say which rows are positive feedback: see the comment at positive; without it all are")
-    return "\n".join([*lines, f"next: {program} validate --config {result['config']}"])
+    return "\n".join([*lines, f"next: {program} validate --config {shlex.quote(result['config'])}"])
 
 
 def _inputs_in(folder: Path) -> list[str]:
@@ -114,8 +123,8 @@ def _source(places: dict[str, str], items: Columns, log: Columns, guesses: dict[
         "[source]",
     ]
     for key, columns in (("catalog", items), ("interactions", log)):
-        days = f"   # dt= partitions {columns.days[0]} to {columns.days[-1]}" if columns.days else ""
-        lines.append(f"{key} = {json.dumps(places[key], ensure_ascii=False)}{days}")
+        days = f"   # day folders {columns.days[0]} to {columns.days[-1]}" if columns.days else ""
+        lines.append(f"{key} = {quoted(places[key])}{days}")
     for key, guess in guesses.items():
         lines += _lines(key, guess)
     examples = feedback_examples(log)
@@ -127,15 +136,40 @@ def _source(places: dict[str, str], items: Columns, log: Columns, guesses: dict[
 
 
 def _lines(key: str, guess: Guess) -> list[str]:
+    what = _WHAT[key]
     if guess.column is not None:
-        return [f"{key} = {json.dumps(guess.column, ensure_ascii=False)}   # {_WHAT[key]}"]
+        return [f"{key} = {quoted(guess.column)}   # {what}{f': {guess.taken_for}' if guess.taken_for else ''}"]
     must = "" if key not in REQUIRED else " It must be set."
     if not guess.candidates:
-        return [f'# {key} = ""   # {_WHAT[key]}; no column looks like it.{must}']
-    choices = [f"# {key} = {json.dumps(x, ensure_ascii=False)}" for x in guess.candidates]
-    return [f"# {_WHAT[key]}: {len(choices)} columns could be it. Choose one.{must}", *choices]
+        return [f'# {key} = ""   # {what}; no column looks like it.{must}']
+    choices = [f"# {key} = {quoted(x)}" for x in guess.candidates]
+    return [f"# {what}: {len(choices)} columns could be it. Choose one.{must}", *choices]
 
 
-def _modalities(modalities: dict[str, str]) -> str:
-    rows = [f"{name} = {json.dumps(column, ensure_ascii=False)}" for name, column in modalities.items()]
-    return "\n".join(["", "[source.modalities]   # name = embedding column", *rows]) + "\n"
+def _by_modality(embeddings: list[Embedding]) -> dict[str, Guess]:
+    """The columns of each modality that are certain to hold vectors."""
+    found: dict[str, Guess] = {}
+    for x in embeddings:
+        if not x.doubt:
+            known = found[x.modality].candidates if x.modality in found else ()
+            found[x.modality] = Guess(key=f"modalities.{x.modality}", candidates=(*known, x.column))
+    return found
+
+
+def _modalities(modalities: dict[str, Guess], embeddings: list[Embedding]) -> str:
+    lines = ["", "[source.modalities]   # name = embedding column"]
+    for name, guess in modalities.items():
+        rows = [f"{name} = {quoted(x)}" for x in guess.candidates]
+        several = f"# {len(rows)} columns could be {name}. Choose one, or give each a name of its own."
+        lines += rows if len(rows) == 1 else [several, *(f"# {x}" for x in rows)]
+    doubtful = [x for x in embeddings if x.doubt]
+    if doubtful:
+        lines.append("# These may hold vectors." + ("" if modalities else " At least one must be set."))
+    lines += [f"# {x.modality} = {quoted(x.column)}   # {x.doubt}" for x in doubtful]
+    formats = [x for x in embeddings if x.format is not None]
+    if formats:
+        lines += ["", "[source.vector_formats]   # of vectors in text or bytes: json, float32, float64 or float16"]
+    for x in formats:
+        set_ = not x.doubt and modalities[x.modality].column is not None
+        lines.append(f"{'' if set_ else '# '}{x.modality} = {quoted(str(x.format))}")
+    return "\n".join(lines) + "\n"
