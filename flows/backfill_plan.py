@@ -12,6 +12,7 @@ from tasks.backfill.execute import DayOutcome, divided
 from tasks.backfill.plan import PlannedDay, dropped_days, exit_code, expected_seconds, plan_days
 from tasks.errors import InputError
 from tasks.runs.day_status import latest_day, published_days, read_status
+from tasks.source.read import today_in
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,7 +64,7 @@ def plan_backfill(config: RunConfig, start: date, end: date, options: BackfillOp
     divided(config.resources, options.parallel)
     shown = published_days(config.publish)
     days = read_status(config.source, config.publish, config.run, config.shaping, shown, start, end)
-    plan = plan_days(days, options.states, newest_first=options.newest_first)
+    plan = plan_days(days, options.states, today_in(config.source), newest_first=options.newest_first)
     dropped = dropped_days(plan, shown, config.publish.keep_snapshots)
     return BackfillPlan(days=tuple(plan), dropped=tuple(dropped), each=expected_seconds(days))
 

@@ -83,7 +83,9 @@ def format_validation(result: Mapping[str, Any]) -> str:
         lines.append(f"  ids: {known} of {looked_at} item ids of the log's last file are in the catalog")
     lines += [f"  warning: {x}" for x in result["warnings"]]
     lines += [f"  mistake: {x}" for x in result["problems"]]
-    return "\n".join([*lines, *([] if result["problems"] else ["no mistake found"])])
+    if not result["problems"]:
+        lines += ["no mistake found", f"next: {program()} rectify --config {shlex.quote(result['config'])}"]
+    return "\n".join(lines)
 
 
 def format_evaluation(result: Mapping[str, Any]) -> str:

@@ -51,28 +51,32 @@ def parse_reprocess(text: str | None, *, force: bool) -> frozenset[str]:
     return frozenset().union(*(REPROCESS[x] for x in names))
 
 
-def plan_days(days: Iterable[DayStatus], wanted: Collection[str], *, newest_first: bool = False) -> list[PlannedDay]:
-    """The plan of each day, in the order of running. Days in a `wanted` state run."""
+def plan_days(
+    days: Iterable[DayStatus], wanted: Collection[str], today: date, *, newest_first: bool = False
+) -> list[PlannedDay]:
+    """The plan of each day, in the order of running. Days in a `wanted` state run, but none after `today`: its events are not all there."""
     return [
         PlannedDay(
             day=day.day,
             state=day.state,
             why=day.why,
-            run=day.state in wanted,
-            reason=_reason(day, wanted),
+            run=day.state in wanted and day.day <= today,
+            reason=_reason(day, wanted, today),
             seen=entry_version(day.entry),
         )
         for day in sorted(days, key=lambda day: day.day, reverse=newest_first)
     ]
 
 
-def _reason(day: DayStatus, wanted: Collection[str]) -> str:
-    if day.state in wanted:
+def _reason(day: DayStatus, wanted: Collection[str], today: date) -> str:
+    if day.state in wanted and day.day <= today:
         return f"is {day.state}"
     if day.state == "running":
         return "another run works on it"
     if day.state == "no-data":
         return "has no data of its own"
+    if day.day > today:
+        return "is after today; rectify --allow-future runs it"
     option = next(name for name, states in REPROCESS.items() if day.state in states)
     return f"is {day.state}; --reprocess {option} runs it"
 

@@ -32,17 +32,20 @@ def test_every_day_is_planned_once_and_runs_if_its_state_is_chosen(
     names: list[str], asked: str, newest_first: bool
 ) -> None:
     days = days_of(names)
-    plan = plan_days(reversed(days), parse_reprocess(asked, force=False), newest_first=newest_first)
+    today = days[len(days) // 2].day
+    plan = plan_days(reversed(days), parse_reprocess(asked, force=False), today, newest_first=newest_first)
     assert [x.day for x in plan] == sorted((x.day for x in days), reverse=newest_first)
     for x in plan:
-        assert x.run == any(x.state in REPROCESS[name] for name in asked.split(","))
+        asked_for = any(x.state in REPROCESS[name] for name in asked.split(","))
+        assert x.run == (asked_for and x.day <= today)
+        assert ("after today" in x.reason) == (x.day > today and x.state not in ("running", "no-data"))
         assert x.reason
         # A day that another run works on, or that has no data, never runs.
         assert not (x.run and x.state in ("running", "no-data"))
 
 
 def test_windows_are_the_days_to_run_in_order() -> None:
-    plan = plan_days(days_of(["missing", "done", "running", "stale", "no-data", "failed"]), REPROCESS["all"])
+    plan = plan_days(days_of(["missing", "done", "running", "stale", "no-data", "failed"]), REPROCESS["all"], date.max)
     days = [[x.day.day - FIRST.day for x in window] for window in windows(plan, 3)]
     assert days == [[0, 1, 3], [5]]
 
@@ -65,7 +68,7 @@ def test_no_day_runs_that_the_table_would_drop_and_days_that_leave_are_named(
     days = days_of(names)
     shown = {x.day for x in days if x.published} | {FIRST + timedelta(days=x) for x in others}
     shown = set(sorted(shown)[-keep:])
-    plan = plan_days(days, REPROCESS["all"] - {"done"}, newest_first=newest_first)
+    plan = plan_days(days, REPROCESS["all"] - {"done"}, date.max, newest_first=newest_first)
     after, lost = published(shown, plan, keep)
     if not lost:
         assert after == (shown | {x.day for x in plan if x.run}) - set(dropped_days(plan, shown, keep))
