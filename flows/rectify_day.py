@@ -21,6 +21,7 @@ from tasks.runs.day_status import made_from_now
 from tasks.runs.folders import load_summary, runs_of, use_stages
 from tasks.runs.identity import identify
 from tasks.runs.log import error_text, name_run, use_console
+from tasks.source.early_match import refuse_unknown_items
 from tasks.source.inspect import inspect_source
 from tasks.source.read import find_source, read_source, resolve_day
 from tasks.store.store import Ref
@@ -77,17 +78,19 @@ def read_nights_config(path: Path, overrides: Iterable[str], as_of: date | None)
 def _published_before(config: RunConfig, day: date) -> dict[str, Any] | None:
     """The summary of the run that this one would repeat, None if there is work to do.
 
-    Raises InputError for columns that are missing or of an unusable type, times in no clear unit, and, where the inputs are small, for
-    whatever reading them finds. The night reuses what was read.
+    Raises InputError for columns that are missing or of an unusable type, times in no clear unit, and ids that are another catalog's. Where
+    the inputs are small, also for whatever reading them finds. The night reuses what was read.
     """
     source = find_source(config.source, day, config.run.store)
     if source is not None:
         return published_summary(config, day, source)
     found = inspect_source(config.source, day)
-    if sum(file.size for files in (found.catalog, found.log) for file in files.files) <= READ_BYTES:
-        # What is no mistake of the input, the night meets again, with its retries and its log.
-        with suppress(StorageError, StorageUnreachableError), use_stages(config.run):
+    # What is no mistake of the input, the night meets again, with its retries and its log.
+    with suppress(StorageError, StorageUnreachableError), use_stages(config.run):
+        if sum(file.size for files in (found.catalog, found.log) for file in files.files) <= READ_BYTES:
             read_source(config.source, day, config.run.store)
+        else:
+            refuse_unknown_items(found, config.source, day)
     return None
 
 

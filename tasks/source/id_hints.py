@@ -52,14 +52,20 @@ class IdCheck:
     remedy: str | None
 
 
-def check_ids(found: Inspection, config: SourceConfig) -> IdCheck:
-    """Look up the item ids of the log's last file in the catalog. Raises InputError for ids that cannot be read."""
+def all_ids(found: Inspection, config: SourceConfig) -> pa.Array:
+    """The ids of all rows of the catalog, as int64 or large_string. Raises InputError for ids that cannot be read."""
     key, column = f"{ITEM_KEY} {config.item_column!r}", config.item_column
     chunks = [
         read_ids(batch.column(0), found.catalog_schema.uuid, file, key)
         for file, batch in stream(found.catalog, {column: ITEM_KEY}, CHECKED_ROWS)
     ]
-    catalog = pa.chunked_array([in_family(x, common_family(chunks)) for x in chunks]).combine_chunks().drop_null()
+    return pa.chunked_array([in_family(x, common_family(chunks)) for x in chunks]).combine_chunks().drop_null()
+
+
+def check_ids(found: Inspection, config: SourceConfig) -> IdCheck:
+    """Look up the item ids of the log's last file in the catalog. Raises InputError for ids that cannot be read."""
+    key, column = f"{ITEM_KEY} {config.item_column!r}", config.item_column
+    catalog = all_ids(found, config)
     last = replace(found.log, files=found.log.files[-1:])
     batches = stream(last, {column: ITEM_KEY}, CHECKED_ROWS)
     file, batch = next(batches, (None, None))

@@ -54,10 +54,13 @@ class Reading:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Inspection:
-    """The files that a day reads, the schemas of both inputs, the readings, and the newest day folder of the log that has rows."""
+    """The files that a day reads, how many rows those of the log have, the schemas of both inputs, the readings, and the log's newest day
+    folder that has rows.
+    """
 
     catalog: ParquetFiles
     log: ParquetFiles
+    log_rows: int
     catalog_schema: CatalogSchema
     log_schema: LogSchema
     readings: tuple[Reading, ...]
@@ -94,7 +97,7 @@ def _inspect(config: SourceConfig, as_of: date, problems: Problems) -> Inspectio
         readings.extend(_of_catalog(config, files, footers, schema))
         return files, schema, (*_notes(listing, as_of), *((f"catalog: {files.what}",) if YOUNGER in files.what else ()))
 
-    def inspect_log() -> tuple[ParquetFiles, LogSchema, date | None]:
+    def inspect_log() -> tuple[ParquetFiles, LogSchema, date | None, int]:
         listing = list_log(config)
         files = listing.log(as_of, config.lookback_days)
         if config.lookback_days is not None and not files.partitioned and config.time_column is None:
@@ -109,7 +112,7 @@ def _inspect(config: SourceConfig, as_of: date, problems: Problems) -> Inspectio
         readings.extend(_of_log(config, files, footers, schema, span))
         if not files.partitioned and span is not None and span[2]:
             _check_span(files, config, as_of, span)
-        return files, schema, _newest_folder(listing, as_of, footers)
+        return files, schema, _newest_folder(listing, as_of, footers), sum(x.rows for x in footers)
 
     catalog, log = problems.attempt(inspect_catalog), problems.attempt(inspect_log)
     if catalog is None or log is None:
@@ -117,6 +120,7 @@ def _inspect(config: SourceConfig, as_of: date, problems: Problems) -> Inspectio
     return Inspection(
         catalog=catalog[0],
         log=log[0],
+        log_rows=log[3],
         catalog_schema=catalog[1],
         log_schema=log[1],
         readings=tuple(readings),
