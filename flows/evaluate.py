@@ -55,6 +55,7 @@ def evaluate_rectification(config: RunConfig, as_of: date, workers: int) -> dict
         source = steps.read(config.source, as_of, store)
         chain = _chain(config, as_of, source)
         splits = perform("split", chain.splits(), store, at)
+        searches = perform("search", chain.searches(splits), store, at)
         pairs = perform("clicks", chain.pairs(splits), store, at)
         priors = perform("prior", chain.priors(pairs), store, at)
         alignments = perform("alignment", chain.alignments(pairs), store, at)
@@ -62,11 +63,11 @@ def evaluate_rectification(config: RunConfig, as_of: date, workers: int) -> dict
         damaged = perform("damage", chain.damaged(), store, at)
         anchors = perform("anchors", chain.anchors(pairs, edited), store, at)
         features = perform("features", chain.features(pairs, damaged, anchors), store, at)
-        cells = perform("cell", chain.trials(pairs, edited, damaged, features), store, at)
+        cells = perform("cell", chain.trials(pairs, edited, damaged, features, searches), store, at)
         out = Path(config.evaluation.out or folder)
         evidence = None if config.evaluation.evidence is None else Path(config.evaluation.evidence)
         found: dict[str, Any] = write_report(
-            out, evidence, chain.grid, cells, (features, edited), _about(config, as_of, source)
+            out, evidence, chain.grid, cells, (features, edited), searches, _about(config, as_of, source)
         )
         return found
 

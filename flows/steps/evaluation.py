@@ -18,6 +18,7 @@ from tasks.evaluation.dependencies import Dependency, Results
 from tasks.evaluation.grid import Grid
 from tasks.evaluation.report import write_evaluation_report, write_evidence
 from tasks.evaluation.results import write_results, write_summary
+from tasks.evaluation.searches import write_searches
 from tasks.evaluation.work_items import Work
 from tasks.evaluation.workers import StoppedError, Workers, WorkFailedError
 from tasks.progress import advance
@@ -123,7 +124,13 @@ def _outcome(what: str, future: PrefectFuture[Any]) -> Ref | str:
 
 @task(**PLAIN)
 def write_report(
-    out: Path, evidence: Path | None, grid: Grid, cells: Results, made: Sequence[Results], about: Mapping[str, Any]
+    out: Path,
+    evidence: Path | None,
+    grid: Grid,
+    cells: Results,
+    made: Sequence[Results],
+    searches: Results,
+    about: Mapping[str, Any],
 ) -> dict[str, Any]:
     """Write the tables, the summary, the report and, with ``evidence``, the documents; return the result for ``--json``."""
     done = {cell: ref for cell, ref in cells.items() if isinstance(ref, Ref)}
@@ -131,8 +138,15 @@ def write_report(
     counts = {"cells": len(cells), "reused": sum(ref.reused for ref in done.values()), "failed": len(failures)}
     parts = {cell: [ref for stage in made if isinstance(ref := stage[cell], Ref)] for cell in done}
     results = write_results(out, grid, done, parts)
+    chosen = write_searches(out, searches)
     write_summary(out, dict(about) | counts | {"failures": failures})
     report = write_evaluation_report(out, results) if done else None
     if done and evidence is not None:
         write_evidence(evidence, results)
-    return counts | {"results": str(results), "report": None if report is None else str(report), "failures": failures}
+    brief = [{name: x[name] for name in ("backbone", "seeds", "chosen", "own", "edges")} for x in chosen]
+    return counts | {
+        "searches": brief,
+        "results": str(results),
+        "report": None if report is None else str(report),
+        "failures": failures,
+    }

@@ -1,13 +1,14 @@
-"""Configs of the evaluation: edge editing and the shadow evaluation."""
+"""Configs of the evaluation: the search for training settings, edge editing and the shadow evaluation."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Literal
 
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from rectifier_core.base.config import STRICT, Count, Float, Int, NotNegative, OpenShare
+from rectifier_core.base.config import STRICT, Count, Float, Int, NotNegative, OpenShare, Positive
 from rectifier_core.evaluation.backbones.config import LightGCNConfig, TrainingConfig
 
 DamageKind = Literal["swap", "within", "noise", "scale", "drop", "segments"]
@@ -58,12 +59,38 @@ class AlignmentConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, config=STRICT)
+class SearchConfig:
+    """The search for a learning rate and a weight decay of every recommender, by Recall@20 on validation pairs and raw features.
+
+    A value that ``evaluation.training`` or ``evaluation.models`` sets is not searched.
+    """
+
+    enabled: bool = Field(default=True, description="False trains every recommender with its own settings.")
+    learning_rates: tuple[Positive, ...] = Field(
+        default=(1e-3, 1e-2), description="Learning rates that are tried beside the recommender's own."
+    )
+    weight_decays: Mapping[str, tuple[NotNegative, ...]] = Field(
+        default_factory=dict,
+        description="Weight decays that are tried beside the recommender's own, by its name. "
+        "By default four values that suit its penalty. FREEDOM has none.",
+    )
+    steps: Count = Field(
+        default=600,
+        description="Steps of the longest training of a candidate. A search of 15 candidates takes at most 7 times as many.",
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, config=STRICT)
 class ShadowConfig:
     """How the shadow evaluation trains and compares."""
 
     backbone: BackboneName = Field(default="vbpr", description="The recommender that is trained.")
     model: Any = Field(default=None, description="Its hyperparameters. None takes its defaults.")
     training: TrainingConfig | None = Field(default=None, description="Its training. None takes shadow_training.")
+    search: SearchConfig | None = Field(
+        default=None, description="The search for its settings. None takes them as they are."
+    )
+    fixed: tuple[str, ...] = Field(default=(), description="What is not searched: learning_rate, weight_decay or both.")
     seeds: Count = Field(default=3, description="Trainings on each kind of feature.")
     tolerance: Float = Field(default=0.01, ge=0, lt=1, description="Relative loss of Recall@20 that passes.")
     max_interactions: Count = Field(default=200_000, description="Most pairs. A larger log is sampled by user.")

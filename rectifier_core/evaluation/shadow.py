@@ -8,7 +8,8 @@ feature with the same starts, batches and negatives. Recall@20 is compared user 
 - Rectified features are not worse as long as the upper end of the interval of the relative change is above ``-tolerance``.
 - A log without times, or with too few users to test after a cut in time, is divided per user at random.
 - A log above ``max_interactions`` is judged on random whole users and their items. That sample is sparser than the log, so less is rectified.
-- Where neither side ranks better than popularity, the model is mistrained and nothing is judged.
+- Learning rate and weight decay are searched on raw features and validation pairs first, unless they are set (``search``).
+- Where the model ranks below popularity with raw features it is mistrained, and nothing is judged: no night is refused or approved by it.
 - Items that are new in the test part have no anchor and pass through.
 - All trainings run equally long with a falling learning rate, and the best validation epoch is kept. Early stopping would end them at
   different epochs by chance and double the noise.
@@ -34,6 +35,7 @@ from rectifier_core.evaluation.backbones.config import TrainingConfig
 from rectifier_core.evaluation.backbones.protocol import TrainingSet
 from rectifier_core.evaluation.backbones.registry import BACKBONES
 from rectifier_core.evaluation.config import ShadowConfig
+from rectifier_core.evaluation.search import Search, describe, search_settings, with_settings
 from rectifier_core.evaluation.significance import relative_change
 from rectifier_core.evaluation.splits import Split, split_time, split_users
 from rectifier_core.evaluation.trial import CHANCE, POPULARITY, Trial, run_trial
@@ -54,7 +56,8 @@ class ShadowResult:
 
     ``split`` is "time" or "users", and ``split_reason`` why not time. ``raw`` and ``rectified`` are metrics averaged over the trainings.
     ``change`` is the relative change of Recall@20 with its 95 % interval. It is None where nothing could be judged; ``reason`` says why.
-    ``interactions`` of the ``interactions_of`` in the log were used. ``epochs`` is the sum over all trainings.
+    ``interactions`` of the ``interactions_of`` in the log were used. ``epochs`` is the sum over all trainings, those of ``search`` included.
+    ``search`` is None where nothing was searched.
     """
 
     backbone: str
@@ -73,6 +76,7 @@ class ShadowResult:
     low: float | None
     high: float | None
     reason: str
+    search: Search | None
 
     @property
     def not_worse(self) -> bool | None:
@@ -107,15 +111,16 @@ def evaluate_shadow(
     users = _tested(split)
     raw: list[Trial] = []
     rectified: list[Trial] = []
+    search: Search | None = None
     change, reason = None, f"only {users} users can be tested, and at least {FEWEST_USERS} are needed"
     if users >= FEWEST_USERS:
-        raw, rectified = _trials(world, split, config, pipeline, seed, progress)
+        raw, rectified, search = _trials(world, split, config, pipeline, seed, progress)
         values = (np.stack([trial.per_user[MEASURE] for trial in trials]) for trials in (rectified, raw))
         # On two or three trainings Student's interval would let nearly any loss pass. A false alarm costs less than a night of harm.
         change, reason = relative_change(*values, student=False), ""
         if not math.isfinite(change.high):
             change, reason = None, f"raw features give no correct recommendation ({MEASURE} is 0)"
-        elif reason := _mistrained(config.backbone, raw, rectified):
+        elif reason := _mistrained(config.backbone, raw, search):
             change = None
     return ShadowResult(
         backbone=config.backbone,
@@ -127,13 +132,15 @@ def evaluate_shadow(
         interactions_of=len(interactions.users),
         items=world.interactions.num_items,
         users=users,
-        epochs=sum(len(trial.history.losses) for trial in (raw if rectified is raw else raw + rectified)),
+        epochs=sum(len(trial.history.losses) for trial in (raw if rectified is raw else raw + rectified))
+        + (0 if search is None else search.epochs),
         raw=_means(raw),
         rectified=_means(rectified),
         change=None if change is None else change.mean,
         low=None if change is None else change.low,
         high=None if change is None else change.high,
         reason=reason,
+        search=search,
     )
 
 
@@ -196,13 +203,27 @@ def _tested(split: Split) -> int:
 
 def _trials(
     world: World, split: Split, config: ShadowConfig, pipeline: PipelineConfig, seed: int, progress: Progress
-) -> tuple[list[Trial], list[Trial]]:
-    """The trials with raw and with rectified features, one a seed; the same trials if rectification changed nothing."""
+) -> tuple[list[Trial], list[Trial], Search | None]:
+    """The trials with raw and with rectified features, one a seed, and the search; the same trials if rectification changed nothing."""
     anchors = train_anchors(split.training, pipeline.anchors, seed=seed, progress=progress)
     made = make_features(
         "rectified", world.catalog, split.training, anchors, pipeline, seed=seed, category=world.category
     )
     schedule = config.training or shadow_training(config.backbone, len(split.training.users))
+    model, search = config.model or BACKBONES[config.backbone].config_type(), None
+    if config.search is not None:
+        data = TrainingSet.plain(split.training, world.catalog.features, world.catalog.present)
+        own_settings: dict[str, Any] = {"model": model, "training": schedule, "fixed": config.fixed}
+        search = search_settings(
+            config.backbone,
+            data,
+            split.validation,
+            config.search,
+            seed=derive_seed(seed, "shadow"),
+            **own_settings,
+            progress=lambda what, done, total: progress(f"shadow, {what}", done, total),
+        )
+        model, schedule = with_settings(search.chosen, model, schedule)
 
     def trials(features: Features, present: Mapping[str, Bool], name: str) -> list[Trial]:
         data, results = TrainingSet.plain(split.training, features, present), []
@@ -211,22 +232,23 @@ def _trials(
             def report(what: str, done: int, total: int, number: int = number) -> None:
                 progress(f"shadow, {name} features, training {number + 1} of {config.seeds}: {what}", done, total)
 
-            own: dict[str, Any] = {"seed": derive_seed(seed, "shadow", number), "model": config.model}
+            own: dict[str, Any] = {"seed": derive_seed(seed, "shadow", number), "model": model}
             results.append(run_trial(config.backbone, data, split, **own, training=schedule, progress=report))
         return results
 
     raw = trials(world.catalog.features, world.catalog.present, "raw")
     same = all(np.array_equal(made.features[m], values) for m, values in world.catalog.features.items())
-    return raw, raw if same else trials(made.features, made.present, "rectified")
+    return raw, raw if same else trials(made.features, made.present, "rectified"), search
 
 
-def _mistrained(backbone: str, raw: list[Trial], rectified: list[Trial]) -> str:
-    """Why the model says nothing about features, empty where it ranks at least as well as popularity."""
-    best, popularity = (max(_means(side)[name] for side in (raw, rectified)) for name in (MEASURE, POPULARITY))
-    if best >= popularity:
+def _mistrained(backbone: str, raw: list[Trial], search: Search | None) -> str:
+    """Why the model says nothing about features, empty where it ranks at least as well as popularity with raw features."""
+    found, popularity = (_means(raw)[name] for name in (MEASURE, POPULARITY))
+    if found >= popularity:
         return ""
+    best = "" if search is None else f" with the best setting found ({describe(search.chosen)})"
     return (
-        f"{backbone} ranks below popularity ({MEASURE} {best:.4f} against {popularity:.4f}), so its training does not fit this log; set"
+        f"{backbone} ranks below popularity{best} ({MEASURE} {found:.4f} against {popularity:.4f}), so its training does not fit this log; set"
         f" evaluation.training.{backbone}.learning_rate or evaluation.models.{backbone}.weight_decay"
     )
 

@@ -5,6 +5,7 @@
 - ``smoothed``: every feature mixed at that strength with the mean of its nearest features of the same modality.
 - ``smoothed_by_anchors``: the same with the items that are nearest by anchor. Behaviour smooths and nothing is matched.
 - ``anchors_appended``: the raw feature with the item's anchor behind it, at equal length. Nothing is corrected.
+- ``rectified_anchors_appended``: the rectified feature with the anchor behind it.
 """
 
 from __future__ import annotations
@@ -29,7 +30,10 @@ from rectifier_core.rectify.config import RectifyConfig
 from rectifier_core.rectify.rectify import Mixing, decide_status, kept_share, rectify_rows
 from rectifier_core.sinkhorn.sinkhorn import balance
 
-VARIANTS = ("raw", "rectified", "shuffled_anchors", "smoothed", "smoothed_by_anchors", "anchors_appended")
+VARIANTS = (
+    *("raw", "rectified", "shuffled_anchors", "smoothed", "smoothed_by_anchors"),
+    *("anchors_appended", "rectified_anchors_appended"),
+)
 HUB_SHARE = 0.01
 
 
@@ -56,13 +60,17 @@ def make_features(
     if name == "raw":
         return Variant(features=catalog.features, present=catalog.present, facts={})
     if name == "anchors_appended":
-        appended = {m: append_anchors(x, catalog.present[m], anchors) for m, x in catalog.features.items()}
-        return Variant(features=appended, present=catalog.present, facts={})
+        return Variant(
+            features=_appended(catalog.features, catalog.present, anchors), present=catalog.present, facts={}
+        )
     outcome = rectify_catalog(catalog, training, config, seed=seed, anchors=anchors, category=category)
     facts = _facts(outcome, config.rectify)
-    if name == "rectified":
+    if name in ("rectified", "rectified_anchors_appended"):
+        made = outcome.rectified.features
         there = {m: status != Status.MISSING.code for m, status in outcome.rectified.status.items()}
-        return Variant(features=outcome.rectified.features, present=there, facts=facts)
+        return Variant(
+            features=made if name == "rectified" else _appended(made, there, anchors), present=there, facts=facts
+        )
     strength = {m: facts[f"strength_{m}"] for m in catalog.features}
     if name == "shuffled_anchors":
         controlled = _by_shuffled_anchors(catalog, anchors, outcome, config, strength, seed)
@@ -94,6 +102,10 @@ def hub_statistics(plan: Plan) -> dict[str, float]:
         return {"hub_largest": float("nan"), "hub_mass": float("nan")}
     top = max(1, round(HUB_SHARE * len(used)))
     return {"hub_largest": float(used[0] / used.mean()), "hub_mass": float(used[:top].sum() / used.sum())}
+
+
+def _appended(features: Features, present: Mapping[str, Bool], anchors: Anchors) -> dict[str, Float32]:
+    return {m: append_anchors(x, present[m], anchors) for m, x in features.items()}
 
 
 def append_anchors(features: Float32, present: Bool, anchors: Anchors) -> Float32:

@@ -17,10 +17,10 @@ from rectifier_core.base.arrays import Float64
 from rectifier_core.evaluation.significance import Estimate, holm, mean_estimate, ratio_estimate, relative_change
 from rectifier_core.evaluation.trial import POPULARITY
 from tasks.evaluation.config import NONE
-from tasks.evaluation.grid import RAW, RECTIFIED, Condition
+from tasks.evaluation.grid import RAW, RAW_APPENDED, RECTIFIED, RECTIFIED_APPENDED, Condition
 from tasks.evaluation.results import CONTROLS, NDCG, RECALL, Results
 
-CLEAN, DAMAGE, CONTROL, VARIANT, EDITING = "clean", "damage", "control", "variant", "editing"
+CLEAN, DAMAGE, APPENDED, CONTROL, VARIANT, EDITING = "clean", "damage", "appended", "control", "variant", "editing"
 MOST_LOST, MOST_RECOVERED = -1.0, 2.0
 """The share recovered is given where its interval lies between these."""
 WIDEST = 2.0
@@ -28,6 +28,7 @@ WIDEST = 2.0
 QUESTIONS = {
     CLEAN: "Clean features: rectified against raw",
     DAMAGE: "Damaged features or interactions: rectified against raw",
+    APPENDED: "Anchors appended: to rectified features against to raw ones",
     CONTROL: "Rectified against each control",
     VARIANT: "Other variants against rectified",
     EDITING: "Edge editing against none",
@@ -73,7 +74,10 @@ def _pairs(condition: Condition, results: Results) -> Iterator[Pair]:
     if condition.variant == RECTIFIED and raw in results.metrics:
         for metric in (RECALL, NDCG) if condition.clean else (RECALL,):
             yield Pair(question=CLEAN if condition.clean else DAMAGE, metric=metric, a=condition, b=raw)
-    if condition.variant not in (RAW, RECTIFIED) and rectified in results.metrics:
+    plain = replace(condition, variant=RAW_APPENDED)
+    if condition.variant == RECTIFIED_APPENDED and plain in results.metrics:
+        yield Pair(question=APPENDED, metric=RECALL, a=condition, b=plain)
+    elif condition.variant not in (RAW, RECTIFIED) and rectified in results.metrics:
         if condition.variant in CONTROLS:
             yield Pair(question=CONTROL, metric=RECALL, a=rectified, b=condition)
         else:
@@ -97,7 +101,7 @@ def _comparison(results: Results, pair: Pair) -> dict[str, Any]:
         "a": spread(results.by_seed(pair.a, pair.metric, seeds)),
         "b": spread(results.by_seed(pair.b, pair.metric, seeds)),
         "difference": _interval(difference),
-        "relative": _interval(relative) if relative.high - relative.low <= WIDEST else None,
+        "relative": None,
         # One training cannot separate a difference between methods from one between two trainings of the same method.
         "p": finite(difference.p) if len(seeds) > 1 else None,
         "cost": None,
@@ -105,7 +109,10 @@ def _comparison(results: Results, pair: Pair) -> dict[str, Any]:
         "verdict": None,
     }
     if _below_popularity(results, pair, seeds):
-        return comparison | {"relative": None, "p": None, "verdict": BELOW_POPULARITY}
+        return comparison | {"p": None, "verdict": BELOW_POPULARITY}
+    # A ratio to what ranks no better than popularity grows without bound, whatever is compared.
+    if relative.high - relative.low <= WIDEST and not below_popularity(results, pair.b, seeds):
+        comparison["relative"] = _interval(relative)
     clean = pair.b.undamaged
     if pair.question == DAMAGE and pair.a.share and set(seeds) <= set(results.metrics.get(clean, {})):
         before = results.by_user(clean, pair.metric, seeds)
@@ -120,18 +127,17 @@ def _comparison(results: Results, pair: Pair) -> dict[str, Any]:
 
 
 def _below_popularity(results: Results, pair: Pair, seeds: Sequence[int]) -> bool:
-    """Whether both sides rank below popularity, or the recommender does so with raw, undamaged features.
+    """Whether both sides rank below popularity, or the recommender does so with raw, undamaged features."""
+    plain = replace(pair.b.undamaged, variant=RAW)
+    return below_popularity(results, plain, seeds) or all(below_popularity(results, x, seeds) for x in (pair.a, pair.b))
 
-    Results of an earlier release do not say how popularity ranks.
-    """
 
-    def below(condition: Condition) -> bool:
-        if condition not in results.metrics or not set(seeds) <= set(results.seeds(condition, metric=POPULARITY)):
-            return False
-        recall, popularity = (results.by_seed(condition, x, seeds).mean() for x in (RECALL, POPULARITY))
-        return bool(recall < popularity)
-
-    return below(replace(pair.b.undamaged, variant=RAW)) or (below(pair.a) and below(pair.b))
+def below_popularity(results: Results, condition: Condition, seeds: Sequence[int]) -> bool:
+    """Whether a condition's mean Recall@20 is below that of the most popular items; False where either was not measured."""
+    if condition not in results.metrics or not set(seeds) <= set(results.seeds(condition, metric=POPULARITY)):
+        return False
+    recall, popularity = (results.by_seed(condition, x, seeds).mean() for x in (RECALL, POPULARITY))
+    return bool(recall < popularity)
 
 
 def spread(values: Float64) -> dict[str, Any]:

@@ -10,9 +10,12 @@ from pydantic import AfterValidator, Field, PlainValidator
 from pydantic.dataclasses import dataclass
 
 from rectifier_core.base.config import STRICT, Count, Float, NotNegative, OpenShare, Share, Text
-from rectifier_core.evaluation.config import BackboneName, ClickKind, DamageKind
+from rectifier_core.evaluation.config import BackboneName, ClickKind, DamageKind, SearchConfig
+from rectifier_core.evaluation.search import DECAY, RATE
 
 BACKBONES: tuple[BackboneName, ...] = get_args(BackboneName)
+WITH_DECAY = tuple(name for name in BACKBONES if name != "freedom")
+"""Recommenders with a weight decay."""
 VARIANTS = ("raw", "rectified")
 ALL = "all"
 NONE = "none"
@@ -73,7 +76,8 @@ class EvaluationConfig:
     """The evaluation's grid (backbones x damage x interaction noise x variants x editing x seeds), and the nightly shadow evaluation."""
 
     backbones: Annotated[tuple[str, ...], *Distinct] = Field(
-        default=BACKBONES, description="Recommenders that are trained."
+        default=BACKBONES,
+        description="Recommenders that are trained. LightGCN always is, as the reference without features.",
     )
     seeds: Count = Field(default=5, description="Seeds of every cell of the grid.")
     split_column: Text | None = Field(
@@ -102,6 +106,7 @@ class EvaluationConfig:
     training: Mapping[str, Mapping[str, Any]] = Field(
         default_factory=dict, description="Settings that replace a recommender's default training, by its name."
     )
+    search: SearchConfig = Field(default_factory=SearchConfig)
     workers: Count | None = Field(default=None, description="Processes, by default one a core. They change no result.")
     out: str | None = Field(default=None, description="Folder of the results.")
     evidence: str | None = Field(
@@ -123,6 +128,14 @@ class EvaluationConfig:
     def __post_init__(self) -> None:
         if not self.validation + self.test < 1:
             raise ValueError(f"validation + test: wanted below 1, got {self.validation + self.test}")
+        for name in self.search.weight_decays:
+            if name not in WITH_DECAY:
+                raise ValueError(f"search.weight_decays: {name!r} is not one of {', '.join(WITH_DECAY)}")
+
+    def fixed(self, backbone: str) -> tuple[str, ...]:
+        """What this section sets for a recommender, so that it is not searched."""
+        given = ((DECAY, self.models), (RATE, self.training))
+        return tuple(name for name, tables in given if name in tables.get(backbone, {}))
 
     @property
     def variant_tables(self) -> dict[str, Mapping[str, Any]]:
@@ -136,7 +149,8 @@ class EvaluationConfig:
             return {}
         model, training = self.models.get(self.shadow, {}), self.training.get(self.shadow, {})
         bounds = {name: getattr(self, f"shadow_{name}") for name in ("seeds", "tolerance", "max_interactions")}
-        return {"shadow": {"backbone": self.shadow, "model": model, "training": training} | bounds}
+        own = {"backbone": self.shadow, "model": model, "training": training, "search": self.search}
+        return {"shadow": own | bounds}
 
     @property
     def editing_tables(self) -> dict[str, Mapping[str, Any]]:

@@ -13,6 +13,7 @@ from functools import wraps
 from typing import Concatenate, ParamSpec, TypeAlias
 
 from rectifier_core.evaluation.config import PriorConfig
+from rectifier_core.evaluation.search import Candidate, list_candidates, most_steps, with_settings
 from tasks.evaluation import work_items as stages
 from tasks.evaluation.config import EvaluationConfig
 from tasks.evaluation.grid import RAW, WITHOUT_FEATURES, Cell, EditSpec, Grid
@@ -68,6 +69,20 @@ class Chain:
             return Work(f"at random, seed {cell.seed}", stages.split_at_random, self.source, cell.seed, *shares)
         fingerprint = log_files(self.reading, self.as_of).fingerprint
         return Work(f"by {column}", stages.split_by_log, self.source, self.reading, self.as_of, column, fingerprint)
+
+    @_for_cells
+    def searches(self, cell: Cell, splits: Results) -> Dependency:
+        """The search for the recommender's settings on clean, raw data, one a split; None where there is nothing to search."""
+        name, grid, config = cell.backbone, self.grid, self.config.search
+        model, training, fixed = grid.models[name], grid.training[name], grid.fixed[name]
+        tried = len(list_candidates(name, config, model, training, fixed)) if config.enabled else 1
+        if tried < 2:
+            return None
+        split = required(splits[cell])
+        at = f"seed {cell.seed}" if self.config.split_column is None else "the log's split"
+        shown = f"{name}, {at}, {tried} settings in at most {most_steps(config, tried):,} steps"
+        features, first = None if name in WITHOUT_FEATURES else self.source, grid.cells[0].seed
+        return Work(shown, stages.run_search, name, features, split, config, model, training, fixed, first)
 
     @_for_cells
     def pairs(self, cell: Cell, splits: Results) -> Dependency:
@@ -130,8 +145,20 @@ class Chain:
         return Work(cell.features_name, stages.make_variant, self.grid.variants[cell.variant], *refs, cell.seed)
 
     @_for_cells
-    def trials(self, cell: Cell, pairs: Results, edited: Results, damaged: Results, features: Results) -> Dependency:
-        """The cells themselves."""
+    def trials(
+        self,
+        cell: Cell,
+        pairs: Results,
+        edited: Results,
+        damaged: Results,
+        features: Results,
+        searches: Results,
+    ) -> Dependency:
+        """The cells themselves, with the settings that the search chose."""
+        model, training = self.grid.models[cell.backbone], self.grid.training[cell.backbone]
+        search = optional(searches[cell])
+        if search is not None:
+            model, training = with_settings(Candidate(**search.meta["chosen"]), model, training)
         edit = self._edit(cell)
         trains_edited = edit is not None and edit.where in ("training", "both")
         trial = Trial(
@@ -140,8 +167,8 @@ class Chain:
             pairs=required(pairs[cell]),
             damaged=optional(damaged[cell]),
             edited=(required(edited[cell]), edit.config.target) if edit is not None and trains_edited else None,
-            model=self.grid.models[cell.backbone],
-            training=self.grid.training[cell.backbone],
+            model=model,
+            training=training,
             seed=cell.seed,
         )
         return Work(cell.name, stages.run_cell, trial)

@@ -21,9 +21,12 @@ from tasks.evaluation.config import ALL, NONE, EvaluationConfig
 
 Config = TypeVar("Config")
 RAW, RECTIFIED, ALIGNED = "raw", "rectified", "aligned"
+RAW_APPENDED, RECTIFIED_APPENDED = "anchors_appended", "rectified_anchors_appended"
 EDITING = re.compile(r"aligned|(?P<operation>completion|pruning)_(?P<target>train|graph|both)_(?P<ratio>\d*\.?\d+)")
 """Names that describe an editing: ``aligned``, or operation, target and strength as in ``pruning_graph_0.1``."""
-WITHOUT_FEATURES = frozenset({"lightgcn"})
+REFERENCE = "lightgcn"
+"""Trained in every grid: what ids alone reach."""
+WITHOUT_FEATURES = frozenset({REFERENCE})
 """Backbones that read no features. They run once for all damage and variants."""
 
 
@@ -114,6 +117,7 @@ class Grid:
     editing: Mapping[str, EditSpec | None]
     models: Mapping[str, Any]
     training: Mapping[str, TrainingConfig]
+    fixed: Mapping[str, tuple[str, ...]]
 
     def damaged(self, cell: Cell) -> tuple[str, ...]:
         """The modalities that ``cell`` damages."""
@@ -134,6 +138,7 @@ def plan_grid(
         raise InputError("evaluation.corruption.kinds: within needs categories to stay in; name source.category_column")
     for table in ("models", "training"):
         _among(f"evaluation.{table}", tuple(getattr(config, table)), tuple(BACKBONES))
+    backbones = _backbones(config)
     return Grid(
         cells=_cells(config, seed),
         modalities=tuple(modalities),
@@ -141,13 +146,18 @@ def plan_grid(
         editing={name: _editing(name, table) for name, table in config.editing_tables.items()},
         models={
             x: configured(BACKBONES[x].config_type(), config.models.get(x, {}), f"evaluation.models.{x}")
-            for x in config.backbones
+            for x in backbones
         },
         training={
             x: configured(BACKBONES[x].training_config, config.training.get(x, {}), f"evaluation.training.{x}")
-            for x in config.backbones
+            for x in backbones
         },
+        fixed={x: config.fixed(x) for x in backbones},
     )
+
+
+def _backbones(config: EvaluationConfig) -> tuple[str, ...]:
+    return tuple(dict.fromkeys((*config.backbones, REFERENCE)))
 
 
 def _cells(config: EvaluationConfig, seed: int) -> tuple[Cell, ...]:
@@ -159,7 +169,7 @@ def _cells(config: EvaluationConfig, seed: int) -> tuple[Cell, ...]:
     clicks: list[dict[str, Any]] = [{}] if 0 in noise.shares else []
     clicks += [{"noise_kind": k, "noise_share": share} for k in noise.kinds for share in noise.shares if share]
     cells: dict[Cell, None] = {}
-    axes: Any = (config.editing_tables, config.variant_tables, config.backbones)
+    axes: Any = (config.editing_tables, config.variant_tables, _backbones(config))
     for at, added, damage, editing, variant, backbone in product(
         range(seed, seed + config.seeds), clicks, damages, *axes
     ):

@@ -22,7 +22,7 @@ from rectifier_core.base.arrays import Float64
 from tasks.errors import InputError
 from tasks.evaluation.arrays import facts_of
 from tasks.evaluation.config import ALL, BACKBONES, NONE
-from tasks.evaluation.grid import Cell, Condition, Grid
+from tasks.evaluation.grid import RECTIFIED_APPENDED, Cell, Condition, Grid
 from tasks.evaluation.work_items import TIMING
 from tasks.store.atomic_files import write_whole
 from tasks.store.store import Ref, plain
@@ -134,7 +134,7 @@ class Results:
 
 def _display_order(x: Condition) -> tuple[Any, ...]:
     """Settings from mild to strong, raw first, then rectified, controls, and the rest."""
-    variants = ("raw", "rectified", *CONTROLS)
+    variants = ("raw", "rectified", *CONTROLS, RECTIFIED_APPENDED)
     return (
         BACKBONES.index(x.backbone),
         (x.kind, x.damaged != ALL, x.damaged, x.share, x.noise_kind, x.noise_share),

@@ -27,7 +27,8 @@ __all__ = ["ShadowConfig", "shadow_config", "shadow_facts", "shadow_measure", "s
 def shadow_config(config: EvaluationConfig) -> ShadowConfig | None:
     """The config of the shadow, None where it is off. Raises InputError with the key.
 
-    The model is that of the evaluation. The training is the shadow's own unless ``evaluation.training`` changes it for this backbone.
+    The model is that of the evaluation. The training is the shadow's own unless ``evaluation.training`` changes it for this backbone. Learning
+    rate and weight decay are searched as in the evaluation.
     """
     name = config.shadow
     if name is None:
@@ -41,6 +42,8 @@ def shadow_config(config: EvaluationConfig) -> ShadowConfig | None:
         backbone=name,
         model=configured(backbone.config_type(), config.models.get(name, {}), f"evaluation.models.{name}"),
         training=configured(backbone.training_config, changed, f"evaluation.training.{name}") if changed else None,
+        search=config.search if config.search.enabled else None,
+        fixed=config.fixed(name),
         seeds=config.shadow_seeds,
         tolerance=config.shadow_tolerance,
         max_interactions=config.shadow_max_interactions,

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from rectifier_core.evaluation.trial import CHANCE, POPULARITY
-from tasks.evaluation.comparisons import BELOW_POPULARITY, CLEAN, CONTROL, DAMAGE, EDITING, QUESTIONS
+from tasks.evaluation.comparisons import APPENDED, BELOW_POPULARITY, CLEAN, CONTROL, DAMAGE, EDITING, QUESTIONS
 from tasks.evaluation.config import ALL, NONE
-from tasks.evaluation.grid import RAW, WITHOUT_FEATURES
+from tasks.evaluation.grid import RAW, REFERENCE
 from tasks.evaluation.results import RECALL
 
 Facts = dict[str, Any]
@@ -40,17 +40,22 @@ def tables(facts: Facts) -> list[Table]:
     ]
 
 
+def _references(facts: Facts) -> list[tuple[str, Facts]]:
+    """Chance, popularity and the recommender of ids only, with their Recall@20 on undamaged interactions, as far as measured."""
+    plain = [x for x in facts["conditions"] if not x["noise_share"] and x["editing"] == NONE]
+    measured: Facts = next((x["metrics"] for x in plain if POPULARITY in x["metrics"]), {})
+    found = [(name, measured[key]) for name, key in BASELINES.items() if key in measured]
+    ids = (x for x in plain if x["backbone"] == REFERENCE)
+    return found + [(f"{x['backbone']}, ids only", x["metrics"][RECALL]) for x in ids]
+
+
 def _levels(facts: Facts) -> Table:
-    """Every recommender on clean data, with raw features, beside chance and popularity. Without these there is no row."""
+    """Every recommender on clean data, with raw features, beside the references. Without chance and popularity there is no row."""
     clean = [x for x in facts["conditions"] if setting_name(x) == "clean"]
-    measured: Facts = next((x["metrics"] for x in clean if POPULARITY in x["metrics"]), {})
-    rows = [(name, DASH, level(measured[key]), "") for name, key in BASELINES.items() if key in measured]
-    for x in (x for x in clean if rows and x["variant"] == RAW):
-        own, popularity = x["metrics"][RECALL]["mean"], x["metrics"].get(POPULARITY, {"mean": 0})["mean"]
-        features = DASH if x["backbone"] in WITHOUT_FEATURES else RAW
-        rows.append(
-            (x["backbone"], features, level(x["metrics"][RECALL]), BELOW_POPULARITY if own < popularity else "")
-        )
+    measured = any(POPULARITY in x["metrics"] for x in facts["conditions"])
+    rows = [(name, DASH, level(found), _below(facts, name)) for name, found in _references(facts) if measured]
+    for x in (x for x in clean if measured and x["variant"] == RAW and x["backbone"] != REFERENCE):
+        rows.append((x["backbone"], RAW, level(x["metrics"][RECALL]), _below(facts, x["backbone"])))
     return Table(
         key="levels",
         title="Is each recommender trained well enough to judge features?",
@@ -62,8 +67,17 @@ def _levels(facts: Facts) -> Table:
     )
 
 
+def _below(facts: Facts, name: str) -> str:
+    """The note of a recommender that ranks below popularity on clean data with raw features."""
+    for x in facts["conditions"]:
+        if name.startswith(x["backbone"]) and setting_name(x) == "clean" and x["variant"] == RAW:
+            own, popularity = x["metrics"][RECALL]["mean"], x["metrics"].get(POPULARITY, {"mean": 0})["mean"]
+            return BELOW_POPULARITY if own < popularity else ""
+    return ""
+
+
 def _comparisons(facts: Facts, question: str, title: str) -> Table:
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for x in facts["comparisons"]:
         if x["question"] == question:
             edited = question == EDITING
@@ -76,7 +90,7 @@ def _comparisons(facts: Facts, question: str, title: str) -> Table:
                     x["against"].replace("_", " "),
                     level(x["a"]),
                     level(x["b"]),
-                    BELOW_POPULARITY if x["verdict"] == BELOW_POPULARITY else interval(x["relative"]),
+                    _change(x),
                     p_value(x["p_holm"]),
                     percent(x["cost"] and x["cost"]["mean"], sign=True),
                     interval(x["recovered"], sign=False),
@@ -85,7 +99,14 @@ def _comparisons(facts: Facts, question: str, title: str) -> Table:
             )
     head = (*COMPARED, "change (95 % interval)", "p, corrected", "cost of the damage", "share recovered", "seeds")
     kept = [at for at in range(len(head)) if any(row[at] != DASH for row in rows)]
-    note = "Mean ± standard deviation over seeds. Changes are relative to the mean of the other. A dash is a change too uncertain to give."
+    note = (
+        "Mean ± standard deviation over seeds. Changes are relative to the mean of the other, or absolute where that is below popularity. "
+        "A dash is a change too uncertain to give."
+    )
+    # Rows that say how much the levels are worth.
+    empty = (DASH,) * (len(head) - len(COMPARED))
+    for name, found in _references(facts) if rows else ():
+        rows.append((name, DASH, RECALL, DASH, DASH, level(found), DASH, *empty))
     return Table(
         key=question,
         title=title,
@@ -94,6 +115,15 @@ def _comparisons(facts: Facts, question: str, title: str) -> Table:
         rows=tuple(tuple(row[at] for at in kept) for row in rows),
         words=5,
     )
+
+
+def _change(x: Facts) -> str:
+    """A comparison's change: relative, absolute where the other ranks below popularity, or why there is none."""
+    if x["verdict"] == BELOW_POPULARITY:
+        return BELOW_POPULARITY
+    if x["relative"] is None and x["verdict"] in ("better", "worse"):
+        return f"{x['difference']['mean']:+.4f} absolute"
+    return interval(x["relative"])
 
 
 def _groups(facts: Facts) -> Table:
@@ -142,6 +172,9 @@ def _conditions(facts: Facts) -> Table:
         cells = (level(values.get(name)) for name in RANKING)
         words = (x["backbone"], setting_name(x), x["variant"].replace("_", " "), str(values[RECALL]["seeds"]))
         rows.append((*words, *cells))
+    for name, found in _references(facts)[: len(BASELINES)]:
+        values = (level(found) if x == RECALL else DASH for x in RANKING)
+        rows.append((name, "clean", DASH, str(found["seeds"]), *values))
     return Table(
         key="all",
         title="Every condition",
@@ -170,11 +203,12 @@ def sentences(facts: Facts) -> list[str]:
     strongest = max(damage or controls, key=_claim, default=None)
     damage, controls = ([x for x in part if _claim(x) == _claim(strongest)] for part in (damage, controls))
     recovered = [f"{x['backbone']} {interval(x['recovered'], sign=False)}" for x in damage if x["recovered"]]
-    edited = [x for x in judged if x["question"] == EDITING]
+    edited, appended = ([x for x in judged if x["question"] == name] for name in (EDITING, APPENDED))
     made = (
         (below, warning),
         (clean, f"On clean features, rectified against raw in Recall@20: {_counts(clean)}."),
         (damage, f"With {setting_name(strongest or {})}, rectified against raw in Recall@20: {_counts(damage)}."),
+        (appended, f"Anchors appended to rectified against to raw features in Recall@20: {_counts(appended)}."),
         (recovered, f"Share of the damage's cost that rectification recovers: {', '.join(recovered)}."),
         (
             controls,

@@ -20,11 +20,19 @@ from rectifier_core.anchors.config import AnchorsConfig
 from rectifier_core.base.records import Anchors
 from rectifier_core.evaluation.backbones.config import TrainingConfig
 from rectifier_core.evaluation.backbones.protocol import TrainingSet
-from rectifier_core.evaluation.config import AlignmentConfig, ClickKind, DamageKind, EditTarget, PriorConfig
+from rectifier_core.evaluation.config import (
+    AlignmentConfig,
+    ClickKind,
+    DamageKind,
+    EditTarget,
+    PriorConfig,
+    SearchConfig,
+)
 from rectifier_core.evaluation.edge_alignment import assess_alignment
 from rectifier_core.evaluation.edge_prior import Prior, fit_prior
 from rectifier_core.evaluation.edges import edit_edges
 from rectifier_core.evaluation.interaction_noise import inject_clicks
+from rectifier_core.evaluation.search import search_settings
 from rectifier_core.evaluation.splits import split_users
 from rectifier_core.evaluation.trial import run_trial
 from rectifier_core.evaluation.variants import make_features
@@ -130,6 +138,25 @@ def make_variant(
     writer.meta({"modalities": list(made.features), "facts": plain(made.facts)})
 
 
+def run_search(
+    backbone: str,
+    features: Ref | None,
+    pairs: Ref,
+    config: SearchConfig,
+    model: Any,
+    training: TrainingConfig,
+    fixed: tuple[str, ...],
+    seed: int,
+    writer: StageWriter,
+) -> None:
+    """The settings of a recommender, chosen on training and validation pairs; the fields of a ``Search``."""
+    values, present = load_features(features) if features is not None else ({}, {})
+    split = load_split(pairs)
+    data = TrainingSet.plain(split.training, values, present)
+    settings: dict[str, Any] = {"seed": seed, "model": model, "training": training, "fixed": fixed}
+    writer.meta(plain(search_settings(backbone, data, split.validation, config, **settings)))
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trial:
     """The inputs of a cell.
@@ -180,6 +207,7 @@ STAGES: dict[Callable[..., None], tuple[str, str | None]] = {
     learn_anchors: ("anchors", None),
     damage_features: ("damage", "corruption"),
     make_variant: ("features", "variants"),
+    run_search: ("search", "search"),
     run_cell: ("cell", "trial"),
 }
 """The kind of the output that each function builds, and the module of ``rectifier_core.evaluation`` that it calls, if any."""

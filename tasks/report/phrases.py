@@ -168,17 +168,27 @@ def shadow_phrase(shadow: Mapping[str, Any]) -> str:
     verdict = "not worse beyond noise" if shadow["not_worse"] else "worse beyond noise"
     return (
         f"{where}, tested on {split} for {plural(shadow['users'], 'user')}: Recall@20 is {raw} with raw features and {rectified} with "
-        f"rectified ones, a change of {change}{_NO_BREAK}% ({low} to {high}{_NO_BREAK}%), {verdict}"
+        f"rectified ones, a change of {change}{_NO_BREAK}% ({low} to {high}{_NO_BREAK}%), {verdict}{_shadow_search(shadow['search'])}"
     )
+
+
+def _shadow_search(search: Mapping[str, Any] | None) -> str:
+    """The settings that the shadow's search chose, empty where nothing was searched."""
+    if search is None or not search["epochs"]:
+        return ""
+    chosen = search["chosen"]
+    decay = "" if chosen["weight_decay"] is None else f" and weight decay {chosen['weight_decay']:g}"
+    edge = f" ({'; '.join(search['edges'])}: a better one may lie beyond)" if search["edges"] else ""
+    return f". Validation pairs chose learning rate {chosen['learning_rate']:g}{decay}{edge}"
 
 
 def shadow_cost(shadow: Mapping[str, Any]) -> str:
     """The cost of the shadow evaluation."""
     if shadow["reused"]:
         return "none, the result of an earlier run was reused"
-    trained = (
-        f"{plural(shadow['epochs'], 'epoch')} in {plural(shadow['seeds'], 'training')} a side and one more matching"
-    )
+    search = shadow["search"]
+    before = f", {search['epochs']:,} of them in the search for its settings" if search and search["epochs"] else ""
+    trained = f"{plural(shadow['epochs'], 'epoch')} in {plural(shadow['seeds'], 'training')} a side and one more matching{before}"
     before, after = size(shadow["peak_memory_before"]), size(shadow["peak_memory_after"])
     return (
         f"{duration(shadow['seconds'])} for {trained}; peak memory of the run {before} before it and {after} after it"

@@ -89,6 +89,7 @@ class LATTICE(Backbone):
     name: ClassVar[str] = "lattice"
     config_type: ClassVar[type] = LATTICEConfig
     training_config: ClassVar[TrainingConfig] = TRAINING
+    searched_decays: ClassVar[tuple[float, ...]] = (0.0, 1e-5, 1e-3, 1e-2)
 
     def __init__(self, data: TrainingSet, config: LATTICEConfig, *, seed: int) -> None:
         super().__init__(seed)

@@ -34,6 +34,7 @@ class LightGCN(Backbone):
     name: ClassVar[str] = "lightgcn"
     config_type: ClassVar[type] = LightGCNConfig
     training_config: ClassVar[TrainingConfig] = TRAINING
+    searched_decays: ClassVar[tuple[float, ...]] = (1e-3, 1e-2, 0.1, 1.0)
 
     def __init__(self, data: TrainingSet, config: LightGCNConfig, *, seed: int) -> None:
         super().__init__(seed)

@@ -77,6 +77,7 @@ class Backbone(torch.nn.Module, ABC):
     name: ClassVar[str]
     config_type: ClassVar[Any]
     training_config: ClassVar[TrainingConfig]
+    searched_decays: ClassVar[tuple[float, ...]] = ()
 
     def __init__(self, seed: int) -> None:
         super().__init__()

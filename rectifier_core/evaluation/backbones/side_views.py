@@ -11,6 +11,7 @@ The fusion works row by row, so it is computed at the distinct rows of a batch a
 from __future__ import annotations
 
 from abc import abstractmethod
+from typing import ClassVar
 
 import torch
 from torch.nn.functional import normalize
@@ -28,6 +29,8 @@ class SideViewBackbone(Backbone):
 
     Feature tables start at the features handed in and are trained, as are the maps from them to ``embedding_size``.
     """
+
+    searched_decays: ClassVar[tuple[float, ...]] = (0.0, 1e-5, 1e-3, 1e-2)
 
     def __init__(self, data: TrainingSet, config: SideViewConfig, *, seed: int) -> None:
         super().__init__(seed)

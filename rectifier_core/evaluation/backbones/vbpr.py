@@ -35,6 +35,7 @@ class VBPR(Backbone):
     name: ClassVar[str] = "vbpr"
     config_type: ClassVar[type] = VBPRConfig
     training_config: ClassVar[TrainingConfig] = TRAINING
+    searched_decays: ClassVar[tuple[float, ...]] = (1e-3, 1e-2, 0.1, 1.0)
     features: torch.Tensor | None
 
     def __init__(self, data: TrainingSet, config: VBPRConfig, *, seed: int) -> None:

@@ -14,7 +14,7 @@ from rectifier_core.base.records import Catalog, Interactions
 from rectifier_core.config import PipelineConfig, QualityConfig
 from rectifier_core.evaluation import trial
 from rectifier_core.evaluation.backbones.config import TrainingConfig, VBPRConfig
-from rectifier_core.evaluation.config import ShadowConfig
+from rectifier_core.evaluation.config import SearchConfig, ShadowConfig
 from rectifier_core.evaluation.shadow import FEWEST_USERS, ShadowResult, bounded, evaluate_shadow
 from rectifier_core.evaluation.splits import split_time
 from rectifier_core.quality import ShadowMeasure, check_quality
@@ -182,3 +182,32 @@ def test_a_model_below_popularity_gives_no_verdict(
     assert (result.change, result.high, result.not_worse) == (None, None, None)
     assert result.reason.startswith("vbpr ranks below popularity (recall@20 0.")
     assert result.reason.endswith("set evaluation.training.vbpr.learning_rate or evaluation.models.vbpr.weight_decay")
+
+
+def test_the_search_mends_a_shadow_below_popularity(world: tuple[Catalog, Interactions]) -> None:
+    catalog, log = world
+    rng = np.random.default_rng(1)
+    # A few hits that everybody takes lift popularity; features this small leave VBPR nothing against its default weight decay.
+    hits = np.concatenate([rng.permutation(12)[:4] for _ in range(log.num_users)])
+    taken = np.concatenate([log.users, np.repeat(np.arange(log.num_users), 4)]), np.concatenate([log.items, hits])
+    users, items = np.unique(np.stack(taken), axis=1)
+    popular = log_of(users, items, log.num_users, log.num_items)
+    weak = replace(catalog, features={m: x * np.float32(0.03) for m, x in catalog.features.items()})
+    training = replace(QUICK.training, evaluate_every=10)  # type: ignore[type-var]
+    plain = replace(QUICK, seeds=1, model=VBPRConfig(embedding_size=16), training=training)
+    failed = evaluate_shadow(weak, popular, plain, HARMFUL, seed=0)
+    assert failed.not_worse is None and failed.reason.startswith("vbpr ranks below popularity (recall@20 ")
+    search = SearchConfig(learning_rates=(), weight_decays={"vbpr": (0.01,)}, steps=200)
+    mended = evaluate_shadow(weak, popular, replace(plain, search=search), HARMFUL, seed=0)
+    assert mended.search is not None and mended.search.chosen.weight_decay == 0.01
+    assert mended.not_worse is not None and mended.raw["recall@20"] > mended.raw[trial.POPULARITY]
+    assert mended.epochs == failed.epochs + mended.search.epochs
+
+
+def test_harm_below_popularity_is_still_refused(
+    world: tuple[Catalog, Interactions], monkeypatch: pytest.MonkeyPatch, harmful: ShadowResult
+) -> None:
+    """The raw side says whether the model is trained. Rectified features that take it below popularity are harm."""
+    between = (harmful.raw["recall@20"] + harmful.rectified["recall@20"]) / 2
+    monkeypatch.setattr(trial, "baselines", lambda *_: {trial.CHANCE: 0.1, trial.POPULARITY: between})
+    assert evaluate_shadow(*world, QUICK, HARMFUL, seed=0).not_worse is False

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from rectifier_core.config import PipelineConfig
-from rectifier_core.evaluation.config import AlignmentConfig, EditConfig
+from rectifier_core.evaluation.config import AlignmentConfig, EditConfig, SearchConfig
 from tasks.errors import InputError
 from tasks.evaluation.config import CorruptionGrid, EvaluationConfig, NoiseGrid
 from tasks.evaluation.grid import Cell, EditSpec, Grid, plan_grid
@@ -28,12 +28,12 @@ def test_a_grid_is_every_combination_once() -> None:
         variants=("raw", "rectified", "smoothed"),
         editing=("none", "aligned"),
     )
-    # Share 0 is one point, however many kinds and modalities there are.
-    assert len(grid.cells) == 2 * 2 * (1 + 2 * 2 * 2) * (1 + 2) * 3 * 2
+    # Share 0 is one point, however many kinds and modalities there are. LightGCN comes along, once for all features.
+    assert len(grid.cells) == 2 * 2 * (1 + 2 * 2 * 2) * (1 + 2) * 3 * 2 + 2 * (1 + 2) * 2
     assert len(set(grid.cells)) == len(grid.cells) == len({cell.name for cell in grid.cells})
     assert {cell.seed for cell in grid.cells} == {7, 8}
     assert [cell.seed for cell in grid.cells] == sorted(cell.seed for cell in grid.cells)
-    assert [cell.backbone for cell in grid.cells[:4]] == ["vbpr", "freedom", "vbpr", "freedom"]
+    assert [cell.backbone for cell in grid.cells[:5]] == ["vbpr", "freedom", "lightgcn", "vbpr", "freedom"]
     assert {(x.kind, x.damaged) for x in grid.cells if not x.share} == {("none", "none")}
 
 
@@ -41,7 +41,8 @@ def test_a_grid_without_share_zero_has_no_undamaged_cell() -> None:
     for modality, damaged in {"all": MODALITIES, "text": ("text",)}.items():
         corruption = CorruptionGrid(shares=(0.4,), modalities=(modality,))
         grid = planned(backbones=("vbpr",), corruption=corruption, seeds=1)
-        assert {(cell.kind, cell.damaged, cell.share) for cell in grid.cells} == {("swap", modality, 0.4)}
+        read = [cell for cell in grid.cells if cell.backbone == "vbpr"]
+        assert {(cell.kind, cell.damaged, cell.share) for cell in read} == {("swap", modality, 0.4)}
         assert grid.damaged(grid.cells[0]) == damaged
 
 
@@ -49,6 +50,15 @@ def test_a_backbone_that_reads_no_feature_runs_once_for_all_of_them() -> None:
     grid = planned(backbones=("lightgcn", "vbpr"), seeds=1, interaction_noise=NoiseGrid(shares=(0.0, 0.1)))
     own = [cell for cell in grid.cells if cell.backbone == "lightgcn"]
     assert [(cell.share, cell.variant, cell.noise_share) for cell in own] == [(0, "raw", 0), (0, "raw", 0.1)]
+
+
+def test_what_is_set_is_not_searched() -> None:
+    settings: dict[str, Any] = {"models": {"vbpr": {"weight_decay": 0.1}}, "training": {"vbpr": {"epochs": 3}}}
+    grid = planned(backbones=("vbpr", "mgcn"), **settings | {"training": {"mgcn": {"learning_rate": 0.1}}})
+    assert grid.fixed == {"vbpr": ("weight_decay",), "mgcn": ("learning_rate",), "lightgcn": ()}
+    assert planned(backbones=("vbpr",), **settings).fixed["vbpr"] == ("weight_decay",)
+    with pytest.raises(ValueError, match=r"search\.weight_decays: 'freedom' is not one of lightgcn, vbpr"):
+        EvaluationConfig(search=SearchConfig(weight_decays={"freedom": (0.1,)}))
 
 
 def test_the_name_of_a_cell_has_its_settings() -> None:

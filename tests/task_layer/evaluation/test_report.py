@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -128,18 +129,70 @@ def test_a_recommender_below_popularity_gets_no_verdict(tmp_path: Path) -> None:
     assert comparison(facts, "damage", "mgcn", share=0.2)["verdict"] == "below popularity"
     text = " ".join(facts["summary"])
     assert "No verdict where a recommender ranks below popularity: vbpr, mgcn." in text
-    assert "better 1 of 1 (mgcn +" in text
+    # The other side is below popularity, so the gain has no percentage.
+    assert comparison(facts, "damage", "mgcn", share=0.4)["relative"] is None
+    assert "better 1 of 1 (mgcn)." in text
     document = write_evidence(tmp_path / "evidence", tmp_path / "results.parquet")[0].read_text()
     first = document.split("## ")[1]
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in first.splitlines() if line.startswith("| ")]
     assert [(row[0], row[1], row[3]) for row in rows[2:]] == [
         ("chance", "–", ""),
         ("popularity", "–", ""),
-        ("lightgcn", "–", ""),
+        ("lightgcn, ids only", "–", ""),
         ("vbpr", "raw", "below popularity"),
         ("mgcn", "raw", ""),
     ]
     assert [float(row[2].split()[0]) for row in rows[2:4]] == [0.003, 0.095]
+    damage = next(x for x in document.split("## ") if x.startswith("Damaged"))
+    assert re.search(r"\| \+0\.04\d+ absolute \|", damage)
+    # Every table says what chance, popularity and ids alone reach.
+    assert [line.split("|")[1].strip() for line in damage.splitlines()[-5:] if line][-3:] == [
+        *("chance", "popularity", "lightgcn, ids only")
+    ]
+    # No group of a recommender below popularity has a relative change.
+    assert {x["backbone"] for x in facts["groups"]} == {"mgcn"}
+
+
+SEARCH = {
+    "seeds": [7, 8],
+    "backbone": "vbpr",
+    "chosen": {"learning_rate": 0.01, "weight_decay": 0.001, "epochs": 18, "score": 0.31},
+    "own": {"learning_rate": 0.005, "weight_decay": 5.0, "epochs": 18, "score": 0.02},
+    "candidates": [
+        {"learning_rate": 0.005, "weight_decay": 5.0, "epochs": 18, "score": 0.02},
+        {"learning_rate": 0.01, "weight_decay": 0.001, "epochs": 18, "score": 0.31},
+        {"learning_rate": 1.0, "weight_decay": 0.001, "epochs": 2, "score": None},
+    ],
+    "edges": ["weight_decay, the smallest tried"],
+    "epochs": 38,
+}
+
+
+def test_the_search_is_in_the_numbers_and_on_the_page(tmp_path: Path) -> None:
+    results = write(tmp_path, Sample(levels=curves("vbpr", raw=(0.2,), rectified=(0.21,), shares=(0.0,))))
+    (tmp_path / "searches.json").write_text(json.dumps([SEARCH]))
+    page = PageText(write_evaluation_report(tmp_path / "report", results).read_text()).text
+    facts = json.loads((tmp_path / "report" / "evaluation.json").read_text())
+    assert facts["searches"] == [SEARCH]
+    edge = "The best setting is at the edge of what was tried: vbpr (weight_decay, the smallest tried)."
+    assert any(x.startswith(edge) for x in facts["summary"]) and edge in page
+    document = write_evidence(tmp_path / "evidence", results)[0].read_text()
+    chosen = "| vbpr | 7, 8 | 0.01 | 0.001 | 0.31 | 0.005, 5 | 0.02 | weight_decay, the smallest tried |"
+    assert chosen in document and "| vbpr | 7, 8 | 1 | 0.001 | 2 | – |" in document
+    (tmp_path / "searches.json").write_text("[")
+    with pytest.raises(InputError, match=r"searches\.json: cannot be read as JSON"):
+        write_evaluation_report(tmp_path, results)
+
+
+def test_rectified_with_anchors_is_compared_with_anchors_alone(tmp_path: Path) -> None:
+    controls = {"anchors_appended": 0.2, "rectified_anchors_appended": 0.22}
+    levels = curves("vbpr", raw=(0.2, 0.12), rectified=(0.2, 0.18), shares=(0, 0.4), controls=controls)
+    facts = report(tmp_path, Sample(levels=levels, scatter=0.2))
+    found = comparison(facts, "appended", "vbpr", share=0.4)
+    assert (found["against"], found["verdict"]) == ("anchors_appended", "better")
+    assert "Anchors appended to rectified against to raw features in Recall@20: better 1 of 1" in " ".join(
+        facts["summary"]
+    )
 
 
 def test_a_share_of_a_cost_too_small_to_divide_by_is_not_given(tmp_path: Path) -> None:

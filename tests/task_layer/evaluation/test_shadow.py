@@ -6,6 +6,7 @@ import json
 from dataclasses import asdict, replace
 from datetime import date
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,7 +15,7 @@ from rectifier_core.anchors.config import AnchorsConfig
 from rectifier_core.config import PipelineConfig
 from rectifier_core.evaluation.backbones.config import TrainingConfig, VBPRConfig
 from rectifier_core.evaluation.backbones.registry import BACKBONES
-from rectifier_core.evaluation.config import ShadowConfig
+from rectifier_core.evaluation.config import SearchConfig, ShadowConfig
 from rectifier_core.evaluation.shadow import evaluate_shadow
 from rectifier_core.trust.config import TrustConfig
 from tasks.errors import InputError
@@ -84,7 +85,12 @@ def test_the_stage_is_reused_for_the_same_inputs_only(shadow: Ref, source: Ref, 
 def test_the_config_comes_from_the_evaluation_section(tiny_demo: Path) -> None:
     assert shadow_config(EvaluationConfig()) is None
     plain = shadow_config(EvaluationConfig(shadow="vbpr"))
-    assert plain == ShadowConfig(model=BACKBONES["vbpr"].config_type())
+    assert plain == ShadowConfig(model=BACKBONES["vbpr"].config_type(), search=SearchConfig())
+    off = shadow_config(EvaluationConfig(shadow="vbpr", search=SearchConfig(enabled=False)))
+    assert off is not None and off.search is None
+    given: dict[str, Any] = {"models": {"vbpr": {"weight_decay": 1.0}}, "training": {"vbpr": {"learning_rate": 0.01}}}
+    fixed = shadow_config(EvaluationConfig(shadow="vbpr", **given))
+    assert fixed is not None and fixed.fixed == ("weight_decay", "learning_rate")
     settings = ["shadow=vbpr", "shadow_seeds=2", "shadow_max_interactions=9", "training.vbpr.epochs=4"]
     read = RunConfig.from_toml(tiny_demo / "run.toml", [f"evaluation.{x}" for x in settings])
     config = shadow_config(read.evaluation)
@@ -95,6 +101,17 @@ def test_the_config_comes_from_the_evaluation_section(tiny_demo: Path) -> None:
         shadow_config(EvaluationConfig(shadow="vbpr", models={"vbpr": {"width": 3}}))
     with pytest.raises(InputError, match=r"evaluation\.shadow: lightgcn reads no features"):
         shadow_config(EvaluationConfig(shadow="lightgcn"))
+
+
+def test_the_report_says_what_the_search_chose(source: Ref, store: StageStore, tmp_path: Path) -> None:
+    search = SearchConfig(learning_rates=(), weight_decays={"vbpr": (0.01,)}, steps=20)
+    found = shadow_stage(source, replace(QUICK, search=search), PIPELINE, 5, store)
+    assert len(found.meta["search"]["candidates"]) == 2
+    facts = shadow_facts(replace(found, reused=False), (1, 1))
+    page = PageText(write_report(tmp_path, replace(Run(tmp_path).inputs(), shadow=facts)).read_text()).text
+    chosen = found.meta["search"]["chosen"]["weight_decay"]
+    assert f"Validation pairs chose learning rate 0.01 and weight decay {chosen:g}" in page
+    assert f"{found.meta['search']['epochs']} of them in the search for its settings" in page
 
 
 def test_the_report_shows_the_result_and_its_cost(shadow: Ref, tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from rectifier_core.anchors.config import AnchorsConfig
 from rectifier_core.config import PipelineConfig
 from rectifier_core.evaluation.backbones.config import TrainingConfig, VBPRConfig
 from rectifier_core.evaluation.backbones.protocol import TrainingSet
-from rectifier_core.evaluation.config import PriorConfig
+from rectifier_core.evaluation.config import PriorConfig, SearchConfig
 from rectifier_core.evaluation.corruption import damage_catalog
 from rectifier_core.evaluation.trial import run_trial
 from rectifier_core.trust.config import TrustConfig
@@ -172,6 +172,33 @@ def test_a_missing_output_is_the_reason_for_all_that_need_it(made: Made, tiny_de
     lost = {cell for cell in chain.grid.cells if cell.noise_share and cell.variant == "rectified"}
     assert {cell for cell, x in features.items() if x == reason} == lost
     made_features: Results = {cell: reason if cell in lost else made.source for cell in chain.grid.cells}
-    trials = chain.trials(pairs, nothing, nothing, made_features)
+    trials = chain.trials(pairs, nothing, nothing, made_features, nothing)
     assert {cell for cell, x in trials.items() if x == reason} == lost
     assert all(isinstance(x, Work) for cell, x in trials.items() if cell not in lost)
+
+
+def test_a_search_runs_once_a_split_and_its_choice_trains_every_cell(made: Made, tiny_demo: Path) -> None:
+    search = SearchConfig(learning_rates=(), weight_decays={"vbpr": (0.01,)}, steps=1)
+    config = replace(SMALL, seeds=2, search=search, models={"lightgcn": {"weight_decay": 0.1}})
+    chain = chain_of(made, tiny_demo, config)
+    wanted = chain.searches(run_all(chain.splits(), made.store))
+    # LightGCN's values are all set or alone, so nothing of it is searched.
+    assert {cell.backbone for cell, x in wanted.items() if x is not None} == {"vbpr"}
+    assert len({x.key for x in wanted.values() if isinstance(x, Work)}) == 2
+    name = next(x.name for x in wanted.values() if isinstance(x, Work))
+    assert name == "vbpr, seed 3, 2 settings in at most 3 steps"
+    searches = run_all(wanted, made.store)
+    nothing: Results = dict.fromkeys(chain.grid.cells)
+    pairs: Results = dict.fromkeys(chain.grid.cells, made.split)
+    features: Results = dict.fromkeys(chain.grid.cells, made.source)
+    for cell, work in chain.trials(pairs, nothing, nothing, features, searches).items():
+        ref = searches[cell]
+        assert isinstance(work, Work)
+        given = work.inputs[0]
+        if isinstance(ref, Ref):
+            assert given.model.weight_decay == ref.meta["chosen"]["weight_decay"]
+            assert given.training.learning_rate == ref.meta["chosen"]["learning_rate"]
+        else:
+            assert (given.model.weight_decay, cell.backbone) == (0.1, "lightgcn")
+    off = replace(chain, config=replace(config, search=SearchConfig(enabled=False)))
+    assert set(off.searches(pairs).values()) == {None}
