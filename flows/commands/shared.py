@@ -201,6 +201,8 @@ def run_app(app: typer.Typer) -> None:
         app()
     except SystemExit as ended:
         code = ended.code
+    # Prefect's threads send what is left when the process ends, and would log that below the error line.
+    logging.disable()
     _ended.append(code if isinstance(code, int) else int(code is not None))
     if "prefect.events" in sys.modules:
         from tasks.observe.events import server_answers

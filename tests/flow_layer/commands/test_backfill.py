@@ -114,7 +114,8 @@ def test_days_side_by_side_are_the_days_one_by_one_and_a_bad_one_stops_no_other(
     assert [x["day"] for x in alone.result["days"] if x["action"] == "run"] == [bad]
     rolled = cli("rollback", "--config", demo / "run.toml", "--to", "0", "--json")
     assert rolled.result["as_of"] == days[2]
-    again = backfill(cli, demo, asked, "--dry-run", "--newest-first")
+    states = ("--reprocess", "missing,failed,rolled-back")
+    again = backfill(cli, demo, asked, "--dry-run", "--newest-first", *states)
     assert [x["action"] for x in again.result["days"]] == ["run", "skip", "run", "run"]
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -15,6 +17,17 @@ from flows.commands.terminal import Bars, Lines, row_of
 from tasks.progress import displays, show_on
 from tasks.store.run_context import RunContext, bind_run, timed_stage
 from tests.support.flow.flow_support import CommandLine, Published
+
+# As Prefect's threads do, which send what is left when the process ends.
+LATE = """
+import atexit, logging, sys
+from flows.__main__ import app
+from flows.commands.shared import run_app
+logging.basicConfig()
+atexit.register(lambda: logging.getLogger("EventsWorker").warning("Still processing items: 4 items remaining..."))
+sys.argv = ["catalog-rectifier", "versions", "--config", "missing.toml", "--verbose"]
+run_app(app)
+"""
 
 
 @pytest.mark.parametrize("words", [["versions"], ["status"], ["freshness", "--within", "900000"]])
@@ -39,6 +52,12 @@ def test_a_night_shows_its_result_and_the_file_its_log(published: Published, cli
 def test_a_late_table_is_said_once(three_days: Published, cli: CommandLine) -> None:
     late = cli("freshness", "--config", three_days.demo / "run.toml", "--within", "24")
     assert (late.code, late.out) == (1, "") and late.err.count("the newest published day") == 1
+
+
+def test_the_error_line_is_the_last() -> None:
+    done = subprocess.run([sys.executable, "-c", LATE], capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr == "error: missing.toml: the config cannot be read: No such file or directory\n"
 
 
 def test_elsewhere_than_on_a_terminal_only_long_stages_get_a_line(capsys: pytest.CaptureFixture[str]) -> None:
