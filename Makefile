@@ -66,11 +66,17 @@ test: tools lint ## what .ci/run calls: lint, types, every test that is not mark
 test-slow: $(TESTSTAMP) ## the longer proofs
 	$(BIN)/python -m pytest -m slow
 
-lock: ## write constraints.txt from a fresh resolution of pyproject.toml
-	rm -rf .lock && $(PYTHON) -m venv .lock
-	.lock/bin/python -m pip install --quiet --upgrade pip
-	.lock/bin/python -m pip install --quiet "$(TORCH)" ".[test]" $(PINS)
-	.lock/bin/python -m pip freeze --all --exclude catalog-rectifier | sed -E 's/\+cpu$$//; s/^([A-Za-z0-9_.-]+) @ .*//' | grep -v '^setuptools==' | grep . > constraints.txt
+# The newest Python needs packages that the oldest does not. It is asked second, and takes the versions of the first.
+lock: ## write constraints.txt from a fresh resolution of pyproject.toml, by python3.11 and python3.13
+	rm -rf .lock && mkdir .lock && touch .lock/pins
+	for python in python3.11 python3.13; do \
+	  $$python -m venv .lock/$$python && \
+	  .lock/$$python/bin/python -m pip install --quiet --upgrade pip && \
+	  .lock/$$python/bin/python -m pip install --quiet "$(TORCH)" ".[test]" --constraint .lock/pins $(PINS) && \
+	  .lock/$$python/bin/python -m pip freeze --all --exclude catalog-rectifier | sed -E 's/\+.*$$//; s/^([A-Za-z0-9_.-]+) @ .*//' \
+	    | grep -vE '^(setuptools==|nvidia-|cuda-|triton==|$$)' >> .lock/pins || exit; \
+	done
+	LC_ALL=C sort -u .lock/pins | LC_ALL=C sort -f -t= -k1,1 > constraints.txt
 	rm -rf .lock
 
 docs: $(STAMP) ## write docs/configuration.md from the config dataclasses
