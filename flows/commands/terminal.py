@@ -18,6 +18,8 @@ from tasks.store.run_context import current_stage
 
 # Elsewhere than on a terminal: the seconds that make a stage worth a line, and those between two lines of one stage.
 LONG, OFTEN = 1.0, 60.0
+# Training stops when it no longer gains, mostly long before its last epoch.
+_MAY_STOP = ("anchors",)
 _WORDS = {"source": "read", "sinkhorn": "matching", "cross_modal_target": "cross-modal", "cross_modal": "cross-modal"}
 
 
@@ -75,7 +77,9 @@ class Lines(Display):
         if 0 < done < total and now - self._last >= OFTEN:
             self._last = now
             left = (now - self._began) / done * (total - done)
-            self.note(f"{_current(self._open) or what}: {done:,} of {total:,}, about {duration(left)} left")
+            stage = _current(self._open) or what
+            about = "at most" if stage in _MAY_STOP else "about"
+            self.note(f"{stage}: {done:,} of {total:,}, {about} {duration(left)} left")
 
     def note(self, text: str) -> None:
         """Print a line."""
@@ -93,7 +97,7 @@ class _Time(ProgressColumn):
         if (spent := task.fields["spent"]) is not None:
             return Text(duration(spent) if spent >= LONG else "", style="dim")
         if (left := task.time_remaining) is not None:
-            return Text(f"{duration(left)} left")
+            return Text(f"{'at most ' if task.description in _MAY_STOP else ''}{duration(left)} left")
         return Text(duration(task.elapsed or 0.0), style="dim")
 
 

@@ -100,9 +100,9 @@ def none_listed(x: dict[str, Any]) -> str:
             f"with probability {trust(x['most_suspect'])}"
         )
     offers = [
-        f"{offer['option']} would list {offer['listed']:,}"
-        + (f" (about {number(offer['expected_false'], 2)} false alarms)" if offer["listed"] else "")
+        f"{offer['option']} would list {offer['listed']:,} (about {number(offer['expected_false'], 2)} false alarms)"
         for offer in x["offers"]
+        if offer["listed"]
     ]
     return "; ".join([f"none listed: {why}", *offers])
 
@@ -121,8 +121,8 @@ def _modality_lines(name: str, x: dict[str, Any]) -> list[str]:
         lines = [f"  {name}: mismatches cannot be detected: {x['reason']}"]
     lines.append(f"    of the features that a night publishes, {moved_phrase(x['moved'])}")
     why = "; ".join(f"{count:,} {reason}" for reason, count in x["unjudged"].items())
-    unjudged = f"    {x['items'] - x['judged']:,} of {x['items']:,} items could not be judged"
-    lines.append(f"{unjudged}: {why}" if why else unjudged)
+    if why:
+        lines.append(f"    {x['items'] - x['judged']:,} of {x['items']:,} items could not be judged: {why}")
     if check := x["hand_check"]:
         expected = f"expect about {number(check['expected'], 3)} mismatches, {check['low']} to {check['high']}"
         lines.append(f"    of {check['n']:,} drawn for a hand check {expected}")
