@@ -107,7 +107,7 @@ def _read_ids(
     wanted, key = {config.item_column: ITEM_KEY}, f"{ITEM_KEY} {config.item_column!r}"
     chunks, names = [], []
     for file, batch in stream(files, wanted, ID_ROWS, progress, "reading item ids (bytes)"):
-        chunks.append(read_ids(batch.column(0), schema.uuid, file, key))
+        chunks.append(read_ids(batch.column(0), schema.items.uuid, file, key))
         names.append(file.uri)
     return chunks, names
 
@@ -121,7 +121,7 @@ def _judged_items(
     ids = pa.chunked_array([in_family(chunk, family) for chunk in chunks], type=family).combine_chunks()
     if not len(ids):
         raise InputError(f"{files.uri}: the catalog is empty: it has no rows")
-    source_type = schema.published_type(family)
+    source_type = schema.items.published_type(family)
     # Codes count up in order of first appearance, so a row is the first of its id where its code exceeds all previous codes.
     codes = np.asarray(pc.dictionary_encode(ids).indices.fill_null(-1)).astype(np.int64)
     highest = np.concatenate([[-1], np.maximum.accumulate(codes)[:-1]])

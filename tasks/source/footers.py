@@ -100,13 +100,21 @@ def _ranges(parquet: pq.ParquetFile, columns: Iterable[str]) -> dict[str, tuple[
     for index, name in enumerate(names):
         if name not in wanted:
             continue
-        # Some types have statistics that pyarrow cannot give as a value.
-        with suppress(ValueError, OverflowError, TypeError, pa.ArrowException):
-            chunks = [group.column(index) for group in groups]
-            known = [chunk.statistics for chunk in chunks if not _all_null(chunk)]
-            if known and all(x is not None and x.has_min_max for x in known):
-                found[name] = min(x.min for x in known), max(x.max for x in known)
+        ends = [value_range(group.column(index)) for group in groups if not _all_null(group.column(index))]
+        known = [x for x in ends if x is not None]
+        if known and len(known) == len(ends):
+            found[name] = min(low for low, _ in known), max(high for _, high in known)
     return found
+
+
+def value_range(chunk: pq.ColumnChunkMetaData) -> tuple[Any, Any] | None:
+    """The least and the largest value of a column in one row group, None where the statistics do not say."""
+    # Some types have statistics that pyarrow cannot give as a value.
+    with suppress(ValueError, OverflowError, TypeError, pa.ArrowException):
+        known = chunk.statistics
+        if known is not None and known.has_min_max:
+            return known.min, known.max
+    return None
 
 
 def _all_null(chunk: pq.ColumnChunkMetaData) -> bool:

@@ -56,7 +56,7 @@ def all_ids(found: Inspection, config: SourceConfig) -> pa.Array:
     """The ids of all rows of the catalog, as int64 or large_string. Raises InputError for ids that cannot be read."""
     key, column = f"{ITEM_KEY} {config.item_column!r}", config.item_column
     chunks = [
-        read_ids(batch.column(0), found.catalog_schema.uuid, file, key)
+        read_ids(batch.column(0), found.catalog_schema.items.uuid, file, key)
         for file, batch in stream(found.catalog, {column: ITEM_KEY}, CHECKED_ROWS)
     ]
     return pa.chunked_array([in_family(x, common_family(chunks)) for x in chunks]).combine_chunks().drop_null()
@@ -71,7 +71,7 @@ def check_ids(found: Inspection, config: SourceConfig) -> IdCheck:
     file, batch = next(batches, (None, None))
     if file is None or batch is None:
         return IdCheck(0, 0, None)
-    ids = read_ids(batch.column(0), found.log_schema.item_uuid, file, key).drop_null().unique()
+    ids = read_ids(batch.column(0), found.log_schema.items.uuid, file, key).drop_null().unique()
     missing = ids.filter(positions(ids, catalog).is_null())
     known = len(ids) - len(missing)
     enough = len(missing) <= config.max_quarantined * len(ids)

@@ -13,7 +13,6 @@ import pyarrow as pa
 
 from tasks.errors import InputError
 from tasks.source.columns.arrow import plain_type
-from tasks.source.columns.ids import NUMBER, TEXT, IdReading, describe_ids
 from tasks.source.columns.times import UNIT_NAMES
 from tasks.source.config import SourceConfig
 from tasks.source.files import Listing, ParquetFiles, list_catalog, list_log
@@ -133,9 +132,7 @@ def _of_catalog(
     config: SourceConfig, files: ParquetFiles, footers: Sequence[Footer], schema: CatalogSchema
 ) -> Iterator[Reading]:
     yield Reading("catalog", "files", "source.catalog", _files(files, footers))
-    family = NUMBER if schema.ids == "numbers" else TEXT
-    what = describe_ids(schema.id_types, IdReading(family, "", schema.uuid))
-    yield Reading("catalog", config.item_column, ITEM_KEY, what)
+    yield Reading("catalog", config.item_column, ITEM_KEY, str(schema.items))
     for name, column in config.modalities.items():
         kinds = sorted({str(x.types[column]) for x in footers if not pa.types.is_null(plain_type(x.types[column]))})
         given = config.vector_formats.get(name)
@@ -155,10 +152,8 @@ def _of_log(
     span: tuple[date, date, bool] | None,
 ) -> Iterator[Reading]:
     yield Reading("log", "files", "source.interactions", _files(files, footers))
-    users = describe_ids(schema.user_types, IdReading(schema.user_family, "", schema.user_uuid))
-    items = describe_ids(schema.item_types, IdReading(schema.item_family, "", schema.item_uuid))
-    yield Reading("log", config.user_column, USER_KEY, users)
-    yield Reading("log", config.item_column, ITEM_KEY, items)
+    yield Reading("log", config.user_column, USER_KEY, str(schema.users))
+    yield Reading("log", config.item_column, ITEM_KEY, str(schema.items))
     if config.time_column is None:
         return
     column = config.time_column

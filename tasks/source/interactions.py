@@ -54,7 +54,7 @@ def read_interactions(
     """
     log, pairs = RawLog(files, config, as_of, items.ids, schema), Pairs(timed=config.time_column is not None)
     seen = _Seen()
-    table = pa.schema([("user_id", schema.user_family), ("item_id", schema.item_family), ("event_time", EVENT_TIME)])
+    table = pa.schema([("user_id", schema.users.family), ("item_id", schema.items.family), ("event_time", EVENT_TIME)])
     with Quarantine(writer.folder / "quarantine-interactions.parquet", table, REASONS) as quarantine:
         tables = (table for _, table in log.tables(progress, "reading interactions (bytes)"))
         for block in in_blocks(tables, BLOCK_ROWS):
@@ -147,7 +147,7 @@ def _remedy(counts: Mapping[str, int], seen: _Seen, config: SourceConfig, files:
 
 def event_days(files: ParquetFiles, column: str, today: date, reading: TimeReading) -> list[date]:
     """The days, none after ``today``, that a time column holds, oldest first. Raises InputError if there is none."""
-    window, days = Window.of_days(today, reading=reading), set[int]()
+    window, days = Window.of_days(today, None, reading), set[int]()
     for _, batch in stream(files, {column: TIME_KEY}, BATCH_ROWS):
         seconds, _, readable = reading.seconds(batch.column(0))
         days.update(np.unique(reading.days(seconds[readable & window.contains(seconds)])).tolist())

@@ -8,21 +8,20 @@ from datetime import date
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from rectifier_core.base.arrays import Int64
 from rectifier_core.base.numerics import Progress, silent
 from tasks.errors import InputError
-from tasks.object_store import StoredFile, reading
+from tasks.object_store import StoredFile
 from tasks.source.columns.arrow import as_text
 from tasks.source.columns.ids import in_family, positions, read_ids
 from tasks.source.columns.times import INT64_MIN, Window
 from tasks.source.columns.vectors import USABLE
 from tasks.source.config import SourceConfig
 from tasks.source.files import ParquetFiles, list_log, stream
-from tasks.source.footers import Problems, read_footers
+from tasks.source.footers import Problems, read_footers, value_range
 from tasks.source.positive_filter import Predicate
 from tasks.source.schema import ITEM_KEY, USER_KEY, LogSchema, log_columns, log_schema
 from tasks.store.store import Ref
@@ -86,11 +85,11 @@ class RawLog:
                     selected = pa.array(~valid | ~usable | self.window.contains(values))
                     batch, seconds, readable = (x.filter(selected) for x in (batch, seconds, readable))
             self.rows_read += batch.num_rows
-            user = read_ids(batch.column(config.user_column), schema.user_uuid, file, self.user_key)
-            item = read_ids(batch.column(config.item_column), schema.item_uuid, file, self.item_key)
+            user = read_ids(batch.column(config.user_column), schema.users.uuid, file, self.user_key)
+            item = read_ids(batch.column(config.item_column), schema.items.uuid, file, self.item_key)
             columns = {
-                "user": in_family(user, schema.user_family),
-                "item": in_family(item, schema.item_family),
+                "user": in_family(user, schema.users.family),
+                "item": in_family(item, schema.items.family),
                 "seconds": seconds,
                 "readable": readable,
             }
@@ -130,17 +129,25 @@ class RawLog:
         return self.config.time_column is not None and not self.files.partitioned
 
     def _row_groups(self, parquet: pq.ParquetFile, file: StoredFile) -> list[int] | None:
-        """The row groups whose statistics allow an event in the window."""
-        time = self.config.time_column
+        """The row groups that may hold an event in the window, or a time for the quarantine. None: all."""
+        time, metadata = self.config.time_column, parquet.metadata
         if time is None or not self._time_selects:
             return None
-        schema = parquet.schema_arrow
-        predicate = self.window.predicate(time, schema.field(time).type)
-        if predicate is None:
+        kind = parquet.schema_arrow.field(time).type
+        # The order of text is not the order of times.
+        if not (pa.types.is_timestamp(kind) or pa.types.is_date(kind) or pa.types.is_integer(kind)):
             return None
-        with reading(file.uri):
-            fragment = ds.ParquetFileFormat().make_fragment(file.path, self.files.filesystem)
-            return [group.id for group in fragment.subset(predicate, schema=schema).row_groups]
+        groups = [metadata.row_group(at) for at in range(metadata.num_row_groups)]
+        index = [groups[0].column(at).path_in_schema for at in range(metadata.num_columns)].index(time)
+        return [at for at, group in enumerate(groups) if not self._is_outside(group.column(index), kind)]
+
+    def _is_outside(self, chunk: pq.ColumnChunkMetaData, kind: pa.DataType) -> bool:
+        """Whether the statistics say that every row has a time, and none lies in the window."""
+        ends = value_range(chunk)
+        if ends is None or not chunk.statistics.has_null_count or chunk.statistics.null_count:
+            return False
+        seconds, _, readable = self.schema.times.seconds(pa.array(ends, kind))
+        return bool(readable.all() and (seconds[1] < self.window.start or seconds[0] >= self.window.stop))
 
 
 def log_files(config: SourceConfig, as_of: date) -> ParquetFiles:

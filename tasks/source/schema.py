@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 from tasks.errors import InputError
-from tasks.source.columns.arrow import is_bytes, is_text, plain_type
-from tasks.source.columns.ids import NUMBER, TEXT, holds_uuids, id_kind, keeps_type
+from tasks.source.columns.arrow import is_bytes, plain_type
+from tasks.source.columns.ids import NUMBER, TEXT, IdColumn, holds_uuids, id_family
 from tasks.source.columns.times import TimeReading
 from tasks.source.columns.vectors import embedding_kind
 from tasks.source.config import SourceConfig
@@ -27,30 +27,18 @@ SAMPLED_IDS = 10_000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CatalogSchema:
-    """The catalog's item ids: their types, "numbers" or "text", and whether bytes are UUIDs. And which modalities are sequences."""
+    """How the catalog's item ids are read, and which modalities are sequences."""
 
-    id_types: tuple[pa.DataType, ...]
-    ids: str
-    uuid: bool
+    items: IdColumn
     sequences: frozenset[str]
-
-    def published_type(self, family: pa.DataType) -> pa.DataType:
-        """The type that ids are published in, if their values are of this ``family``: their own, where they have one that can hold them."""
-        if len(self.id_types) == 1 and keeps_type(self.id_types[0]) and is_text(self.id_types[0]) == (family == TEXT):
-            return self.id_types[0]
-        return pa.int64() if family == NUMBER else pa.string()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LogSchema:
-    """The log's user and item ids: the family each column is read as, and whether bytes are UUIDs. And how its times are read."""
+    """How the log's user ids, item ids and times are read."""
 
-    user_types: tuple[pa.DataType, ...]
-    item_types: tuple[pa.DataType, ...]
-    user_family: pa.DataType
-    item_family: pa.DataType
-    user_uuid: bool
-    item_uuid: bool
+    users: IdColumn
+    items: IdColumn
     times: TimeReading
 
 
@@ -84,19 +72,19 @@ def catalog_schema(
 ) -> CatalogSchema:
     """Check the catalog's columns in every file. Raises InputError for a column of an unusable type, and where files differ in it."""
     key = f"{ITEM_KEY} {config.item_column!r}"
-    ids: dict[str, Footer] = {}
+    families: dict[pa.DataType, Footer] = {}
     kinds: dict[str, str] = {}
     for footer in footers:
         with problems.caught():
-            kind = id_kind(footer.types[config.item_column], footer.file, key)
-            if kind is not None and ids and kind not in ids:
-                first = next(iter(ids.values()))
+            family = id_family(footer.types[config.item_column], footer.file, key)
+            if family is not None and families and family not in families:
+                first = next(iter(families.values()))
                 here, there = footer.types[config.item_column], first.types[config.item_column]
                 raise InputError(
                     f"{footer.file.uri}: {key} is {here}, but {there} in {first.file.uri}; write both alike"
                 )
-            if kind is not None:
-                ids.setdefault(kind, footer)
+            if family is not None:
+                families.setdefault(family, footer)
         for name, column in config.modalities.items():
             with problems.caught():
                 _check_embedding(files, footer, name, column, config, kinds)
@@ -107,12 +95,8 @@ def catalog_schema(
                 raise InputError(
                     f"source.modalities.{taken}: a published column of a sequence has this name; choose another name"
                 )
-    return CatalogSchema(
-        id_types=tuple(types_of(footers, config.item_column)),
-        ids=next(iter(ids), "text"),
-        uuid=_uuids(files, footers, config.item_column),
-        sequences=sequences,
-    )
+    items = _id_column(files, footers, config.item_column, next(iter(families), TEXT))
+    return CatalogSchema(items=items, sequences=sequences)
 
 
 def _check_embedding(
@@ -124,47 +108,37 @@ def _check_embedding(
         raise InputError(f"{footer.file.uri}: {key} is a {kind}, but a {kinds[name]} in other files of {files.uri}")
 
 
-def _uuids(files: ParquetFiles, footers: Sequence[Footer], column: str) -> bool:
-    """Whether the bytes of an id column are UUIDs, by its type or by the first values."""
-    known = [x for x in footers if column in x.types]
-    if any(isinstance(x.types[column], pa.UuidType) for x in known):
-        return True
-    known = [x for x in known if is_bytes(plain_type(x.types[column]))]
-    return any(holds_uuids(values) for _, values in sample(files, known[:1], column, SAMPLED_IDS))
+def _id_column(files: ParquetFiles, footers: Sequence[Footer], column: str, family: pa.DataType) -> IdColumn:
+    """Bytes are UUIDs by their type, or by the first values."""
+    uuid = any(isinstance(x.types[column], pa.UuidType) for x in footers)
+    if not uuid:
+        of_bytes = [x for x in footers if is_bytes(plain_type(x.types[column]))]
+        uuid = any(holds_uuids(values) for _, values in sample(files, of_bytes[:1], column, SAMPLED_IDS))
+    return IdColumn(types=tuple(types_of(footers, column)), family=family, uuid=uuid)
 
 
 def log_schema(files: ParquetFiles, footers: Sequence[Footer], config: SourceConfig, problems: Problems) -> LogSchema:
     """Check the log's columns in every file. Raises InputError for a column of an unusable type, or times in no clear unit."""
-    families = {}
-    for column, key in ((config.user_column, USER_KEY), (config.item_column, ITEM_KEY)):
-        kinds = set()
+
+    def id_column(column: str, key: str) -> IdColumn:
+        families = set()
         for footer in footers:
             with problems.caught():
-                kinds.add(id_kind(footer.types[column], footer.file, f"{key} {column!r}"))
-        families[column] = TEXT if "text" in kinds or not _fit_int64(footers, column) else NUMBER
+                families.add(id_family(footer.types[column], footer.file, f"{key} {column!r}"))
+        family = TEXT if TEXT in families or not _fit_int64(footers, column) else NUMBER
+        return _id_column(files, footers, column, family)
+
+    users, items = id_column(config.user_column, USER_KEY), id_column(config.item_column, ITEM_KEY)
     times = TimeReading(zone=config.zone)
     with problems.caught():
         times = read_time_column(files, footers, config)
-    return LogSchema(
-        user_types=tuple(types_of(footers, config.user_column)),
-        item_types=tuple(types_of(footers, config.item_column)),
-        user_family=families[config.user_column],
-        item_family=families[config.item_column],
-        user_uuid=_uuids(files, footers, config.user_column),
-        item_uuid=_uuids(files, footers, config.item_column),
-        times=times,
-    )
-
-
-def plain_type_of(footer: Footer, column: str | None) -> pa.DataType:
-    """The plain type of one column of a file."""
-    return types_of([footer], str(column))[0] if types_of([footer], str(column)) else pa.null()
+    return LogSchema(users=users, items=items, times=times)
 
 
 def _fit_int64(footers: Sequence[Footer], column: str) -> bool:
     """Whether all ids of a column of numbers fit int64, as far as types and ranges tell."""
     for footer in footers:
-        kind = plain_type_of(footer, column)
+        kind = plain_type(footer.types[column])
         wide = kind == pa.uint64() or (pa.types.is_decimal(kind) and kind.precision - kind.scale > 18)
         ends = footer.ranges.get(column)
         if wide and (ends is None or not all(-(2**63) <= x < 2**63 for x in ends)):

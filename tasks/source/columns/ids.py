@@ -25,12 +25,24 @@ LARGEST = {pa.float64(): 2**53, pa.float32(): 2**24, pa.float16(): 2**11}
 
 
 @dataclass(frozen=True, slots=True)
-class IdReading:
-    """How the ids of a column are read: as ``family`` (int64 or large_string); ``uuid`` where its bytes are UUIDs. ``taken_for`` says so."""
+class IdColumn:
+    """How a column is read: the plain ``types`` of its files, its ``family`` (int64 or large_string), and whether its bytes are UUIDs."""
 
+    types: tuple[pa.DataType, ...]
     family: pa.DataType
-    taken_for: str
-    uuid: bool = False
+    uuid: bool
+
+    def published_type(self, family: pa.DataType) -> pa.DataType:
+        """The type that ids are published in, if their values are of this ``family``: their own, where they have one that can hold them."""
+        if len(self.types) == 1 and keeps_type(self.types[0]) and is_text(self.types[0]) == (family == TEXT):
+            return self.types[0]
+        return pa.int64() if family == NUMBER else pa.string()
+
+    def __str__(self) -> str:
+        """What the column was taken for, in words."""
+        what = "UUIDs, as text" if self.uuid else "whole numbers" if self.family == NUMBER else "text"
+        names = ", ".join(sorted({str(kind) for kind in self.types}))
+        return f"{what} ({names})" if names else what
 
 
 def is_number(kind: pa.DataType) -> bool:
@@ -38,15 +50,15 @@ def is_number(kind: pa.DataType) -> bool:
     return bool(pa.types.is_integer(kind) or pa.types.is_decimal(kind) or pa.types.is_floating(kind))
 
 
-def id_kind(kind: pa.DataType, file: StoredFile, key: str) -> str | None:
-    """ "numbers" or "text", by the type alone; None for a column of nulls. Raises InputError for a type that holds no ids."""
+def id_family(kind: pa.DataType, file: StoredFile, key: str) -> pa.DataType | None:
+    """``NUMBER`` or ``TEXT`` by the type alone, None for a column of nulls. Raises InputError for a type that holds no ids."""
     plain = plain_type(kind)
     if pa.types.is_null(plain):
         return None
     if is_number(plain):
-        return "numbers"
+        return NUMBER
     if is_text(plain) or is_bytes(plain):
-        return "text"
+        return TEXT
     raise InputError(f"{file.uri}: {key} is {kind}; an id is a string, a UUID or a whole number; cast the column")
 
 
@@ -140,15 +152,3 @@ def positions(ids: pa.Array, among: pa.Array) -> pa.Array:
     if ids.type != among.type:
         ids, among = in_family(ids, TEXT), in_family(among, TEXT)
     return pc.index_in(ids, value_set=among)
-
-
-def describe_ids(kinds: Iterable[pa.DataType], reading: IdReading) -> str:
-    """What a column of these types was taken for, in words."""
-    names = sorted({str(kind) for kind in kinds})
-    if reading.uuid:
-        what = "UUIDs, as text"
-    elif reading.family == NUMBER:
-        what = "whole numbers"
-    else:
-        what = "text"
-    return f"{what} ({', '.join(names)})" if names else what

@@ -223,64 +223,20 @@ class Window:
 
     start: int
     stop: int
-    reading: TimeReading = TimeReading()
 
     @classmethod
-    def of_days(cls, last: date, num_days: int | None = None, reading: TimeReading | None = None) -> Window:
+    def of_days(cls, last: date, num_days: int | None, reading: TimeReading) -> Window:
         """The ``num_days`` days of the reading's zone that end with ``last``, or all days up to it."""
-        reading = reading or TimeReading()
         stop = reading.midnight(date.fromordinal(min(last.toordinal() + 1, date.max.toordinal())))
         if last == date.max:
             stop += DAY_SECONDS
         if num_days is None:
-            return cls(start=INT64_MIN, stop=stop, reading=reading)
+            return cls(start=INT64_MIN, stop=stop)
         first = last.toordinal() + 1 - num_days
         start = reading.midnight(date.fromordinal(first)) if first >= 1 else (first - EPOCH) * DAY_SECONDS
-        return cls(start=start, stop=stop, reading=reading)
+        return cls(start=start, stop=stop)
 
     def contains(self, seconds: Int64) -> Bool:
         """Which of these times lie in the window."""
         inside: Bool = (seconds >= self.start) & (seconds < self.stop)
         return inside
-
-    def predicate(self, column: str, kind: pa.DataType) -> pc.Expression | None:
-        """An expression over the raw column that selects row groups: null, in the window, or out of every range. None: read all.
-
-        It may hold for a few values outside the window, as days of another zone.
-        """
-        bounds = self._raw_bounds(kind)
-        if bounds is None:
-            return None
-        storage = pa.int32() if pa.types.is_date32(kind) else kind if pa.types.is_integer(kind) else pa.int64()
-        limits, field = np.iinfo(storage.to_pandas_dtype()), pc.field(column)
-
-        def at(value: int) -> pa.Scalar:
-            return pa.scalar(min(max(value, int(limits.min)), int(limits.max)), storage).cast(kind)
-
-        (low, high), (first, last) = bounds
-        selected = field.is_null() | ((field >= at(low)) & (field <= at(high)))
-        return selected | (field < at(first)) | (field > at(last))
-
-    def _raw_bounds(self, kind: pa.DataType) -> tuple[tuple[int, int], tuple[int, int]] | None:
-        """The window, and the range of all times, in the numbers of a column of this type; both ends included."""
-        # A day of another zone begins up to a day earlier or later than that of UTC.
-        slack = 0 if self.reading.zone is None else DAY_SECONDS
-        start, last = self.start - slack, self.stop + slack - 1
-        if pa.types.is_date32(kind) or (pa.types.is_integer(kind) and self.reading.unit == "days"):
-            return (start // DAY_SECONDS, last // DAY_SECONDS), (FIRST // DAY_SECONDS, LAST // DAY_SECONDS)
-        if pa.types.is_integer(kind) and self.reading.unit == "date":
-            return (_compact(start), _compact(last)), (_compact(FIRST), _compact(LAST))
-        if pa.types.is_timestamp(kind) or pa.types.is_date64(kind) or pa.types.is_integer(kind):
-            if pa.types.is_integer(kind) and self.reading.unit in COARSE:
-                scale = COARSE[self.reading.unit]
-                return (self.start // scale, self.stop // scale), (FIRST // scale, LAST // scale)
-            unit = kind.unit if pa.types.is_timestamp(kind) else "ms" if pa.types.is_date64(kind) else self.reading.unit
-            scale = UNITS[unit or "s"]
-            return (start * scale, (last + 1) * scale - 1), (FIRST * scale, LAST * scale - 1)
-        return None
-
-
-def _compact(seconds: int) -> int:
-    """The UTC day of a time as a number such as 20260630."""
-    ordinal = min(max(seconds // DAY_SECONDS + EPOCH, 1), date.max.toordinal())
-    return int(date.fromordinal(ordinal).strftime("%Y%m%d"))
