@@ -6,9 +6,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from tasks.errors import InputError
@@ -48,12 +49,12 @@ class Problems:
 
 @dataclass(frozen=True, slots=True)
 class Footer:
-    """One file with rows: its number of rows, the type of each wanted column, and the least and largest value where the file says so."""
+    """One file with rows: its number of rows, the type of each wanted column, and the least and largest value [2] where the file says so."""
 
     file: StoredFile
     rows: int
     types: Mapping[str, pa.DataType]
-    ranges: Mapping[str, tuple[Any, Any]]
+    ranges: Mapping[str, pa.Array]
 
 
 def read_footers(files: ParquetFiles, columns: Mapping[str, str], problems: Problems) -> list[Footer]:
@@ -91,29 +92,30 @@ def read_footers(files: ParquetFiles, columns: Mapping[str, str], problems: Prob
     return footers
 
 
-def _ranges(parquet: pq.ParquetFile, columns: Iterable[str]) -> dict[str, tuple[Any, Any]]:
+def _ranges(parquet: pq.ParquetFile, types: Mapping[str, pa.DataType]) -> dict[str, pa.Array]:
     """The range of each flat column, where every row group with values states it."""
-    metadata, wanted = parquet.metadata, set(columns)
+    metadata = parquet.metadata
     groups = [metadata.row_group(at) for at in range(metadata.num_row_groups)]
     names = [groups[0].column(at).path_in_schema for at in range(metadata.num_columns)] if groups else []
     found = {}
     for index, name in enumerate(names):
-        if name not in wanted:
-            continue
-        ends = [value_range(group.column(index)) for group in groups if not _all_null(group.column(index))]
+        chunks = [group.column(index) for group in groups] if name in types else []
+        ends = [value_range(chunk, types[name]) for chunk in chunks if not _all_null(chunk)]
         known = [x for x in ends if x is not None]
         if known and len(known) == len(ends):
-            found[name] = min(low for low, _ in known), max(high for _, high in known)
+            with suppress(pa.ArrowNotImplementedError):
+                whole = pc.min_max(pa.concat_arrays(known))
+                found[name] = pa.array([whole["min"], whole["max"]], known[0].type)
     return found
 
 
-def value_range(chunk: pq.ColumnChunkMetaData) -> tuple[Any, Any] | None:
-    """The least and the largest value of a column in one row group, None where the statistics do not say."""
-    # Some types have statistics that pyarrow cannot give as a value.
+def value_range(chunk: pq.ColumnChunkMetaData, kind: pa.DataType) -> pa.Array | None:
+    """The least and the largest value [2] of a column of this type in one row group, None where the statistics do not say."""
+    # Some types have statistics that Python has no value for.
     with suppress(ValueError, OverflowError, TypeError, pa.ArrowException):
         known = chunk.statistics
         if known is not None and known.has_min_max:
-            return known.min, known.max
+            return pa.array([known.min, known.max], plain_type(kind))
     return None
 
 

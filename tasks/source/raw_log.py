@@ -143,10 +143,10 @@ class RawLog:
 
     def _is_outside(self, chunk: pq.ColumnChunkMetaData, kind: pa.DataType) -> bool:
         """Whether the statistics say that every row has a time, and none lies in the window."""
-        ends = value_range(chunk)
+        ends = value_range(chunk, kind)
         if ends is None or not chunk.statistics.has_null_count or chunk.statistics.null_count:
             return False
-        seconds, _, readable = self.schema.times.seconds(pa.array(ends, kind))
+        seconds, _, readable = self.schema.times.seconds(ends)
         return bool(readable.all() and (seconds[1] < self.window.start or seconds[0] >= self.window.stop))
 
 

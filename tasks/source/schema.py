@@ -141,6 +141,6 @@ def _fit_int64(footers: Sequence[Footer], column: str) -> bool:
         kind = plain_type(footer.types[column])
         wide = kind == pa.uint64() or (pa.types.is_decimal(kind) and kind.precision - kind.scale > 18)
         ends = footer.ranges.get(column)
-        if wide and (ends is None or not all(-(2**63) <= x < 2**63 for x in ends)):
+        if wide and (ends is None or not all(-(2**63) <= x < 2**63 for x in ends.to_pylist())):
             return False
     return True

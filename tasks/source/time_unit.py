@@ -129,10 +129,7 @@ def _out_of_range(footer: Footer, column: str, reading: TimeReading) -> bool:
     ends, kind = footer.ranges.get(column), plain_type(footer.types[column])
     if ends is None or is_text(kind):
         return not pa.types.is_null(kind)
-    try:
-        return not reading.seconds(pa.array(ends, kind))[2].all()
-    except (pa.ArrowException, OverflowError, TypeError, ValueError):
-        return True
+    return not reading.seconds(ends)[2].all()
 
 
 def _needs_unit(footer: Footer, column: str) -> bool:
@@ -147,17 +144,14 @@ def _counted(files: ParquetFiles, footers: Sequence[Footer], column: str) -> _Vo
     unclear = []
     for footer in footers:
         ends = footer.ranges.get(column)
-        kind = plain_type(footer.types[column])
-        if ends is None or not pa.types.is_integer(kind) or max(map(abs, ends)) >= 2**63:
-            unclear.append(footer)
-            continue
-        values = np.array(ends, np.int64)
-        units = units_of(values, latest)
-        # Two dates may be two minutes between which no date lies, so dates are looked at one by one.
-        if units[0] != units[1] or units[0] <= 0:
-            unclear.append(footer)
-        else:
-            votes.add(units, values, footer.rows / 2, footer.file.uri)
+        if ends is not None and pa.types.is_integer(ends.type):
+            values, fits = whole_numbers(ends)
+            units = units_of(values, latest)
+            # Two dates may be two minutes between which no date lies, so dates are looked at one by one.
+            if fits.all() and units[0] == units[1] > 0:
+                votes.add(units, values, footer.rows / 2, footer.file.uri)
+                continue
+        unclear.append(footer)
     step = max(1, -(-len(unclear) // SAMPLED_FILES))
     chosen = unclear[::step]
     for footer, (file, values) in zip(chosen, sample(files, chosen, column, SAMPLED_ROWS), strict=True):
@@ -185,12 +179,7 @@ def time_range(
     days: list[int] = []
     unclear = []
     for footer in footers:
-        try:
-            pair = pa.array(footer.ranges[column], plain_type(footer.types[column]))
-        except (KeyError, pa.ArrowException, OverflowError, TypeError, ValueError):
-            unclear.append(footer)
-            continue
-        seconds, _, readable = reading.seconds(pair)
+        seconds, _, readable = reading.seconds(footer.ranges.get(column, pa.nulls(2)))
         if readable.all():
             days += reading.days(seconds).tolist()
         else:

@@ -12,7 +12,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from moto.server import ThreadedMotoServer
 
 from tasks.errors import InputError
 from tasks.object_store import StorageUnreachableError
@@ -32,6 +31,7 @@ from tests.support.source_samples import (
     write,
     write_by_day,
 )
+from tests.support.table.s3_server import serve_s3, use_s3
 
 
 def list_input(uri: str) -> Listing:
@@ -63,19 +63,6 @@ def test_partitions_outside_the_window_are_not_opened(tmp_path: Path) -> None:
                 tmp_path,
                 as_of,
             )
-
-
-def test_the_newest_snapshot_not_after_the_day_is_the_catalog(tmp_path: Path) -> None:
-    folder = tmp_path / "catalog"
-    write(catalog_table().slice(0, 6), folder / "dt=2024-03-01" / "a.parquet")
-    write(catalog_table().slice(0, 9), folder / "dt=2024-03-05" / "a.parquet")
-    _broken(folder / "dt=2024-03-06" / "a.parquet")
-    write(log_table(), tmp_path / "log.parquet")
-    config = source_config(tmp_path, catalog=str(folder), max_quarantined=0.9)
-    for day, items in ((1, 6), (4, 6), (5, 9)):
-        assert read(config, tmp_path, date(2024, 3, day)).meta["num_items"] == items
-    with pytest.raises(InputError, match="no catalog snapshot on or before 2024-02-29; the oldest is dt=2024-03-01"):
-        read(config, tmp_path, date(2024, 2, 29))
 
 
 def _wipe_row_group(path: Path, index: int) -> None:
@@ -166,21 +153,6 @@ BAD: dict[str, tuple[Callable[[Path], Any], dict[str, Any], str]] = {
         {"title_column": "image", "category_column": "genres"},
         r"/catalog\.parquet: source\.title_column 'image' is list<.*> and cannot be shown as text",
     ),
-    "item id a float": (
-        _catalog(item_id=np.arange(12.0) + 0.5),
-        {},
-        r"source\.item_column 'item_id' is double and holds .*0\.5\)?; a number is an id only if it is whole",
-    ),
-    "id not UTF-8": (
-        _catalog(item_id=pa.array([b"\xff"] * 12).cast(pa.string(), safe=False)),
-        {},
-        r"/catalog\.parquet: source\.item_column .*UTF",
-    ),
-    "time a string": (
-        _log(event_time=["03/01/2024"] * 40),
-        {},
-        r"/log\.parquet: source\.time_column 'event_time' holds '03/01/2024' .*wanted a timestamp",
-    ),
     "embedding a number": (
         _catalog(image=np.arange(12.0)),
         {},
@@ -255,20 +227,6 @@ def test_bad_input_is_one_line_that_names_it(tmp_path: Path, case: str) -> None:
     _check_refused(tmp_path, message, **changed)
 
 
-@pytest.mark.parametrize("folder", ["dt=2024-3-1", "dt=2024-13-01"])
-def test_a_partition_that_is_no_day(tmp_path: Path, folder: str) -> None:
-    write(log_table(), tmp_path / "log" / folder / "a.parquet")
-    with pytest.raises(InputError, match=f"'{folder}' is no day; wanted dt=YYYY-MM-DD"):
-        list_input(str(tmp_path / "log"))
-
-
-def test_a_file_outside_the_partitions(tmp_path: Path) -> None:
-    write(log_table(), tmp_path / "log" / "dt=2024-03-01" / "a.parquet")
-    write(log_table(), tmp_path / "log" / "stray.parquet")
-    with pytest.raises(InputError, match=r"stray\.parquet: lies outside the dt= partitions"):
-        list_input(str(tmp_path / "log"))
-
-
 def test_a_log_with_no_day_in_the_window(tmp_path: Path) -> None:
     log = str(write_by_day(log_table(), tmp_path / "log"))
     with pytest.raises(InputError, match="no partition up to 2024-02-01; it holds dt=2024-03-01 to dt=2024-03-10"):
@@ -311,21 +269,11 @@ def test_a_file_that_changes_while_it_is_read(tmp_path: Path, how: str) -> None:
 @pytest.fixture(scope="module")
 def s3() -> Iterator[Any]:
     """A client of a real HTTP server that speaks S3, which the AWS environment points to."""
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0)
-    server.start()
-    host, port = server.get_host_and_port()
-    with pytest.MonkeyPatch.context() as patch:
-        environment = {
-            "AWS_ACCESS_KEY_ID": "who",
-            "AWS_SECRET_ACCESS_KEY": "very-secret",
-            "AWS_DEFAULT_REGION": "eu-central-1",
-        }
-        for name, value in (environment | {"AWS_ENDPOINT_URL": f"http://{host}:{port}"}).items():
-            patch.setenv(name, value)
-        client = boto3.client("s3")
-        client.create_bucket(Bucket="shop", CreateBucketConfiguration={"LocationConstraint": "eu-central-1"})
+    with serve_s3() as address, pytest.MonkeyPatch.context() as patch:
+        use_s3(patch, address, "who", "very-secret")
+        client = boto3.client("s3", region_name="us-east-1")
+        client.create_bucket(Bucket="shop")
         yield client
-    server.stop()
 
 
 def _upload(client: Any, folder: Path, prefix: str) -> None:
@@ -346,16 +294,6 @@ def test_s3_gives_what_local_files_give(tmp_path: Path, s3: Any) -> None:
         )
         assert read(remote, tmp_path, date(2024, 3, 7)).digest == local.digest
     assert resolve_day(source_config("s3://shop/a", interactions="s3://shop/a/log"), None) == DAY
-
-
-def test_an_object_written_anew_is_read_again(tmp_path: Path, s3: Any) -> None:
-    sample(tmp_path / "data")
-    _upload(s3, tmp_path / "data", "b")
-    first = read(source_config("s3://shop/b"), tmp_path)
-    assert read(source_config("s3://shop/b"), tmp_path) == first
-    write(log_table().slice(1), tmp_path / "data" / "log.parquet")
-    _upload(s3, tmp_path / "data", "b")
-    assert read(source_config("s3://shop/b"), tmp_path).meta["counts"]["interactions_read"] == 39
 
 
 def test_what_is_wrong_on_s3_is_one_line(tmp_path: Path, s3: Any) -> None:

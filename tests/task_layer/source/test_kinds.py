@@ -39,6 +39,12 @@ TIMES: dict[str, tuple[Any, str]] = {
     "microseconds, unsigned": ((SECONDS * 10**6).astype(np.uint64), "microseconds since 1970"),
     "nanoseconds": (SECONDS * 10**9, "nanoseconds since 1970"),
     "dates": (pa.array(DAYS.astype(np.int32)).cast(pa.date32()), "date32[day]"),
+    "timestamps of no zone": (pa.array(INSTANTS).cast(pa.timestamp("us")), "timestamp[us]"),
+    "timestamps in nanoseconds": (pa.array(INSTANTS).cast(pa.timestamp("ns", tz="UTC")), "timestamp[ns, tz=UTC]"),
+    "timestamps of another zone": (
+        pa.array(INSTANTS).cast(pa.timestamp("ms", tz="America/New_York")),
+        "timestamp[ms, tz=America/New_York]",
+    ),
     "date text": ([f"{x:%Y-%m-%d}" for x in INSTANTS], "string"),
     "ISO text": ([x.isoformat() for x in INSTANTS], "string"),
     "compact ISO text": ([f"{x:%Y%m%dT%H%M%SZ}" for x in INSTANTS], "string"),
@@ -301,7 +307,16 @@ VECTORS: dict[str, tuple[Callable[[list[Any]], pa.Array], str | None]] = {
         None,
     ),
     "VectorUDT": (_udt, None),
-    "fixed size": (lambda rows: pa.array(rows, pa.list_(pa.float32(), 6)), None),
+    **{
+        str(kind): (lambda rows, kind=kind: pa.array(rows, kind), None)  # type: ignore[misc]
+        for kind in (
+            pa.list_(pa.float16()),
+            pa.large_list(pa.float64()),
+            pa.list_(pa.float32(), 6),
+            pa.list_(pa.float16(), 6),
+            pa.list_view(pa.float32()),
+        )
+    },
     "JSON": (lambda rows: pa.array([None if row is None else json.dumps(row) for row in rows]), "json"),
     "JSON bytes": (lambda rows: pa.array([None if row is None else json.dumps(row).encode() for row in rows]), "json"),
     "float32 bytes": (

@@ -83,24 +83,6 @@ def test_without_time_and_labels_neither_is_written(tmp_path: Path) -> None:
     assert pq.read_schema(ref.file("labels.parquet")).names == ["item_id"]
 
 
-@pytest.mark.parametrize(
-    "kind",
-    [
-        pa.list_(pa.float16()),
-        pa.large_list(pa.float64()),
-        pa.list_(pa.float32(), 6),
-        pa.list_(pa.float16(), 6),
-        pa.list_view(pa.float32()),
-    ],
-    ids=str,
-)
-def test_every_form_of_embedding_gives_the_same_digest(tmp_path: Path, kind: pa.DataType) -> None:
-    plain = read(sample(tmp_path / "plain"), tmp_path)
-    other = read(sample(tmp_path / "other", catalog=catalog_table(image=pa.array(image_rows(), kind))), tmp_path)
-    assert other.digest == plain.digest
-    assert other.path != plain.path
-
-
 def test_integer_embeddings_and_tensors_are_read(tmp_path: Path) -> None:
     whole = [[i + 1, 2, 3] for i in range(NUM_ITEMS)]
     tensor = pa.FixedShapeTensorArray.from_numpy_ndarray(np.array(whole, dtype=np.float32))
@@ -131,34 +113,6 @@ def test_ids_of_every_type_keep_it(tmp_path: Path, kind: pa.DataType, stored: st
     assert str(pq.read_schema(ref.file("labels.parquet")).field("item_id").type) == stored
     # User 9 ranks before user 10 as a number.
     assert (ref.array("users").tolist(), ref.array("items").tolist()) == ([0, 0, 1], [1, 11, 0])
-
-
-def _same_times(log: pa.Table) -> dict[str, pa.Array]:
-    time = log.column("event_time").combine_chunks()
-    micros = time.cast(pa.int64()).to_numpy()
-    return {
-        "naive": time.cast(pa.timestamp("us")),
-        "nanoseconds": time.cast(pa.timestamp("ns", tz="UTC")),
-        "other zone": time.cast(pa.timestamp("ms", tz="America/New_York")),
-        "epoch seconds": pa.array(micros // 1_000_000),
-        "epoch seconds, 32 bit": pa.array((micros // 1_000_000).astype(np.int32)),
-        "epoch milliseconds": pa.array(micros // 1_000),
-        "epoch microseconds": pa.array(micros),
-    }
-
-
-@pytest.mark.parametrize("form", _same_times(log_table()))
-def test_every_form_of_time_gives_the_same_digest(tmp_path: Path, form: str) -> None:
-    cut = date(2024, 3, 7)
-    log = log_table()
-    plain = read(sample(tmp_path / "plain", log=log, lookback_days=4), tmp_path, cut)
-    other = read(
-        sample(tmp_path / "other", log=log_table(event_time=_same_times(log)[form]), lookback_days=4), tmp_path, cut
-    )
-    assert other.digest == plain.digest
-    assert plain.meta["counts"]["interactions_read"] == 16
-    times = plain.array("times")
-    assert (times // 86_400).min() == (date(2024, 3, 4) - date(1970, 1, 1)).days
 
 
 @pytest.mark.parametrize(
