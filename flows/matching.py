@@ -11,7 +11,7 @@ from flows.steps import matching as steps
 from rectifier_core.projection.cross_modal import cross_modal_pairs
 from tasks.resources.process import torch_device
 from tasks.stages.previous_run import PreviousRun
-from tasks.stages.sequences import sequence_modalities
+from tasks.stages.sequences import offset_facts, sequence_modalities
 from tasks.store.stage_outputs import ModalityRefs
 from tasks.store.store import Ref, StageStore
 
@@ -119,6 +119,6 @@ def time_offsets(
     segments = {m: refs.segments for m, refs in matched.items() if refs.segments is not None}
     doubtful = config.segments.doubtful
     return [
-        steps.recover_offset(a, b, source, segments, doubtful, config.time_offset, config.seed, store)
+        offset_facts(steps.recover_offset(a, b, source, segments, doubtful, config.time_offset, config.seed, store))
         for a, b in combinations(sorted(segments), 2)
     ]

@@ -11,12 +11,10 @@ from typing import Any
 from prefect import task
 from prefect.assets import Asset, AssetProperties, materialize
 
-from flows.steps.options import IO, PLAIN
+from flows.steps.options import IO, PLAIN, stage_task
 from rectifier_core.anchors.config import AnchorsConfig
 from rectifier_core.base.published_records import QualityReport, TableVersion
 from rectifier_core.config import PipelineConfig, QualityConfig
-from rectifier_core.rectify.config import RectifyConfig
-from rectifier_core.sequences.config import SegmentsConfig
 from tasks.evaluation.shadow import ShadowConfig, shadow_facts, shadow_measure, shadow_stage
 from tasks.observe.artifacts import leave_artifacts
 from tasks.observe.events import asset_key, emit_jumps, emit_published
@@ -45,6 +43,9 @@ _VERDICTS = {
     "warning": (logging.WARNING, "a warning, published all the same"),
     "failed": (logging.ERROR, "failed"),
 }
+
+
+rectify = stage_task(rectify_stage, "rectify")
 
 
 @task(task_run_name="read as of {as_of}", **IO, **PLAIN)
@@ -131,19 +132,6 @@ def anchors(
     pairs = source.meta["counts"]["interactions_used"]
     run_logger().info("anchors: %s on %s pairs (anchors.method = %s)", made.meta["method"], f"{pairs:,}", config.method)
     return made
-
-
-@task(task_run_name="rectify", **PLAIN)
-def rectify(
-    source: Ref,
-    matched: Mapping[str, ModalityRefs],
-    config: RectifyConfig,
-    segments: SegmentsConfig,
-    seed: int,
-    store: StageStore,
-) -> Ref:
-    """Rectify every modality."""
-    return rectify_stage(source, matched, config, segments, seed, store, progress=logged_progress())
 
 
 @task(task_run_name="train the shadow", **PLAIN)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import wraps
+from inspect import signature
 from typing import Any, ParamSpec, TypeVar
 
 from prefect import task
@@ -33,11 +34,15 @@ PLAIN: dict[str, Any] = {"cache_policy": NO_CACHE, "persist_result": False}
 IO: dict[str, Any] = {"retries": 2, "retry_delay_seconds": [2, 10], "retry_condition_fn": is_transient}
 
 
-def stage_task(stage: Callable[P, R], run_name: str) -> Task[P, R]:
-    """``stage`` as a task that logs its progress. ``run_name`` is a template of the stage's parameters."""
+def stage_task(stage: Callable[P, R], run_name: str, log: Callable[[R], object] = lambda made: None) -> Task[P, R]:
+    """``stage`` as a task that logs its progress and, by ``log``, its result. ``run_name`` is a template of the stage's parameters."""
+    shows_progress = "progress" in signature(stage).parameters
 
     @wraps(stage)
     def run(*args: P.args, **kwargs: P.kwargs) -> R:
-        return stage(*args, **{"progress": logged_progress(), **kwargs})  # type: ignore[arg-type]
+        given = {"progress": logged_progress(), **kwargs} if shows_progress else kwargs
+        made = stage(*args, **given)  # type: ignore[arg-type]
+        log(made)
+        return made
 
     return task(task_run_name=run_name, **PLAIN)(run)

@@ -16,6 +16,7 @@ Bayes' rule gives the probability of each owner. A wrong feature belongs to an i
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
@@ -114,18 +115,7 @@ def suggest_owners(
     seed: int,
 ) -> Suggestions:
     """For the FEATURE of each of ``rows`` [S]: the items with an anchor that it most likely belongs to, its own item excepted."""
-    prior = lost_prior(probability, evidence.has_feature, config)
-    return _suggest(
-        evidence.features,
-        evidence.items,
-        evidence.has_anchor,
-        prior,
-        rows,
-        config,
-        seed,
-        "owners",
-        cosine_of=(projection.projected, projection.target),
-    )
+    return _suggest("owners", evidence, projection, probability, rows, config, seed)
 
 
 def suggest_features(
@@ -138,18 +128,7 @@ def suggest_features(
     seed: int,
 ) -> Suggestions:
     """For each ITEM of ``rows`` [S]: the items whose feature is most likely this one's, its own feature excepted."""
-    prior = lost_prior(probability, evidence.has_feature, config)
-    return _suggest(
-        evidence.items,
-        evidence.features,
-        evidence.has_feature,
-        prior,
-        rows,
-        config,
-        seed,
-        "features",
-        cosine_of=(projection.target, projection.projected),
-    )
+    return _suggest("features", evidence, projection, probability, rows, config, seed)
 
 
 def nearest_rows(asking: Float32, asked: Float32, usable: Bool, rows: Int64, count: int) -> Int64:
@@ -174,26 +153,27 @@ def lost_prior(probability: Float32, has_feature: Bool, config: OwnersConfig) ->
 
 
 def _suggest(
-    asking: Float32,
-    asked: Float32,
-    usable: Bool,
-    prior: Float64,
+    what: Literal["owners", "features"],
+    evidence: PairEvidence,
+    projection: Projection,
+    probability: Float32,
     rows: Int64,
     config: OwnersConfig,
     seed: int,
-    name: str,
-    *,
-    cosine_of: tuple[Float32, Float32],
 ) -> Suggestions:
     """Rank columns by evidence plus log prior: one more coordinate of the inner product that is searched."""
+    asking, asked, usable = evidence.features, evidence.items, evidence.has_anchor
+    own, other = projection.projected, projection.target
+    if what == "features":
+        asking, asked, usable, own, other = asked, asking, evidence.has_feature, other, own
     columns, count = np.flatnonzero(usable), config.count
     others = np.full((len(rows), count), -1, np.int64)
     scores, cosine, share = (np.full((len(rows), count), np.nan, np.float32) for _ in range(3))
     if len(columns) > 1:
-        bonus = np.log(prior).astype(np.float32)
+        bonus = np.log(lost_prior(probability, evidence.has_feature, config)).astype(np.float32)
         extended = np.hstack([asked[columns], bonus[columns, None]]).astype(np.float32)
         index = exact_index(extended, np.arange(len(extended)))
-        sample = np.sort(generator(seed, "owners", name).permutation(len(columns))[: config.sample])
+        sample = np.sort(generator(seed, "owners", what).permutation(len(columns))[: config.sample])
         for block in row_blocks(len(rows), config.block_rows):
             at = rows[block]
             query = np.hstack([asking[at], np.ones((len(at), 1), np.float32)])
@@ -203,7 +183,7 @@ def _suggest(
             known = np.isfinite(weight) & np.any(asking[at] != 0, axis=1, keepdims=True)
             others[block, :held] = np.where(known, top, -1)
             scores[block, :held] = np.where(known, weight - bonus[top], np.nan)
-            cosine[block, :held] = np.where(known, np.einsum("ij,ikj->ik", cosine_of[0][at], cosine_of[1][top]), np.nan)
+            cosine[block, :held] = np.where(known, np.einsum("ij,ikj->ik", own[at], other[top]), np.nan)
             share[block, :held] = np.where(known, np.exp(np.minimum(weight - log_total[:, None], 0.0)), np.nan)
     return Suggestions(rows=rows, others=others, evidence=scores, cosine=cosine, probability=share)
 

@@ -18,7 +18,7 @@ from rectifier_core.base.numerics import Progress, row_blocks
 from rectifier_core.base.records import NO_NEIGHBOUR
 from rectifier_core.base.threads import in_threads
 from tasks.store.runner import Arrays, Runner, Shared, row_shards
-from tasks.store.saved_records import save_clusters, save_record
+from tasks.store.saved_records import save_part, save_record
 from tasks.store.store import StageWriter
 
 COLUMNS = ("neighbours", "scores", "spare")
@@ -95,7 +95,8 @@ def write_affinity(
     rows = np.flatnonzero(places.items.any(axis=1))
     index = index_features(places, config, rows, seed=seed, threads=threads) if len(rows) else None
     if index is not None:
-        save_clusters(writer, index.clusters)
+        if index.clusters is not None:
+            save_part(writer, "clusters", index.clusters)
         order = index.order(places.items, rows, threads=threads)
         # A block's queries may show in the choice between equal rows, so a shard holds whole blocks.
         spans = row_shards(len(order), runner.shard_rows, config.block_rows)

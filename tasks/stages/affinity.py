@@ -8,6 +8,7 @@ import torch
 
 from rectifier_core.affinity.affinity import find_affinity
 from rectifier_core.affinity.config import AffinityConfig
+from rectifier_core.affinity.index import Clusters
 from rectifier_core.affinity.places import choose_anchor_share, place_items
 from rectifier_core.base.devices import CPU
 from rectifier_core.base.numerics import Progress, silent
@@ -15,7 +16,7 @@ from rectifier_core.base.records import Affinity, Projection, Trust
 from rectifier_core.incremental.affinity import PreviousNeighbours, update_affinity
 from tasks.shards.affinity import write_affinity
 from tasks.stages.previous_run import PreviousRun
-from tasks.store.saved_records import load_clusters, load_record, save_clusters, save_record
+from tasks.store.saved_records import load_part, load_record, save_part, save_record
 from tasks.store.store import Ref, StageStore, StageWriter
 
 
@@ -39,11 +40,13 @@ def affinity_stage(
     def build(writer: StageWriter) -> None:
         record = load_record(projection, Projection)
         if previous is not None:
-            old, mapped = load_record(previous.stages[name], Affinity), previous.mapped(modality)
+            output, mapped = previous.stages[name], previous.mapped(modality)
+            old = load_record(output, Affinity)
+            is_approximate = output.file("clusters_centroids.npy").exists()
             known = PreviousNeighbours(
                 affinity=old,
                 places=place_items(load_record(previous.stages[before], Projection), old.anchor_share),
-                clusters=load_clusters(previous.stages[name]),
+                clusters=load_part(output, "clusters", Clusters) if is_approximate else None,
             )
             bound = previous.config.min_anchor_cosine
             affinity, clusters = update_affinity(
@@ -56,7 +59,8 @@ def affinity_stage(
                 **limits,
             )
             save_record(writer, affinity)
-            save_clusters(writer, clusters)
+            if clusters is not None:
+                save_part(writer, "clusters", clusters)
             return
         rows, probability = features.array(f"features-{modality}"), load_record(trust, Trust).probability
         places = place_items(record, choose_anchor_share(rows, record, probability, config, seed=seed))

@@ -9,10 +9,10 @@ from rectifier_core.base.numerics import Progress, silent
 from rectifier_core.base.records import Anchors, Copies
 from rectifier_core.copies.config import CopiesConfig
 from rectifier_core.copies.copies import find_copies
-from rectifier_core.copies.near_copies import sketch_rows
+from rectifier_core.copies.near_copies import Sketch, sketch_rows
 from rectifier_core.incremental.copies import update_copies
 from tasks.stages.previous_run import PreviousRun, inputs_of
-from tasks.store.saved_records import load_record, load_sketch, save_record, save_sketch
+from tasks.store.saved_records import load_part, load_record, save_part, save_record
 from tasks.store.store import Ref, StageStore, StageWriter
 
 
@@ -38,12 +38,16 @@ def copies_stage(
             copies = find_copies(modality, rows, present, anchor, config, seed=seed, sketch=sketch, progress=progress)
         else:
             output = previous.stages[name]
-            old, sketch, mapped = load_record(output, Copies), load_sketch(output), previous.mapped(modality)
+            old, sketch, mapped = (
+                load_record(output, Copies),
+                load_part(output, "sketch", Sketch),
+                previous.mapped(modality),
+            )
             copies, sketch = update_copies(
                 old, sketch, mapped, rows, present, anchor, config, seed=seed, progress=progress
             )
         save_record(writer, copies)
-        save_sketch(writer, sketch)
+        save_part(writer, "sketch", sketch)
 
     return store.once(name, (features, anchors, config, seed, *inputs_of(previous, name)), build)
 

@@ -7,12 +7,12 @@ from rectifier_core.base.numerics import Progress, silent
 from rectifier_core.base.records import Anchors, Projection
 from rectifier_core.incremental.projection import update_projection
 from rectifier_core.projection.config import CrossModalConfig, ProjectionConfig
-from rectifier_core.projection.cross_modal import place_by_features, principal_axes
+from rectifier_core.projection.cross_modal import Axes, place_by_features, principal_axes
 from rectifier_core.projection.projection import fit_projection
 from tasks.shards.projection import ShardedRows
 from tasks.stages.copies import informative_items
 from tasks.stages.previous_run import PreviousRun, inputs_of
-from tasks.store.saved_records import load_axes, load_record, save_axes, save_record
+from tasks.store.saved_records import load_part, load_record, save_part, save_record
 from tasks.store.store import Ref, StageStore, StageWriter
 
 
@@ -81,9 +81,9 @@ def cross_modal_target_stage(
         if previous is None:
             axes, unchanged = principal_axes(modality, rows, known, config, seed=seed), None
         else:
-            axes, mapped = load_axes(previous.stages[name]), previous.mapped(modality)
+            axes, mapped = load_part(previous.stages[name], "axes", Axes), previous.mapped(modality)
             unchanged = mapped.rows(previous.stages[name].array("items"), 0) * mapped.same[:, None]
         save_record(writer, place_by_features(modality, rows, known, config, seed=seed, axes=axes, known=unchanged))
-        save_axes(writer, axes)
+        save_part(writer, "axes", axes)
 
     return store.once(name, (features, copies, config, seed, *inputs_of(previous, name)), build)

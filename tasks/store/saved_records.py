@@ -10,9 +10,6 @@ from typing import Any, TypeVar, get_type_hints
 
 import numpy as np
 
-from rectifier_core.affinity.index import Clusters
-from rectifier_core.copies.near_copies import Sketch
-from rectifier_core.projection.cross_modal import Axes
 from tasks.store.store import Ref, StageWriter, plain
 
 Record = TypeVar("Record")
@@ -55,41 +52,13 @@ def open_record(ref: Ref, kind: type[Record]) -> Record:
     return load_record(ref, kind)
 
 
-def save_sketch(writer: StageWriter, sketch: Sketch) -> None:
-    """Keep what copies were found by, for the next run."""
-    writer.array("sketch_rows", sketch.rows)
-    writer.array("sketch_points", sketch.points)
-    writer.array("sketch_spread", np.array([sketch.spread]))
+def save_part(writer: StageWriter, name: str, part: Any) -> None:
+    """Write a dataclass of arrays and numbers beside a record, as ``<name>_<field>.npy``: what the next run starts from."""
+    for field in fields(part):
+        writer.array(f"{name}_{field.name}", np.asarray(getattr(part, field.name)))
 
 
-def load_sketch(ref: Ref) -> Sketch:
-    """Read back what ``save_sketch`` wrote."""
-    rows, points = np.asarray(ref.array("sketch_rows")), np.asarray(ref.array("sketch_points"))
-    return Sketch(rows=rows, points=points, spread=float(ref.array("sketch_spread")[0]))
-
-
-def save_clusters(writer: StageWriter, clusters: Clusters | None) -> None:
-    """Keep the clusters of an approximate index for the next run."""
-    if clusters is not None:
-        writer.array("clusters_centroids", clusters.centroids)
-        writer.array("clusters_tuning", np.array([clusters.probes, clusters.factor, clusters.recall]))
-
-
-def load_clusters(ref: Ref) -> Clusters | None:
-    """Read back what ``save_clusters`` wrote, None where it wrote nothing."""
-    if not ref.file("clusters_centroids.npy").exists():
-        return None
-    probes, factor, recall = ref.array("clusters_tuning").tolist()
-    centroids = np.asarray(ref.array("clusters_centroids"))
-    return Clusters(centroids=centroids, probes=int(probes), factor=factor, recall=recall)
-
-
-def save_axes(writer: StageWriter, axes: Axes) -> None:
-    """Keep what places were read off, for the next run."""
-    writer.array("axes_mean", axes.mean)
-    writer.array("axes_leading", axes.leading)
-
-
-def load_axes(ref: Ref) -> Axes:
-    """Read back what ``save_axes`` wrote."""
-    return Axes(mean=np.asarray(ref.array("axes_mean")), leading=np.asarray(ref.array("axes_leading")))
+def load_part(ref: Ref, name: str, kind: type[Record]) -> Record:
+    """Read back what ``save_part`` wrote."""
+    arrays = {field.name: np.asarray(ref.array(f"{name}_{field.name}")) for field in fields(kind)}  # type: ignore[arg-type]
+    return kind(**{field: array if array.ndim else array.item() for field, array in arrays.items()})
