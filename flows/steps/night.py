@@ -142,7 +142,9 @@ def shadow(
     before = peak_memory_bytes()
     output = shadow_stage(source, config, pipeline, seed, store, progress=logged_progress())
     facts = shadow_facts(output, (before, peak_memory_bytes()))
-    run_logger().info("%s", shadow_phrase(facts))
+    # Who asked for the check must learn that it neither refused nor approved.
+    log = run_logger().warning if facts["not_worse"] is None else run_logger().info
+    log("%s", shadow_phrase(facts))
     return output, facts
 
 

@@ -125,5 +125,14 @@ def test_the_report_shows_the_result_and_its_cost(shadow: Ref, tmp_path: Path) -
     assert f"Recall@20 is {facts['raw']['recall@20']:.3g} with raw features" in page
     reused = replace(inputs, shadow=shadow_facts(replace(shadow, reused=True), (1, 1)))
     assert "Cost: none" in PageText(write_report(tmp_path / "again", reused).read_text()).text
+    nothing = facts | {
+        "change": None,
+        "low": None,
+        "high": None,
+        "not_worse": None,
+        "reason": "vbpr ranks below popularity",
+    }
+    unjudged = PageText(write_report(tmp_path / "none", replace(inputs, shadow=nothing)).read_text()).text
+    assert "no result, vbpr ranks below popularity" in unjudged and "gave no result, so it checked nothing" in unjudged
     bare = PageText(write_report(tmp_path / "bare", replace(inputs, shadow=None)).read_text()).text
     assert "Shadow evaluation" not in bare
