@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from rectifier_core.base.arrays import Int64
-from tasks.audit.catalog import Catalog, Majority
 from tasks.audit.findings import Findings
+from tasks.report.catalog import Catalog, Majority
 from tasks.report.phrases import moved_phrase, number, percent, rate_phrase, stretch_phrase, trust
 
 

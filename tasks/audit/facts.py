@@ -8,13 +8,12 @@ from typing import Any
 import numpy as np
 
 from rectifier_core.base.arrays import Float64, Int64
-from tasks.audit.catalog import LABELS, Catalog
 from tasks.audit.explanations import other_places, reason
 from tasks.audit.findings import WHY, Findings, Judged
 from tasks.audit.inputs import AuditInputs, AuditOptions
 from tasks.audit.labels import Labels
 from tasks.audit.page import safe_picture
-from tasks.report.suspects import LONGEST_ID, shorten
+from tasks.report.catalog import Catalog, shorten
 from tasks.stages.quality import count_moved
 from tasks.store.store import plain
 
@@ -105,7 +104,7 @@ def gallery(name: str, findings: Findings, catalog: Catalog) -> list[dict[str, A
                 "reliability": _number(findings.reliability[row]),
                 "reason": reason(name, at, findings, catalog, own),
                 "owners": _owners(name, at, findings, catalog),
-                "clear_owner": item_card(int(searched.clear[at]), catalog) if searched.clear[at] >= 0 else None,
+                "clear_owner": catalog.card(int(searched.clear[at])) if searched.clear[at] >= 0 else None,
                 "features": _cards(searched.features.others[at], catalog),
                 "buyers": _cards(buyers[at], catalog),
                 "others": [
@@ -135,33 +134,23 @@ def placeholder_groups(judged: Judged, catalog: Catalog) -> list[dict[str, Any]]
     return groups
 
 
-def item_card(row: int, catalog: Catalog) -> dict[str, Any]:
-    """Return the id, title and category of an item, short enough for the page."""
-    item_id, title, category, *_ = _labels(row, catalog)
-    return {"item_id": shorten(item_id, LONGEST_ID), "title": shorten(title), "category": shorten(category)}
-
-
 def full_card(row: int, catalog: Catalog) -> dict[str, Any]:
     """Return an item's card with its text and picture."""
-    *_, text, picture = _labels(row, catalog)
-    return item_card(row, catalog) | {"text": shorten(text, LONGEST_TEXT), "picture": safe_picture(picture)}
-
-
-def _labels(row: int, catalog: Catalog) -> list[Any]:
-    return [catalog.column(part, np.array([row]))[0] for part in ("item_id", *LABELS)]
+    text, picture = shorten(catalog.text("text", row), LONGEST_TEXT), safe_picture(catalog.text("picture", row))
+    return catalog.card(row) | {"text": text, "picture": picture}
 
 
 def _owners(name: str, at: int, findings: Findings, catalog: Catalog) -> list[dict[str, Any]]:
     owners, cards = findings.searched[name].owners, []
     for place, row in enumerate(_first(owners.others[at])):
-        card = item_card(row, catalog) if place else full_card(row, catalog)
+        card = catalog.card(row) if place else full_card(row, catalog)
         numbers = {"probability": _number(owners.probability[at, place]), "cosine": _number(owners.cosine[at, place])}
         cards.append(card | numbers)
     return cards
 
 
 def _cards(rows: Int64, catalog: Catalog) -> list[dict[str, Any]]:
-    return [item_card(row, catalog) for row in _first(rows)]
+    return [catalog.card(row) for row in _first(rows)]
 
 
 def _first(rows: Int64) -> list[int]:

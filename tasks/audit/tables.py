@@ -10,11 +10,11 @@ import polars as pl
 
 from rectifier_core.audit.owners import Suggestions
 from rectifier_core.base.arrays import Float32, Float64, Int64
-from tasks.audit.catalog import Catalog
 from tasks.audit.csv_guard import guarded
 from tasks.audit.explanations import reasons
 from tasks.audit.findings import WHY, Findings
 from tasks.audit.labels import Labels
+from tasks.report.catalog import Catalog
 from tasks.store.atomic_files import write_whole
 
 NUM_SHOWN = 5
@@ -101,7 +101,7 @@ def hand_check_table(findings: Findings, catalog: Catalog) -> pl.DataFrame:
 
     It holds no estimate, so that the verdict is the person's own.
     """
-    parts, more = [], [x for x, there in (("text", catalog.has_texts), ("picture", catalog.has_pictures)) if there]
+    parts, more = [], [x for x in ("text", "picture") if catalog.has(x)]
     for name, judged in sorted(findings.judged.items()):
         near = pl.Series([catalog.names(rows[:NUM_SHOWN]) for rows in findings.drawn_buyers[name]], dtype=_TEXTS)
         columns = [catalog.column(x, judged.drawn) for x in more]

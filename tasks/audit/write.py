@@ -9,7 +9,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from tasks.audit.catalog import Catalog
 from tasks.audit.facts import gallery, hand_check_gallery, placeholder_groups, summarise
 from tasks.audit.findings import find
 from tasks.audit.inputs import AuditInputs, AuditOptions
@@ -25,6 +24,7 @@ from tasks.audit.tables import (
     write_file,
     write_parquet,
 )
+from tasks.report.catalog import Catalog
 from tasks.report.page_templates import fit_page
 
 
@@ -49,7 +49,7 @@ def write_audit(folder: Path, inputs: AuditInputs, options: AuditOptions) -> dic
     summary = summarise(inputs, options, labels, findings)
     facts = {
         **summary,
-        "pictures": catalog.has_pictures,
+        "pictures": catalog.has("picture"),
         "galleries": {m: gallery(m, findings, catalog) for m in summary["modalities"]},
         "hand_check_galleries": {m: hand_check_gallery(m, findings, catalog) for m in summary["modalities"]},
         "placeholder_groups": {m: placeholder_groups(findings.judged[m], catalog) for m in summary["modalities"]},

@@ -6,9 +6,9 @@ import numpy as np
 
 from rectifier_core.base.arrays import Bool
 from rectifier_core.base.records import Copies
+from tasks.report.catalog import Catalog
 from tasks.report.inputs import ReportInputs
 from tasks.report.summaries import Facts, tidy
-from tasks.report.suspects import Labels
 from tasks.store.saved_records import load_record
 
 MOST_PLACEHOLDERS = 6
@@ -16,18 +16,20 @@ MOST_ALIKE = 4
 NUM_EXAMPLES = 4
 
 
-def copies_facts(inputs: ReportInputs) -> dict[str, Facts]:
+def copies_facts(inputs: ReportInputs, catalog: Catalog) -> dict[str, Facts]:
     """Per modality the groups of copies: how many, how large, of which kind, with a few of their items."""
-    return {name: _modality(name, load_record(refs.copies, Copies), inputs) for name, refs in inputs.modalities.items()}
+    return {
+        name: _modality(name, load_record(refs.copies, Copies), inputs, catalog)
+        for name, refs in inputs.modalities.items()
+    }
 
 
-def _modality(name: str, copies: Copies, inputs: ReportInputs) -> Facts:
+def _modality(name: str, copies: Copies, inputs: ReportInputs, catalog: Catalog) -> Facts:
     group, unlike = np.array(copies.group), np.array(copies.unlike)
     sizes = np.bincount(group[group >= 0], minlength=len(unlike))
     # Placeholders first, each kind largest first.
     shown = [*np.flatnonzero(unlike)[:MOST_PLACEHOLDERS].tolist(), *np.flatnonzero(~unlike)[:MOST_ALIKE].tolist()]
     examples = {number: np.flatnonzero(group == number)[:NUM_EXAMPLES] for number in shown}
-    labels = Labels(inputs.source, np.concatenate([np.empty(0, np.int64), *examples.values()]))
     return {
         "present": int(inputs.modalities[name].features.array(f"present-{name}").sum()),
         "placeholders": {"groups": int(unlike.sum()), "items": int(sizes[unlike].sum())},
@@ -37,7 +39,7 @@ def _modality(name: str, copies: Copies, inputs: ReportInputs) -> Facts:
                 "items": int(sizes[number]),
                 "unlike": bool(unlike[number]),
                 "likeness": tidy(float(copies.likeness[number])),
-                "examples": [labels.of(row) for row in rows.tolist()],
+                "examples": [catalog.card(row) for row in rows.tolist()],
             }
             for number, rows in examples.items()
         ],

@@ -46,6 +46,7 @@ from rectifier_core.base.arrays import Bool, Int64
 from rectifier_core.base.published_records import Check, Status
 from rectifier_core.base.records import BalanceOutcome
 from tasks.masking import mask_credentials
+from tasks.report.catalog import Catalog, shorten
 from tasks.report.copies import copies_facts, evidence_facts
 from tasks.report.inputs import ReportInputs
 from tasks.report.phrases import (
@@ -58,7 +59,7 @@ from tasks.report.phrases import (
     wrong_summary,
 )
 from tasks.report.summaries import Facts, concentration, curve, histogram, paired_histograms, stream, tidy, top_k_use
-from tasks.report.suspects import SUSPECT, shorten, suspects
+from tasks.report.suspects import SUSPECT, suspects
 from tasks.report.trend import trend_facts
 from tasks.stages.quality import count_moved
 from tasks.store.store import Ref, plain
@@ -75,7 +76,8 @@ def gather_facts(inputs: ReportInputs) -> Facts:
     """
     num_items = len(inputs.source.array("item_ids"))
     interactions = _interactions_per_item(inputs.source, num_items)
-    ranked, copies, trend = suspects(inputs, interactions), copies_facts(inputs), trend_facts(inputs)
+    catalog, trend = Catalog(inputs.source), trend_facts(inputs)
+    ranked, copies = suspects(inputs, interactions, catalog), copies_facts(inputs, catalog)
     modalities = [
         _modality(name, inputs) | {"copies": copies[name], "suspects": ranked[name]}
         for name in sorted(inputs.modalities)

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import unicodedata
-from collections.abc import Iterable
-from typing import Any
-
 import faiss
 import numpy as np
-import polars as pl
 
 from rectifier_core.base.arrays import Bool, Float32, Int64
 from rectifier_core.base.numerics import row_blocks
+from tasks.report.catalog import Catalog
 from tasks.report.inputs import ReportInputs
 from tasks.report.summaries import Array, Facts, stream, tidy
 from tasks.store.store import Ref
@@ -20,8 +16,6 @@ NUM_SUSPECTS = 50
 # A feature of lower trust is more likely another item's than its own.
 SUSPECT = 0.5
 NUM_NEAREST = 5
-LONGEST_ID = 80
-LONGEST_TITLE = 100
 _SHORTEST = 1e-6  # a shorter difference from the centre is rounding
 Nearest = tuple[Int64, Float32]
 
@@ -87,77 +81,34 @@ def _scaled(rows: Float32) -> Float32:
     return scaled
 
 
-def suspects(inputs: ReportInputs, interactions: Int64) -> dict[str, list[Facts]]:
+def suspects(inputs: ReportInputs, interactions: Int64, catalog: Catalog) -> dict[str, list[Facts]]:
     """Per modality the least trusted items of trust below ``SUSPECT``, worst first, at most 50.
 
     ``interactions`` [I] counts each item's.
     """
     item_ids, trained = inputs.source.array("item_ids"), np.array(inputs.anchors.array("trained"))
-    chosen: dict[str, tuple[Array, Int64, Nearest, Nearest]] = {}
+    found = {}
     for name, refs in inputs.modalities.items():
         trust = np.array(inputs.rectified.array(f"trust-{name}"))
         rows = least_trusted(np.where(trust < SUSPECT, trust, np.nan), item_ids, NUM_SUSPECTS)
         matrix, present = (refs.features, f"features-{name}"), np.array(refs.features.array(f"present-{name}"))
         by_behaviour = nearest_rows((inputs.anchors, "items"), trained, rows)
         by_feature = nearest_rows(matrix, present, rows, centre=mean_unit_row(matrix, present))
-        chosen[name] = (trust[rows], rows, by_behaviour, by_feature)
-    shown = [x.ravel() for _, rows, one, other in chosen.values() for x in (rows, one[0], other[0])]
-    labels = Labels(inputs.source, np.unique(np.concatenate([np.empty(0, np.int64), *shown])))
-    return {
-        name: [
+        found[name] = [
             {
-                **labels.of(int(row)),
-                "trust": tidy(float(trust[i])),
+                **catalog.card(row),
+                "trust": tidy(float(trust[row])),
                 "interactions": int(interactions[row]),
-                "nearest_by_behaviour": labels.similar(behaviour, i),
-                "nearest_by_feature": labels.similar(feature, i),
+                "nearest_by_behaviour": _similar(by_behaviour, at, catalog),
+                "nearest_by_feature": _similar(by_feature, at, catalog),
             }
-            for i, row in enumerate(rows)
+            for at, row in enumerate(rows.tolist())
         ]
-        for name, (trust, rows, behaviour, feature) in chosen.items()
-    }
+    return found
 
 
-class Labels:
-    """Ids, titles and categories of the few items that the page shows."""
-
-    def __init__(self, source: Ref, rows: Int64) -> None:
-        rows = rows[rows >= 0]
-        ids = source.array("item_ids")[rows].tolist()
-        self._ids = dict(zip(rows.tolist(), ids, strict=True))
-        self._labels = _read_labels(source, ids)
-
-    def of(self, row: int) -> Facts:
-        """``{item_id, title, category}`` of one row; title and category are None where the catalog gives none."""
-        item_id = self._ids[row]
-        title, category = self._labels.get(item_id, (None, None))
-        return {"item_id": shorten(item_id, LONGEST_ID), "title": shorten(title), "category": shorten(category)}
-
-    def similar(self, nearest: Nearest, query: int) -> list[Facts]:
-        """``[{item_id, title, similarity}]`` of one query's nearest items."""
-        pairs = zip(nearest[0][query].tolist(), nearest[1][query].tolist(), strict=True)
-        known = [(self.of(row), score) for row, score in pairs if row >= 0]
-        return [
-            {"item_id": x["item_id"], "title": x["title"], "similarity": tidy(round(score, 4))} for x, score in known
-        ]
-
-
-def _read_labels(source: Ref, ids: list[Any]) -> dict[Any, tuple[Any, Any]]:
-    path = source.file("labels.parquet")
-    if not path.exists() or not ids:
-        return {}
-    lazy = pl.scan_parquet(path)
-    columns = set(lazy.collect_schema().names())
-    wanted = [name for name in ("item_id", "title", "category") if name in columns]
-    table = lazy.select(wanted).filter(pl.col("item_id").is_in(ids)).collect()
-    return {row["item_id"]: (row.get("title"), row.get("category")) for row in table.iter_rows(named=True)}
-
-
-def shorten(value: Any, longest: int = LONGEST_TITLE) -> str | None:
-    """``value`` as one line of at most ``longest`` characters. Control characters become spaces; None and blanks become None."""
-    if value is None:
-        return None
-    several = isinstance(value, Iterable) and not isinstance(value, (str, bytes))
-    text = (", ".join(map(str, value)) if several else str(value))[: 20 * longest]
-    line = " ".join("".join(" " if unicodedata.category(c) in ("Cc", "Cs") else c for c in text).split())
-    return (line if len(line) <= longest else line[: longest - 1] + "…") or None
+def _similar(nearest: Nearest, query: int, catalog: Catalog) -> list[Facts]:
+    """``[{item_id, title, similarity}]`` of one query's nearest items."""
+    pairs = zip(nearest[0][query].tolist(), nearest[1][query].tolist(), strict=True)
+    known = [(catalog.card(row), score) for row, score in pairs if row >= 0]
+    return [{"item_id": x["item_id"], "title": x["title"], "similarity": tidy(round(score, 4))} for x, score in known]
