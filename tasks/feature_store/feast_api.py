@@ -33,47 +33,26 @@ def _quickly() -> Iterator[None]:
 
 
 with _quickly():
-    from feast import (
-        Entity,
-        FeatureService,
-        FeatureStore,
-        FeatureView,
-        Field,
-        FileSource,
-        Project,
-        RepoConfig,
-        ValueType,
-    )
-    from feast.infra.key_encoding_utils import deserialize_entity_key
-    from feast.infra.online_stores.helpers import _mmh3, _redis_key, get_online_store_from_config
-    from feast.infra.online_stores.redis import RedisOnlineStore
-    from feast.protos.feast.core.Registry_pb2 import Registry
-    from feast.protos.feast.types.EntityKey_pb2 import EntityKey
-    from feast.protos.feast.types.Value_pb2 import FloatList, Value
-    from feast.types import Array, Float32, Int64, String, UnixTimestamp
-
-__all__ = [
-    "Array",
-    "Entity",
-    "EntityKey",
-    "FeatureService",
-    "FeatureStore",
-    "FeatureView",
-    "Field",
-    "FileSource",
-    "Float32",
-    "FloatList",
-    "Int64",
-    "Project",
-    "RedisOnlineStore",
-    "Registry",
-    "RepoConfig",
-    "String",
-    "UnixTimestamp",
-    "Value",
-    "ValueType",
-    "_mmh3",
-    "_redis_key",
-    "deserialize_entity_key",
-    "get_online_store_from_config",
-]
+    from feast import Entity as Entity
+    from feast import FeatureService as FeatureService
+    from feast import FeatureStore as FeatureStore
+    from feast import FeatureView as FeatureView
+    from feast import Field as Field
+    from feast import FileSource as FileSource
+    from feast import Project as Project
+    from feast import RepoConfig as RepoConfig
+    from feast import ValueType as ValueType
+    from feast.infra.key_encoding_utils import deserialize_entity_key as deserialize_entity_key
+    from feast.infra.online_stores.helpers import _mmh3 as _mmh3
+    from feast.infra.online_stores.helpers import _redis_key as _redis_key
+    from feast.infra.online_stores.helpers import get_online_store_from_config as get_online_store_from_config
+    from feast.infra.online_stores.redis import RedisOnlineStore as RedisOnlineStore
+    from feast.protos.feast.core.Registry_pb2 import Registry as Registry
+    from feast.protos.feast.types.EntityKey_pb2 import EntityKey as EntityKey
+    from feast.protos.feast.types.Value_pb2 import FloatList as FloatList
+    from feast.protos.feast.types.Value_pb2 import Value as Value
+    from feast.types import Array as Array
+    from feast.types import Float32 as Float32
+    from feast.types import Int64 as Int64
+    from feast.types import String as String
+    from feast.types import UnixTimestamp as UnixTimestamp

@@ -142,6 +142,11 @@ class Job:
             assert time.monotonic() < end, self.said.read_text()
             time.sleep(0.002)
 
+    @property
+    def is_alive(self) -> bool:
+        """Whether it has not ended yet."""
+        return Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+
     def go_on(self) -> None:
         """Let it run again."""
         os.kill(self.pid, signal.SIGCONT)
