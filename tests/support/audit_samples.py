@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import polars as pl
 
 from rectifier_core.base.arrays import Float32
 from rectifier_core.base.numerics import unit_rows
-from rectifier_core.base.records import Anchors, BalanceOutcome, Copies, Plan, Projection, Trust
+from rectifier_core.base.records import Copies, Plan, Projection, Trust
 from tasks.audit.inputs import AuditInputs
-from tasks.store.saved_records import save_record
 from tasks.store.stage_outputs import ModalityRefs
-from tasks.store.store import Ref, StageStore, StageWriter
+from tasks.store.store import StageStore, StageWriter
+from tests.support.core_samples import anchors_of, plan_of, projection_of, trust_of
+from tests.support.report_samples import Stages
 
 CATEGORIES = ("Kitchen", "Toys", "Garden", "Books", "<b>Art</b>")
 NASTY = "=HYPERLINK(\"http://evil\")<script>alert(1)</script> & 'x'"
@@ -24,7 +24,7 @@ PICTURE = "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAA
 PICTURES = (PICTURE, "https://pictures.example/a?b=1&c=2", "javascript:alert(1)", "file:///etc/passwd", None)
 
 
-class Day:
+class Day(Stages):
     """400 items; images of one in ten are swapped in a cycle, texts never; a few items lack things, four images are one placeholder."""
 
     def __init__(
@@ -52,20 +52,12 @@ class Day:
 
     def inputs(self) -> AuditInputs:
         """References to the stage outputs, built on first use."""
-        anchors = Anchors(
-            items=self.places * self.trained[:, None],
-            ego=self.places,
-            trained=self.trained,
-            reliability=self.trained.astype(np.float32),
-            losses=np.zeros(1),
-            recalls=np.zeros(1),
-        )
         return AuditInputs(
             run_id="20260630-0123456789ab",
             as_of="2026-06-30",
             seed=7,
             source=self._once("source", self._source),
-            anchors=self._record("anchors", anchors),
+            anchors=self._record("anchors", anchors_of(self.places, self.trained)),
             rectified=self._once("rectify", self._rectified),
             modalities={m: self._refs(m) for m in ("image", "text")},
         )
@@ -81,12 +73,6 @@ class Day:
             trust=self._record("trust", self._trust(name)),
             copies=self._record("copies", self._copies(name)),
         )
-
-    def _once(self, kind: str, build: Callable[[StageWriter], None], *more: Any) -> Ref:
-        return self.store.once(kind, (*self.key, *more), build)
-
-    def _record(self, kind: str, record: Any) -> Ref:
-        return self._once(kind, lambda writer: save_record(writer, record), getattr(record, "modality", ""))
 
     def _source(self, writer: StageWriter) -> None:
         writer.array("item_ids", self.ids)
@@ -110,22 +96,8 @@ class Day:
         carried = self.places[self.owner if name == "image" else np.arange(self.items)] + self.noise[name]
         projected = np.ascontiguousarray(unit_rows(carried) * self.present[:, None])
         target = np.ascontiguousarray(self.places * self.trained[:, None])
-        return Projection(
-            modality=name,
-            weight=np.eye(WIDTH, dtype=np.float32),
-            feature_mean=np.zeros(WIDTH, np.float32),
-            target_mean=np.zeros(WIDTH, np.float32),
-            fold_weights=np.eye(WIDTH, dtype=np.float32)[None],
-            fold_means=np.zeros((1, WIDTH), np.float32),
-            projected=projected,
-            target=target,
-            alignment=np.einsum("ij,ij->i", projected, target),
-            length=self.present.astype(np.float32),
-            fold=np.zeros(self.items, np.int32),
-            null_alignment=np.zeros(1, np.float32),
-            kept=self.present & self.trained,
-            ridge=1.0,
-        )
+        found = projection_of(projected, target, np.einsum("ij,ij->i", projected, target))
+        return replace(found, modality=name, kept=self.present & self.trained)
 
     def probability(self, name: str) -> Float32:
         """Return the trust stage's probabilities: nearly the truth, all distinct, NaN where there is no evidence."""
@@ -136,22 +108,13 @@ class Day:
 
     def _trust(self, name: str) -> Trust:
         known = self.identifiable or name == "text"
-        rate = (float(self.wrong.mean()), 0.07, 0.14) if name == "image" else (0.0, 0.0, 0.02)
+        rates = (float(self.wrong.mean()), 0.07, 0.14, 0.05, 0.12) if name == "image" else (0.0, 0.0, 0.02, None, None)
         p = self.probability(name)
-        return Trust(
+        return replace(
+            trust_of(p, rates if known else None),
             modality=name,
-            probability=p,
             probability_upper=np.minimum(1.5 * p, (1 + p) / 2).astype(np.float32),
             behaviour=np.log(p / (1 - p)).astype(np.float32),
-            cross_modal=np.full(self.items, np.nan, np.float32),
-            mismatch_rate=rate[0] if known else None,
-            low=rate[1] if known else None,
-            high=rate[2] if known else None,
-            low_unlike=0.05 if known and name == "image" else None,
-            high_unlike=0.12 if known and name == "image" else None,
-            identifiable=known,
-            separation=0.9 if known else 0.5,
-            reason="own pairs stand clear" if known else "own pairs look like re-paired ones",
         )
 
     def _rectified(self, writer: StageWriter) -> None:
@@ -162,19 +125,8 @@ class Day:
 
     def _plan(self, name: str) -> Plan:
         everyone = np.arange(self.items + 1, dtype=np.int64)
-        return Plan(
-            modality=name,
-            indptr=everyone,
-            indices=np.argsort(self.owner).astype(np.int32) if name == "image" else everyone[:-1].astype(np.int32),
-            weights=np.ones(self.items, np.float32),
-            potential=np.zeros(self.items),
-            marginal_errors=np.zeros(1),
-            iterations=1,
-            column_sums=np.ones(self.items, np.float32),
-            column_error=0.0,
-            diagonal_mass=1.0,
-            outcome=BalanceOutcome.CONVERGED,
-        )
+        givers = np.argsort(self.owner) if name == "image" else everyone[:-1]
+        return replace(plan_of(everyone, givers, np.ones(self.items)), modality=name)
 
     def _copies(self, name: str) -> Copies:
         held = self.placeholder & (name == "image")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,7 +11,16 @@ from numpy.typing import ArrayLike
 from rectifier_core.affinity.places import Places
 from rectifier_core.base.arrays import Bool, Float32
 from rectifier_core.base.numerics import unit_rows
-from rectifier_core.base.records import Affinity, Anchors, Catalog, Interactions, Projection
+from rectifier_core.base.records import (
+    Affinity,
+    Anchors,
+    BalanceOutcome,
+    Catalog,
+    Interactions,
+    Plan,
+    Projection,
+    Trust,
+)
 
 
 def normals(rng: np.random.Generator, *shape: int) -> Float32:
@@ -80,6 +89,44 @@ def affinity_of(neighbours: ArrayLike, scores: ArrayLike) -> Affinity:
         scores=np.asarray(scores, np.float32),
         recall=1.0,
         index="flat",
+    )
+
+
+def plan_of(indptr: ArrayLike, indices: ArrayLike, weights: ArrayLike) -> Plan:
+    """A balanced plan of one row per item."""
+    rows = np.asarray(indptr, np.int64)
+    return Plan(
+        modality="image",
+        indptr=rows,
+        indices=np.asarray(indices, np.int32),
+        weights=np.asarray(weights, np.float32),
+        potential=np.zeros(len(rows) - 1),
+        marginal_errors=np.zeros(1),
+        iterations=1,
+        column_sums=np.ones(len(rows) - 1, np.float32),
+        column_error=0.0,
+        diagonal_mass=1.0,
+        outcome=BalanceOutcome.CONVERGED,
+    )
+
+
+def trust_of(probability: Float32, rates: Sequence[float | None] | None) -> Trust:
+    """Trust of these probabilities. ``rates`` are of mismatches: estimate and interval, interval of unlike ones; None where nothing can be told."""
+    rate, low, high, low_unlike, high_unlike = rates or (None,) * 5
+    return Trust(
+        modality="image",
+        probability=probability,
+        probability_upper=probability,
+        behaviour=probability,
+        cross_modal=np.full(len(probability), np.nan, np.float32),
+        mismatch_rate=rate,
+        low=low,
+        high=high,
+        low_unlike=low_unlike,
+        high_unlike=high_unlike,
+        identifiable=rates is not None,
+        separation=0.51 if rates is None else 0.83,
+        reason="own pairs look like re-paired ones" if rates is None else "own pairs stand clear",
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import date, timedelta
 from html.parser import HTMLParser
 from pathlib import Path
@@ -21,6 +22,7 @@ from tasks.report.render import write_report
 from tasks.store.saved_records import save_record
 from tasks.store.stage_outputs import ModalityRefs
 from tasks.store.store import Ref, StageStore, StageWriter
+from tests.support.core_samples import affinity_of, anchors_of, plan_of, projection_of, trust_of
 from tests.support.table.trend_samples import Rate, entry
 
 WIDTH = 16
@@ -38,7 +40,20 @@ def timing(stage: str, seconds: float, *, reused: bool) -> StageTiming:
     return StageTiming(stage=stage, seconds=seconds, cpu_seconds=seconds, reused=reused, peak_memory=412 << 20)
 
 
-class Run:
+class Stages:
+    """Outputs of stages, built on first use."""
+
+    store: StageStore
+    key: tuple[Any, ...]
+
+    def _once(self, kind: str, build: Callable[[StageWriter], None], *more: Any) -> Ref:
+        return self.store.once(kind, (*self.key, *more), build)
+
+    def _record(self, kind: str, record: Any) -> Ref:
+        return self._once(kind, lambda writer: save_record(writer, record), getattr(record, "modality", ""))
+
+
+class Run(Stages):
     """One synthetic run: of its items one in nine lacks the features, and one in seven has no interactions."""
 
     def __init__(
@@ -97,12 +112,6 @@ class Run:
     def _normal(self, rows: int) -> Float32:
         return self.rng.standard_normal((rows, WIDTH)).astype(np.float32)
 
-    def _once(self, kind: str, build: Callable[[StageWriter], None], *more: Any) -> Ref:
-        return self.store.once(kind, (*self.key, *more), build)
-
-    def _record(self, kind: str, record: Any) -> Ref:
-        return self._once(kind, lambda writer: save_record(writer, record), getattr(record, "modality", ""))
-
     def _source(self, writer: StageWriter, modalities: tuple[str, ...]) -> None:
         ids = np.array([f"item-{i:07d}" for i in range(self.items)])
         items = np.flatnonzero(self.trained).astype(np.int32).repeat(2)
@@ -147,32 +156,19 @@ class Run:
 
     def _anchors(self) -> Anchors:
         epochs = 300 if self.trained.any() else 0
-        return Anchors(
-            items=self.anchors,
-            ego=self.anchors,
-            trained=self.trained,
-            reliability=self.trained.astype(np.float32),
-            losses=np.linspace(0.7, 0.2, epochs),
-            recalls=np.append(np.linspace(0.1, 0.3, epochs), 0.25),
-        )
+        losses, recalls = np.linspace(0.7, 0.2, epochs), np.append(np.linspace(0.1, 0.3, epochs), 0.25)
+        return replace(anchors_of(self.anchors, self.trained), losses=losses, recalls=recalls)
 
     def _projection(self, name: str) -> Projection:
         both = self.present & self.trained
         projected = unit_rows(self.features)
-        scores = np.einsum("ij,ij->i", projected, self.anchors)
-        return Projection(
+        scores = np.where(both, np.einsum("ij,ij->i", projected, self.anchors), np.nan).astype(np.float32)
+        null = (0.3 * self._normal(self.items)[:, 0])[both]
+        return replace(
+            projection_of(projected, self.anchors, scores, null),
             modality=name,
-            weight=np.eye(WIDTH, dtype=np.float32),
-            feature_mean=np.zeros(WIDTH, np.float32),
-            target_mean=np.zeros(WIDTH, np.float32),
-            fold_weights=np.eye(WIDTH, dtype=np.float32)[None],
-            fold_means=np.zeros((1, WIDTH), np.float32),
-            projected=projected,
-            target=self.anchors,
-            alignment=np.where(both, scores, np.nan).astype(np.float32),
             length=np.linalg.norm(self.features, axis=1),
             fold=np.where(both, 0, -1).astype(np.int32),
-            null_alignment=(0.3 * self._normal(self.items)[:, 0])[both],
             kept=both,
             ridge=12.5,
         )
@@ -182,45 +178,26 @@ class Run:
         neighbours = donors[self.rng.integers(0, len(donors), (self.items, 4))].astype(np.int32)
         scores = -np.sort(-self._normal(self.items)[:, :4])
         neighbours[~self.trained], scores[~self.trained] = -1, -np.inf
-        return Affinity(
-            modality=name, neighbours=neighbours, scores=np.ascontiguousarray(scores), recall=0.993, index="ivf"
-        )
+        found = affinity_of(neighbours, np.ascontiguousarray(scores))
+        return replace(found, modality=name, recall=0.993, index="ivf")
 
     def _plan(self, name: str) -> Plan:
         both = np.flatnonzero(self.present & self.trained)
         own = np.zeros(self.items, np.float32)
         own[both] = 1
-        return Plan(
+        return replace(
+            plan_of(np.concatenate([[0], np.cumsum(own)]), both, own[both]),
             modality=name,
-            indptr=np.concatenate([[0], np.cumsum(own)]).astype(np.int64),
-            indices=both.astype(np.int32),
-            weights=own[both],
-            potential=np.zeros(self.items),
             marginal_errors=0.5 * 0.9 ** np.arange(40.0) if len(both) else np.empty(0),
             iterations=40 if len(both) else 0,
             column_sums=own,
             column_error=0.0082,
-            diagonal_mass=1.0,
             outcome=BalanceOutcome.MAX_ITERATIONS if len(both) else BalanceOutcome.EMPTY,
         )
 
     def _trust(self, name: str) -> Trust:
-        rate = (0.208, 0.163, 0.259) if self.identifiable else (None, None, None)
-        return Trust(
-            modality=name,
-            probability=self.trust,
-            probability_upper=self.trust,
-            behaviour=self.trust,
-            cross_modal=np.full(self.items, np.nan, np.float32),
-            mismatch_rate=rate[0],
-            low=rate[1],
-            high=rate[2],
-            low_unlike=0.181 if self.identifiable else None,
-            high_unlike=0.231 if self.identifiable else None,
-            identifiable=self.identifiable,
-            separation=0.83 if self.identifiable else 0.51,
-            reason="own pairs stand clear" if self.identifiable else "own pairs look like re-paired ones",
-        )
+        rates = (0.208, 0.163, 0.259, 0.181, 0.231) if self.identifiable else None
+        return replace(trust_of(self.trust, rates), modality=name)
 
     def _copies(self, name: str, some: bool) -> Copies:
         group = np.full(self.items, -1, np.int32)

@@ -18,8 +18,8 @@ from rectifier_core.audit.owners import (
 )
 from rectifier_core.base.arrays import Bool, Float32, Int64
 from rectifier_core.base.numerics import unit_rows
-from rectifier_core.base.records import BalanceOutcome, Plan, Projection
-from tests.support.core_samples import projection_of, random_units, swapped
+from rectifier_core.base.records import Projection
+from tests.support.core_samples import plan_of, projection_of, random_units, swapped
 
 
 def planted(
@@ -171,19 +171,7 @@ def test_nearest_rows_are_those_of_brute_force() -> None:
 
 
 def test_the_plans_weight_of_each_suggestion() -> None:
-    plan = Plan(
-        modality="image",
-        indptr=np.array([0, 2, 3, 3], np.int64),
-        indices=np.array([1, 2, 0], np.int32),
-        weights=np.array([0.25, 0.75, 1.0], np.float32),
-        potential=np.zeros(3),
-        marginal_errors=np.zeros(1),
-        iterations=1,
-        column_sums=np.ones(3, np.float32),
-        column_error=0.0,
-        diagonal_mass=0.0,
-        outcome=BalanceOutcome.CONVERGED,
-    )
+    plan = plan_of([0, 2, 3, 3], [1, 2, 0], [0.25, 0.75, 1.0])
     grid = np.zeros((2, 3), np.float32)
     others = np.array([[2, 1, -1], [1, 0, -1]])
     suggestions = Suggestions(rows=np.array([0, 2]), others=others, evidence=grid, cosine=grid, probability=grid)

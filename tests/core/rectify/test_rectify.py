@@ -20,7 +20,7 @@ from rectifier_core.rectify.expected import ExpectedFeature, Views
 from rectifier_core.rectify.rectify import Mixing, Model, RectifiedRows, decide_status, rectify_rows
 from rectifier_core.sinkhorn.config import SinkhornConfig
 from rectifier_core.sinkhorn.sinkhorn import balance
-from tests.support.core_samples import affinity_of, normals
+from tests.support.core_samples import affinity_of, normals, trust_of
 
 ITEMS = 40
 
@@ -29,29 +29,15 @@ CONSTANT = RectifyConfig(mix="constant")
 MIXES = [CONSTANT, RectifyConfig()]
 
 
-def trust_of(identifiable: bool = True, probability: Float32 | None = None, seed: int = 0) -> Trust:
+def made_trust(identifiable: bool = True, probability: Float32 | None = None, seed: int = 0) -> Trust:
     """Probabilities at random, or as given; NaN everywhere where nothing can be told."""
     nothing = np.full(ITEMS, np.nan, np.float32)
     given = np.random.default_rng(seed).random(ITEMS).astype(np.float32) if probability is None else probability
-    return Trust(
-        modality="image",
-        probability=given if identifiable else nothing,
-        probability_upper=given if identifiable else nothing,
-        behaviour=nothing,
-        cross_modal=nothing,
-        mismatch_rate=0.1 if identifiable else None,
-        low=0.05 if identifiable else None,
-        high=0.2 if identifiable else None,
-        low_unlike=0.05 if identifiable else None,
-        high_unlike=0.15 if identifiable else None,
-        identifiable=identifiable,
-        separation=0.8,
-        reason="as the test says",
-    )
+    return trust_of(given, (0.1, 0.05, 0.2, 0.05, 0.15)) if identifiable else trust_of(nothing, None)
 
 
 def everyone(probability: float) -> Trust:
-    return trust_of(probability=np.full(ITEMS, probability, np.float32))
+    return made_trust(probability=np.full(ITEMS, probability, np.float32))
 
 
 def sample(seed: int = 0) -> tuple[Float32, Bool, Plan]:
@@ -89,7 +75,7 @@ def rectified(
     placeholder: Bool | None = None,
     model: Model | None = None,
 ) -> RectifiedRows:
-    told = trust or trust_of()
+    told = trust or made_trust()
     status = decide_status(present, plan, told, config, placeholder)
     mixing = Mixing(plan=plan, trust=told, config=config, model=model)
     return rectify_rows(features, present, slice(0, ITEMS), status, mixing)
@@ -176,7 +162,7 @@ def test_adaptive_mixing_equals_its_formula(impute: bool) -> None:
     probability[~present] = np.nan
     probability[::7] = np.nan
     probability[3::11] = 0.97
-    trust, model = trust_of(probability=probability), model_of(features, present)
+    trust, model = made_trust(probability=probability), model_of(features, present)
     found = rectified(features, present, plan, config, trust, model=model)
     wanted = adaptive_oracle(features, present, plan, config, trust, model)
     np.testing.assert_allclose(found.features, wanted, rtol=2e-3, atol=1e-3 * np.abs(features).max())
@@ -224,13 +210,13 @@ def test_untrusted_donors_and_the_item_itself_give_nothing() -> None:
     plan = balance(affinity_of(neighbours, np.where(neighbours >= 0, 0.0, -np.inf)), SinkhornConfig(balance="row"))
     probability = np.ones(ITEMS, np.float32)
     probability[[0, 1, 2]] = 0
-    rows, status = whole(features, present, plan, RectifyConfig(), trust_of(probability=probability))
+    rows, status = whole(features, present, plan, RectifyConfig(), made_trust(probability=probability))
     np.testing.assert_allclose(rows[0], features[3], atol=1e-6)
     assert rows[1].tobytes() == features[1].tobytes(), "nobody believed has anything to give"
     assert status[:3] == ["rectified", "passed_through", "passed_through"]
     # A donor that nothing is known of is as good as the average one: 0.9 of a certain one here.
     probability[2] = np.nan
-    rows, _ = whole(features, present, plan, RectifyConfig(), trust_of(probability=probability))
+    rows, _ = whole(features, present, plan, RectifyConfig(), made_trust(probability=probability))
     np.testing.assert_allclose(rows[0], unit_rows((0.9 * features[2] + features[3])[None])[0], atol=1e-6)
 
 
@@ -251,7 +237,7 @@ def test_placeholders_pass_through_or_are_imputed_when_asked(config: RectifyConf
 def test_an_item_that_cannot_be_judged_passes_bit_for_bit_when_mixing_is_adaptive() -> None:
     features, present, plan = sample()
     probability = np.where(np.arange(ITEMS) % 2 == 0, np.float32(0.3), np.float32(np.nan))
-    rows, status = whole(features, present, plan, RectifyConfig(), trust_of(probability=probability))
+    rows, status = whole(features, present, plan, RectifyConfig(), made_trust(probability=probability))
     assert rows[1::2].tobytes() == features[1::2].tobytes()
     assert "rectified" not in status[1::2] and "rectified" in status[::2]
 
@@ -267,7 +253,7 @@ def test_keeping_everything_returns_the_input(config: RectifyConfig) -> None:
 @pytest.mark.parametrize("mix", ["constant", "adaptive"])
 def test_where_nothing_can_be_told_features_pass_bit_for_bit(mix: Literal["constant", "adaptive"]) -> None:
     features, present, plan = sample()
-    rows, status = whole(features, present, plan, RectifyConfig(mix=mix, impute=True), trust_of(identifiable=False))
+    rows, status = whole(features, present, plan, RectifyConfig(mix=mix, impute=True), made_trust(identifiable=False))
     assert rows.tobytes() == features.tobytes()
     assert "imputed" not in status
     assert "rectified" not in status
@@ -302,7 +288,7 @@ def test_imputing_fills_what_has_an_anchor_and_no_feature() -> None:
 @settings(max_examples=30, deadline=None)
 def test_block_size_changes_no_bit(block: int, seed: int, mix: Literal["constant", "adaptive"]) -> None:
     features, present, plan = sample(seed)
-    config, trust = RectifyConfig(mix=mix, impute=True), trust_of(seed=seed)
+    config, trust = RectifyConfig(mix=mix, impute=True), made_trust(seed=seed)
     status, model = decide_status(present, plan, trust, config), model_of(features, present)
     mixing = Mixing(plan=plan, trust=trust, config=config, model=None if mix == "constant" else model)
     rows = [slice(at, min(at + block, ITEMS)) for at in range(0, ITEMS, block)]

@@ -18,7 +18,7 @@ import pyarrow as pa
 import pytest
 
 from rectifier_core.base.published_records import Status
-from rectifier_core.base.records import Anchors, Interactions
+from rectifier_core.base.records import Interactions
 from rectifier_core.evaluation.splits import split_time, split_users
 from rectifier_core.evaluation.variants import append_anchors
 from tasks.errors import InputError
@@ -33,6 +33,7 @@ from tasks.store.store import Ref, StageStore, StageWriter
 from tasks.table.publish import PublishConfig
 from tasks.table.snapshot import open_snapshot
 from tests.support import mmrec_process
+from tests.support.core_samples import anchors_of
 from tests.support.export_support import contents, manifest
 from tests.support.source_samples import DAY, catalog_table, image_rows, instant, log_table, sample, write
 from tests.support.table.publish_support import anchors_ref, publish
@@ -207,10 +208,7 @@ def test_anchors_appended_as_the_evaluation_appends_them(tmp_path: Path, odd: So
     trained = np.array([x is not None for x in places])
     items = np.array([[0.0] * 5 if x is None else x for x in places], np.float32)
     assert 0 < trained.sum() < len(trained)
-    zeros = np.zeros(len(items), np.float32)
-    anchors = Anchors(
-        items=items, ego=items, trained=trained, reliability=zeros, losses=np.zeros(0), recalls=np.zeros(0)
-    )
+    anchors = anchors_of(items, trained)
     for name, features in plain.items():
         appended, mask = np.load(out / f"{name}_feat.npy"), np.load(out / f"{name}_mask.npy")
         wanted = append_anchors(features, mask, anchors)
