@@ -96,6 +96,8 @@ class _Time(ProgressColumn):
     def render(self, task: Task) -> Text:
         if (spent := task.fields["spent"]) is not None:
             return Text(duration(spent) if spent >= LONG else "", style="dim")
+        if task.finished:
+            return Text()
         if (left := task.time_remaining) is not None:
             return Text(f"{'at most ' if task.description in _MAY_STOP else ''}{duration(left)} left")
         return Text(duration(task.elapsed or 0.0), style="dim")

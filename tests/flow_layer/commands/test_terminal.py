@@ -77,6 +77,7 @@ def test_bars_show_stages_and_leave_nothing_behind(encoding: str) -> None:
             bars.advance("balancing", 3, 10)
         with bind_run(RunContext(folder=Path())):
             bars.advance("days", 1, 2)
+            bars.advance("start", 1, 1)
         bars.note("warning: one thing")
     bars.close()
     assert displays() == ()
@@ -88,5 +89,6 @@ def test_bars_show_stages_and_leave_nothing_behind(encoding: str) -> None:
         and "days" in shown
         and "warning: one thing" in shown
     )
+    assert "0 s left" not in shown
     # The last thing sent erases the bars.
     assert shown.endswith("\x1b[2K")
