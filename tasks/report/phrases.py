@@ -206,7 +206,8 @@ def wrong_summary(fact: Mapping[str, Any], jumps: Sequence[Mapping[str, Any]] = 
         parts = [f"mismatches cannot be detected{reason}"]
     if placeholders["groups"]:
         items = f"{placeholders['items']:,} of {plural(fact['copies']['present'], 'item')} with a feature"
-        parts.append(f"{items} show one of {plural(placeholders['groups'], 'placeholder')}")
+        which = "a placeholder" if placeholders["groups"] == 1 else f"one of {placeholders['groups']:,} placeholders"
+        parts.append(f"{items} show {which}")
     if fact.get("sequence"):
         parts.append(sequence_phrase(fact["sequence"]))
     parts += [f"jump since {x['since']}: {jump_phrase(x)}" for x in jumps if x["modality"] == fact["name"]]
