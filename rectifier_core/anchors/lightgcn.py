@@ -1,6 +1,7 @@
 """Train LightGCN on one torch device: BPR loss, gradient and Adam step over all nodes.
 
-Sources: He et al., "LightGCN", SIGIR 2020, equation 15 (BPR with L2 on the rows before propagation); Rendle et al., "BPR", UAI 2009.
+Sources: He et al., "LightGCN", SIGIR 2020, equation 15 (BPR with L2 on the rows before propagation); Rendle et al., "BPR", UAI 2009; Kingma
+and Ba, "Adam", ICLR 2015, algorithm 1. Adam is written out: torch's own loads its compiler first, a second of a small night.
 
 Differs from the paper:
 - The gradient is written out. Propagation is symmetric, so its gradient is one more layer mean. Autograd would keep every layer.
@@ -15,6 +16,8 @@ from rectifier_core.anchors.propagation import InteractionGraph, layer_mean
 from rectifier_core.base.arrays import Float32, Int32
 from rectifier_core.base.devices import full_float32, to_device
 
+FIRST_DECAY, SECOND_DECAY = 0.9, 0.999
+
 
 class LightGCNTraining:
     """LightGCN under training on the graph's device. It holds six arrays of the size of the rows [U + I, A]."""
@@ -26,7 +29,8 @@ class LightGCNTraining:
         self._ego = to_device(start, graph.device).clone()
         # Reused every step: a fresh array of this size costs as much as a quarter of a product.
         self._buffers = [torch.empty_like(self._ego) for _ in range(3)]
-        self._adam = torch.optim.Adam([self._ego], lr=learning_rate, fused=True)
+        self._learning_rate, self._steps = learning_rate, 0
+        self._first, self._second = torch.zeros_like(self._ego), torch.zeros_like(self._ego)
 
     @property
     def ego(self) -> Float32:
@@ -63,8 +67,14 @@ class LightGCNTraining:
             gradient = layer_mean(self._graph, gradient, self._num_layers, out=mean, scratch=scratch)
         squares = torch.linalg.vector_norm(self._ego, dim=1).square_()
         penalty = (counts * squares).sum(dtype=torch.float64) / (2 * size)
-        self._ego.grad = gradient.addcmul_(counts[:, None], self._ego, value=self._weight_decay / size)
-        self._adam.step()
-        self._ego.grad = None
+        self._descend(gradient.addcmul_(counts[:, None], self._ego, value=self._weight_decay / size))
         total: torch.Tensor = loss + self._weight_decay * penalty
         return total
+
+    def _descend(self, gradient: torch.Tensor) -> None:
+        """Take one step of Adam at its usual decay rates."""
+        self._steps += 1
+        self._first.lerp_(gradient, 1 - FIRST_DECAY)
+        self._second.mul_(SECOND_DECAY).addcmul_(gradient, gradient, value=1 - SECOND_DECAY)
+        root = torch.sqrt(self._second, out=gradient).div_((1 - SECOND_DECAY**self._steps) ** 0.5).add_(1e-8)
+        self._ego.addcdiv_(self._first, root, value=-self._learning_rate / (1 - FIRST_DECAY**self._steps))
