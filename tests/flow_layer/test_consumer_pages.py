@@ -18,14 +18,13 @@ import torch
 
 from flows.config.run_config import RunConfig
 from flows.export import ExportOptions, export_table
-from rectifier_core.base.published_records import Status
 from tasks.errors import InputError
 from tasks.feature_store.refresh import refresh_store
 from tasks.source.read import read_source
 from tasks.store.store import StageStore, StageWriter
 from tasks.table.config import PublishConfig
 from tests.support.flow.flow_support import ROOT, CommandLine, last_days, table_uri
-from tests.support.table.publish_support import publish
+from tests.support.table.publish_support import publish, write_modality
 
 PAGES = ROOT / "docs" / "consumers"
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -44,16 +43,8 @@ def shop(tiny_demo: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
             rng = np.random.default_rng(seed)
             for name in ("image", "text"):
                 present = np.array(source.array(f"present-{name}"))
-                writer.array(
-                    f"features-{name}",
-                    np.where(present[:, None], rng.normal(size=(len(present), 6)), 0).astype(np.float32),
-                )
-                writer.array(f"status-{name}", np.where(present, 0, Status.MISSING.code).astype(np.int8))
-                writer.array(f"moved-{name}", np.zeros(len(present), np.float32))
-                writer.array(
-                    f"trust-{name}",
-                    np.where(rng.random(len(present)) < 0.1, np.nan, rng.random(len(present))).astype(np.float32),
-                )
+                trust = np.where(rng.random(len(present)) < 0.1, np.nan, rng.random(len(present)))
+                write_modality(writer, name, rng.normal(size=(len(present), 6)), present, trust)
             writer.meta({"features": ["image", "text"]})
 
         made = StageStore(folder / "made").once("rectified", (seed, source), rectified)

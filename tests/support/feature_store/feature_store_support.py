@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from deltalake import DeltaTable
 from feast import FeatureStore
 
-from rectifier_core.base.published_records import Status, TableVersion
+from rectifier_core.base.published_records import TableVersion
 from tasks.feature_store.config import FeatureStoreConfig
-from tasks.store.store import StageStore, StageWriter
 from tasks.table.config import PublishConfig
-from tests.support.table.publish_support import anchors_ref, publish
+from tests.support.table.publish_support import anchors_ref, make_refs, publish
 
 
 def publish_items(
@@ -31,37 +28,10 @@ def publish_items(
     models: Mapping[str, str] | None = None,
     behaviour: bool = False,
 ) -> TableVersion:
-    """Publish made-up features of ``items`` as a day; every seventh feature is missing, of the modalities in ``empty`` all are.
-
-    With ``behaviour`` there are made-up anchors too.
-    """
-    widths = {"image": 4, "text": 3} if widths is None else widths
-    store = StageStore(stages)
-    ids = np.array(items)
-    key = (hashlib.blake2b(repr(items).encode(), digest_size=8).hexdigest(), dict(widths), list(empty))
-
-    def source(writer: StageWriter) -> None:
-        writer.array("item_ids", ids)
-        writer.meta({"id_type": "string" if ids.dtype.kind == "U" else "int64"})
-
-    def rectified(writer: StageWriter) -> None:
-        for number, (name, width) in enumerate(widths.items()):
-            rng = np.random.default_rng([seed, number])
-            missing = (np.arange(len(ids)) % 7 == number) | (name in empty)
-            features = rng.normal(size=(len(ids), width)).astype(np.float32)
-            features[missing] = 0
-            trust = rng.random(len(ids), dtype=np.float32)
-            trust[::5] = np.nan
-            writer.array(f"features-{name}", features)
-            writer.array(
-                f"status-{name}", np.where(missing, Status.MISSING.code, Status.RECTIFIED.code).astype(np.int8)
-            )
-            writer.array(f"trust-{name}", trust)
-            writer.array(f"moved-{name}", np.zeros(len(trust), np.float32))
-        writer.meta({"features": list(widths)})
-
-    refs = store.once("source", key, source), store.once("rectified", (*key, seed), rectified)
-    anchors = anchors_ref(stages, items=len(ids), seed=seed) if behaviour else None
+    """Publish made-up features of ``items`` as a day, all missing of the modalities in ``empty``, with ``behaviour`` made-up anchors too."""
+    id_type = "string" if isinstance(items[0], str) else "int64"
+    refs = make_refs(stages, ids=items, widths=widths, id_type=id_type, seed=seed, empty=empty)
+    anchors = anchors_ref(stages, items=len(items), seed=seed) if behaviour else None
     return publish(config, refs, day, seed, models=models, anchors=anchors)
 
 

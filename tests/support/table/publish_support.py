@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import date
 from pathlib import Path
@@ -26,24 +26,31 @@ def make_refs(
     root: Path,
     *,
     items: int = 50,
-    widths: dict[str, int] | None = None,
+    widths: Mapping[str, int] | None = None,
     id_type: str = "string",
     seed: int = 0,
+    ids: Sequence[str] | Sequence[int] | None = None,
+    empty: Sequence[str] = (),
 ) -> tuple[Ref, Ref]:
-    """Return a source and a rectified stage output. Every seventh feature is missing, every fifth trust unknown."""
+    """Return a source and a rectified stage output of ``ids``, by default ``items`` made-up ones.
+
+    Every seventh feature is missing, all of the modalities in ``empty`` are, and every fifth trust is unknown.
+    """
     widths = {"image": 4, "text": 3} if widths is None else widths
     store = StageStore(root)
+    if ids is None:
+        numbers = range(items - 1, -1, -1)
+        ids = [f"item-{x:05d}" for x in numbers] if id_type in ("string", "large_string") else [2 * x for x in numbers]
+    items = len(ids)
 
     def source(writer: StageWriter) -> None:
-        numbers = np.arange(items)[::-1]
-        text = id_type in ("string", "large_string")
-        writer.array("item_ids", np.array([f"item-{x:05d}" for x in numbers]) if text else numbers.astype(np.int64) * 2)
+        writer.array("item_ids", np.array(ids))
         writer.meta({"id_type": id_type})
 
     def rectified(writer: StageWriter) -> None:
         for name, width in widths.items():
             rng = np.random.default_rng([seed, *name.encode()])
-            missing = np.arange(items) % 7 == len(name) % 7
+            missing = (np.arange(items) % 7 == len(name) % 7) | (name in empty)
             status = rng.integers(0, Status.MISSING.code, items).astype(np.int8)
             status[missing] = Status.MISSING.code
             trust = rng.random(items, dtype=np.float32)
@@ -57,8 +64,17 @@ def make_refs(
             writer.array(f"moved-{name}", np.where(np.isnan(trust), trust, np.float32(0.25)))
         writer.meta({"features": list(widths)})
 
-    key = (items, widths, id_type)
+    key = (hashlib.blake2b(repr(ids).encode()).hexdigest(), widths, id_type, empty)
     return store.once("source", key, source), store.once("rectified", (*key, seed), rectified)
+
+
+def write_modality(writer: StageWriter, name: str, features: Any, present: Any, trust: Any = 0.5) -> None:
+    """Write what publishing reads of a modality. What is not ``present`` is MISSING, all else RECTIFIED."""
+    there = np.asarray(present)
+    writer.array(f"features-{name}", np.where(there[:, None], features, 0).astype(np.float32))
+    writer.array(f"status-{name}", np.where(there, Status.RECTIFIED.code, Status.MISSING.code).astype(np.int8))
+    writer.array(f"trust-{name}", np.broadcast_to(trust, there.shape).astype(np.float32))
+    writer.array(f"moved-{name}", np.zeros(len(there), np.float32))
 
 
 def anchors_ref(root: Path, *, items: int = 50, width: int = 5, seed: int = 0) -> Ref:
@@ -91,10 +107,7 @@ def sequence_refs(root: Path, *, items: int = 50, longest: int = 6) -> tuple[Ref
     def rectified(writer: StageWriter) -> None:
         trust = rng.random(segments, dtype=np.float32)
         trust[::3] = np.nan
-        writer.array("features-video", rng.normal(size=(items, 3)).astype(np.float32))
-        writer.array("status-video", np.where(counts > 0, Status.RECTIFIED.code, Status.MISSING.code).astype(np.int8))
-        writer.array("trust-video", np.full(items, 0.5, np.float32))
-        writer.array("moved-video", np.zeros(items, np.float32))
+        write_modality(writer, "video", rng.normal(size=(items, 3)), counts > 0)
         writer.array("segments-video", rng.normal(size=(segments, 3)).astype(np.float32))
         writer.array("segment_trust-video", trust)
         writer.meta({"features": ["video"], "sequences": ["video"]})

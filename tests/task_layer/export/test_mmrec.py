@@ -17,7 +17,6 @@ import polars as pl
 import pyarrow as pa
 import pytest
 
-from rectifier_core.base.published_records import Status
 from rectifier_core.base.records import Interactions
 from rectifier_core.evaluation.splits import split_time, split_users
 from rectifier_core.evaluation.variants import append_anchors
@@ -36,7 +35,7 @@ from tests.support import mmrec_process
 from tests.support.core_samples import anchors_of
 from tests.support.export_support import contents, manifest
 from tests.support.source_samples import DAY, catalog_table, image_rows, instant, log_table, sample, write
-from tests.support.table.publish_support import anchors_ref, publish
+from tests.support.table.publish_support import anchors_ref, publish, write_modality
 
 ROOT = Path(__file__).parents[3]
 MMREC = Path(os.environ.get("MMREC_HOME", ROOT.parent / "MMRec")) / "src"
@@ -55,12 +54,7 @@ def publish_from(source: Ref, folder: Path, *, drop: int = 0, seed: int = 0, beh
         rng = np.random.default_rng(seed)
         for name in ("image", "text"):
             present = np.array(source.array(f"present-{name}")[drop:])
-            values = rng.normal(size=(len(present), 5 if name == "image" else 3)).astype(np.float32)
-            writer.array(f"features-{name}", np.where(present[:, None], values, 0).astype(np.float32))
-            codes = np.where(present, Status.RECTIFIED.code, Status.MISSING.code)
-            writer.array(f"status-{name}", codes.astype(np.int8))
-            writer.array(f"trust-{name}", np.full(len(present), 0.5, np.float32))
-            writer.array(f"moved-{name}", np.zeros(len(present), np.float32))
+            write_modality(writer, name, rng.normal(size=(len(present), 5 if name == "image" else 3)), present)
         writer.meta({"features": ["image", "text"]})
 
     store, key = StageStore(folder / "made"), (source.digest, drop, seed)

@@ -9,13 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rectifier_core.base.published_records import Status
 from tasks.errors import InputError
 from tasks.stages.drift import drift_since_last, last_published
 from tasks.store.store import Ref, StageStore, StageWriter
 from tasks.table.history import roll_back
 from tasks.table.publish import PublishConfig
-from tests.support.table.publish_support import publish
+from tests.support.table.publish_support import publish, write_modality
 
 YESTERDAY, TODAY = "2024-03-09", date(2024, 3, 10)
 Rows = dict[str, np.ndarray[Any, Any] | None]
@@ -36,14 +35,7 @@ def refs(root: Path, features: dict[str, Rows], *, integers: bool = False) -> tu
         for m, rows in features.items():
             width = next(len(x) for x in rows.values() if x is not None)
             there = [rows[item] is not None for item in ids]
-            writer.array(
-                f"features-{m}",
-                np.array([np.zeros(width) if (x := rows[item]) is None else x for item in ids], np.float32),
-            )
-            codes = np.where(there, Status.RECTIFIED.code, Status.MISSING.code)
-            writer.array(f"status-{m}", codes.astype(np.int8))
-            writer.array(f"trust-{m}", np.full(len(ids), 0.5, np.float32))
-            writer.array(f"moved-{m}", np.zeros(len(ids), np.float32))
+            write_modality(writer, m, [np.zeros(width) if (x := rows[item]) is None else x for item in ids], there)
         writer.meta({"features": list(features)})
 
     store = StageStore(root)

@@ -30,7 +30,7 @@ from tasks.stages.sequences import (
 from tasks.store.saved_records import load_record
 from tasks.store.store import Ref, StageStore, StageWriter
 from tasks.table.publish import PublishConfig
-from tests.support.table.publish_support import publish
+from tests.support.table.publish_support import publish, write_modality
 
 DAY = date(2026, 6, 30)
 CONFIG = SegmentsConfig()
@@ -126,12 +126,8 @@ def test_the_time_offset_is_recovered(chain: Chain) -> None:
 def test_a_mended_sequence_is_published(chain: Chain, tmp_path: Path) -> None:
     def build(writer: StageWriter) -> None:
         write_mended(writer, "video", chain.source, chain.segments["video"], CONFIG)
-        features = np.asarray(chain.segments["video"].array("features-video"))
-        present = np.asarray(chain.source.array("present-video"))
-        writer.array("features-video", features)
-        writer.array("status-video", np.where(present, Status.PASSED_THROUGH.code, Status.MISSING.code).astype(np.int8))
-        writer.array("trust-video", np.full(len(features), np.nan, np.float32))
-        writer.array("moved-video", np.zeros(len(features), np.float32))
+        features = chain.segments["video"].array("features-video")
+        write_modality(writer, "video", features, chain.source.array("present-video"), np.nan)
         writer.meta({"features": ["video"], "sequences": ["video"]})
 
     rectified = chain.store.once("rectified", (chain.source, chain.segments["video"]), build)
