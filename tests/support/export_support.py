@@ -1,16 +1,13 @@
-"""Helpers of the export tests: run an export, read the folder, and export in a process that is killed on the way."""
+"""Helpers of the export tests: run an export and read the folder."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import resource
-import sys
 from datetime import date
 from pathlib import Path
 from typing import Any
 
-from tasks.errors import RectifierError
 from tasks.export.npy import arrays_export
 from tasks.export.parquet import parquet_export
 from tasks.export.write import save_export
@@ -41,18 +38,3 @@ def manifest(folder: Path) -> dict[str, Any]:
         name: (len(content), hashlib.blake2b(content, digest_size=16).hexdigest()) for name, content in files.items()
     }
     return about
-
-
-if __name__ == "__main__":
-    uri, out, event, pattern, file_bytes = sys.argv[1:]
-    if file_bytes != "0":
-        resource.setrlimit(resource.RLIMIT_FSIZE, (int(file_bytes), int(file_bytes)))
-    if event:
-        from tests.support.flow.cli_process import Death, die_at
-
-        die_at(Death(event, pattern))
-    try:
-        export(uri, Path(out))
-    except RectifierError as error:
-        sys.stderr.write(f"{error}\n")
-        sys.exit(error.exit_code)

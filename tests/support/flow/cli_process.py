@@ -16,14 +16,12 @@ import sys
 from dataclasses import dataclass
 from typing import Any
 
-from prefect.settings import PREFECT_API_URL, PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
-
 
 @dataclass(frozen=True, slots=True)
 class Death:
     """The process kills itself right before the ``number``-th system call whose audit ``event`` names a path that ``pattern`` is found in.
 
-    Events are ``os.mkdir``, ``os.rename`` and ``os.link`` (the path that gets another name), and ``open``.
+    Events are ``os.mkdir``, ``os.rename`` and ``os.link`` (the path that gets another name), and ``open``; several are joined by ``|``.
     """
 
     event: str
@@ -35,6 +33,8 @@ def run(
     arguments: list[str], environment: dict[str, str], out: str, err: str, death: Death | None, file_bytes: int | None
 ) -> None:
     """Become ``catalog-rectifier ARGUMENTS`` with its output in two files; no file may then grow beyond ``file_bytes``."""
+    from prefect.settings import PREFECT_API_URL, PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
+
     for number, path in ((1, out), (2, err)):
         handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         os.dup2(handle, number)
@@ -57,11 +57,11 @@ def run(
 
 def die_at(death: Death) -> None:
     """SIGKILL this very process at that point."""
-    pattern, left = re.compile(death.pattern), death.number
+    events, pattern, left = death.event.split("|"), re.compile(death.pattern), death.number
 
     def watch(event: str, given: tuple[Any, ...]) -> None:
         nonlocal left
-        if event == death.event and pattern.search(str(given[0])):
+        if event in events and pattern.search(str(given[0])):
             left -= 1
             if not left:
                 os.kill(os.getpid(), signal.SIGKILL)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-import signal
+import re
+import resource
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -18,9 +19,11 @@ from tasks.table.history import roll_back
 from tasks.table.lock import table_lock
 from tasks.table.publish import PublishConfig
 from tasks.table.trend import record_run, trend_entry
+from tests.support.export_support import export
+from tests.support.flow.cli_process import Death, die_at
 from tests.support.table.publish_support import identity, publish
 
-CHANGES = ("os.rename", "os.link", "os.remove", "os.mkdir", "os.rmdir", "open")
+CHANGES = "os.rename|os.link|os.remove|os.mkdir|os.rmdir|open"
 
 
 def exit_status(work: Callable[[], object]) -> int:
@@ -94,20 +97,20 @@ def careless(path: str) -> None:
 
 def killed(point: int, config: dict[str, Any], refs: list[list[str]], day: str, seed: int) -> int:
     """Publish under the lock in a process that sends itself SIGKILL before its ``point``-th change of the disk."""
-    left, root = point, str(Path(config["uri"]).parent)
-
-    def watch(event: str, given: tuple[Any, ...]) -> None:
-        nonlocal left
-        if event in CHANGES and str(given[0]).startswith(root):
-            left -= 1
-            if not left:
-                os.kill(os.getpid(), signal.SIGKILL)
-
     source, rectified = (Ref(kind=kind, path=path, digest=digest) for kind, path, digest in refs)
 
     def work() -> None:
         with table_lock(PublishConfig(**config), run=f"rectify {day}"):
             publish(PublishConfig(**config), (source, rectified), day, seed)
 
-    sys.addaudithook(watch)
+    die_at(Death(CHANGES, f"^{re.escape(str(Path(config['uri']).parent))}", point))
     return exit_status(work)
+
+
+def exported(uri: str, out: str, event: str, pattern: str, file_bytes: int | None) -> int:
+    """Export, and die at the event where one is named. No file may grow beyond ``file_bytes``."""
+    if file_bytes is not None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (file_bytes, file_bytes))
+    if event:
+        die_at(Death(event, pattern))
+    return exit_status(lambda: export(uri, Path(out)))

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import signal
-import subprocess
-import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import date
@@ -21,9 +19,9 @@ from tasks.table import snapshot as table_snapshot
 from tasks.table.history import roll_back
 from tasks.table.publish import PublishConfig
 from tasks.table.snapshot import open_snapshot
-from tests.support import export_support
 from tests.support.export_support import FORMATS, contents, export, manifest
-from tests.support.table.publish_support import anchors_ref, environment, identity, make_refs, publish, sequence_refs
+from tests.support.table.faults import Nursery
+from tests.support.table.publish_support import anchors_ref, identity, make_refs, publish, sequence_refs
 
 DAYS = ("2024-03-01", "2024-03-02", "2024-03-03")
 STATUSES = ["rectified", "passed_through", "imputed", "missing"]
@@ -275,14 +273,6 @@ def test_a_folder_that_is_no_export_is_left_alone(
     assert {x: x.read_bytes() for x in tmp_path.rglob("*") if x.is_file()} == before
 
 
-def exporter(
-    uri: str, out: Path, event: str = "", pattern: str = "", file_bytes: int = 0
-) -> subprocess.CompletedProcess[str]:
-    """Export in a process that kills itself at the event."""
-    arguments = [sys.executable, export_support.__file__, uri, str(out), event, pattern, str(file_bytes)]
-    return subprocess.run(arguments, env=environment(), text=True, capture_output=True, check=False, timeout=120)
-
-
 @pytest.mark.parametrize(
     ("event", "pattern", "after"),
     [
@@ -293,14 +283,14 @@ def exporter(
     ],
 )
 def test_a_killed_export_leaves_the_old_folder_or_the_new(
-    tmp_path: Path, config: PublishConfig, event: str, pattern: str, after: bool
+    tmp_path: Path, config: PublishConfig, nursery: Nursery, event: str, pattern: str, after: bool
 ) -> None:
     refs, out = make_refs(tmp_path / "stages"), tmp_path / "out"
     publish(config, refs, DAYS[0])
     export(config.uri, out)
     publish(config, refs, DAYS[1])
-    killed = exporter(config.uri, out, event, pattern)
-    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    killed = nursery.run("exported", config.uri, str(out), event, pattern, None)
+    assert killed.code == -signal.SIGKILL, killed.said
     assert manifest(out)["as_of"] == DAYS[after]
     assert len(list(tmp_path.glob(".tmp-out-*"))) == 1
     (tmp_path / ".tmp-out-mine").mkdir()
@@ -311,12 +301,11 @@ def test_a_killed_export_leaves_the_old_folder_or_the_new(
     assert [x.name for x in tmp_path.glob(".tmp-*")] == [".tmp-out-mine"]
 
 
-def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path: Path, config: PublishConfig) -> None:
+def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path: Path, config: PublishConfig, nursery: Nursery) -> None:
     publish(config, make_refs(tmp_path / "stages", items=2000), DAYS[0])
-    ended = exporter(config.uri, tmp_path / "out", file_bytes=16 * 1024)
-    assert ended.returncode == 1
-    assert len(ended.stderr.splitlines()) == 1
-    assert "writing failed: File too large; nothing was exported; free or fix the disk, then run again" in ended.stderr
+    ended = nursery.run("exported", config.uri, str(tmp_path / "out"), "", "", 16 * 1024)
+    assert (ended.code, ended.said.count("\n")) == (1, 1)
+    assert "writing failed: File too large; nothing was exported; free or fix the disk, then run again" in ended.said
     assert [x.name for x in tmp_path.iterdir() if "out" in x.name] == []
 
 
