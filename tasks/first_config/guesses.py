@@ -118,8 +118,10 @@ def which_is_which(folder: str, uris: Iterable[str]) -> tuple[str, str]:
     ]
     logs = [uri for uri, x in seen.items() if uri not in catalogs and len(x.ids()) > 1]
     if len(catalogs) != 1 or len(logs) != 1:
-        what = f"{len(catalogs)} inputs with embeddings ({', '.join(catalogs) or 'none'}), {len(logs)} without ({', '.join(logs) or 'none'})"
-        raise InputError(f"{folder}: holds {what}; name the catalog and the log: --catalog PATH --interactions PATH")
+        raise InputError(
+            f"{folder}: wanted one input with embeddings, found {', '.join(catalogs) or 'none'}, and one with ids alone, found"
+            f" {', '.join(logs) or 'none'}; name the catalog and the log: --catalog PATH --interactions PATH"
+        )
     return catalogs[0], logs[0]
 
 

@@ -77,7 +77,7 @@ def test_of_two_columns_none_is_chosen_silently(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("catalog", "log", "message"),
     [
-        ({"sku": ["a"], "name": ["hat"]}, LOG, "0 inputs with embeddings"),
+        ({"sku": ["a"], "name": ["hat"]}, LOG, "wanted one input with embeddings, found none"),
         ({"thing": ["a"], "image_emb": [[0.1]]}, LOG, "the item's id must have one name in both"),
     ],
 )
