@@ -21,10 +21,9 @@ from rectifier_core.base.records import Interactions
 from rectifier_core.evaluation.backbones.config import TrainingConfig
 from rectifier_core.evaluation.backbones.protocol import TrainingSet
 from rectifier_core.evaluation.backbones.registry import BACKBONES, build
-from rectifier_core.evaluation.config import SearchConfig
+from rectifier_core.evaluation.config import DECAY, RATE, SearchConfig
 from rectifier_core.evaluation.training import fit
 
-RATE, DECAY = "learning_rate", "weight_decay"
 KEPT = 3
 """One of so many candidates is trained further, so many times as long."""
 ROUNDS = 3

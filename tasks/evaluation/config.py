@@ -10,8 +10,7 @@ from pydantic import AfterValidator, Field, PlainValidator
 from pydantic.dataclasses import dataclass
 
 from rectifier_core.base.config import STRICT, Count, Float, NotNegative, OpenShare, Share, Text
-from rectifier_core.evaluation.config import BackboneName, ClickKind, DamageKind, SearchConfig
-from rectifier_core.evaluation.search import DECAY, RATE
+from rectifier_core.evaluation.config import DECAY, RATE, BackboneName, ClickKind, DamageKind, SearchConfig
 
 BACKBONES: tuple[BackboneName, ...] = get_args(BackboneName)
 WITH_DECAY = tuple(name for name in BACKBONES if name != "freedom")
