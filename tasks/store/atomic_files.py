@@ -11,7 +11,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from secrets import token_hex
 from typing import Any
@@ -67,14 +67,16 @@ def _flushed_digest(path: Path, state: Any) -> str:
 
 
 @contextmanager
-def held(folder: Path) -> Iterator[None]:
-    """Mark a folder as in use for the block. The kernel drops the mark when the process dies."""
-    handle = os.open(folder, os.O_RDONLY)
+def held(path: Path, how: int = fcntl.LOCK_EX | fcntl.LOCK_NB, flags: int = os.O_RDONLY) -> Iterator[bool]:
+    """Mark a file or folder as in use for the block, and yield whether it was free. The kernel drops the mark when the process dies."""
+    handle, free = os.open(path, flags, 0o666), True
     try:
-        # Some file systems take no locks. Only one run may then use the store.
-        with suppress(OSError):
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield
+        try:
+            fcntl.flock(handle, how)
+        except OSError as error:
+            # Some file systems take no locks. Only one run may then use the store.
+            free = not isinstance(error, BlockingIOError)
+        yield free
     finally:
         os.close(handle)
 
@@ -82,18 +84,10 @@ def held(folder: Path) -> Iterator[None]:
 def is_abandoned(folder: Path) -> bool:
     """Return whether no live process uses a folder. A folder that cannot be opened counts as in use."""
     try:
-        handle = os.open(folder, os.O_RDONLY)
+        with held(folder) as free:
+            return free
     except OSError:
         return False
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError:
-        return True
-    finally:
-        os.close(handle)
-    return True
 
 
 def write_whole(path: Path, write: Callable[[Path], object], *, failed: str) -> None:

@@ -192,7 +192,7 @@ class StageStore:
     def in_use(self) -> Iterator[None]:
         """Share the store for the block. While anyone does, ``sweep`` deletes no complete output. The lock ends with its process."""
         self.root.mkdir(parents=True, exist_ok=True)
-        with self._locked(fcntl.LOCK_SH):
+        with held(self.root / IN_USE, fcntl.LOCK_SH, os.O_RDWR | os.O_CREAT):
             yield
 
     def sweep(self, *, keep_seconds: float, keep: Container[str] = ()) -> int:
@@ -206,26 +206,12 @@ class StageStore:
         folders = [path for path in self.root.iterdir() if path.is_dir()]
         old = [path for path in folders if path.name.startswith(TEMPORARY) and is_abandoned(path)]
         outputs = [path for path in folders if not path.name.startswith(TEMPORARY) and str(path) not in keep]
-        with self._locked(fcntl.LOCK_EX | fcntl.LOCK_NB) as alone:
+        with held(self.root / IN_USE, flags=os.O_RDWR | os.O_CREAT) as alone:
             if alone:
                 old += [path for path in outputs if path.stat().st_mtime <= horizon]
             for folder in old:
                 shutil.rmtree(folder, ignore_errors=True)
         return len(old)
-
-    @contextmanager
-    def _locked(self, how: int) -> Iterator[bool]:
-        """Lock the store, and say whether that was possible at once."""
-        handle = os.open(self.root / IN_USE, os.O_RDWR | os.O_CREAT, 0o666)
-        try:
-            try:
-                fcntl.flock(handle, how)
-            except BlockingIOError:
-                yield False
-            else:
-                yield True
-        finally:
-            os.close(handle)
 
 
 def whole_digest(folder: Path) -> str | None:
