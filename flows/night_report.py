@@ -10,7 +10,7 @@ from flows.config.run_config import RunConfig
 from flows.steps import night as steps
 from rectifier_core.base.published_records import QualityReport, TableVersion
 from tasks.errors import GateRefusedError
-from tasks.report.inputs import ReportInputs, StageTiming
+from tasks.report.inputs import ReportInputs
 from tasks.runs.folders import ref_values, save_summary
 from tasks.runs.identity import making_digest, without_places
 from tasks.stages.previous_run import ROW_MAPPING
@@ -133,7 +133,7 @@ def _report_inputs(night: Night) -> ReportInputs:
         modalities=made.matched,
         rectified=made.rectified,
         quality=made.quality,
-        timings=tuple(StageTiming.of(name, ref) for name, ref in made.stages.items()),
+        stages=made.stages,
         peak_memory_bytes=peak_memory_bytes(),
         memory_limit=config.resources.memory_bytes,
         provenance=provenance,

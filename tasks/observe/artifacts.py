@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +25,10 @@ def leave_artifacts(inputs: ReportInputs, facts: Mapping[str, Any], path: Path) 
     lines = [f"# {inputs.as_of}: {inputs.outcome}, {version}", "", where, ""]
     lines += [f"- {line}" for line in (*checks, *inputs.quality.notes)]
     modalities = [{"modality": m} | dict(values) for m, values in facts["modalities"].items()]
-    stages = [asdict(timing) for timing in inputs.timings]
     try:
         title = f"{inputs.as_of} {inputs.outcome}"
         create_markdown_artifact("\n".join(lines), key="rectify-catalog", description=title)
         create_table_artifact(modalities, key="rectify-catalog-modalities", description=inputs.as_of)
-        create_table_artifact(stages, key="rectify-catalog-stages", description=inputs.as_of)
+        create_table_artifact(inputs.timings, key="rectify-catalog-stages", description=inputs.as_of)
     except Exception as error:
         run_logger().warning("Prefect took no artifacts (%s: %s); the report has the same", type(error).__name__, error)

@@ -102,7 +102,7 @@ def gather_facts(inputs: ReportInputs) -> Facts:
             "trend": trend,
             "modalities": modalities,
             "time_offsets": [offset_phrase(offset) for offset in inputs.time_offsets],
-            "timings": [asdict(x) for x in inputs.timings],
+            "timings": inputs.timings,
             "provenance": mask_credentials(plain(inputs.provenance)),
             "config": mask_credentials(plain(inputs.config)),
         }
@@ -133,7 +133,7 @@ def _run(inputs: ReportInputs, checks: list[Facts], num_items: int) -> Facts:
         "as_of": inputs.as_of,
         "table_uri": mask_credentials(inputs.table_uri),
         "table_version": inputs.table_version,
-        "elapsed_seconds": tidy(sum(x.seconds for x in inputs.timings)),
+        "elapsed_seconds": tidy(sum(x.seconds for x in inputs.stages.values())),
         "peak_memory_bytes": inputs.peak_memory_bytes,
         "memory_limit": inputs.memory_limit,
     }

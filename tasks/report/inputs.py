@@ -14,23 +14,6 @@ Outcome = Literal["published", "unchanged", "refused"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class StageTiming:
-    """One stage of the run: wall-clock and CPU seconds, bytes of peak memory, and whether it was reused."""
-
-    stage: str
-    seconds: float
-    cpu_seconds: float
-    reused: bool
-    peak_memory: int
-
-    @classmethod
-    def of(cls, stage: str, ref: Ref) -> StageTiming:
-        """The timing recorded in a stage's output."""
-        names = ("seconds", "cpu_seconds", "reused", "peak_memory")
-        return cls(stage=stage, **{name: getattr(ref, name) for name in names})
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class ReportInputs:
     """Everything that a report shows.
 
@@ -53,7 +36,7 @@ class ReportInputs:
     modalities: Mapping[str, ModalityRefs]
     rectified: Ref
     quality: QualityReport
-    timings: tuple[StageTiming, ...]
+    stages: Mapping[str, Ref]
     peak_memory_bytes: int
     memory_limit: int
     provenance: Mapping[str, str]
@@ -64,3 +47,9 @@ class ReportInputs:
     trend_damaged: int = 0
     shadow: Mapping[str, Any] | None = None
     embedding_models: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def timings(self) -> list[dict[str, Any]]:
+        """Of every stage: wall-clock and CPU seconds, whether it was reused, and bytes of peak memory."""
+        names = ("seconds", "cpu_seconds", "reused", "peak_memory")
+        return [{"stage": stage} | {x: getattr(ref, x) for x in names} for stage, ref in self.stages.items()]
