@@ -20,7 +20,6 @@ from flows.rectify_day import published_summary
 from flows.steps import night as steps
 from flows.steps.feature_store import refresh
 from flows.steps.publish_slot import publish_slot
-from tasks.evaluation.shadow import shadow_config
 from tasks.resources.memory_plan import check_memory
 from tasks.resources.process import use_resources
 from tasks.runs.day_journal import DayRun, hold_day
@@ -132,6 +131,10 @@ def _run_day(config: RunConfig, as_of: date, store: StageStore) -> dict[str, Any
 
 def _run_shadow(config: RunConfig, source: Ref, store: StageStore) -> tuple[Ref | None, dict[str, Any] | None]:
     """The shadow evaluation's output and its facts, None and None where the config does not ask for one."""
+    if config.evaluation.shadow is None:
+        return None, None
+    from tasks.evaluation.shadow import shadow_config
+
     shadow = shadow_config(config.evaluation)
     return steps.shadow(source, shadow, config.pipeline, config.seed, store) if shadow else (None, None)
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from flows.config.run_config import RunConfig
 from rectifier_core.base.numerics import Progress
-from tasks.feature_store.served_version import Older
+from tasks.feature_store.config import Older
 from tasks.observe.events import has_server
 
 

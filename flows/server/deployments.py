@@ -34,7 +34,7 @@ from rectifier_core.base.config import explain
 from tasks.audit.inputs import AuditOptions
 from tasks.backfill.plan import parse_reprocess
 from tasks.errors import InputError, RectifierError
-from tasks.feature_store.served_version import Older
+from tasks.feature_store.config import Older
 from tasks.runs.day_journal import entry_version, read_day
 from tasks.source.read import resolve_day
 

@@ -9,8 +9,7 @@ from prefect.assets import Asset, AssetProperties, materialize
 
 from flows.config.run_config import RunConfig
 from flows.steps.options import IO, PLAIN
-from tasks.feature_store.config import FeatureStoreConfig
-from tasks.feature_store.served_version import Older
+from tasks.feature_store.config import FeatureStoreConfig, Older
 from tasks.observe.events import asset_key, key_of
 from tasks.run_logger import logged_progress, run_logger
 from tasks.table.config import PublishConfig

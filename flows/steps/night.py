@@ -6,7 +6,7 @@ import logging
 from collections.abc import Mapping
 from datetime import date
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from prefect import task
 from prefect.assets import Asset, AssetProperties, materialize
@@ -15,7 +15,6 @@ from flows.steps.options import IO, PLAIN, stage_task
 from rectifier_core.anchors.config import AnchorsConfig
 from rectifier_core.base.published_records import QualityReport, TableVersion
 from rectifier_core.config import PipelineConfig, QualityConfig
-from tasks.evaluation.shadow import ShadowConfig, shadow_facts, shadow_measure, shadow_stage
 from tasks.observe.artifacts import leave_artifacts
 from tasks.observe.events import asset_key, emit_jumps, emit_published
 from tasks.report.inputs import ReportInputs
@@ -37,6 +36,9 @@ from tasks.store.store import Ref, StageStore
 from tasks.table.config import PublishConfig, RunIdentity
 from tasks.table.publish import find_published, publish_rectified
 from tasks.table.trend import Trend, find_jumps, read_trend, record_run, trend_entry
+
+if TYPE_CHECKING:
+    from tasks.evaluation.shadow import ShadowConfig
 
 _VERDICTS = {
     "passed": (logging.INFO, "passed"),
@@ -139,6 +141,9 @@ def shadow(
     source: Ref, config: ShadowConfig, pipeline: PipelineConfig, seed: int, store: StageStore
 ) -> tuple[Ref, dict[str, Any]]:
     """Train a recommender on raw and on rectified features; the output, and whether it does worse and what that cost."""
+    # Imported here: the recommenders and SciPy's statistics take a second to load, and few nights have a shadow.
+    from tasks.evaluation.shadow import shadow_facts, shadow_stage
+
     before = peak_memory_bytes()
     output = shadow_stage(source, config, pipeline, seed, store, progress=logged_progress())
     facts = shadow_facts(output, (before, peak_memory_bytes()))
@@ -161,8 +166,13 @@ def check_quality(
     shadow: Ref | None = None,
 ) -> QualityReport:
     """Run the quality gate."""
+    measure = None
+    if shadow is not None:
+        from tasks.evaluation.shadow import shadow_measure
+
+        measure = shadow_measure(shadow)
     report = quality_stage(
-        source, anchors, matched, rectified, config, publish_config, as_of, models=models, shadow=shadow_measure(shadow)
+        source, anchors, matched, rectified, config, publish_config, as_of, models=models, shadow=measure
     )
     for check in report.checks:
         level, verdict = _VERDICTS[check.verdict]

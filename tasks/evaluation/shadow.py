@@ -70,10 +70,10 @@ def shadow_stage(
     return store.once("shadow", (source, config, pipeline, seed, evaluation_digest("shadow")), build)
 
 
-def shadow_measure(shadow: Ref | None) -> ShadowMeasure | None:
-    """The measure that the gate checks; None without a shadow or a verdict."""
-    result = None if shadow is None else shadow.meta
-    if result is None or result["high"] is None:
+def shadow_measure(shadow: Ref) -> ShadowMeasure | None:
+    """The measure that the gate checks; None without a verdict."""
+    result = shadow.meta
+    if result["high"] is None:
         return None
     return ShadowMeasure(backbone=result["backbone"], highest=result["high"], tolerance=result["tolerance"])
 

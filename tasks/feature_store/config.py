@@ -17,6 +17,8 @@ REGISTRY = "registry.db"
 ONLINE = "online.db"
 OFFLINE = "offline"
 SERVED = "served.json"
+Older = Literal["refuse", "serve", "skip"]
+"""What a refresh does where a newer version is served than the one it was asked for."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, config=STRICT)

@@ -18,7 +18,7 @@ import pyarrow as pa
 
 from rectifier_core.base.numerics import Progress, silent
 from tasks.errors import OnlineStoreError
-from tasks.feature_store.config import FeatureStoreConfig
+from tasks.feature_store.config import FeatureStoreConfig, Older
 from tasks.feature_store.offline_files import drop_files, link_files
 from tasks.feature_store.online import OnlineStore
 from tasks.feature_store.registry import (
@@ -32,7 +32,7 @@ from tasks.feature_store.registry import (
     write_served,
 )
 from tasks.feature_store.rows import feast_rows, source_columns
-from tasks.feature_store.served_version import Generation, Older, Served, Step, next_step, rows_digest
+from tasks.feature_store.served_version import Generation, Served, Step, next_step, rows_digest
 from tasks.feature_store.views import ServedSchema
 from tasks.store.file_lock import held_file
 from tasks.table.config import PublishConfig

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal, Self
 
 from tasks.errors import InputError
-from tasks.feature_store.config import FeatureStoreConfig
+from tasks.feature_store.config import FeatureStoreConfig, Older
 from tasks.feature_store.views import ServedSchema
 from tasks.table.log import LogEntry
 from tasks.table.snapshot import Snapshot
@@ -21,7 +21,6 @@ LAYOUT = 2
 """Increase it when the same rows must be served in another way. Older stores are then filled again."""
 
 Step = Literal["unchanged", "links", "rows", "superseded"]
-Older = Literal["refuse", "serve", "skip"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -141,6 +141,8 @@ def test_a_run_needs_no_server(demo: Path, one_day: Published, tmp_path: Path) -
     day = one_day.days[0]
     command = [
         sys.executable,
+        "-X",
+        "importtime",
         "-m",
         "flows",
         "rectify",
@@ -157,6 +159,9 @@ def test_a_run_needs_no_server(demo: Path, one_day: Published, tmp_path: Path) -
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "Starting temporary server" in done.stderr
+    # Each takes a second to load, and this night has no feature store, shadow or compiler.
+    loaded = {line.split("|")[-1].strip() for line in done.stderr.splitlines() if line.startswith("import time:")}
+    assert "torch" in loaded and not {"feast", "scipy.stats", "torch._dynamo"} & loaded
     assert json.loads(done.stdout.splitlines()[-1])["run_id"] == one_day.results[0]["run_id"]
     assert rows_of(table_uri(demo), day).equals(rows_of(table_uri(one_day.demo), day))
     # Nothing is written but the configured paths, Prefect's home and cache folders.
