@@ -188,13 +188,14 @@ def notes() -> str:
     """What was run, for the head of the page."""
     trainings = ", ".join(f"{name} {epochs} epochs of {size} pairs a step" for name, (epochs, size) in COURSES.items())
     return (
-        f"Commands: `python -m benchmarks.quality.downstream --data DIR --work FILE.jsonl --seeds N`, then `--table`. Every log is cut to"
+        f"2026-12-01, AMD EPYC, one of two virtual cores beside other work."
+        " Commands: `python -m benchmarks.quality.downstream --data DIR --work FILE.jsonl --seeds N`, then `--table`. Every log is cut to"
         f" {ITEMS:,} random items and about {PAIRS:,} pairs of random users with at least {FEWEST} of them. The split is one for all seeds: the"
         " log's own for MovieLens, else 80 / 10 / 10 of every user's pairs at random. Seeds differ in anchors, swaps, starts and batches."
         f" Trainings have a fixed length and keep the best validation epoch: {trainings}. Both modalities are swapped."
         " Learning rate and weight decay were searched once a catalog on validation pairs and clean raw features. Differences are paired by"
-        " seed and user, with Student's t and Holm's correction within a question and a share. No test pair chose anything. The number of"
-        " seeds is what the time allowed. The tables of all recommenders together were added when the first seeds were known."
+        " seed and user, with Student's t and Holm's correction within a question and a share. No test pair chose anything. Five seeds"
+        " were planned, and all that the time allowed were run. The tables of all recommenders together were added when the first seeds were known."
     )
 
 

@@ -46,7 +46,7 @@ class Compared:
 
 
 class Cells:
-    """The trained cells, and the seeds of every catalog for which all of them are there."""
+    """The trained cells, and the seeds for which all cells of all catalogs are there."""
 
     def __init__(self, rows: Sequence[Row]) -> None:
         self.cells = {
@@ -54,9 +54,9 @@ class Cells:
         }
         self.catalogs = list(dict.fromkeys(key[0] for key in self.cells))
         self.backbones = [x for x in dict.fromkeys(key[1] for key in self.cells) if x != REFERENCE]
-        self.seeds = {
-            name: [x for x in sorted({key[4] for key in self.cells}) if self._whole(name, x)] for name in self.catalogs
-        }
+        numbers = sorted({key[4] for key in self.cells})
+        whole = [x for x in numbers if all(self._whole(name, x) for name in self.catalogs)]
+        self.seeds = dict.fromkeys(self.catalogs, whole)
 
     def _whole(self, name: str, seed: int) -> bool:
         wanted = [(name, b, v, s, seed) for b in self.backbones for v in VARIANTS for s in SHARES]
@@ -223,7 +223,8 @@ def print_tables(rows: Sequence[Row], notes: str) -> None:
     cells = Cells(rows)
     found = compare(cells, cells.backbones)
     print(f"# What recommenders gain from rectified features\n\n{notes}\n")
-    print("Finished seeds: " + ", ".join(f"{name} {len(seeds)}" for name, seeds in cells.seeds.items()) + ".\n")
+    finished = next(iter(cells.seeds.values()))
+    print(f"Seeds that are finished for every cell of every catalog: {', '.join(map(str, finished))}.\n")
     print("\n".join(bars(found)))
     print("\n## Recall@20, mean ± standard deviation over seeds\n")
     print_levels(cells)
