@@ -10,6 +10,7 @@ from typing import Any
 
 from flows.config.run_config import RunConfig
 from flows.refresh import refresh_now
+from flows.server.temporary import start_temporary_server
 from tasks.errors import InputError, RectifierError, StorageError
 from tasks.object_store import StorageUnreachableError
 from tasks.observe.events import FAILED, emit_night
@@ -57,9 +58,11 @@ def rectify_day(
         return _record_repeat(config, day, summary)
     # Prefect takes some seconds to start.
     advance("start", 0, 1)
+    wait_for_server = start_temporary_server()
     from flows.monitoring import run_keeping_result
     from flows.nightly import rectify_catalog
 
+    wait_for_server()
     result: dict[str, Any] = run_keeping_result(rectify_catalog, config, day)
     return result
 

@@ -49,8 +49,12 @@ def audit(
     except ValueError as error:
         raise InputError(str(error)) from error
     settings, day = config.read_with_day(as_of)
+    from flows.server.temporary import start_temporary_server
+
+    wait_for_server = start_temporary_server()
     from flows.audit import audit_catalog
 
+    wait_for_server()
     return audit_catalog(settings, day, options, None if out is None else out.absolute())
 
 
@@ -64,6 +68,10 @@ def compare(
 ) -> dict[str, Any]:
     """Compare an incremental night with a cold run of the same day; publish nothing."""
     settings, day = config.read_with_day(as_of)
+    from flows.server.temporary import start_temporary_server
+
+    wait_for_server = start_temporary_server()
     from flows.compare import compare_nights
 
+    wait_for_server()
     return compare_nights(settings, day, None if out is None else out.absolute())

@@ -94,7 +94,7 @@ def has_server() -> bool:
 
     Outside a run Prefect would start a server of its own for a single event, and wait at its end for a server that is gone.
     """
-    if "prefect" not in sys.modules and not _names_a_server():
+    if "prefect" not in sys.modules and not names_a_server():
         return False
     from prefect.context import FlowRunContext, TaskRunContext
     from prefect.settings import PREFECT_API_URL
@@ -104,7 +104,7 @@ def has_server() -> bool:
     return bool(PREFECT_API_URL.value()) and server_answers()
 
 
-def _names_a_server() -> bool:
+def names_a_server() -> bool:
     """Whether anything that Prefect reads may name a server. Asking Prefect itself takes seconds."""
     if "PREFECT_API_URL" in os.environ:
         return True

@@ -158,10 +158,10 @@ def test_a_run_needs_no_server(demo: Path, one_day: Published, tmp_path: Path) -
     environment = {**kept, "PYTHONPATH": str(ROOT), "PREFECT_HOME": str(home), "HOME": str(tmp_path / "user")}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert "Starting temporary server" in done.stderr
-    # Each takes a second to load, and this night has no feature store, shadow or compiler.
+    assert "View at" not in done.stderr
+    # Each takes a second or two to load, and this night has no feature store, shadow, compiler or server of its own.
     loaded = {line.split("|")[-1].strip() for line in done.stderr.splitlines() if line.startswith("import time:")}
-    assert "torch" in loaded and not {"feast", "scipy.stats", "torch._dynamo"} & loaded
+    assert "torch" in loaded and not {"feast", "scipy.stats", "torch._dynamo", "prefect.server.api.server"} & loaded
     assert json.loads(done.stdout.splitlines()[-1])["run_id"] == one_day.results[0]["run_id"]
     assert rows_of(table_uri(demo), day).equals(rows_of(table_uri(one_day.demo), day))
     # Nothing is written but the configured paths, Prefect's home and cache folders.
@@ -171,6 +171,21 @@ def test_a_run_needs_no_server(demo: Path, one_day: Published, tmp_path: Path) -
         ".cache",
         ".config",
     }
+
+
+def test_a_server_that_cannot_start_is_one_line(demo: Path, tmp_path: Path) -> None:
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
+    database = f"sqlite+aiosqlite:///{tmp_path}/nowhere/prefect.db"
+    environment = kept | {
+        "PYTHONPATH": str(ROOT),
+        "PREFECT_HOME": str(tmp_path / "home"),
+        "PREFECT_API_DATABASE_CONNECTION_URL": database,
+    }
+    command = [sys.executable, "-m", "flows", "rectify", "--config", str(demo / "run.toml"), "--quiet"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, cwd=tmp_path)
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("error: the temporary Prefect server ended with status 3; prefect server start shows why")
 
 
 def test_a_flow_that_is_tried_in_a_server_keeps_its_exit_status(

@@ -1,0 +1,80 @@
+"""A Prefect server for one command, where none is configured.
+
+Prefect starts one itself when a flow begins, and for that loads the server's code into the command too, which takes two seconds. This one
+starts in its own process while the command loads its own libraries.
+"""
+
+from __future__ import annotations
+
+import atexit
+import http.client
+import logging
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
+
+from tasks.errors import RectifierError
+from tasks.observe.events import names_a_server
+
+_HOST = "127.0.0.1"
+_SERVER = ("-m", "uvicorn", "--factory", "prefect.server.api.server:create_app", "--log-level", "error")
+# As Prefect's own temporary server: no page, and no services that a short life does not need.
+_SHORT_LIVED = {"PREFECT_UI_ENABLED": "0", "PREFECT__SERVER_EPHEMERAL": "1", "PREFECT__SERVER_FINAL": "1"}
+_PATIENCE = "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS"
+
+
+def start_temporary_server() -> Callable[[], None]:
+    """Start a server, and return what waits until it answers. Call it before Prefect is loaded, which then reads the server's address.
+
+    Nothing is started where Prefect is loaded already or a server may be configured: Prefect knows better then. The server ends with the
+    command, after Prefect has sent it what is unsent. Waiting raises RectifierError if the server ends or does not answer in time.
+    """
+    if "prefect" in sys.modules or names_a_server():
+        return lambda: None
+    with socket.socket() as free:
+        free.bind((_HOST, 0))
+        port = free.getsockname()[1]
+    server = subprocess.Popen(
+        [sys.executable, *_SERVER, "--host", _HOST, "--port", str(port)],
+        env=os.environ | _SHORT_LIVED,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    # Functions registered first are called last: Prefect registers its own when it is loaded.
+    atexit.register(_stop, server)
+    os.environ["PREFECT_API_URL"] = f"http://{_HOST}:{port}/api"
+    # Prefect logs where to see a run in the browser, and this server shows no pages.
+    logging.getLogger("prefect.flow_runs").addFilter(lambda record: not record.getMessage().startswith("View at "))
+
+    def wait() -> None:
+        end = time.monotonic() + float(os.environ.get(_PATIENCE, 120))
+        while not _is_healthy(port):
+            if server.poll() is not None or time.monotonic() > end:
+                how = "does not answer" if server.returncode is None else f"ended with status {server.returncode}"
+                raise RectifierError(
+                    f"the temporary Prefect server {how}; prefect server start shows why, and PREFECT_API_URL names a server to use instead"
+                )
+            time.sleep(0.05)
+
+    return wait
+
+
+def _is_healthy(port: int) -> bool:
+    # No proxy that the environment names stands before a local server, as urllib would have it.
+    with suppress(OSError, http.client.HTTPException):
+        connection = http.client.HTTPConnection(_HOST, port, timeout=5)
+        connection.request("GET", "/api/health")
+        return connection.getresponse().status == 200
+    return False
+
+
+def _stop(server: subprocess.Popen[bytes]) -> None:
+    server.terminate()
+    try:
+        server.wait(timeout=5)
+    except subprocess.TimeoutExpired:
+        server.kill()
