@@ -10,10 +10,10 @@ from typing import Any
 
 from flows.config.run_config import RunConfig
 from flows.refresh import refresh_now
-from flows.server.temporary import start_temporary_server
 from tasks.errors import InputError, RectifierError, StorageError
 from tasks.object_store import StorageUnreachableError
 from tasks.observe.events import FAILED, emit_night
+from tasks.observe.temporary_server import start_temporary_server
 from tasks.observe.watch import watch_run
 from tasks.progress import advance
 from tasks.run_logger import logged_progress, run_logger

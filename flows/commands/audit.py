@@ -49,7 +49,7 @@ def audit(
     except ValueError as error:
         raise InputError(str(error)) from error
     settings, day = config.read_with_day(as_of)
-    from flows.server.temporary import start_temporary_server
+    from tasks.observe.temporary_server import start_temporary_server
 
     wait_for_server = start_temporary_server()
     from flows.audit import audit_catalog
@@ -68,7 +68,7 @@ def compare(
 ) -> dict[str, Any]:
     """Compare an incremental night with a cold run of the same day; publish nothing."""
     settings, day = config.read_with_day(as_of)
-    from flows.server.temporary import start_temporary_server
+    from tasks.observe.temporary_server import start_temporary_server
 
     wait_for_server = start_temporary_server()
     from flows.compare import compare_nights

@@ -64,7 +64,7 @@ def _run(
         return {"dry_run": True, **plan.values(options)}
     if not any(x.run for x in plan.days):
         return backfill_result(settings, first, last, plan, [], 0.0)
-    from flows.server.temporary import start_temporary_server
+    from tasks.observe.temporary_server import start_temporary_server
 
     wait_for_server = start_temporary_server()
     from flows.backfill import backfill_catalog

@@ -1,7 +1,7 @@
 """Nearest rows by inner product: FAISS names the candidates, and one function scores them in one order.
 
-Source: inverted files over k-means cells (Sivic and Zisserman, 2003), product codes scanned in registers (André et al., "Quicker ADC", TPAMI
-2019), both in FAISS (Douze et al., "The Faiss library", 2024). Why this index: ``docs/decisions/search-index.md``.
+Source: inverted files over k-means cells (Sivic and Zisserman, 2003), for many rows with product codes scanned in registers (André et al.,
+"Quicker ADC", TPAMI 2019), both in FAISS (Douze et al., "The Faiss library", 2024). Why this index: ``docs/decisions/search-index.md``.
 
 FAISS's own scores are approximate, and depend on how queries are batched to within rounding. So it is asked for more candidates than
 wanted, always by one thread, and ``score_candidates`` sums every product in the same order.
@@ -27,8 +27,11 @@ IndexKind = Literal["auto", "flat", "ivf"]
 BLOCK_ROWS = 8192
 EXTRA = 4
 """FAISS is asked for at least so many more candidates than wanted: its rounding may misplace the last ones."""
+CODED_ROWS = 500_000
+"""From so many rows on, lists hold codes of 4 bits a number: long scans take half the time of numbers in half precision, and a quarter of
+the memory. Short ones take up to 2.5 times as long, because more candidates have to be scored again."""
 FACTOR = 1.5
-"""An inverted file is asked for so many times the candidates wanted, at first: codes of 4 bits a number misplace more of them."""
+"""FAISS is asked for so many times the candidates wanted, at first: codes of 4 bits a number misplace more of them."""
 FLAT_PRODUCTS = 4e8
 """Exact search is cheap up to so many products of a query with a row."""
 LARGEST_SHARE = 0.5
@@ -90,7 +93,7 @@ class NearestRows:
     recall: float = 1.0
 
     def __post_init__(self) -> None:
-        if not self.is_exact:
+        if _has_codes(self.index):
             self.index.implem = RESERVOIR
 
     @property
@@ -150,7 +153,7 @@ def build_index(
 
     ``vectors``, ``queries`` [I, D] float32, ``rows`` and ``asking`` int64, ascending. An inverted file scans as many lists as a sample of the
     queries needs to find ``target_recall`` of its exact best, less two standard errors. ``clusters`` of an earlier index are taken as they
-    are. ``threads`` change no bit.
+    are, unless it stored its rows otherwise. ``threads`` change no bit.
     """
     cheap = len(rows) * len(asking) <= FLAT_PRODUCTS
     if kind == "flat" or len(rows) < LEAST_ROWS or (kind == "auto" and cheap):
@@ -162,7 +165,7 @@ def build_index(
         quantizer.add(np.ascontiguousarray(clusters.centroids))
     lists = _nearest(quantizer, vectors, rows, threads)
     index = _inverted_file(quantizer, vectors, rows, lists, seed)
-    if clusters is not None:
+    if clusters is not None and (clusters.factor > 1) == _has_codes(index):
         index.nprobe = clusters.probes
         return NearestRows(vectors=vectors, index=index, factor=clusters.factor, recall=clusters.recall)
     sample = np.sort(generator(seed, "index", "recall").choice(asking, min(SAMPLE, len(asking)), replace=False))
@@ -253,18 +256,24 @@ def _nearest(quantizer: Any, vectors: Float32, rows: Int64, threads: int) -> Int
 
 @one_thread()
 def _inverted_file(quantizer: Any, vectors: Float32, rows: Int64, lists: Int64, seed: int) -> Any:
-    """The rows in their ``lists`` [N], as codes of 4 bits for each number of what is left after the centroid."""
-    width = vectors.shape[1]
-    plain: Any = faiss.IndexIVFPQ(quantizer, width, quantizer.ntotal, width, 4, faiss.METRIC_INNER_PRODUCT)
-    plain.pq.cp.min_points_per_centroid = 1
+    """The rows in their ``lists`` [N]: in half precision, or many rows as codes of 4 bits for each number of what the centroid leaves."""
+    width, coded = vectors.shape[1], len(rows) >= CODED_ROWS
+    shape = quantizer, width, quantizer.ntotal
     rng = generator(seed, "index", "codes")
-    plain.pq.cp.seed = int(rng.integers(2**31))
     sample = np.sort(rng.choice(rows, min(CODE_ROWS, len(rows)), replace=False))
+    plain: Any
+    if coded:
+        plain = faiss.IndexIVFPQ(*shape, width, 4, faiss.METRIC_INNER_PRODUCT)
+        plain.pq.cp.min_points_per_centroid = 1
+        plain.pq.cp.seed = int(rng.integers(2**31))
+    else:
+        half = faiss.ScalarQuantizer.QT_fp16
+        plain = faiss.IndexIVFScalarQuantizer(*shape, half, faiss.METRIC_INNER_PRODUCT, False)
     plain.train(np.ascontiguousarray(vectors[sample]))
     for block in row_blocks(len(rows), BLOCK_ROWS):
         part, ids, numbers = np.ascontiguousarray(vectors[rows[block]]), rows[block], lists[block]
         plain.add_core(len(part), *(faiss.swig_ptr(array) for array in (part, ids, numbers)))
-    index: Any = faiss.IndexIVFPQFastScan(plain)
+    index: Any = faiss.IndexIVFPQFastScan(plain) if coded else plain
     # The quantizer belongs to Python: it lives as long as the index.
     index.referenced_objects = [quantizer]
     return index
@@ -278,7 +287,8 @@ def _tune(
     rank = np.argsort(index.quantizer.search(queries, index.nlist)[1], axis=1)
     there = truth >= 0
     needed = np.where(there, np.take_along_axis(rank, list_of[truth], axis=1) + 1, 0)
-    probes, factor = next(level for level in np.unique(needed) if _reaches(needed <= level, target)), FACTOR
+    probes = next(level for level in np.unique(needed) if _reaches(needed <= level, target))
+    factor = FACTOR if _has_codes(index) else 1.0
     while True:
         index.nprobe = max(1, int(probes))
         tuned = NearestRows(vectors=vectors, index=index, factor=factor)
@@ -293,6 +303,10 @@ def _tune(
             factor *= 2
         else:
             probes = min(1 + 1.05 * probes, index.nlist)
+
+
+def _has_codes(index: Any) -> bool:
+    return isinstance(index, faiss.IndexIVFFastScan)
 
 
 def _reaches(found: np.ndarray[Any, Any], target: float) -> bool:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from rectifier_core.affinity.config import AffinityConfig
-from rectifier_core.affinity.index import search_rows
+from rectifier_core.affinity.index import CODED_ROWS, search_rows
 from rectifier_core.base.arrays import Float32, Int64
 from rectifier_core.base.numerics import row_blocks, unit_rows
 from rectifier_core.base.records import Projection
@@ -22,6 +22,10 @@ from rectifier_core.base.seeding import generator
 
 SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
 """The shares of the anchor that are tried."""
+NEARLY, MANY = 0.99, CODED_ROWS
+"""Of so many donors, the least share is taken that explains nearly as much as the best one does. Those places fill the lists of the index more
+evenly: at 1,000,000 items a share of 0.25 scans 100 lists a query, 0.5 scans 580. Fewer donors get the best share: there, 1 % less explained
+took .011 of what the repair regains at 40 % swapped (goodbooks tags, one seed)."""
 ASKING, DONORS, MOST_READ = 2_000, 20_000, 64 << 20
 """Most items whose feature is predicted, most donors, and most bytes of features read, when a share is chosen."""
 
@@ -88,8 +92,8 @@ def choose_anchor_share(
     donors = np.sort(rng.choice(usable, min(len(usable), DONORS), replace=False))
     average = float(np.nanmean(probability)) if not np.isnan(probability).all() else 1.0
     trust = np.where(np.isnan(probability), average, probability).astype(np.float32)
-    explained = [_explained(features, projection, trust, asking, donors, share, config) for share in SHARES]
-    return SHARES[int(np.argmax(explained))]
+    explained = np.array([_explained(features, projection, trust, asking, donors, share, config) for share in SHARES])
+    return SHARES[int(np.argmax(explained >= (NEARLY if len(usable) >= MANY else 1.0) * explained.max()))]
 
 
 def _explained(

@@ -11,7 +11,6 @@ from pydantic.dataclasses import dataclass
 from rectifier_core.base.config import STRICT, Count, Float, Int, NotNegative, OpenShare, Positive
 from rectifier_core.evaluation.backbones.config import LightGCNConfig, TrainingConfig
 
-RATE, DECAY = "learning_rate", "weight_decay"
 DamageKind = Literal["swap", "within", "noise", "scale", "drop", "segments"]
 ClickKind = Literal["random", "popular"]
 BackboneName = Literal["lightgcn", "vbpr", "lattice", "freedom", "mgcn", "smore"]

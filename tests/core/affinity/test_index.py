@@ -31,6 +31,13 @@ ROWS = clustered(0, 5000)
 ALL = np.arange(5000)
 
 
+@pytest.fixture(autouse=True, params=["half precision", "codes"])
+def stored(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every test with lists in half precision, as few rows get them, and with codes, as many rows do."""
+    if request.param == "codes":
+        monkeypatch.setattr("rectifier_core.affinity.index.CODED_ROWS", 0)
+
+
 def built(
     rows: Float32 = ROWS,
     some: Int64 = ALL,
@@ -123,6 +130,18 @@ def test_clusters_of_an_earlier_index_are_taken_as_they_are() -> None:
     more = replace(first.clusters, probes=first.index.nlist)
     index = build_index(ROWS, ALL, ROWS, ALL, 10, seed=9, kind="ivf", clusters=more)
     assert recall(index.search(ROWS, 10).items, search_rows(ROWS, ALL, ROWS, 10).items) > 0.99
+
+
+def test_clusters_of_rows_stored_otherwise_are_tuned_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    for first_codes, then_codes in ((len(ROWS) + 1, 0), (0, len(ROWS) + 1)):
+        monkeypatch.setattr("rectifier_core.affinity.index.CODED_ROWS", first_codes)
+        first = built()
+        monkeypatch.setattr("rectifier_core.affinity.index.CODED_ROWS", then_codes)
+        again = build_index(ROWS, ALL, ROWS, ALL, 10, seed=9, kind="ivf", target_recall=0.95, clusters=first.clusters)
+        assert (again.factor > 1) == (then_codes == 0) and again.recall >= 0.95
+        assert (again.clusters is not None and first.clusters is not None) and (
+            again.clusters.centroids == first.clusters.centroids
+        ).all()
 
 
 def test_auto_is_exact_for_few_products_and_where_rows_have_no_structure(monkeypatch: pytest.MonkeyPatch) -> None:
