@@ -17,6 +17,8 @@ BackboneName = Literal["lightgcn", "vbpr", "lattice", "freedom", "mgcn", "smore"
 EditTarget = Literal["train", "graph", "both"]
 # The settings of a recommender that may be searched.
 RATE, DECAY = "learning_rate", "weight_decay"
+RATE, DECAY = "learning_rate", "weight_decay"
+"""The settings that a search chooses."""
 QUICK = TrainingConfig(learning_rate=5e-3, batch_size=4096, epochs=30, patience=2, evaluate_every=3)
 
 
