@@ -15,7 +15,7 @@ from tasks.source.config import SourceConfig
 from tasks.source.files import in_blocks
 from tasks.source.id_hints import all_ids, no_match_remedy
 from tasks.source.inspect import Inspection
-from tasks.source.interactions import BLOCK_ROWS
+from tasks.source.interactions import BLOCK_ROWS, EXAMPLES
 from tasks.source.raw_log import ANONYMOUS, REASONS, RawLog
 
 # Of the processor, whatever else it works on, and of the clock, where files come from far away.
@@ -32,7 +32,7 @@ def refuse_unknown_items(found: Inspection, config: SourceConfig, as_of: date) -
     log = RawLog(found.log, config, as_of, all_ids(found, config), found.log_schema)
     cpu, clock = time.process_time() + CPU_SECONDS, time.monotonic() + SECONDS
     positive, judged, named, bad = 0, 0, 0, 0
-    unknown: list[pa.Array] = []
+    examples: pa.Array | None = None
 
     def newest_first() -> Iterator[pa.Table]:
         nonlocal positive
@@ -42,7 +42,9 @@ def refuse_unknown_items(found: Inspection, config: SourceConfig, as_of: date) -
 
     for block in in_blocks(newest_first(), BLOCK_ROWS):
         _, codes = log.judge(block)
-        unknown.append(block.column("item").combine_chunks().filter(pa.array(codes == UNKNOWN)).unique())
+        if examples is None or not len(examples):
+            missing = block.column("item").combine_chunks().filter(pa.array(codes == UNKNOWN))
+            examples = missing.slice(0, EXAMPLES)
         judged += len(block)
         named += int((codes != ANONYMOUS).sum())
         bad += int((codes == UNKNOWN).sum())
@@ -59,5 +61,5 @@ def refuse_unknown_items(found: Inspection, config: SourceConfig, as_of: date) -
     raise InputError(
         f"{found.log.uri}: {bad:,} of the newest {named:,} {kind} cannot be used, because the catalog does not have their items;"
         f" source.max_quarantined = {config.max_quarantined:g} allows fewer:"
-        f" {no_match_remedy(pa.chunked_array(unknown).combine_chunks(), log.ids, config)}"
+        f" {no_match_remedy(examples, log.ids, config)}"
     )
