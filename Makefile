@@ -105,6 +105,7 @@ TABLE    = echo "$(1)" && $(BIN)/python -m benchmarks.$(1) $(2) > .bench.md && m
 
 bench: $(TESTSTAMP) ## every table that takes minutes, into benchmarks/results
 	$(call TABLE,speed.top_k,)
+	$(call TABLE,speed.projection,)
 	$(call TABLE,speed.sinkhorn,)
 	$(call TABLE,speed.publish,)
 	$(call TABLE,nights.online_reads,)
