@@ -40,7 +40,8 @@ def stage_task(stage: Callable[P, R], run_name: str, log: Callable[[R], object] 
 
     @wraps(stage)
     def run(*args: P.args, **kwargs: P.kwargs) -> R:
-        given = {"progress": logged_progress(), **kwargs} if shows_progress else kwargs
+        # Prefect fills in the stage's defaults, so the silent progress is among the arguments.
+        given = {**kwargs, "progress": logged_progress()} if shows_progress else kwargs
         made = stage(*args, **given)  # type: ignore[arg-type]
         log(made)
         return made
