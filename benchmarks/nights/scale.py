@@ -2,8 +2,9 @@
 
 A size is written and run by processes of their own, in folders that are gone afterwards. Seconds, CPU seconds and the peak of each stage
 are those of the run's JSON summary, both modalities' added up, of their peaks the larger; of the whole process they are what the system
-counts. "The rest" is starting, publishing and the report. The exponent is the slope of a line through the logarithms of cost and items: 1
-is linear. Widths, users and pairs are those of a production catalog: 1,280 and 384 numbers, a user an item, ten rows of the log a user.
+counts, pages of mapped files included. "The rest" is starting, publishing and the report. The exponent is the slope of a line through the
+logarithms of cost and items: 1 is linear. Widths, users and pairs are those of a production catalog: 1,280 and 384 numbers, a user an item,
+ten rows of the log a user.
 
     python -m benchmarks.nights.scale [--items 10000 100000] [--large] [--next-night] [--folder DIR] > benchmarks/results/scale.md
 
@@ -185,7 +186,9 @@ def main() -> None:
     said += "".join(f" --set {x}" for x in options.set)
     print(f"# A night as the catalog grows\n\n{machine()}\n\nCommand: `python -m benchmarks.nights.scale {said}`\n")
     print(
-        f"Widths {WIDTHS['image']:,} and {WIDTHS['text']}, {USERS_AN_ITEM:g} users an item, {ROWS_A_USER} rows of the log a user."
+        f"Widths {WIDTHS['image']:,} and {WIDTHS['text']}, {USERS_AN_ITEM:g} users an item, {ROWS_A_USER} rows of the log a user. "
+        "The peak of\nthe whole run counts pages of mapped files, which the system takes back when it needs them. Those of the stages count what "
+        "the process\nholds, as `resources.memory` does."
     )
     table("Cold", cold)
     if later:
