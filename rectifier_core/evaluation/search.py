@@ -5,7 +5,7 @@ training and validation pairs and the raw features. It takes no test pairs. Its 
 
 Candidates are the grid of ``SearchConfig``. Successive halving (Jamieson and Talwalkar, AISTATS 2016) trains all of them shortly, then a third
 of them three times as long, and a ninth at full length. The recommender's own setting is always trained to the end. The choice is therefore
-never behind it on the validation pairs. Every training of a candidate starts anew with the same seed.
+never behind it on the validation pairs. Every training of a candidate starts again with the same seed.
 """
 
 from __future__ import annotations

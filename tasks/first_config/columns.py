@@ -49,7 +49,7 @@ class Columns:
             for footer in read_footers(files, {x: x for x in names if names.count(x) == 1}, Problems()):
                 days = tuple(listing.days.label(day) for day in listing.by_day)
                 return cls(uri=uri, files=files, footer=footer, days=days)
-        raise InputError(f"{uri}: has no rows, so its columns cannot be told")
+        raise InputError(f"{uri}: has no rows, so what its columns hold is unknown")
 
     @property
     def types(self) -> dict[str, pa.DataType]:

@@ -107,17 +107,17 @@ class Listing:
 
 
 def list_catalog(config: SourceConfig) -> Listing:
-    """List the catalog. Raises InputError where it is missing or its days cannot be told."""
+    """List the catalog. Raises InputError where it is missing or its days cannot be read."""
     return _listed(config.catalog, "catalog", config.catalog_partition, config.catalog_version)
 
 
 def list_log(config: SourceConfig) -> Listing:
-    """List the interaction log. Raises InputError where it is missing or its days cannot be told."""
+    """List the interaction log. Raises InputError where it is missing or its days cannot be read."""
     return _listed(config.interactions, "interactions", config.interactions_partition, config.interactions_version)
 
 
 def list_files_of(uri: str) -> Listing:
-    """List an input that no config names yet. Raises InputError where it is missing or its days cannot be told."""
+    """List an input that no config names yet. Raises InputError where it is missing or its days cannot be read."""
     return _listed(uri, "catalog", None, None)
 
 
