@@ -6,16 +6,19 @@ is solved from the total minus the fold's own, so one pass over the rows serves 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
 import scipy.linalg
+import torch
 
 from rectifier_core.base.arrays import Float32, Float64, Int32, Int64
 from rectifier_core.base.devices import CPU, full_float32, to_device
 from rectifier_core.base.numerics import row_blocks, unit_rows
 from rectifier_core.base.seeding import generator
+from rectifier_core.base.threads import in_threads
 
 GRAM_ROUNDING = 4e-6
 """Largest error of a float32 Gram product as a share of its trace (equal rows). The ridge penalty is never smaller."""
@@ -118,7 +121,10 @@ class NormalEquations:
 
     def solve_folds(self, strength: float, *left_out: int) -> FoldMaps:
         """Return the map of every fold at one strength. The folds ``left_out`` are in none of them."""
-        return FoldMaps.of([self.solve(strength, fold, *left_out) for fold in range(len(self.counts))])
+        with ThreadPoolExecutor(torch.get_num_threads()) as pool:
+            return FoldMaps.of(
+                list(pool.map(lambda fold: self.solve(strength, fold, *left_out), range(len(self.counts))))
+            )
 
 
 def _moments(x: Float32, y: Float32, device: str) -> tuple[Float32, Float32]:
@@ -141,18 +147,30 @@ def out_of_fold(features: Float32, rows: Int64, folds: Int32, maps: FoldMaps, bl
     ``features`` [I, D] is read by blocks of ``rows`` (item indices). ``folds`` [len(rows)] selects each row's map.
     """
     projected = np.zeros((len(rows), maps.weights.shape[2]), np.float32)
-    for block in row_blocks(len(rows), block_rows):
+
+    def work(block: slice) -> None:
         x, fold = unit_rows(np.asarray(features[rows[block]])), folds[block]
         for f in np.unique(fold):
             inside = fold == f
             projected[block][inside] = (x[inside] - maps.feature_means[f]) @ maps.weights[f]
+
+    _in_blocks(work, len(rows), block_rows)
     return projected
 
 
 def project(features: Float32, rows: Int64, weight: Float32, feature_mean: Float32, block_rows: int) -> Float32:
     """Project ``features[rows]`` by one centred map: [len(rows), A] float32, not normalised. ``features`` is read by blocks."""
     projected = np.zeros((len(rows), weight.shape[1]), np.float32)
-    for block in row_blocks(len(rows), block_rows):
+
+    def work(block: slice) -> None:
         centred: Float32 = unit_rows(np.asarray(features[rows[block]])) - feature_mean
         projected[block] = centred @ weight
+
+    _in_blocks(work, len(rows), block_rows)
     return projected
+
+
+def _in_blocks(work: Callable[[slice], None], count: int, block_rows: int) -> None:
+    """Call ``work`` on every block of ``count`` rows, in threads. What it writes must not depend on the order."""
+    for _ in in_threads(work, list(row_blocks(count, block_rows)), torch.get_num_threads()):
+        pass
