@@ -21,7 +21,9 @@ from tasks.errors import RectifierError
 from tasks.observe.events import names_a_server
 
 _HOST = "127.0.0.1"
-_SERVER = ("-m", "uvicorn", "--factory", "prefect.server.api.server:create_app", "--log-level", "error")
+# The kernel ends the server with its parent, also after a SIGKILL: 1 is PR_SET_PDEATHSIG, 15 SIGTERM.
+_UVICORN = "import ctypes; ctypes.CDLL(None).prctl(1, 15); from uvicorn import main; main()"
+_SERVER = ("-c", _UVICORN, "--factory", "prefect.server.api.server:create_app", "--log-level", "error")
 # As Prefect's own temporary server: no page, and no services that a short life does not need.
 _SHORT_LIVED = {"PREFECT_UI_ENABLED": "0", "PREFECT__SERVER_EPHEMERAL": "1", "PREFECT__SERVER_FINAL": "1"}
 _PATIENCE = "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS"

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -186,6 +187,27 @@ def test_a_server_that_cannot_start_is_one_line(demo: Path, tmp_path: Path) -> N
     assert done.returncode == 1
     (line,) = done.stderr.splitlines()
     assert line.startswith("error: the temporary Prefect server ended with status 3; prefect server start shows why")
+
+
+def test_a_killed_run_takes_its_server_along(demo: Path, tmp_path: Path) -> None:
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
+    environment = kept | {"PYTHONPATH": str(ROOT), "PREFECT_HOME": str(tmp_path / "home")}
+    command = [sys.executable, "-m", "flows", "rectify", "--config", str(demo / "run.toml"), "--quiet"]
+    with subprocess.Popen(command, env=environment, cwd=tmp_path) as run:
+        children = Path(f"/proc/{run.pid}/task/{run.pid}/children")
+        _soon((tmp_path / "home" / "prefect.db").exists)
+        (server,) = children.read_text().split()
+        run.kill()
+    _soon(lambda: not Path(f"/proc/{server}").exists() or " Z " in Path(f"/proc/{server}/stat").read_text())
+
+
+def _soon(found: Callable[[], Any]) -> Any:
+    """What ``found`` returns once it is true; fails after a minute."""
+    end = time.monotonic() + 60
+    while not (value := found()):
+        assert time.monotonic() < end
+        time.sleep(0.05)
+    return value
 
 
 def test_a_flow_that_is_tried_in_a_server_keeps_its_exit_status(
