@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -138,25 +138,28 @@ def test_a_store_that_does_not_answer_is_asked_again(
     assert task_run["run_count"] == attempts
 
 
+def without_server(folder: Path, **more: str) -> dict[str, str]:
+    """The environment of a command that knows of no Prefect server; ``folder`` gets Prefect's home."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
+    return kept | {"PYTHONPATH": str(ROOT), "PREFECT_HOME": str(folder / "home"), **more}
+
+
+def rectify_command(demo: Path, *more: str, python: Sequence[str] = ()) -> list[str]:
+    return [sys.executable, *python, "-m", "flows", "rectify", "--config", str(demo / "run.toml"), *more]
+
+
+def within_a_minute(true: Callable[[], bool]) -> bool:
+    """Whether ``true`` comes true in time."""
+    end = time.monotonic() + 60
+    while not (found := true()) and time.monotonic() < end:
+        time.sleep(0.05)
+    return found
+
+
 def test_a_run_needs_no_server(demo: Path, one_day: Published, tmp_path: Path) -> None:
     day = one_day.days[0]
-    command = [
-        sys.executable,
-        "-X",
-        "importtime",
-        "-m",
-        "flows",
-        "rectify",
-        "--config",
-        str(demo / "run.toml"),
-        "--as-of",
-        day,
-        "--verbose",
-        "--json",
-    ]
-    home = tmp_path / "home"
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
-    environment = {**kept, "PYTHONPATH": str(ROOT), "PREFECT_HOME": str(home), "HOME": str(tmp_path / "user")}
+    command = rectify_command(demo, "--as-of", day, "--verbose", "--json", python=("-X", "importtime"))
+    environment = without_server(tmp_path, HOME=str(tmp_path / "user"))
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "View at" not in done.stderr
@@ -175,14 +178,9 @@ def test_a_run_needs_no_server(demo: Path, one_day: Published, tmp_path: Path) -
 
 
 def test_a_server_that_cannot_start_is_one_line(demo: Path, tmp_path: Path) -> None:
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
     database = f"sqlite+aiosqlite:///{tmp_path}/nowhere/prefect.db"
-    environment = kept | {
-        "PYTHONPATH": str(ROOT),
-        "PREFECT_HOME": str(tmp_path / "home"),
-        "PREFECT_API_DATABASE_CONNECTION_URL": database,
-    }
-    command = [sys.executable, "-m", "flows", "rectify", "--config", str(demo / "run.toml"), "--quiet"]
+    environment = without_server(tmp_path, PREFECT_API_DATABASE_CONNECTION_URL=database)
+    command = rectify_command(demo, "--quiet")
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, cwd=tmp_path)
     assert done.returncode == 1
     (line,) = done.stderr.splitlines()
@@ -190,24 +188,13 @@ def test_a_server_that_cannot_start_is_one_line(demo: Path, tmp_path: Path) -> N
 
 
 def test_a_killed_run_takes_its_server_along(demo: Path, tmp_path: Path) -> None:
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
-    environment = kept | {"PYTHONPATH": str(ROOT), "PREFECT_HOME": str(tmp_path / "home")}
-    command = [sys.executable, "-m", "flows", "rectify", "--config", str(demo / "run.toml"), "--quiet"]
-    with subprocess.Popen(command, env=environment, cwd=tmp_path) as run:
+    with subprocess.Popen(rectify_command(demo, "--quiet"), env=without_server(tmp_path), cwd=tmp_path) as run:
         children = Path(f"/proc/{run.pid}/task/{run.pid}/children")
-        _soon((tmp_path / "home" / "prefect.db").exists)
+        assert within_a_minute((tmp_path / "home" / "prefect.db").exists)
         (server,) = children.read_text().split()
         run.kill()
-    _soon(lambda: not Path(f"/proc/{server}").exists() or " Z " in Path(f"/proc/{server}/stat").read_text())
-
-
-def _soon(found: Callable[[], Any]) -> Any:
-    """What ``found`` returns once it is true; fails after a minute."""
-    end = time.monotonic() + 60
-    while not (value := found()):
-        assert time.monotonic() < end
-        time.sleep(0.05)
-    return value
+    state = Path(f"/proc/{server}/stat")
+    assert within_a_minute(lambda: not state.exists() or " Z " in state.read_text())
 
 
 def test_a_flow_that_is_tried_in_a_server_keeps_its_exit_status(
