@@ -14,9 +14,8 @@ import numpy as np
 import torch
 
 from rectifier_core.base.arrays import Float32
-from rectifier_core.base.numerics import row_blocks
 from rectifier_core.base.published_records import Check, QualityReport, Status
-from rectifier_core.base.threads import in_threads, kernel, read_only
+from rectifier_core.base.threads import kernel, on_row_blocks, read_only
 from rectifier_core.config import QualityConfig
 
 WARNABLE = ("marginal_error", "join", "moved", "rate_low", "changed", "norm_ratio", "drift", "rate_jump", "shadow")
@@ -83,8 +82,7 @@ def measure_modality(
         pair = (np.ascontiguousarray(x[rows], dtype=np.float32) for x in (original, published))
         _square(*pair, squares[rows])
 
-    for _ in in_threads(square_block, list(row_blocks(len(status), block_rows)), torch.get_num_threads()):
-        pass
+    on_row_blocks(square_block, len(status), block_rows, torch.get_num_threads())
     inputs, lengths = np.sqrt(squares[:, 0]), np.sqrt(squares[:, 1])
     published_rows, own_rows = (
         status != Status.MISSING.code,

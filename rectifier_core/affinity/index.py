@@ -21,7 +21,7 @@ import numpy as np
 from rectifier_core.base.arrays import Float32, Int32, Int64
 from rectifier_core.base.numerics import row_blocks
 from rectifier_core.base.seeding import generator
-from rectifier_core.base.threads import in_threads
+from rectifier_core.base.threads import on_row_blocks
 
 IndexKind = Literal["auto", "flat", "ivf"]
 BLOCK_ROWS = 8192
@@ -192,8 +192,7 @@ def search_rows(vectors: Float32, rows: Int64, queries: Float32, count: int, *, 
     def search(block: slice) -> None:
         items[block], scores[block] = index.search(queries[block], count)
 
-    for _ in in_threads(search, list(row_blocks(len(queries), BLOCK_ROWS)), threads):
-        pass
+    on_row_blocks(search, len(queries), BLOCK_ROWS, threads)
     return Neighbours(items, scores)
 
 
@@ -249,8 +248,7 @@ def _nearest(quantizer: Any, vectors: Float32, rows: Int64, threads: int) -> Int
     def assign(block: slice) -> None:
         nearest[block] = quantizer.search(np.ascontiguousarray(vectors[rows[block]]), 1)[1][:, 0]
 
-    for _ in in_threads(assign, list(row_blocks(len(rows), BLOCK_ROWS)), threads):
-        pass
+    on_row_blocks(assign, len(rows), BLOCK_ROWS, threads)
     return nearest
 
 

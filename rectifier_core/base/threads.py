@@ -14,6 +14,8 @@ from itertools import pairwise
 import numba
 import torch
 
+from rectifier_core.base.numerics import row_blocks
+
 SHARDS_PER_THREAD = 4
 """More shards than threads, so that other threads take over from a slow one."""
 
@@ -91,3 +93,9 @@ def in_threads(work: Callable[[slice], None], blocks: list[slice], threads: int)
         with ThreadPoolExecutor(threads) as pool:
             for block, _ in zip(blocks, pool.map(work, blocks), strict=True):
                 yield block
+
+
+def on_row_blocks(work: Callable[[slice], None], num_rows: int, block_rows: int, threads: int) -> None:
+    """Call ``work`` on every block of ``num_rows`` rows, ``threads`` at a time. What it writes must not depend on the order."""
+    for _ in in_threads(work, list(row_blocks(num_rows, block_rows)), threads):
+        pass

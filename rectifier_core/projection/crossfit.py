@@ -6,7 +6,7 @@ is solved from the total minus the fold's own, so one pass over the rows serves 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -16,9 +16,9 @@ import torch
 
 from rectifier_core.base.arrays import Float32, Float64, Int32, Int64
 from rectifier_core.base.devices import CPU, full_float32, to_device
-from rectifier_core.base.numerics import row_blocks, unit_rows
+from rectifier_core.base.numerics import unit_rows
 from rectifier_core.base.seeding import generator
-from rectifier_core.base.threads import in_threads
+from rectifier_core.base.threads import on_row_blocks
 
 GRAM_ROUNDING = 4e-6
 """Largest error of a float32 Gram product as a share of its trace (equal rows). The ridge penalty is never smaller."""
@@ -154,7 +154,7 @@ def out_of_fold(features: Float32, rows: Int64, folds: Int32, maps: FoldMaps, bl
             inside = fold == f
             projected[block][inside] = (x[inside] - maps.feature_means[f]) @ maps.weights[f]
 
-    _in_blocks(work, len(rows), block_rows)
+    on_row_blocks(work, len(rows), block_rows, torch.get_num_threads())
     return projected
 
 
@@ -166,11 +166,5 @@ def project(features: Float32, rows: Int64, weight: Float32, feature_mean: Float
         centred: Float32 = unit_rows(np.asarray(features[rows[block]])) - feature_mean
         projected[block] = centred @ weight
 
-    _in_blocks(work, len(rows), block_rows)
+    on_row_blocks(work, len(rows), block_rows, torch.get_num_threads())
     return projected
-
-
-def _in_blocks(work: Callable[[slice], None], count: int, block_rows: int) -> None:
-    """Call ``work`` on every block of ``count`` rows, in threads. What it writes must not depend on the order."""
-    for _ in in_threads(work, list(row_blocks(count, block_rows)), torch.get_num_threads()):
-        pass

@@ -14,9 +14,9 @@ from rectifier_core.affinity.affinity import SPARE, AffinityRows, index_features
 from rectifier_core.affinity.config import AffinityConfig
 from rectifier_core.affinity.index import NearestRows
 from rectifier_core.affinity.places import Places
-from rectifier_core.base.numerics import Progress, row_blocks
+from rectifier_core.base.numerics import Progress
 from rectifier_core.base.records import NO_NEIGHBOUR
-from rectifier_core.base.threads import in_threads
+from rectifier_core.base.threads import on_row_blocks
 from tasks.store.runner import Arrays, Runner, Shared, row_shards
 from tasks.store.saved_records import save_part, save_record
 from tasks.store.store import StageWriter
@@ -70,8 +70,7 @@ def search_shard(shard: AffinityShard) -> Arrays:
     def work(block: slice) -> None:
         found.put(block, search_block(places, opened, rows[block], config))
 
-    for _ in in_threads(work, list(row_blocks(len(rows), config.block_rows)), torch.get_num_threads()):
-        pass
+    on_row_blocks(work, len(rows), config.block_rows, torch.get_num_threads())
     return {name: getattr(found, name) for name in COLUMNS}
 
 
