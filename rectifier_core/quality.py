@@ -7,15 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
 
-import numba
 import numpy as np
 import torch
 
 from rectifier_core.base.arrays import Float32
+from rectifier_core.base.numerics import row_dots
 from rectifier_core.base.published_records import Check, QualityReport, Status
-from rectifier_core.base.threads import kernel, on_row_blocks, read_only
+from rectifier_core.base.threads import on_row_blocks
 from rectifier_core.config import QualityConfig
 
 WARNABLE = ("marginal_error", "join", "moved", "rate_low", "changed", "norm_ratio", "drift", "rate_jump", "shadow")
@@ -69,7 +68,7 @@ def measure_modality(
     drift: float | None,
     rate_jump: float | None = None,
     rate_low: float | None = None,
-    block_rows: int = 8192,
+    block_rows: int = 256,
 ) -> ModalityMeasures:
     """Compare the ``published`` features with the ``original`` ones. Both [I, D] may be memory maps. ``trust`` [I] is NaN where unknown,
     and ``moved`` [I] is 1 - cosine of the two.
@@ -79,8 +78,9 @@ def measure_modality(
     squares = np.empty((len(status), 3))
 
     def square_block(rows: slice) -> None:
-        pair = (np.ascontiguousarray(x[rows], dtype=np.float32) for x in (original, published))
-        _square(*pair, squares[rows])
+        before, after = np.asarray(original[rows]), np.asarray(published[rows])
+        for at, pair in enumerate(((before, before), (after, after), (before, after))):
+            squares[rows, at] = row_dots(*pair)
 
     on_row_blocks(square_block, len(status), block_rows, torch.get_num_threads())
     inputs, lengths = np.sqrt(squares[:, 0]), np.sqrt(squares[:, 1])
@@ -105,20 +105,6 @@ def measure_modality(
         moved=float((moved[own_rows] > FAR).mean()) if (status == Status.RECTIFIED.code).any() else None,
         rate_low=rate_low,
     )
-
-
-@kernel(
-    numba.void(read_only(numba.float32, 2), read_only(numba.float32, 2), numba.float64[:, ::1]),
-    fastmath={"reassoc", "contract"},
-)
-def _square(before: Any, after: Any, squares: Any) -> None:
-    """Write the squared lengths of both rows and their inner product. In float64 no square of a finite float32 overflows."""
-    for row in range(len(before)):
-        one, other, both = 0.0, 0.0, 0.0
-        for at in range(before.shape[1]):
-            x, y = np.float64(before[row, at]), np.float64(after[row, at])
-            one, other, both = one + x * x, other + y * y, both + x * y
-        squares[row, 0], squares[row, 1], squares[row, 2] = one, other, both
 
 
 def _times(longer: float, shorter: float) -> float:

@@ -19,7 +19,7 @@ SHARED = {"copies": {"affinity"}, "audit": {"affinity"}, "projection": {"trust"}
 # Of tasks, the packages that are about the evaluation; nothing that a night publishes depends on it.
 EVALUATION = ("tasks/evaluation", "tasks/stages/shadow.py")
 STORAGE = {"pyarrow", "polars", "deltalake", "feast", "redis", "duckdb", "boto3"}
-NUMERICS = {"numpy", "scipy", "torch", "faiss", "numba"}
+NUMERICS = {"numpy", "scipy", "torch", "faiss"}
 TORCH_DRAWS = {"rand", "randn", "randint", "randperm", "normal", "bernoulli", "multinomial"}
 MOST_FILES = 16
 # A notebook's result becomes a frame when it is asked to, and only then.

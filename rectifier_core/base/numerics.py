@@ -29,6 +29,20 @@ def unit_rows(matrix: Float32) -> Float32:
     return scaled
 
 
+def row_lengths(matrix: Float32, block_rows: int = 4096) -> Float32:
+    """Return the length of every row: [N, D] float32, which may be a memory map -> [N] float32."""
+    lengths = np.empty(len(matrix), np.float32)
+    for rows in row_blocks(len(matrix), block_rows):
+        lengths[rows] = np.linalg.norm(matrix[rows], axis=1)
+    return lengths
+
+
+def row_dots(one: Float32, other: Float32) -> Float64:
+    """Return the inner product of every two rows, [N, D] float32 twice -> [N] float64. There no square of a finite float32 overflows."""
+    dots: Float64 = np.einsum("ij,ij->i", one.astype(np.float64), other.astype(np.float64))
+    return dots
+
+
 def separation(positive: Float32 | Float64, negative: Float32 | Float64) -> float:
     """AUC: the chance that a draw of ``positive`` exceeds one of ``negative``, where a tie counts one half. NaN if either is empty."""
     if not len(positive) or not len(negative):

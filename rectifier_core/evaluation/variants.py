@@ -18,7 +18,7 @@ import numpy as np
 from rectifier_core.affinity.affinity import find_affinity
 from rectifier_core.affinity.places import place_items
 from rectifier_core.base.arrays import Bool, Features, Float32, Int32
-from rectifier_core.base.numerics import unit_rows
+from rectifier_core.base.numerics import row_lengths, unit_rows
 from rectifier_core.base.published_records import Status
 from rectifier_core.base.records import Anchors, Catalog, Interactions, Plan
 from rectifier_core.base.seeding import generator
@@ -140,10 +140,11 @@ def _by_shuffled_anchors(
         projection = fit_projection(m, features, present & ~placeholder, control, config.projection, seed=seed)
         places = place_items(projection, outcome.affinities[m].anchor_share)
         plan = balance(find_affinity(places, config.affinity, seed=seed), config.sinkhorn)
-        mixing = RectifyConfig(mix="constant", keep_original=1 - strength[m])
-        status = decide_status(present, plan, trust, mixing, placeholder)
+        constant = RectifyConfig(mix="constant", keep_original=1 - strength[m])
+        status = decide_status(present, plan, trust, constant, placeholder)
         rows = slice(0, len(features))
-        made[m] = rectify_rows(features, present, rows, status, Mixing(plan=plan, trust=trust, config=mixing)).features
+        mixing = Mixing(plan=plan, trust=trust, lengths=row_lengths(features), config=constant)
+        made[m] = rectify_rows(features, present, rows, status, mixing).features
     return made
 
 

@@ -5,11 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import scipy.sparse
-from numpy.typing import NDArray
 
 from rectifier_core.base.arrays import Float32, Int32, Int64
 from rectifier_core.base.records import Plan, Trust
+from rectifier_core.base.weighted_sums import weighted_sums
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,10 +19,17 @@ class Donors:
     indices: Int32
     weights: Float32
 
-    def matrix(self, columns: NDArray[np.integer], num_columns: int) -> scipy.sparse.csr_matrix:
-        """Return the weights as a sparse matrix whose columns are ``columns``, one an entry."""
-        shape = (len(self.indptr) - 1, num_columns)
-        return scipy.sparse.csr_matrix((self.weights, columns, self.indptr), shape=shape)
+    def sums(self, features: Float32, lengths: Float32, *, unit: bool) -> tuple[Float32, Float32, Float32]:
+        """Return the weighted sums of the rows' donors [N, D], of their weights [N], and of their lengths [N]: float32.
+
+        ``features`` [I, D] may be a memory map, and ``lengths`` [I] are those of its rows. ``unit`` sums unit rows. A donor without length
+        gives nothing.
+        """
+        given = lengths[self.indices]
+        weights = np.where(given > 0, self.weights, np.float32(0))
+        scale = np.asarray(weights / np.where(given > 0, given, 1) if unit else weights, dtype=np.float32)
+        sums = weighted_sums(features, self.indptr, self.indices, scale)
+        return sums, _sums(weights, self.indptr), _sums(weights * given, self.indptr)
 
 
 def trust_or_average(trust: Trust, items: Int32 | Int64 | slice = slice(None)) -> Float32:
@@ -45,6 +51,11 @@ def donors_of(plan: Plan, rows: Int64, trust: Trust, *, adaptive: bool) -> Donor
     if adaptive and len(indices):
         weights *= trust_or_average(trust, indices)
         weights[indices == np.repeat(rows, counts)] = 0
-        sums = np.add.reduceat(np.append(weights, np.float32(0)), indptr[:-1]) * (counts > 0)
-        weights /= np.repeat(np.maximum(sums, np.finfo(np.float32).tiny), counts)
+        weights /= np.repeat(np.maximum(_sums(weights, indptr), np.finfo(np.float32).tiny), counts)
     return Donors(indptr, indices, weights)
+
+
+def _sums(values: Float32, indptr: Int64) -> Float32:
+    """Return the sum of each row's values, 0 for a row without one."""
+    sums: Float32 = np.add.reduceat(np.append(values, np.float32(0)), indptr[:-1]) * (np.diff(indptr) > 0)
+    return sums

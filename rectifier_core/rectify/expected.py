@@ -22,10 +22,11 @@ import numpy as np
 import scipy.linalg
 
 from rectifier_core.base.arrays import Bool, Float32, Float64, Int32, Int64, check_array
-from rectifier_core.base.numerics import row_blocks, unit_rows
+from rectifier_core.base.numerics import unit_rows
 from rectifier_core.base.records import Plan, Trust
 from rectifier_core.base.seeding import generator
-from rectifier_core.rectify.donors import Donors, donors_of, trust_or_average
+from rectifier_core.base.weighted_sums import weighted_sums
+from rectifier_core.rectify.donors import donors_of, trust_or_average
 
 PENALTIES = (1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1, 1.0)
 """Ridge penalties to choose from, in units of the mean eigenvalue of the Gram matrix."""
@@ -33,7 +34,6 @@ MOST_ROWS, MOST_BYTES = 20_000, 64 << 20
 """Most items, and most bytes of their features, that the regression is fitted to."""
 COMBINED_ROWS = 4_000
 """Items that weigh the two predictions: two numbers need no more."""
-BLOCK_ROWS = 1_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,10 +75,18 @@ class ExpectedFeature:
         check_array("mean", self.mean, (None,), np.float32)
         check_array("maps", self.maps, (None, None, len(self.mean)), np.float32)
 
+    def by_views(self, views: Float32, folds: Int32) -> Float32:
+        """Return what the maps of ``folds`` [N] predict from ``views`` [N, P]: [N, D] float32."""
+        width = views.shape[1]
+        places = folds[:, None] * width + np.arange(width, dtype=np.int32)
+        starts = np.arange(0, views.size + 1, width)
+        return weighted_sums(self.maps.reshape(-1, len(self.mean)), starts, places.ravel(), views.ravel())
+
 
 def fit_expected(
     modality: str,
     features: Float32,
+    lengths: Float32,
     known: Bool,
     folds: Int32,
     views: Views,
@@ -89,8 +97,8 @@ def fit_expected(
 ) -> ExpectedFeature:
     """Fit the predictions of one modality to its ``known`` items [I], those with a feature and an anchor.
 
-    ``features`` [I, D] may be a memory map. ``folds`` [I] are the items' folds, at least 0 where they are known. Of a large catalog a sample
-    is fitted.
+    ``features`` [I, D] may be a memory map, and ``lengths`` [I] are its rows'. ``folds`` [I] are the items' folds, at least 0 where they
+    are known. Of a large catalog a sample is fitted.
     """
     rng = generator(seed, "rectify", modality, "sample")
     rows = np.flatnonzero(known)
@@ -102,7 +110,7 @@ def fit_expected(
     centred = units - mean
     maps, predicted = _ridge_by_fold(views.of(rows), centred, weight, folds[rows])
     few = np.sort(rng.choice(len(rows), min(len(rows), COMBINED_ROWS), replace=False))
-    by_donors = _donors_means(features, rows[few], mean, plan, trust)
+    by_donors = _donors_means(features, lengths, rows[few], mean, plan, trust)
     donor_weight, view_weight = _combine(by_donors, predicted[few], centred[few], weight[few])
     return ExpectedFeature(
         modality=modality,
@@ -141,16 +149,10 @@ def _solved(gram: Float64, cross: Float64, penalty: float) -> Float32:
     return solved
 
 
-def _donors_means(features: Float32, rows: Int64, mean: Float32, plan: Plan, trust: Trust) -> Float32:
+def _donors_means(features: Float32, lengths: Float32, rows: Int64, mean: Float32, plan: Plan, trust: Trust) -> Float32:
     """Return the mean of each item's donors, as the difference from ``mean``: [N, D] float32, zeros without donors."""
-    means = np.zeros((len(rows), len(mean)), np.float32)
-    for block in row_blocks(len(rows), BLOCK_ROWS):
-        donors: Donors = donors_of(plan, rows[block], trust, adaptive=True)
-        used, at = np.unique(donors.indices, return_inverse=True)
-        if len(used):
-            units = unit_rows(np.asarray(features[used])) - mean
-            means[block] = donors.matrix(at, len(used)) @ units
-    return means
+    sums, totals, _ = donors_of(plan, rows, trust, adaptive=True).sums(features, lengths, unit=True)
+    return sums - totals[:, None] * mean
 
 
 def _combine(by_donors: Float32, by_views: Float32, wanted: Float32, weight: Float32) -> tuple[float, float]:

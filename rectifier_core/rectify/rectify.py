@@ -21,16 +21,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rectifier_core.base.arrays import Bool, Float32, Int32, Int64
+from rectifier_core.base.numerics import row_blocks, row_lengths
 from rectifier_core.base.published_records import Status
 from rectifier_core.base.records import Plan, Trust
-from rectifier_core.base.threads import in_shards
 from rectifier_core.rectify.config import RectifyConfig
 from rectifier_core.rectify.donors import donors_of
 from rectifier_core.rectify.expected import ExpectedFeature, Views, fit_expected
 from rectifier_core.rectify.mixing import mix_rows
 
-MOST_DONATED = 64 << 20
-"""Most bytes of donors' features that a thread gathers at a time."""
+MOST_MIXED = 1 << 19
+"""Bytes of rows that are mixed at a time. Mixing passes over them about ten times, so they should stay in the processor's cache."""
+SURELY_KEPT = 0.99
+"""With this share of its own feature, a row cannot move by ``LEAST_MOVED``: no feature is more than three unit lengths from the expected."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,10 +46,14 @@ class Model:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Mixing:
-    """What rows of one modality are mixed by. ``model`` is None for the paper's constant mixing."""
+    """What rows of one modality are mixed by.
+
+    ``lengths`` [I] float32 are those of the features that were read. ``model`` is None for the paper's constant mixing.
+    """
 
     plan: Plan
     trust: Trust
+    lengths: Float32
     config: RectifyConfig
     model: Model | None = None
 
@@ -101,12 +107,12 @@ def prepare_mixing(
 
     The expected feature is fitted to the items that are to be rectified. ``folds`` [I] are the items' folds, -1 for an item without one.
     """
-    status, model = decide_status(present, plan, trust, config, placeholder), None
+    status, model, lengths = decide_status(present, plan, trust, config, placeholder), None, row_lengths(features)
     known = status == Status.RECTIFIED.code
     if config.mix == "adaptive" and known.any():
-        expected = fit_expected(trust.modality, features, known, folds, views, plan, trust, seed=seed)
+        expected = fit_expected(trust.modality, features, lengths, known, folds, views, plan, trust, seed=seed)
         model = Model(expected=expected, views=views, folds=folds)
-    return status, Mixing(plan=plan, trust=trust, config=config, model=model)
+    return status, Mixing(plan=plan, trust=trust, lengths=lengths, config=config, model=model)
 
 
 def rectify_rows(
@@ -114,7 +120,7 @@ def rectify_rows(
 ) -> RectifiedRows:
     """Return the published features of ``rows``, zeros where the status is MISSING.
 
-    ``features`` [I, D] may be a memory map. Only the rows and their donors are read, ``MOST_DONATED`` bytes of donors at a time.
+    ``features`` [I, D] may be a memory map. Only the rows and their donors are read.
     ``present`` [I] are the items with a feature, ``status`` [I] is what ``decide_status`` returns.
     """
     own = np.array(features[rows], dtype=np.float32)
@@ -122,56 +128,47 @@ def rectify_rows(
     own[code == Status.MISSING.code] = 0
     moved = np.zeros(len(own), np.float32)
     if np.isin(code, (Status.RECTIFIED.code, Status.IMPUTED.code)).any():
-        _mix(features, own, code, moved, np.arange(rows.start, rows.start + len(own)), mixing)
+        _mix(features, own, code, moved, rows.start, mixing)
     moved[~present[rows]] = np.nan
     return RectifiedRows(own, code, moved)
 
 
-def _mix(features: Float32, own: Float32, code: NDArray[np.int8], moved: Float32, items: Int64, mixing: Mixing) -> None:
-    """Mix the rows ``own`` of ``items`` in place."""
-    adaptive, width = mixing.config.mix == "adaptive", own.shape[1]
-    donors = donors_of(mixing.plan, items, mixing.trust, adaptive=adaptive)
-    keep = kept_share(mixing.trust, items, mixing.config)
-    if mixing.model is None:
-        mean, maps = np.zeros(width, np.float32), np.zeros((1, 0, width), np.float32)
-        views, folds, donor_weight = np.zeros((len(own), 0), np.float32), np.zeros(len(own), np.int32), 1.0
-    else:
-        expected = mixing.model.expected
-        mean, maps, donor_weight = expected.mean, expected.maps, expected.donor_weight
-        # An item without a fold was in no fit, so any map may predict it.
-        views, folds = mixing.model.views.of(items), np.maximum(mixing.model.folds[items], 0)
-    # Whole rows whose donors fit into the budget: more entries than that belong to one row alone.
-    entries, bounds = max(1, MOST_DONATED // (4 * width)), [0]
-    while bounds[-1] < len(own):
-        fitting = int(np.searchsorted(donors.indptr, donors.indptr[bounds[-1]] + entries, side="right")) - 1
-        bounds.append(max(bounds[-1] + 1, fitting))
-
-    def mix(first: int, last: int) -> None:
-        part, span = slice(first, last), slice(donors.indptr[first], donors.indptr[last])
-        used, places = np.unique(donors.indices[span], return_inverse=True)
-        given = np.ascontiguousarray(features[used], dtype=np.float32)
+def _mix(features: Float32, own: Float32, code: NDArray[np.int8], moved: Float32, first: int, mixing: Mixing) -> None:
+    """Mix the rows ``own`` of the items from ``first`` on in place."""
+    adaptive = mixing.config.mix == "adaptive"
+    keep = kept_share(mixing.trust, slice(first, first + len(own)), mixing.config)
+    if adaptive:
+        code[(code == Status.RECTIFIED.code) & (keep >= SURELY_KEPT)] = Status.PASSED_THROUGH.code
+    to_mix = np.flatnonzero(np.isin(code, (Status.RECTIFIED.code, Status.IMPUTED.code)))
+    for block in row_blocks(len(to_mix), max(1, MOST_MIXED // own[:1].nbytes)):
+        rows = to_mix[block]
+        items = rows + first
+        donors = donors_of(mixing.plan, items, mixing.trust, adaptive=adaptive)
+        sums, totals, lengths = donors.sums(features, mixing.lengths, unit=adaptive)
+        predicted, mean = totals > 0, np.zeros(own.shape[1], np.float32)
+        if mixing.model is not None:
+            fitted, views = mixing.model.expected, mixing.model.views.of(items)
+            mean = fitted.mean
+            # An item without a fold was in no fit, so any map may predict it.
+            by_views = fitted.by_views(views, np.maximum(mixing.model.folds[items], 0))
+            sums = np.float32(fitted.donor_weight) * (sums - totals[:, None] * mean) + by_views
+            predicted |= views.any(axis=1)
+        part, part_code, part_moved = own[rows], code[rows], moved[rows]
         mix_rows(
-            given,
-            np.linalg.norm(given, axis=1).astype(np.float32),
-            donors.indptr[first : last + 1] - donors.indptr[first],
-            places.astype(np.int32),
-            donors.weights[span],
-            mean,
-            np.float32(donor_weight),
-            maps,
-            views[part],
-            folds[part],
-            keep[part],
-            adaptive,
-            code[part],
-            own[part],
-            moved[part],
+            part,
+            part_code,
+            part_moved,
+            keep=keep[rows],
+            expected=sums,
+            predicted=predicted,
+            mean=mean,
+            donated_length=lengths,
+            adaptive=adaptive,
         )
+        own[rows], code[rows], moved[rows] = part, part_code, part_moved
 
-    in_shards(mix, bounds)
 
-
-def kept_share(trust: Trust, items: Bool | Int64, config: RectifyConfig) -> Float32:
+def kept_share(trust: Trust, items: Bool | Int64 | slice, config: RectifyConfig) -> Float32:
     """Return the share of its own feature that each of ``items`` keeps: float32, 1 where the trust is unknown and mixing is adaptive."""
     sure = trust.low is not None and trust.low > 0
     believed = (trust.probability if sure else trust.probability_upper)[items]

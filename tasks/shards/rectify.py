@@ -23,7 +23,8 @@ FIELDS = ("features", "status", "moved")
 class RectifyShard:
     """Items ``first`` to ``last`` of one modality.
 
-    ``shared`` holds the ``status`` of all items, and the ``mean`` and the ``maps`` of the expected feature where one was fitted.
+    ``shared`` holds the ``status`` of all items and the ``lengths`` of their features. Where an expected feature was fitted, it also holds
+    its ``mean`` and ``maps``.
     """
 
     modality: str
@@ -57,7 +58,7 @@ def rectify_shard(shard: RectifyShard) -> Arrays:
         folds = open_record(refs.projection, Projection).fold
         model = Model(expected=expected, views=open_views(shard.modality, shard.matched), folds=folds)
     plan, trust = open_record(refs.plan, Plan), open_record(refs.trust, Trust)
-    mixing = Mixing(plan=plan, trust=trust, config=shard.config, model=model)
+    mixing = Mixing(plan=plan, trust=trust, lengths=shared["lengths"], config=shard.config, model=model)
     count = shard.last - shard.first
     found = RectifiedRows(
         np.empty((count, features.shape[1]), np.float32), np.empty(count, np.int8), np.empty(count, np.float32)
@@ -83,7 +84,7 @@ def write_rectified(
         if mixing.model is not None:
             expected = mixing.model.expected
             fitted, donor_weight = {"mean": expected.mean, "maps": expected.maps}, expected.donor_weight
-        shared = work.share(status=out.status.copy(), **fitted)
+        shared = work.share(status=out.status.copy(), lengths=mixing.lengths, **fitted)
         shards = [
             RectifyShard(
                 modality=modality,

@@ -8,10 +8,11 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import xxhash
 from numpy.lib.format import header_data_from_array_1_0, write_array_header_1_0
 from numpy.typing import NDArray
 
-from rectifier_core.base.arrays import Int64
+from rectifier_core.base.arrays import Float32, Int64, UInt64
 from tasks.errors import InputError
 from tasks.source.columns.vectors import (
     FEATURE_REASONS,
@@ -35,6 +36,11 @@ from tasks.source.rows.sequences import (
 from tasks.store.store import StageWriter
 
 
+def _row_digests(rows: Float32) -> UInt64:
+    """Return a 64-bit digest of every row's bytes. An incremental run compares digests to find the changed rows."""
+    return np.fromiter(map(xxhash.xxh3_64_intdigest, np.ascontiguousarray(rows)), np.uint64, len(rows))
+
+
 class FeatureColumn:
     """The output files of one modality of a catalog of I items, and the counts of what cannot be used."""
 
@@ -50,14 +56,11 @@ class FeatureColumn:
         given: Format | None = None,
     ) -> None:
         """``given`` is the format of vectors in text or bytes."""
-        # Imported here: this loads torch and numba, and `status` imports this module without reading a catalog.
-        from rectifier_core.base.row_digest import row_digests
-
         self.name, self.column, self.width, self.is_sequence = name, column, width, is_sequence
-        self._writer, self._row_digests, self._given = writer, row_digests, given
+        self._writer, self._given = writer, given
         self._features = writer.memmap(f"features-{name}", (num_items, width), np.float32)
         self._present = np.zeros(num_items, np.bool_)
-        self._digest = np.full(num_items, row_digests(np.zeros((1, width), np.float32))[0], np.uint64)
+        self._digest = np.full(num_items, _row_digests(np.zeros((1, width), np.float32))[0])
         self._missing = np.zeros(len(MISSING_KINDS), np.int64)
         self._segments_read = self._segments_missing = 0
         self._reason_counts = np.zeros(len(SEQUENCE_REASONS), np.int64)
@@ -72,7 +75,7 @@ class FeatureColumn:
         batch = judge(column, self.width)
         self._features[items][batch.rows] = batch.features
         self._present[items][batch.rows] = True
-        self._digest[items][batch.rows] = self._row_digests(batch.features)
+        self._digest[items][batch.rows] = _row_digests(batch.features)
         self._missing += batch.missing
         self._reason_counts += np.bincount(batch.bad_codes, minlength=len(SEQUENCE_REASONS))
         if isinstance(batch, SequenceBatch):

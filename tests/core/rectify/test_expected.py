@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from rectifier_core.base.arrays import Bool, Float32
-from rectifier_core.base.numerics import unit_rows
+from rectifier_core.base.numerics import row_lengths, unit_rows
 from rectifier_core.base.records import Plan, Trust
 from rectifier_core.rectify.config import RectifyConfig
 from rectifier_core.rectify.expected import Views, fit_expected
@@ -50,10 +50,10 @@ def fitted(seed: int, told: float):
     features, views, plan, right, true = scene(seed, told)
     folds = (np.arange(ITEMS) % 5).astype(np.int32)
     trust, everyone = trust_in(right), np.ones(ITEMS, np.bool_)
-    expected = fit_expected("image", features, everyone, folds, views, plan, trust, seed=0)
-    mixing = Mixing(
-        plan=plan, trust=trust, config=RectifyConfig(), model=Model(expected=expected, views=views, folds=folds)
-    )
+    lengths = row_lengths(features)
+    expected = fit_expected("image", features, lengths, everyone, folds, views, plan, trust, seed=0)
+    model = Model(expected=expected, views=views, folds=folds)
+    mixing = Mixing(plan=plan, trust=trust, lengths=lengths, config=RectifyConfig(), model=model)
     status = decide_status(everyone, plan, trust, mixing.config)
     return features, true, right, expected, rectify_rows(features, everyone, slice(0, ITEMS), status, mixing)
 
@@ -89,7 +89,9 @@ def test_no_map_has_seen_the_items_it_predicts() -> None:
     # Rows exchanged within a fold leave the mean as it was.
     other[few] = np.roll(features[few], 1, axis=0)
     trust = replace(trust_in(right), probability=np.ones(ITEMS, np.float32))
-    one, two = (fit_expected("image", x, everyone, folds, views, plan, trust, seed=0) for x in (features, other))
+    one, two = (
+        fit_expected("image", x, row_lengths(x), everyone, folds, views, plan, trust, seed=0) for x in (features, other)
+    )
     # All maps of a fit share one weight.
     change = [
         np.abs(a / np.linalg.norm(one.maps[2]) - b / np.linalg.norm(two.maps[2])).max()

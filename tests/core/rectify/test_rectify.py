@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rectifier_core.base.arrays import Bool, Float32
-from rectifier_core.base.numerics import unit_rows
+from rectifier_core.base.numerics import row_lengths, unit_rows
 from rectifier_core.base.published_records import Status
 from rectifier_core.base.records import Plan, Trust
 from rectifier_core.rectify.config import RectifyConfig
@@ -77,7 +77,7 @@ def rectified(
 ) -> RectifiedRows:
     told = trust or made_trust()
     status = decide_status(present, plan, told, config, placeholder)
-    mixing = Mixing(plan=plan, trust=told, config=config, model=model)
+    mixing = Mixing(plan=plan, trust=told, lengths=row_lengths(features), config=config, model=model)
     return rectify_rows(features, present, slice(0, ITEMS), status, mixing)
 
 
@@ -290,7 +290,9 @@ def test_block_size_changes_no_bit(block: int, seed: int, mix: Literal["constant
     features, present, plan = sample(seed)
     config, trust = RectifyConfig(mix=mix, impute=True), made_trust(seed=seed)
     status, model = decide_status(present, plan, trust, config), model_of(features, present)
-    mixing = Mixing(plan=plan, trust=trust, config=config, model=None if mix == "constant" else model)
+    mixing = Mixing(
+        plan=plan, trust=trust, lengths=row_lengths(features), config=config, model=None if mix == "constant" else model
+    )
     rows = [slice(at, min(at + block, ITEMS)) for at in range(0, ITEMS, block)]
     parts = [rectify_rows(features, present, x, status, mixing) for x in rows]
     all_rows = rectify_rows(features, present, slice(0, ITEMS), status, mixing)

