@@ -14,8 +14,6 @@ import socket
 import subprocess
 import sys
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +22,7 @@ from typing import Any
 from flows.config.prefect_settings import PREFECT_DEFAULTS
 from flows.config.run_config import RunConfig
 from tasks.errors import ClusterError, InputError
+from tasks.observe.temporary_server import prefect_answers
 
 ROOT = Path(__file__).parents[2]
 MARKER = "RECTIFIER_SERVER"
@@ -84,14 +83,6 @@ class LocalServer:
         """Whether a process ``prefect WHAT start`` of this server is there."""
         return any(f"prefect {what} start" in command for command in self.processes().values())
 
-    def is_healthy(self) -> bool:
-        """Whether a Prefect server answers at the port."""
-        try:
-            with urllib.request.urlopen(f"{self.url}/api/health", timeout=5) as answer:
-                return bool(answer.read() == b"true")
-        except (urllib.error.URLError, OSError, ValueError):
-            return False
-
     def start(self, path: Path, config: RunConfig) -> dict[str, Any]:
         """Start what does not run yet, wait until it is ready, and register everything for the run config at ``path``.
 
@@ -101,7 +92,7 @@ class LocalServer:
         if not self.runs("server"):
             self._check_port()
             self._start("server", "--host", "127.0.0.1", "--port", str(self.port))
-        self._wait(self.is_healthy, "server")
+        self._wait(lambda: prefect_answers(self.port), "server")
         os.environ.update(self.environment)
         from flows.server.register import register, worker_is_online
 
@@ -129,7 +120,7 @@ class LocalServer:
 
     def status(self) -> dict[str, Any]:
         """Whether the server answers and a worker of it is online."""
-        if not self.is_healthy():
+        if not prefect_answers(self.port):
             return {"server": False, "worker": False, "ui": None}
         os.environ.update(self.environment)
         from flows.server.register import worker_is_online

@@ -15,7 +15,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import closing, suppress
 
 from tasks.errors import RectifierError
 from tasks.observe.events import names_a_server
@@ -54,7 +54,7 @@ def start_temporary_server() -> Callable[[], None]:
 
     def wait() -> None:
         end = time.monotonic() + float(os.environ.get(_PATIENCE, 120))
-        while not _is_healthy(port):
+        while not prefect_answers(port):
             if server.poll() is not None or time.monotonic() > end:
                 how = "does not answer" if server.returncode is None else f"ended with status {server.returncode}"
                 raise RectifierError(
@@ -65,12 +65,15 @@ def start_temporary_server() -> Callable[[], None]:
     return wait
 
 
-def _is_healthy(port: int) -> bool:
-    # No proxy that the environment names stands before a local server, as urllib would have it.
-    with suppress(OSError, http.client.HTTPException):
-        connection = http.client.HTTPConnection(_HOST, port, timeout=5)
-        connection.request("GET", "/api/health")
-        return connection.getresponse().status == 200
+def prefect_answers(port: int) -> bool:
+    """Whether a Prefect server answers at the port of this machine."""
+    # http.client asks the server itself. urllib would ask a proxy that the environment names.
+    with (
+        suppress(OSError, http.client.HTTPException),
+        closing(http.client.HTTPConnection(_HOST, port, timeout=5)) as server,
+    ):
+        server.request("GET", "/api/health")
+        return server.getresponse().read() == b"true"
     return False
 
 
