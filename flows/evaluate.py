@@ -3,35 +3,29 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
-from dataclasses import replace
+from collections.abc import Mapping
 from datetime import date
 from pathlib import Path
 from typing import Any
 
 from prefect import flow
 from prefect.task_runners import ThreadPoolTaskRunner
-from pydantic import ValidationError
 
 from flows.config.run_config import RunConfig
 from flows.monitoring import logged
 from flows.steps import night as steps
 from flows.steps.evaluation import perform, write_report
-from rectifier_core.base.config import explain
-from tasks.errors import InputError
-from tasks.evaluation.config import EvaluationConfig
 from tasks.evaluation.dependencies import Chain
 from tasks.evaluation.grid import plan_grid
 from tasks.evaluation.workers import Workers
 from tasks.runs.identity import without_places
-from tasks.source.read import resolve_day
 from tasks.stages.trust import category_numbers
 from tasks.store.store import Ref, StageStore
 
 FOLDER = "evaluation"
 
 
-def evaluate(config: RunConfig, as_of: date) -> dict[str, Any]:
+def evaluate_catalog(config: RunConfig, as_of: date) -> dict[str, Any]:
     """Evaluate the grid of ``config.evaluation`` and return the counts and paths.
 
     Outputs of an earlier run are reused, also of one that was stopped. A cell that fails stops no other and counts in ``failed``. Raises
@@ -85,54 +79,7 @@ def _about(config: RunConfig, as_of: date, source: Ref) -> dict[str, Any]:
     return {"as_of": as_of.isoformat(), "source": source.digest, "config": without_places(parts)}
 
 
-def evaluate_day(
-    path: Path, overrides: Iterable[str], as_of: date | None, options: Mapping[str, Any]
-) -> dict[str, Any]:
-    """Evaluate the grid of a run config. Raises InputError or StorageError, each with one line for the user."""
-    config = RunConfig.from_toml(path, overrides)
-    config = replace(config, evaluation=with_options(config.evaluation, options))
-    return evaluate(config, resolve_day(config.source, as_of))
-
-
-def with_options(config: EvaluationConfig, options: Mapping[str, Any]) -> EvaluationConfig:
-    """``config`` with the command line's options, None where one was not given. Raises InputError naming the option."""
-    given = {name: value for name, value in options.items() if value is not None}
-    if "backbones" in given:
-        config = _replaced("--backbones", config, backbones=_names(given["backbones"]))
-    if "seeds" in given:
-        config = _replaced("--seeds", config, seeds=given["seeds"])
-    if "modality" in given:
-        config = replace(
-            config, corruption=_replaced("--modality", config.corruption, modalities=_names(given["modality"]))
-        )
-    if "corruption" in given:
-        config = replace(
-            config, corruption=_replaced("--corruption", config.corruption, shares=_shares(given["corruption"]))
-        )
-    return replace(config, out=str(given["out"].absolute())) if "out" in given else config
-
-
-def _replaced(option: str, config: Any, **settings: Any) -> Any:
-    try:
-        return replace(config, **settings)
-    except ValidationError as error:
-        raise InputError(f"{option}: {explain(error, type(config))}") from error
-
-
-def _names(text: str) -> tuple[str, ...]:
-    return tuple(name.strip() for name in text.split(",") if name.strip())
-
-
-def _shares(text: str) -> tuple[float, ...]:
-    try:
-        return tuple(float(share) for share in _names(text))
-    except ValueError:
-        raise InputError(f"--corruption {text}: wanted shares such as 0,0.2,0.4") from None
-
-
-def format_failed_cells(found: Mapping[str, Any]) -> list[str]:
-    """In one line how many cells failed and why the first did; nothing when none did."""
-    if not found["failed"]:
-        return []
+def format_failed_cells(found: Mapping[str, Any]) -> str:
+    """In one line how many cells failed and why the first did."""
     first = found["failures"][0]
-    return [f"{found['failed']:,} of {found['cells']:,} cells failed, the first: {first['cell']}: {first['reason']}"]
+    return f"{found['failed']:,} of {found['cells']:,} cells failed, the first: {first['cell']}: {first['reason']}"

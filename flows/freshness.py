@@ -3,17 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-
+from flows.config.options import with_option
 from flows.config.run_config import RunConfig
-from rectifier_core.base.config import explain
-from tasks.errors import InputError
-from tasks.observe.config import AlertsConfig
 from tasks.observe.events import LATE, asset_key, emit_night
 from tasks.observe.freshness import Freshness, judge_freshness, newest_day
 
@@ -21,11 +16,9 @@ from tasks.observe.freshness import Freshness, judge_freshness, newest_day
 def check_freshness(path: Path, overrides: Iterable[str], within: float | None) -> dict[str, Any]:
     """How fresh the table is now, as JSON values and as a ``message``. Sends an event if the newest day is late."""
     config = RunConfig.from_toml(path, overrides)
-    try:
-        alerts = config.alerts if within is None else replace(config.alerts, late_after_hours=within)
-    except ValidationError as error:
-        mistake = explain(error, AlertsConfig).removeprefix("late_after_hours: ")
-        raise InputError(f"--within {within:g}: {mistake}") from error
+    alerts = config.alerts
+    if within is not None:
+        alerts = with_option(f"--within {within:g}", alerts, "late_after_hours", within)
     newest, version = newest_day(config.publish)
     fresh = judge_freshness(newest, alerts, datetime.now(UTC))
     values = {

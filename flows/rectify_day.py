@@ -13,7 +13,7 @@ from flows.refresh import refresh_now
 from tasks.errors import InputError, RectifierError, StorageError
 from tasks.object_store import StorageUnreachableError
 from tasks.observe.events import FAILED, emit_night
-from tasks.observe.temporary_server import start_temporary_server
+from tasks.observe.temporary_server import temporary_server_starts
 from tasks.observe.watch import watch_run
 from tasks.progress import advance
 from tasks.run_logger import logged_progress, run_logger
@@ -58,11 +58,9 @@ def rectify_day(
         return _record_repeat(config, day, summary)
     # Prefect takes some seconds to start.
     advance("start", 0, 1)
-    wait_for_server = start_temporary_server()
-    from flows.monitoring import run_keeping_result
-    from flows.nightly import rectify_catalog
-
-    wait_for_server()
+    with temporary_server_starts():
+        from flows.monitoring import run_keeping_result
+        from flows.nightly import rectify_catalog
     result: dict[str, Any] = run_keeping_result(rectify_catalog, config, day)
     return result
 

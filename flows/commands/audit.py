@@ -49,12 +49,10 @@ def audit(
     except ValueError as error:
         raise InputError(str(error)) from error
     settings, day = config.read_with_day(as_of)
-    from tasks.observe.temporary_server import start_temporary_server
+    from tasks.observe.temporary_server import temporary_server_starts
 
-    wait_for_server = start_temporary_server()
-    from flows.audit import audit_catalog
-
-    wait_for_server()
+    with temporary_server_starts():
+        from flows.audit import audit_catalog
     return audit_catalog(settings, day, options, None if out is None else out.absolute())
 
 
@@ -68,10 +66,8 @@ def compare(
 ) -> dict[str, Any]:
     """Compare an incremental night with a cold run of the same day; publish nothing."""
     settings, day = config.read_with_day(as_of)
-    from tasks.observe.temporary_server import start_temporary_server
+    from tasks.observe.temporary_server import temporary_server_starts
 
-    wait_for_server = start_temporary_server()
-    from flows.compare import compare_nights
-
-    wait_for_server()
+    with temporary_server_starts():
+        from flows.compare import compare_nights
     return compare_nights(settings, day, None if out is None else out.absolute())

@@ -64,12 +64,10 @@ def _run(
         return {"dry_run": True, **plan.values(options)}
     if not any(x.run for x in plan.days):
         return backfill_result(settings, first, last, plan, [], 0.0)
-    from tasks.observe.temporary_server import start_temporary_server
+    from tasks.observe.temporary_server import temporary_server_starts
 
-    wait_for_server = start_temporary_server()
-    from flows.backfill import backfill_catalog
-
-    wait_for_server()
+    with temporary_server_starts():
+        from flows.backfill import backfill_catalog
     try:
         result: dict[str, Any] = backfill_catalog(settings, first, last, options)
     except KeyboardInterrupt:

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from flows.commands import messages
-from flows.commands.shared import AsOf, FailedInPart, GivenConfig, command, given_day
+from flows.commands.shared import AsOf, FailedInPart, GivenConfig, command
 
 
 @command(messages.format_evaluation, prefect=True)
@@ -30,10 +30,14 @@ def evaluate(
     as_of: AsOf = None,
 ) -> dict[str, Any] | FailedInPart:
     """Train recommenders on raw and on rectified features, and compare their rankings."""
-    config.read()
-    from flows.evaluate import evaluate_day, format_failed_cells
+    settings, day = config.read_with_day(as_of)
+    from flows.config.options import with_evaluation_options
+    from tasks.observe.temporary_server import temporary_server_starts
 
-    options = {"backbones": backbones, "modality": modality, "corruption": corruption, "seeds": seeds, "out": out}
-    result = evaluate_day(config.path, config.overrides, given_day(as_of), options)
-    failed = format_failed_cells(result)
-    return FailedInPart(result, 1, failed[0]) if failed else result
+    settings = with_evaluation_options(
+        settings, backbones=backbones, modality=modality, corruption=corruption, seeds=seeds, out=out
+    )
+    with temporary_server_starts():
+        from flows.evaluate import evaluate_catalog, format_failed_cells
+    result = evaluate_catalog(settings, day)
+    return FailedInPart(result, 1, format_failed_cells(result)) if result["failed"] else result

@@ -24,8 +24,9 @@ from pydantic import ConfigDict, Field, ValidationError, create_model
 from flows.audit import audit_catalog
 from flows.backfill import backfill_catalog
 from flows.backfill_plan import BackfillOptions, format_failed_days
+from flows.config.options import with_evaluation_options
 from flows.config.run_config import RunConfig
-from flows.evaluate import evaluate_day, format_failed_cells
+from flows.evaluate import evaluate_catalog, format_failed_cells
 from flows.freshness import check_freshness
 from flows.nightly import PublishTurn, rectify_catalog
 from flows.rectify_day import read_nights_config
@@ -232,8 +233,15 @@ def evaluate(
     overrides: Overrides = [],  # noqa: B006
 ) -> dict[str, Any]:
     """Train recommenders on raw and on rectified features, and say what rectification is worth to them."""
-    options = {"backbones": backbones, "modality": modality, "corruption": corruption, "seeds": seeds}
-    result = evaluate_day(Path(config), overrides, as_of, options | {"out": None if out is None else Path(out)})
-    if failed := format_failed_cells(result):
-        raise RectifierError(failed[0])
+    settings = with_evaluation_options(
+        RunConfig.from_toml(Path(config), overrides),
+        backbones=backbones,
+        modality=modality,
+        corruption=corruption,
+        seeds=seeds,
+        out=None if out is None else Path(out),
+    )
+    result = evaluate_catalog(settings, resolve_day(settings.source, as_of))
+    if result["failed"]:
+        raise RectifierError(format_failed_cells(result))
     return result

@@ -14,8 +14,8 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
-from contextlib import closing, suppress
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, suppress
 
 from tasks.errors import RectifierError
 from tasks.observe.events import names_a_server
@@ -29,14 +29,16 @@ _SHORT_LIVED = {"PREFECT_UI_ENABLED": "0", "PREFECT__SERVER_EPHEMERAL": "1", "PR
 _PATIENCE = "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS"
 
 
-def start_temporary_server() -> Callable[[], None]:
-    """Start a server, and return what waits until it answers. Call it before Prefect is loaded, which then reads the server's address.
+@contextmanager
+def temporary_server_starts() -> Iterator[None]:
+    """Start a server, and at the end of the block wait until it answers. The block loads the flow, and Prefect with it.
 
     Nothing is started where Prefect is loaded already or a server may be configured: Prefect knows better then. The server ends with the
-    command, after Prefect has sent it what is unsent. Waiting raises RectifierError if the server ends or does not answer in time.
+    command, after Prefect has sent it what is unsent. Raises RectifierError if the server ends or does not answer in time.
     """
     if "prefect" in sys.modules or names_a_server():
-        return lambda: None
+        yield
+        return
     with socket.socket() as free:
         free.bind((_HOST, 0))
         port = free.getsockname()[1]
@@ -51,18 +53,15 @@ def start_temporary_server() -> Callable[[], None]:
     os.environ["PREFECT_API_URL"] = f"http://{_HOST}:{port}/api"
     # Prefect logs where to see a run in the browser, and this server shows no pages.
     logging.getLogger("prefect.flow_runs").addFilter(lambda record: not record.getMessage().startswith("View at "))
-
-    def wait() -> None:
-        end = time.monotonic() + float(os.environ.get(_PATIENCE, 120))
-        while not prefect_answers(port):
-            if server.poll() is not None or time.monotonic() > end:
-                how = "does not answer" if server.returncode is None else f"ended with status {server.returncode}"
-                raise RectifierError(
-                    f"the temporary Prefect server {how}; prefect server start shows why, and PREFECT_API_URL names a server to use instead"
-                )
-            time.sleep(0.05)
-
-    return wait
+    yield
+    end = time.monotonic() + float(os.environ.get(_PATIENCE, 120))
+    while not prefect_answers(port):
+        if server.poll() is not None or time.monotonic() > end:
+            how = "does not answer" if server.returncode is None else f"ended with status {server.returncode}"
+            raise RectifierError(
+                f"the temporary Prefect server {how}; prefect server start shows why, and PREFECT_API_URL names a server to use instead"
+            )
+        time.sleep(0.05)
 
 
 def prefect_answers(port: int) -> bool:

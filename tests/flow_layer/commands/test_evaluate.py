@@ -186,11 +186,11 @@ def test_a_cell_that_fails_is_named_and_the_others_go_on(
     ("options", "line"),
     [
         (("--backbones", "gpt"), "evaluation.backbones: 'gpt' is not one of lightgcn"),
-        (("--backbones", ","), "--backbones: backbones: wanted at least 1"),
+        (("--backbones", ","), "--backbones: wanted at least 1 of them"),
         (("--modality", "audio"), "evaluation.corruption.modalities: 'audio' is not one of all, image, text"),
         (("--corruption", "0,lots"), "--corruption 0,lots: wanted shares such as 0,0.2,0.4"),
         (("--corruption", "1.5"), "--corruption: shares.0: wanted at most 1, got 1.5"),
-        (("--seeds", "0"), "--seeds: seeds: wanted at least 1, got 0"),
+        (("--seeds", "0"), "--seeds: wanted at least 1, got 0"),
         (("--set", "evaluation.corruption.kinds=['melt']"), "evaluation.corruption.kinds"),
         (("--set", "evaluation.sed=3"), "evaluation.sed: unknown key"),
         (("--as-of", "yesterday"), "--as-of yesterday: wanted a day as YYYY-MM-DD"),
