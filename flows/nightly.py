@@ -133,10 +133,8 @@ def _run_shadow(config: RunConfig, source: Ref, store: StageStore) -> tuple[Ref 
     """The shadow evaluation's output and its facts, None and None where the config does not ask for one."""
     if config.evaluation.shadow is None:
         return None, None
-    from tasks.evaluation.shadow import shadow_config
-
-    shadow = shadow_config(config.evaluation)
-    return steps.shadow(source, shadow, config.pipeline, config.seed, store) if shadow else (None, None)
+    made: tuple[Ref, dict[str, Any]] = steps.shadow(source, config.evaluation, config.pipeline, config.seed, store)
+    return made
 
 
 def _make_candidate(

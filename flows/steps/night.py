@@ -6,7 +6,7 @@ import logging
 from collections.abc import Mapping
 from datetime import date
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from prefect import task
 from prefect.assets import Asset, AssetProperties, materialize
@@ -15,6 +15,7 @@ from flows.steps.options import IO, PLAIN, stage_task
 from rectifier_core.anchors.config import AnchorsConfig
 from rectifier_core.base.published_records import QualityReport, TableVersion
 from rectifier_core.config import PipelineConfig, QualityConfig
+from tasks.evaluation.config import EvaluationConfig
 from tasks.observe.artifacts import leave_artifacts
 from tasks.observe.events import asset_key, emit_jumps, emit_published
 from tasks.report.inputs import ReportInputs
@@ -36,9 +37,6 @@ from tasks.store.store import Ref, StageStore
 from tasks.table.config import PublishConfig, RunIdentity
 from tasks.table.publish import find_published, publish_rectified
 from tasks.table.trend import Trend, find_jumps, read_trend, record_run, trend_entry
-
-if TYPE_CHECKING:
-    from tasks.evaluation.shadow import ShadowConfig
 
 _VERDICTS = {
     "passed": (logging.INFO, "passed"),
@@ -138,14 +136,14 @@ def anchors(
 
 @task(task_run_name="train the shadow", **PLAIN)
 def shadow(
-    source: Ref, config: ShadowConfig, pipeline: PipelineConfig, seed: int, store: StageStore
+    source: Ref, config: EvaluationConfig, pipeline: PipelineConfig, seed: int, store: StageStore
 ) -> tuple[Ref, dict[str, Any]]:
     """Train a recommender on raw and on rectified features; the output, and whether it does worse and what that cost."""
     # Imported here: the recommenders and SciPy's statistics take a second to load, and few nights have a shadow.
-    from tasks.evaluation.shadow import shadow_facts, shadow_stage
+    from tasks.evaluation.shadow import shadow_config, shadow_facts, shadow_stage
 
     before = peak_memory_bytes()
-    output = shadow_stage(source, config, pipeline, seed, store, progress=logged_progress())
+    output = shadow_stage(source, shadow_config(config), pipeline, seed, store, progress=logged_progress())
     facts = shadow_facts(output, (before, peak_memory_bytes()))
     # Who asked for the check must learn that it neither refused nor approved.
     log = run_logger().warning if facts["not_worse"] is None else run_logger().info

@@ -21,18 +21,15 @@ from tasks.stages.trust import category_numbers
 from tasks.store.code_digest import evaluation_digest
 from tasks.store.store import Ref, StageStore, StageWriter, plain
 
-__all__ = ["ShadowConfig", "shadow_config", "shadow_facts", "shadow_measure", "shadow_stage"]
 
-
-def shadow_config(config: EvaluationConfig) -> ShadowConfig | None:
-    """The config of the shadow, None where it is off. Raises InputError with the key.
+def shadow_config(config: EvaluationConfig) -> ShadowConfig:
+    """The config of the shadow, which must not be off. Raises InputError with the key.
 
     The model is that of the evaluation. The training is the shadow's own unless ``evaluation.training`` changes it for this backbone. Learning
     rate and weight decay are searched as in the evaluation.
     """
     name = config.shadow
-    if name is None:
-        return None
+    assert name is not None
     if name in WITHOUT_FEATURES:
         raise InputError(
             f"evaluation.shadow: {name} reads no features, so it cannot detect harm; vbpr is the cheapest that can"

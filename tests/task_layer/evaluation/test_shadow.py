@@ -83,18 +83,17 @@ def test_the_stage_is_reused_for_the_same_inputs_only(shadow: Ref, source: Ref, 
 
 
 def test_the_config_comes_from_the_evaluation_section(tiny_demo: Path) -> None:
-    assert shadow_config(EvaluationConfig()) is None
     plain = shadow_config(EvaluationConfig(shadow="vbpr"))
     assert plain == ShadowConfig(model=BACKBONES["vbpr"].config_type(), search=SearchConfig())
     off = shadow_config(EvaluationConfig(shadow="vbpr", search=SearchConfig(enabled=False)))
-    assert off is not None and off.search is None
+    assert off.search is None
     given: dict[str, Any] = {"models": {"vbpr": {"weight_decay": 1.0}}, "training": {"vbpr": {"learning_rate": 0.01}}}
     fixed = shadow_config(EvaluationConfig(shadow="vbpr", **given))
-    assert fixed is not None and fixed.fixed == ("weight_decay", "learning_rate")
+    assert fixed.fixed == ("weight_decay", "learning_rate")
     settings = ["shadow=vbpr", "shadow_seeds=2", "shadow_max_interactions=9", "training.vbpr.epochs=4"]
     read = RunConfig.from_toml(tiny_demo / "run.toml", [f"evaluation.{x}" for x in settings])
     config = shadow_config(read.evaluation)
-    assert config is not None and config.training is not None
+    assert config.training is not None
     assert (config.seeds, config.max_interactions, config.training.epochs) == (2, 9, 4)
     assert config.training.learning_rate == BACKBONES["vbpr"].training_config.learning_rate
     with pytest.raises(InputError, match=r"evaluation\.models\.vbpr: 'width' is not one of"):
