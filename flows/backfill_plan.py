@@ -11,7 +11,8 @@ from flows.config.run_config import RunConfig
 from tasks.backfill.execute import DayOutcome, divided
 from tasks.backfill.plan import PlannedDay, dropped_days, exit_code, expected_seconds, plan_days
 from tasks.errors import InputError
-from tasks.runs.day_status import latest_day, published_days, read_status
+from tasks.runs.day_status import read_status
+from tasks.runs.table_days import read_table_days
 from tasks.source.read import today_in
 
 
@@ -62,10 +63,10 @@ def plan_backfill(config: RunConfig, start: date, end: date, options: BackfillOp
     """Plan a backfill without computing anything. Raises InputError or StorageError."""
     _check_order(config, options)
     divided(config.resources, options.parallel)
-    shown = published_days(config.publish)
-    days = read_status(config.source, config.publish, config.run, config.shaping, shown, start, end)
+    table = read_table_days(config.publish)
+    days = read_status(config.source, config.publish, config.run, config.shaping, table, start, end)
     plan = plan_days(days, options.states, today_in(config.source), newest_first=options.newest_first)
-    dropped = dropped_days(plan, shown, config.publish.keep_snapshots)
+    dropped = dropped_days(plan, table.published, config.publish.keep_snapshots)
     return BackfillPlan(days=tuple(plan), dropped=tuple(dropped), each=expected_seconds(days))
 
 
@@ -107,7 +108,7 @@ def backfill_result(
         "counts": dict(Counter(x["outcome"] for x in days)),
         "exit_code": exit_code(x.exit_code for x in outcomes),
         "dropped": [x.isoformat() for x in plan.dropped],
-        "latest": latest_day(published_days(config.publish)),
+        "latest": read_table_days(config.publish).latest,
         "seconds": seconds,
     }
 

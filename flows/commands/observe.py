@@ -69,12 +69,13 @@ def status(
     picture: Annotated[Path | None, typer.Option("--picture", help="Draw the days into this PNG or SVG file.")] = None,
 ) -> dict[str, Any]:
     """Say for each day whether it is done, stale, missing, failed, refused, running or dead, and why."""
-    from tasks.runs.day_status import STATES, latest_day, published_days, read_status
+    from tasks.runs.day_status import STATES, read_status
+    from tasks.runs.table_days import read_table_days
 
     settings = config.read()
     first, last = given_day(start, "--start"), given_day(end, "--end")
-    shown = published_days(settings.publish)
-    days = read_status(settings.source, settings.publish, settings.run, settings.shaping, shown, first, last)
+    table = read_table_days(settings.publish)
+    days = read_status(settings.source, settings.publish, settings.run, settings.shaping, table, first, last)
     if picture is not None:
         from tasks.runs.day_picture import draw_days
 
@@ -83,7 +84,7 @@ def status(
         "table": settings.publish.uri,
         "start": days[0].day.isoformat(),
         "end": days[-1].day.isoformat(),
-        "latest": latest_day(shown),
+        "latest": table.latest,
         "counts": {state: count for state in STATES if (count := sum(x.state == state for x in days))},
         "days": [x.values for x in days],
         "picture": None if picture is None else str(picture),

@@ -12,7 +12,7 @@ Nothing is computed: config and code are compared by digests, inputs by `tasks.s
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date, timedelta
 from typing import Any
@@ -22,25 +22,13 @@ from tasks.runs.config import RunSettings
 from tasks.runs.day_journal import Entry, is_held, read_days
 from tasks.runs.folders import load_summary
 from tasks.runs.identity import code_version, config_digest, section_digests
+from tasks.runs.table_days import PublishedDay, TableDays
 from tasks.source.config import SourceConfig
 from tasks.source.fingerprints import Inputs, changed_inputs, input_fingerprints
 from tasks.table.config import PublishConfig
-from tasks.table.files import TableFiles, storage_errors
-from tasks.table.log import LOOK, LogEntry, open_table, read_log, visible_files
 
 STATES = ("done", "stale", "running", "dead", "failed", "refused", "rolled-back", "missing", "no-data")
 MAX_DAYS = 3660
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PublishedDay:
-    """What the table shows for a day, and the commit that published it. ``rewritten`` names what another tool did to its files since."""
-
-    version: int | None
-    run_id: str | None
-    rows: int
-    commit: Mapping[str, Any]
-    rewritten: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,30 +72,30 @@ def read_status(
     publish: PublishConfig,
     settings: RunSettings,
     shaping: Mapping[str, Any],
-    published: Mapping[date, PublishedDay],
+    table: TableDays,
     start: date | None,
     end: date | None,
 ) -> list[DayStatus]:
-    """The state of every day from `start` to `end`, oldest first; `published` is what `published_days` returns.
+    """The state of every day from `start` to `end`, oldest first; `table` is what `read_table_days` returns.
 
     By default `end` is the newest day of the data or of the table. `start` goes back as many days as the table keeps, but not before
     the data. Raises InputError or StorageError.
     """
     inputs = Inputs.listed(source)
     entries, data = read_days(settings.folder, publish), set(inputs.days())
-    known = sorted({*data, *published, *entries})
+    known = sorted({*data, *table.published, *entries})
     if not known and (start is None or end is None):
         raise InputError(f"{source.interactions}: no day has data; give --start and --end")
     end = end or max(known[-1], start or known[-1])
     start = start or min(end, max(known[0], end - timedelta(days=publish.keep_snapshots - 1)))
     _check_range(start, end)
     now = {"code": code_version(), "config": section_digests(shaping)}
-    statuses, rolled_back = [], rolled_back_days(publish)
+    statuses = []
     for day in (start + timedelta(days=x) for x in range((end - start).days + 1)):
-        entry, shown, held = entries.get(day), published.get(day), is_held(settings.folder, publish, day)
+        entry, shown, held = entries.get(day), table.published.get(day), is_held(settings.folder, publish, day)
         made = {} if shown is None else _made_from(entry, shown, settings, shaping)
         of_day = now | {"inputs": inputs.fingerprints(day)}
-        gone = rolled_back.get(day)
+        gone = table.rolled_back.get(day)
         state, why = judge_day(
             entry, held=held, published=shown, made=made, now=of_day, data=day in data, rolled_back=gone
         )
@@ -120,72 +108,6 @@ def _check_range(start: date, end: date) -> None:
         raise InputError(f"--start {start}: is after --end {end}")
     if (end - start).days >= MAX_DAYS:
         raise InputError(f"--start {start}: {(end - start).days + 1:,} days up to {end}; ask for at most {MAX_DAYS:,}")
-
-
-def published_days(publish: PublishConfig) -> dict[date, PublishedDay]:
-    """What the newest version of the table shows, by day, oldest first; empty without a table. Raises StorageError."""
-    table = open_table(publish.uri)
-    if table is None:
-        return {}
-    with storage_errors(publish.uri, "reading its versions", LOOK):
-        files, log = visible_files(table), read_log(TableFiles(publish.uri))
-    commits, changes = _publishing_commits(log)
-    days = {}
-    for day in sorted({file.day for file in files}):
-        of_day = [file for file in files if file.day == day]
-        commit = commits.get(day)
-        days[date.fromisoformat(day)] = PublishedDay(
-            version=None if commit is None else commit.version,
-            run_id=of_day[0].run_id or (None if commit is None else commit.info["run_id"]),
-            rows=sum(file.rows or 0 for file in of_day),
-            commit={} if commit is None else commit.info,
-            rewritten=changes.get(day),
-        )
-    return days
-
-
-def _publishing_commits(log: Sequence[LogEntry]) -> tuple[dict[str, LogEntry], dict[str, str]]:
-    """Of each day the commit whose rows the table shows, and what another tool did to the day's files since, in words."""
-    of_path: dict[str, LogEntry] = {}
-    commits: dict[str, LogEntry] = {}
-    changes: dict[str, str] = {}
-    for entry in log:
-        operation = str(entry.info.get("operation", "unknown"))
-        for path, day in entry.added.items():
-            if "run_id" in entry.info:
-                commits[day] = of_path[path] = entry
-                changes.pop(day, None)
-            elif operation == "RESTORE" and path in of_path:
-                commits[day] = of_path[path]
-                changes.pop(day, None)
-            elif day in commits:
-                # The rows of a file that another tool wrote are still those of the day's run, as it read them.
-                of_path[path] = commits[day]
-                changes[day] = f"{operation} of another tool in version {entry.version}"
-    return commits, changes
-
-
-def rolled_back_days(publish: PublishConfig) -> dict[date, int]:
-    """The days that a rollback took out of the table, and the version of the rollback. Raises StorageError."""
-    if open_table(publish.uri) is None:
-        return {}
-    with storage_errors(publish.uri, "reading its versions", LOOK):
-        log = read_log(TableFiles(publish.uri))
-    shown: dict[str, str] = {}
-    gone: dict[str, int] = {}
-    for entry in log:
-        before = set(shown.values())
-        shown = {path: day for path, day in shown.items() if path not in entry.removed} | entry.added
-        now = set(shown.values())
-        if entry.info.get("operation") == "RESTORE":
-            gone |= dict.fromkeys(before - now, entry.version)
-        gone = {day: version for day, version in gone.items() if day not in now}
-    return {date.fromisoformat(day): version for day, version in sorted(gone.items())}
-
-
-def latest_day(published: Mapping[date, PublishedDay]) -> str | None:
-    """The newest day of the table, which readers get by default."""
-    return max(published).isoformat() if published else None
 
 
 def _made_from(

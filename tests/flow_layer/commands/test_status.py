@@ -16,7 +16,8 @@ from typer.testing import CliRunner
 from flows.__main__ import app
 from flows.config.run_config import RunConfig
 from tasks.runs.day_journal import read_day
-from tasks.runs.day_status import DayStatus, published_days, read_status
+from tasks.runs.day_status import DayStatus, read_status
+from tasks.runs.table_days import read_table_days
 from tests.support.flow.cli_process import Death
 from tests.support.flow.flow_support import ROOT, CommandLine, Published
 
@@ -38,7 +39,7 @@ def status(demo: Path, *sets: str, start: str | None = None, end: str | None = N
     config = RunConfig.from_toml(demo / "run.toml", sets)
     first, last = (None if x is None else date.fromisoformat(x) for x in (start, end))
     found = read_status(
-        config.source, config.publish, config.run, config.shaping, published_days(config.publish), first, last
+        config.source, config.publish, config.run, config.shaping, read_table_days(config.publish), first, last
     )
     return {x.day.isoformat(): x for x in found}
 

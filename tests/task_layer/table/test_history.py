@@ -12,7 +12,7 @@ import pytest
 from deltalake import DeltaTable
 
 from tasks.errors import InputError
-from tasks.runs.day_status import published_days, rolled_back_days
+from tasks.runs.table_days import read_table_days
 from tasks.store.store import Ref
 from tasks.table import cleanup as table_sweep
 from tasks.table.cleanup import sweep_table
@@ -168,13 +168,15 @@ def test_a_table_that_another_job_compacted_keeps_its_runs(config: PublishConfig
     for day in DAYS[:2]:
         publish(config, refs, day)
     DeltaTable(config.uri).optimize.z_order(["item_id"])
-    found = published_days(config)
-    assert [x.run_id for x in found.values()] == [identity(day).run_id for day in DAYS[:2]]
-    assert [x.version for x in found.values()] == [0, 1]
-    assert {x.rewritten for x in found.values()} == {"OPTIMIZE of another tool in version 2"}
-    assert rolled_back_days(config) == {}
+    compacted = read_table_days(config)
+    found = compacted.published.values()
+    assert [x.run_id for x in found] == [identity(day).run_id for day in DAYS[:2]]
+    assert [x.version for x in found] == [0, 1]
+    assert {x.rewritten for x in found} == {"OPTIMIZE of another tool in version 2"}
+    assert compacted.rolled_back == {}
     roll_back(config, 0)
-    assert rolled_back_days(config) == {date.fromisoformat(DAYS[1]): 3}
-    assert {day.isoformat(): x.rewritten for day, x in published_days(config).items()} == {DAYS[0]: None}
+    restored = read_table_days(config)
+    assert restored.rolled_back == {date.fromisoformat(DAYS[1]): 3}
+    assert {day.isoformat(): x.rewritten for day, x in restored.published.items()} == {DAYS[0]: None}
     publish(config, refs, DAYS[1])
-    assert rolled_back_days(config) == {}
+    assert read_table_days(config).rolled_back == {}
