@@ -106,18 +106,21 @@ class NormalEquations:
 
         ``strength`` is in units of the mean eigenvalue of the centred Gram matrix.
         """
-        others = ~np.isin(np.arange(len(self.counts)), left_out)
+        others = np.setdiff1d(np.arange(len(self.counts)), left_out)
         count = max(float(self.counts[others].sum()), 1.0)
         x_mean, y_mean = self.feature_sums[others].sum(axis=0) / count, self.target_sums[others].sum(axis=0) / count
-        centred = self.grams[others].sum(axis=0)
+        centred = np.zeros_like(self.grams[0])
+        for fold in others:
+            centred += self.grams[fold]
         rounding = GRAM_ROUNDING * float(np.trace(centred)) + np.finfo(np.float64).eps * count
         centred -= count * np.outer(x_mean, x_mean)
         cross = self.crosses[others].sum(axis=0) - count * np.outer(x_mean, y_mean)
         # Nearly equal rows leave only rounding after centring. The floor keeps the matrix positive definite.
         penalty = max(strength * float(np.trace(centred)) / self.penalty_width, rounding)
         centred[np.diag_indices_from(centred)] += penalty
-        weight = scipy.linalg.solve(centred, cross, assume_a="pos", overwrite_a=True)
-        return weight.astype(np.float32), (self.origin + x_mean).astype(np.float32), y_mean.astype(np.float32)
+        # NumPy's factorisation lets go of the interpreter's lock, SciPy's does not.
+        weight = scipy.linalg.cho_solve((np.linalg.cholesky(centred), True), cross, check_finite=False)
+        return weight.astype(np.float32, order="C"), (self.origin + x_mean).astype(np.float32), y_mean.astype(np.float32)
 
     def solve_folds(self, strength: float, *left_out: int) -> FoldMaps:
         """Return the map of every fold at one strength. The folds ``left_out`` are in none of them."""

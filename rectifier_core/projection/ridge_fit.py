@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -58,18 +59,9 @@ def _fit(problem: Problem, targets: Float32, width: int) -> Fitted:
     sums = NormalEquations(num_folds=config.folds, origin=origin, target_width=targets.shape[1], penalty_width=width)
     everything = np.ones(len(pairs), np.bool_)
     _recount(sums, problem, targets, ~everything, everything)
-    grid = config.ridge_grid
-    best, highest, judged = 0, -np.inf, _strength_sample(problem)
-    for at, strength in enumerate(grid):
-        trial = passes.out_of_fold(pairs[judged], folds[judged], sums.solve_folds(strength))
-        reached = float(aligned(trial, targets[judged], everything[judged]).mean())
-        if reached > highest:
-            best, highest = at, reached
-        progress(
-            f"projection of {modality}: out-of-fold alignment {reached:.4f} at ridge {strength:g}", at + 1, len(grid)
-        )
+    grid = sorted(config.ridge_grid)
+    best, maps = _best_strength(sums, grid, problem, targets)
     kept, chosen_strength = everything, grid[best]
-    maps = sums.solve_folds(chosen_strength)
     projected = passes.out_of_fold(pairs, folds, maps)
     if config.rounds > 1 and keep_ratio < 1:
         near = grid[max(0, best - 1) : best + 2]
@@ -97,6 +89,29 @@ def _fit(problem: Problem, targets: Float32, width: int) -> Fitted:
         kept=kept,
         ridge=chosen_strength,
     )
+
+
+def _best_strength(
+    sums: NormalEquations, grid: Sequence[float], problem: Problem, targets: Float32
+) -> tuple[int, FoldMaps]:
+    """Return the place in the rising ``grid`` of the strength that aligns best out of fold, and its maps.
+
+    Alignment rises with the strength to one peak, so the search climbs from the middle of the grid until both neighbours are lower.
+    """
+    pairs, folds, judged = problem.pairs, problem.folds, _strength_sample(problem)
+    everyone, reached, best = np.ones(len(judged), np.bool_), dict[int, float](), len(grid) // 2
+    kept: dict[int, FoldMaps] = {}
+    while True:
+        for at in sorted({best, max(best - 1, 0), min(best + 1, len(grid) - 1)} - reached.keys()):
+            kept[at] = sums.solve_folds(grid[at])
+            trial = problem.passes.out_of_fold(pairs[judged], folds[judged], kept[at])
+            reached[at] = float(aligned(trial, targets[judged], everyone).mean())
+            what = f"projection of {problem.modality}: out-of-fold alignment {reached[at]:.4f} at ridge {grid[at]:g}"
+            problem.progress(what, len(reached), len(grid))
+        highest = max(sorted(reached), key=lambda at: reached[at])
+        if highest == best:
+            return best, kept[best]
+        best = highest
 
 
 def _strength_sample(problem: Problem) -> Int64:
