@@ -120,7 +120,11 @@ class NormalEquations:
         centred[np.diag_indices_from(centred)] += penalty
         # NumPy's factorisation lets go of the interpreter's lock, SciPy's does not.
         weight = scipy.linalg.cho_solve((np.linalg.cholesky(centred), True), cross, check_finite=False)
-        return weight.astype(np.float32, order="C"), (self.origin + x_mean).astype(np.float32), y_mean.astype(np.float32)
+        return (
+            weight.astype(np.float32, order="C"),
+            (self.origin + x_mean).astype(np.float32),
+            y_mean.astype(np.float32),
+        )
 
     def solve_folds(self, strength: float, *left_out: int) -> FoldMaps:
         """Return the map of every fold at one strength. The folds ``left_out`` are in none of them."""
