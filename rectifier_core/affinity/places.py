@@ -19,6 +19,7 @@ from rectifier_core.base.arrays import Float32, Int64
 from rectifier_core.base.numerics import row_blocks, unit_rows
 from rectifier_core.base.records import Projection
 from rectifier_core.base.seeding import generator
+from rectifier_core.base.weighted_sums import weighted_sums
 
 SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
 """The shares of the anchor that are tried."""
@@ -115,11 +116,12 @@ def _explained(
     units -= trust[used] @ units / max(float(trust[used].sum()), 1e-12)
     others = (items >= 0) & (items != asking[:, None])
     weights = np.where(others, np.exp((near.scores - 1) / config.temperature), 0.0)
-    place = np.zeros(items.shape, np.int64)
+    place = np.zeros(items.shape, np.int32)
     place[items >= 0] = at[: -len(asking)]
     weights *= trust[used][place]
     weights /= np.maximum(weights.sum(axis=1, keepdims=True), 1e-30)
-    predicted = np.einsum("ik,ikd->id", weights, units[place])
+    starts = np.arange(len(asking) + 1) * count
+    predicted = weighted_sums(units, starts, place.ravel(), weights.astype(np.float32).ravel())
     own, believed = units[at[-len(asking) :]], trust[asking]
     across = float(np.einsum("i,id,id->", believed, predicted, own))
     return max(across, 0.0) ** 2 / max(float(np.einsum("i,id,id->", believed, predicted, predicted)), 1e-30)

@@ -10,10 +10,11 @@ Differs from the paper: cross-fitted linear maps instead of trained encoders, so
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
+import scipy.linalg
 
 from rectifier_core.base.arrays import Bool, Float32, Float64
 from rectifier_core.base.numerics import row_blocks, unit_rows
@@ -46,15 +47,19 @@ def principal_axes(modality: str, features: Float32, present: Bool, config: Cros
     width = features.shape[1]
     if len(sample) < width:
         return _axes_of_few(unit_rows(np.asarray(features[sample])).astype(np.float64), config.components)
-    total, gram = np.zeros(width), np.zeros((width, width))
-    for block in row_blocks(len(sample), config.block_rows):
-        units = unit_rows(np.asarray(features[sample[block]])).astype(np.float64)
-        total += units.sum(axis=0)
-        gram += units.T @ units
-    count = max(1, len(sample))
-    mean = total / count
-    vectors = np.linalg.eigh(gram / count - np.outer(mean, mean))[1][:, ::-1][:, : min(config.components, width)]
-    return _signed(mean, vectors)
+
+    def units() -> Iterator[Float32]:
+        for block in row_blocks(len(sample), config.block_rows):
+            yield unit_rows(np.asarray(features[sample[block]]))
+
+    mean = sum((x.sum(axis=0, dtype=np.float64) for x in units()), np.zeros(width)) / max(1, len(sample))
+    gram = np.zeros((width, width))
+    for block in units():
+        # Products of centred rows may be float32: a large common mean would cost their precision.
+        centred = block - mean.astype(np.float32)
+        gram += centred.T @ centred
+    leading = [max(0, width - config.components), width - 1]
+    return _signed(mean, scipy.linalg.eigh(gram, subset_by_index=leading)[1][:, ::-1])
 
 
 def _axes_of_few(rows: Float64, components: int) -> Axes:
