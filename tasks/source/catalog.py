@@ -139,8 +139,13 @@ def _judged_items(
             rows = pa.table({"row_number": pa.nulls(len(chunk), pa.int64()), "item_id": in_family(chunk, family)})
             quarantine.judge(rows, np.full(len(chunk), ITEM_REASONS.index("no_day"), np.int8))
     counts = {reason: count for reason, count in quarantine.counts.items() if reason != "no_day"}
-    remedy = f"mend {ITEM_KEY} {config.item_column!r}"
-    stop_if_too_many(f"{files.uri}: catalog rows", counts, len(ids), config.max_quarantined, remedy)
+    stop_if_too_many(
+        f"{files.uri}: catalog rows",
+        counts,
+        len(ids),
+        config.max_quarantined,
+        lambda: f"mend {ITEM_KEY} {config.item_column!r}",
+    )
     if not usable.any():
         raise InputError(
             f"{files.uri}: the catalog is empty: no row has a usable item id ({ITEM_KEY} {config.item_column!r})"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import date
@@ -207,16 +208,19 @@ def stream(
     """
     total, previous_files = sum(file.size for file in files.files), 0
     for file in files.files:
-        with open_parquet(files.filesystem, file, columns) as parquet:
+        # The next batch is decoded while the caller works on this one.
+        with open_parquet(files.filesystem, file, columns) as parquet, ThreadPoolExecutor(1) as ahead:
             rows_read, num_rows = 0, parquet.metadata.num_rows
             selected = row_groups(parquet, file) if num_rows else []
             with reading(file.uri):
                 batches = parquet.iter_batches(batch_rows, columns=list(columns), row_groups=selected)
+            decoded = ahead.submit(next, batches, None)
             while num_rows:
                 with reading(file.uri):
-                    batch = next(batches, None)
+                    batch = decoded.result()
                 if batch is None:
                     break
+                decoded = ahead.submit(next, batches, None)
                 plain = [plain_values(column) for column in batch.columns]
                 yield file, pa.RecordBatch.from_arrays(plain, names=batch.schema.names)
                 rows_read += batch.num_rows

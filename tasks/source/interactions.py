@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import date
@@ -11,6 +10,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import xxhash
 from numpy.typing import NDArray
 
 from rectifier_core.base.arrays import Int32, Int64
@@ -71,8 +71,13 @@ def read_interactions(
     num_positive = log.rows_read - log.not_positive - seen.anonymous - quarantine.counts["no_day"]
     num_quarantined = sum(counts.values())
     kind = "positive interactions" if config.positive else "interactions"
-    remedy = _remedy(counts, seen, config, files, items)
-    stop_if_too_many(f"{files.uri}: {kind}", counts, num_positive, config.max_quarantined, remedy)
+    stop_if_too_many(
+        f"{files.uri}: {kind}",
+        counts,
+        num_positive,
+        config.max_quarantined,
+        lambda: _remedy(counts, seen, config, files, items),
+    )
     if num_positive == num_quarantined:
         raise InputError(
             f"{files.uri}: no interactions left as of {as_of}: {log.rows_read:,} read, {log.not_positive:,} not positive, "
@@ -188,8 +193,8 @@ class Pairs:
         ids, keys = rank_ids(self._users)
         self._users.clear()
         # Another night finds its users by these digests, so no id is stored.
-        digests = [hashlib.blake2b(str(user).encode(), digest_size=8).digest() for user in ids.to_pylist()]
-        writer.array("user_keys", np.frombuffer(b"".join(digests), dtype="<u8").astype(np.uint64))
+        digests = (xxhash.xxh3_64_intdigest(str(user).encode()) for user in ids.to_pylist())
+        writer.array("user_keys", np.fromiter(digests, np.uint64, len(ids)))
         keys *= num_items
         keys += np.concatenate(self._items)
         self._items.clear()

@@ -73,9 +73,11 @@ class FeatureColumn:
         """Write the usable features of these items. Return the rows with something bad, ascending, and the codes of the reasons."""
         judge = judge_sequences if self.is_sequence else partial(judge_vectors, given=self._given)
         batch = judge(column, self.width)
-        self._features[items][batch.rows] = batch.features
-        self._present[items][batch.rows] = True
-        self._digest[items][batch.rows] = _row_digests(batch.features)
+        # A slice is copied at once, an index row by row.
+        rows = slice(None) if len(batch.rows) == len(column) else batch.rows
+        self._features[items][rows] = batch.features
+        self._present[items][rows] = True
+        self._digest[items][rows] = _row_digests(batch.features)
         self._missing += batch.missing
         self._reason_counts += np.bincount(batch.bad_codes, minlength=len(SEQUENCE_REASONS))
         if isinstance(batch, SequenceBatch):
@@ -106,9 +108,9 @@ class FeatureColumn:
             self._writer.array(f"offsets-{self.name}", np.concatenate([[0], np.cumsum(self._counts)]).astype(np.int64))
             what = f"{key}, the segments in column {self.column!r} of {uri}"
             given = self._segments_read - self._segments_missing
-            stop_if_too_many(what, of_segments, given, max_quarantined, "mend the segments")
+            stop_if_too_many(what, of_segments, given, max_quarantined, lambda: "mend the segments")
         what, missing = f"{key}, the features in column {self.column!r} of {uri}", int(self._missing.sum())
-        stop_if_too_many(what, quarantined, len(self._present) - missing, max_quarantined, "mend the features")
+        stop_if_too_many(what, quarantined, len(self._present) - missing, max_quarantined, lambda: "mend the features")
         if not self._present.any():
             raise InputError(f"{uri}: column {self.column!r} ({key}) holds no usable feature")
         kinds = {kind: int(count) for kind, count in zip(MISSING_KINDS, self._missing, strict=True)}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Self
 
@@ -66,14 +66,14 @@ class Quarantine(ParquetSink):
         return usable
 
 
-def stop_if_too_many(what: str, counts: Mapping[str, int], read: int, limit: float, remedy: str) -> None:
-    """Raises InputError if more than ``limit`` of the ``read`` things called ``what`` were quarantined."""
+def stop_if_too_many(what: str, counts: Mapping[str, int], read: int, limit: float, remedy: Callable[[], str]) -> None:
+    """Raises InputError if more than ``limit`` of the ``read`` things called ``what`` were quarantined. ``remedy`` says what to do."""
     bad = sum(counts.values())
     if bad <= limit * read:
         return
     worst = max(counts, key=lambda reason: counts[reason])
     # Where most is wrong, another bound is no way out.
-    way = f"{remedy}, or raise source.max_quarantined" if 2 * bad <= read else remedy
+    way = f"{remedy()}, or raise source.max_quarantined" if 2 * bad <= read else remedy()
     raise InputError(
         f"{what}: {bad:,} of {read:,} ({bad / read:.1%}) cannot be used, most often {worst} ({counts[worst]:,}); "
         f"source.max_quarantined = {limit:g} allows {limit:.1%}: {way}"
