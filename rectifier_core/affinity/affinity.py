@@ -147,11 +147,19 @@ def rank_candidates(
     places: Places, rows: Int64, queries: Float32, candidates: Int32, config: AffinityConfig
 ) -> AffinityRows:
     """The best of ``candidates`` [B, C] for the items ``rows``, cut into neighbours and spare; each item's own feature is a neighbour."""
-    has_own = places.donors[rows].any(axis=1)
-    own = np.where(has_own, rows, NO_NEIGHBOUR).astype(np.int32)[:, None]
-    items = np.hstack([own, np.where(candidates == own, NO_NEIGHBOUR, candidates)])
-    scores = score_candidates(places.donors, queries, items)
-    own_score = np.asarray(places.own[rows])
+    items = with_own(places, rows, candidates)
+    return rank_scored(places, rows, items, score_candidates(places.donors, queries, items), config)
+
+
+def with_own(places: Places, rows: Int64, candidates: Int32) -> Int32:
+    """The items ``rows`` [B] before their ``candidates`` [B, C], which then hold them no more: [B, 1 + C]. -1 for one without a feature."""
+    own = np.where(places.donors[rows].any(axis=1), rows, NO_NEIGHBOUR).astype(np.int32)[:, None]
+    return np.hstack([own, np.where(candidates == own, NO_NEIGHBOUR, candidates)])
+
+
+def rank_scored(places: Places, rows: Int64, items: Int32, scores: Float32, config: AffinityConfig) -> AffinityRows:
+    """``rank_candidates`` of what ``with_own`` returns and its ``scores`` [B, 1 + C], which are overwritten."""
+    has_own, own_score = items[:, 0] != NO_NEIGHBOUR, np.asarray(places.own[rows])
     # A score above all others keeps the own feature among the neighbours; it gets its real one before they are sorted.
     scores[has_own, 0] = np.inf
     best = best_of(items, scores, config.num_neighbours + SPARE)

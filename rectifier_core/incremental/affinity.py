@@ -12,7 +12,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from rectifier_core.affinity.affinity import SPARE, AffinityRows, index_features, rank_candidates, search_block
+from rectifier_core.affinity.affinity import (
+    SPARE,
+    AffinityRows,
+    index_features,
+    rank_candidates,
+    rank_scored,
+    search_block,
+    with_own,
+)
 from rectifier_core.affinity.config import AffinityConfig
 from rectifier_core.affinity.index import Clusters, NearestRows, build_index, exact_index, score_candidates
 from rectifier_core.affinity.places import Places
@@ -119,14 +127,16 @@ def merge_changed(
 ) -> AffinityRows:
     """The best of the ``known`` [B, W] neighbours of the items ``rows`` and of the ``changed`` features."""
     queries = np.ascontiguousarray(places.items[rows])
-    others = np.where(known == rows[:, None], NO_NEIGHBOUR, known)
     if changed is None:
-        return rank_candidates(places, rows, queries, others, config)
-    scores = score_candidates(places.donors, queries, others)
-    worst = np.where(others == NO_NEIGHBOUR, np.inf, scores).min(axis=1, keepdims=True)
-    entering = changed.search(queries, config.num_neighbours + SPARE)
-    items = np.where(entering.scores > worst, entering.items, NO_NEIGHBOUR)
-    return rank_candidates(places, rows, queries, np.hstack([others, items]), config)
+        return rank_candidates(places, rows, queries, known, config)
+    entering = changed.candidates(queries, config.num_neighbours + SPARE)
+    items = with_own(places, rows, np.hstack([known, entering]))
+    scores, first = score_candidates(places.donors, queries, items), 1 + known.shape[1]
+    worst = np.where(items[:, 1:first] == NO_NEIGHBOUR, np.inf, scores[:, 1:first]).min(axis=1, keepdims=True)
+    enters = scores[:, first:] > worst
+    items[:, first:] = np.where(enters, items[:, first:], NO_NEIGHBOUR)
+    scores[:, first:] = np.where(enters, scores[:, first:], -np.inf)
+    return rank_scored(places, rows, items, scores, config)
 
 
 def _known_neighbours(
