@@ -7,15 +7,17 @@ import numpy as np
 
 from rectifier_core.base.arrays import Bool, Float32, Int64
 from rectifier_core.base.numerics import row_blocks
+from rectifier_core.base.threads import on_row_blocks
 from tasks.report.catalog import Catalog
 from tasks.report.inputs import ReportInputs
-from tasks.report.summaries import Array, Facts, stream, tidy
+from tasks.report.summaries import Array, Facts, tidy
 from tasks.store.store import Ref
 
 NUM_SUSPECTS = 50
 # A feature of lower trust is more likely another item's than its own.
 SUSPECT = 0.5
 NUM_NEAREST = 5
+BLOCK_ROWS = 4096
 _SHORTEST = 1e-6  # a shorter difference from the centre is rounding
 Nearest = tuple[Int64, Float32]
 
@@ -41,21 +43,23 @@ def nearest_rows(
     """
     ref, name = matrix
     queries = _unit(np.asarray(ref.array(name)[rows], np.float32), centre)
-    best, score = np.full((len(rows), count), -1), np.full((len(rows), count), -np.inf, np.float32)
-    for block, values in stream(ref, name):
+    found = [(np.full((len(rows), count), -1), np.full((len(rows), count), -np.inf, np.float32))]
+
+    def search(block: slice) -> None:
         kept = np.flatnonzero(usable[block])
-        if not len(kept) or not len(rows):
-            continue
-        vectors = _unit(values[kept].astype(np.float32, copy=False), centre)
+        if not len(kept):
+            return
+        vectors = _unit(np.asarray(ref.array(name)[block][kept], np.float32), centre)
         # One more than wanted, because a row finds itself. Six decimals, so that equal rows tie.
         cosine, place = faiss.knn(queries, vectors, min(count + 1, len(kept)), metric=faiss.METRIC_INNER_PRODUCT)
-        items, cosine = kept[place] + block.start, np.round(cosine, 6)
-        cosine[(items == rows[:, None]) | ~usable[rows][:, None]] = -np.inf
-        items, cosine = np.hstack([best, items]), np.hstack([score, cosine])
-        order = np.lexsort((items, -cosine))[:, :count]
-        best, score = np.take_along_axis(items, order, 1), np.take_along_axis(cosine, order, 1)
-        best[np.isneginf(score)] = -1
-    return best, score
+        found.append((kept[place] + block.start, np.round(cosine, 6)))
+
+    on_row_blocks(search, len(usable) if len(rows) else 0, BLOCK_ROWS, faiss.omp_get_max_threads())
+    items, score = (np.hstack(x) for x in zip(*found, strict=True))
+    score[(items == rows[:, None]) | ~usable[rows][:, None]] = -np.inf
+    order = np.lexsort((items, -score))[:, :count]
+    items, score = (np.take_along_axis(x, order, 1) for x in (items, score))
+    return np.where(np.isneginf(score), -1, items), score
 
 
 def mean_unit_row(matrix: tuple[Ref, str], usable: Bool, *, sample: int = 16_384) -> Float32:
