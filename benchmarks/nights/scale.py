@@ -7,9 +7,10 @@ logarithms of cost and items: 1 is linear. Widths, users and pairs are those of 
 ten rows of the log a user.
 
     python -m benchmarks.nights.scale [--items 10000 100000] [--large] [--next-night] [--folder DIR] > benchmarks/results/scale.md
+    python -m benchmarks.nights.scale --items 3000000 --widths 256 128 --set 'resources.memory="16GiB"' > benchmarks/results/scale_3m.md
 
-``--large`` adds a million items: some 40 GB of disk and most of an hour on two cores. ``--next-night`` runs an incremental night after
-each.
+``--large`` adds a million items: some 40 GB of disk and half an hour on two cores. ``--next-night`` runs an incremental night after each.
+``--widths 256 128`` makes narrower features, for catalogs whose copies would not fit on the disk.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ import numpy as np
 
 from benchmarks.shared.synthetic_log import machine
 
-WIDTHS = {"image": 1280, "text": 384}
+WIDTHS = (1280, 384)
 USERS_AN_ITEM, ROWS_A_USER = 1.0, 10
 CHANGED = 0.01
 
@@ -94,23 +95,13 @@ def command(arguments: Sequence[str]) -> tuple[dict[str, Any], float, float, int
     return found, wall, usage.ru_utime + usage.ru_stime, max(usage.ru_maxrss * 1024, found.get("peak_memory_bytes", 0))
 
 
-def demo(folder: Path, items: int) -> None:
-    """Write the demo catalog of so many items."""
+def demo(folder: Path, items: int, widths: Sequence[int]) -> None:
+    """Write the demo catalog of so many items with an image and a text of these widths."""
     users = round(items * USERS_AN_ITEM)
-    widths = [x for name, width in WIDTHS.items() for x in ("--width", f"{name}={width}")]
-    command(
-        [
-            "demo",
-            str(folder),
-            "--items",
-            str(items),
-            "--users",
-            str(users),
-            "--interactions",
-            str(users * ROWS_A_USER),
-            *widths,
-        ]
-    )
+    counts = {"--items": items, "--users": users, "--interactions": users * ROWS_A_USER}
+    image, text = widths
+    sizes = [str(x) for pair in counts.items() for x in pair]
+    command(["demo", str(folder), *sizes, "--width", f"image={image}", "--width", f"text={text}"])
 
 
 def night(folder: Path, items: int, settings: Sequence[str]) -> Night:
@@ -154,6 +145,7 @@ def main() -> None:
     """Print the tables."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--items", type=int, nargs="+", default=[10_000, 100_000])
+    parser.add_argument("--widths", type=int, nargs=2, default=WIDTHS, help="of image and text")
     parser.add_argument("--large", action="store_true", help="a million items as well")
     parser.add_argument(
         "--next-night", action="store_true", help="then the next night, incremental, 1 %% of the features changed"
@@ -167,26 +159,27 @@ def main() -> None:
     sizes = [*options.items, *([1_000_000] if options.large else [])]
     with tempfile.TemporaryDirectory(dir=options.folder) as name:
         # The first run of a checkout compiles.
-        demo(Path(name) / "demo", 1000)
+        demo(Path(name) / "demo", 1000, options.widths)
         night(Path(name) / "demo", 1000, settings)
     cold, later = [], []
     for items in sizes:
         with tempfile.TemporaryDirectory(dir=options.folder) as name:
             folder = Path(name) / "demo"
-            demo(folder, items)
+            demo(folder, items, options.widths)
             cold.append(night(folder, items, settings))
             if options.next_night:
                 command(["demo", str(folder), "--next-day", "--changed", str(CHANGED)])
                 later.append(night(folder, items, settings))
     said = (
         f"--items {' '.join(map(str, options.items))}"
+        + f" --widths {' '.join(map(str, options.widths))}" * (tuple(options.widths) != WIDTHS)
         + " --large" * options.large
         + " --next-night" * options.next_night
     )
     said += "".join(f" --set {x}" for x in options.set)
     print(f"# A night as the catalog grows\n\n{machine()}\n\nCommand: `python -m benchmarks.nights.scale {said}`\n")
     print(
-        f"Widths {WIDTHS['image']:,} and {WIDTHS['text']}, {USERS_AN_ITEM:g} users an item, {ROWS_A_USER} rows of the log a user. "
+        f"Widths {options.widths[0]:,} and {options.widths[1]}, {USERS_AN_ITEM:g} users an item, {ROWS_A_USER} rows of the log a user. "
         "The peak of\nthe whole run counts pages of mapped files, which the system takes back when it needs them. Those of the stages count what "
         "the process\nholds, as `resources.memory` does."
     )
