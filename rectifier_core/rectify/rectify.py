@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rectifier_core.base.arrays import Bool, Float32, Int32, Int64
-from rectifier_core.base.numerics import row_blocks, row_lengths
+from rectifier_core.base.numerics import row_blocks, row_dots, row_lengths, unit_rows
 from rectifier_core.base.published_records import Status
 from rectifier_core.base.records import Plan, Trust
 from rectifier_core.rectify.config import RectifyConfig
@@ -31,6 +31,8 @@ from rectifier_core.rectify.mixing import mix_rows
 
 MOST_MIXED = 1 << 19
 """Bytes of rows that are mixed at a time. Mixing passes over them about ten times, so they should stay in the processor's cache."""
+LEAST_MOVED = 0.001
+"""A row that would move by less (1 - cosine) is left as it is."""
 SURELY_KEPT = 0.99
 """With this share of its own feature, a row cannot move by ``LEAST_MOVED``: no feature is more than three unit lengths from the expected."""
 
@@ -142,30 +144,40 @@ def _mix(features: Float32, own: Float32, code: NDArray[np.int8], moved: Float32
     to_mix = np.flatnonzero(np.isin(code, (Status.RECTIFIED.code, Status.IMPUTED.code)))
     for block in row_blocks(len(to_mix), max(1, MOST_MIXED // own[:1].nbytes)):
         rows = to_mix[block]
-        items = rows + first
-        donors = donors_of(mixing.plan, items, mixing.trust, adaptive=adaptive)
-        sums, totals, lengths = donors.sums(features, mixing.lengths, unit=adaptive)
-        predicted, mean = totals > 0, np.zeros(own.shape[1], np.float32)
-        if mixing.model is not None:
-            fitted, views = mixing.model.expected, mixing.model.views.of(items)
-            mean = fitted.mean
-            # An item without a fold was in no fit, so any map may predict it.
-            by_views = fitted.by_views(views, np.maximum(mixing.model.folds[items], 0))
-            sums = np.float32(fitted.donor_weight) * (sums - totals[:, None] * mean) + by_views
-            predicted |= views.any(axis=1)
-        part, part_code, part_moved = own[rows], code[rows], moved[rows]
-        mix_rows(
-            part,
-            part_code,
-            part_moved,
-            keep=keep[rows],
-            expected=sums,
-            predicted=predicted,
-            mean=mean,
-            donated_length=lengths,
-            adaptive=adaptive,
-        )
-        own[rows], code[rows], moved[rows] = part, part_code, part_moved
+        expected = _expected(features, rows + first, mixing)
+        units, to_rectify = unit_rows(own[rows]), code[rows] == Status.RECTIFIED.code
+        share = np.where(to_rectify, keep[rows], np.float32(0))
+        mixed, differs = mix_rows(units if adaptive else own[rows], expected.difference, expected.mean, share)
+        far = np.where(differs & units.any(axis=1), np.maximum(0, 1 - row_dots(mixed, units)), 0)
+        stays = to_rectify & ((far < LEAST_MOVED) | ~expected.predicted)
+        lengths = np.where(to_rectify, mixing.lengths[rows + first], expected.lengths)
+        changed = rows[~stays]
+        own[changed], moved[changed] = (lengths[:, None] * mixed)[~stays], far[~stays]
+        code[rows[stays]] = Status.PASSED_THROUGH.code
+
+
+@dataclass(frozen=True, slots=True)
+class _Expected:
+    """The expected ``difference`` [N, D] from ``mean`` [D], which rows [N] anything predicts, and the mean ``lengths`` [N] of their donors."""
+
+    difference: Float32
+    mean: Float32
+    predicted: Bool
+    lengths: Float32
+
+
+def _expected(features: Float32, items: Int64, mixing: Mixing) -> _Expected:
+    """Return what the items' features are expected to be: in the paper's constant mixing their donors' mean, which is no unit row."""
+    adaptive = mixing.config.mix == "adaptive"
+    donors = donors_of(mixing.plan, items, mixing.trust, adaptive=adaptive)
+    sums, totals, lengths = donors.sums(features, mixing.lengths, unit=adaptive)
+    if mixing.model is None:
+        return _Expected(sums, np.zeros(sums.shape[1], np.float32), totals > 0, lengths)
+    fitted, views = mixing.model.expected, mixing.model.views.of(items)
+    # An item without a fold was in no fit, so any map may predict it.
+    by_views = fitted.by_views(views, np.maximum(mixing.model.folds[items], 0))
+    difference = np.float32(fitted.donor_weight) * (sums - totals[:, None] * fitted.mean) + by_views
+    return _Expected(difference, fitted.mean, (totals > 0) | views.any(axis=1), lengths)
 
 
 def kept_share(trust: Trust, items: Bool | Int64 | slice, config: RectifyConfig) -> Float32:
