@@ -97,7 +97,7 @@ evidence: $(STAMP) ## run the grids of docs/evidence (hours; GRIDS="stress contr
 	for grid in $(GRIDS); do $(RUNS) evaluate --config docs/evidence/$$grid.toml || exit; done
 
 # MMRec is no dependency: MMREC is a clone of it, PANDAS what it needs beside torch (benchmarks/README.md).
-DATA    ?= ../shared/data/movielens-1m
+DATA    ?= ../shared/data
 MMREC   ?=
 PANDAS  ?=
 RESULTS := benchmarks/results
@@ -112,7 +112,7 @@ bench: $(TESTSTAMP) ## every table that takes minutes, into benchmarks/results
 	$(call TABLE,speed.cluster,)
 	$(call TABLE,nights.incremental,--items 6000 --image 384 --text 128 --nights 1 --changed 0.01)
 	@if test -d "$(DATA)"; then $(call TABLE,speed.anchor_curve,--data $(DATA) --seeds 2 --logs sparse clustered); \
-	else echo "anchor_curve: skipped, there is no MovieLens at $(DATA); say DATA=folder"; fi
+	else echo "anchor_curve: skipped, there is no folder $(DATA); say DATA=folder"; fi
 	@if test -d "$(MMREC)"; then PYTHONPATH="$(PANDAS)" && export PYTHONPATH && $(call TABLE,peers.lightgcn_epoch,--mmrec $(MMREC)); \
 	else echo "lightgcn_epoch: skipped; git clone https://github.com/enoche/MMRec and say MMREC=folder PANDAS=folder"; fi
 

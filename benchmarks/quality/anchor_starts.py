@@ -17,7 +17,8 @@ import time
 import numpy as np
 
 from benchmarks.quality.detection import told_apart
-from benchmarks.shared.movielens import Sample, load_tested, options_parser
+from benchmarks.shared.catalogs import Sample
+from benchmarks.shared.movielens import load_tested, options_parser
 from rectifier_core.anchors.anchors import train_anchors
 from rectifier_core.anchors.config import AnchorsConfig
 from rectifier_core.base.arrays import Float32

@@ -12,7 +12,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from benchmarks.shared.movielens import Sample, genre_numbers, load, options_parser, trained
+from benchmarks.shared.catalogs import Sample
+from benchmarks.shared.movielens import genre_numbers, load, options_parser, trained
 from rectifier_core.base.arrays import Bool, Float32, Int32
 from rectifier_core.base.records import Anchors, Trust
 from rectifier_core.base.seeding import generator

@@ -14,7 +14,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from benchmarks.shared.movielens import Sample, load_tested, options_parser, trained
+from benchmarks.shared.catalogs import Sample
+from benchmarks.shared.movielens import load_tested, options_parser, trained
 from rectifier_core.affinity.affinity import find_affinity
 from rectifier_core.affinity.places import choose_anchor_share, place_items
 from rectifier_core.base.arrays import Float32

@@ -11,7 +11,8 @@ from itertools import pairwise
 
 import numpy as np
 
-from benchmarks.shared.movielens import Sample, load, options_parser, trained
+from benchmarks.shared.catalogs import Sample
+from benchmarks.shared.movielens import load, options_parser, trained
 from rectifier_core.audit.config import OwnersConfig
 from rectifier_core.audit.owners import clear_owners, lost_prior, pair_evidence, suggest_features, suggest_owners
 from rectifier_core.base.arrays import Bool, Float64, Int64

@@ -13,7 +13,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from benchmarks.shared.movielens import Sample, load, options_parser, trained
+from benchmarks.shared.catalogs import Sample
+from benchmarks.shared.movielens import load, options_parser, trained
 from rectifier_core.audit.suspects import suspects_at_fdr
 from rectifier_core.base.arrays import Bool, Float32
 from rectifier_core.base.records import Anchors, Trust

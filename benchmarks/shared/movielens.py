@@ -1,67 +1,32 @@
-"""MovieLens with poster and plot embeddings as the benchmarks use it; research data that is never part of the project.
-
-The folder (``--data``) holds ``items.parquet``, ``interactions.parquet`` and ``interactions_sparse_split.parquet`` with a ``split`` column.
-"""
+"""What the tables on MovieLens share: its genres, its split, anchors that are kept, and options."""
 
 from __future__ import annotations
 
 import argparse
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from benchmarks.shared.catalogs import CATALOGS, Sample, load_sample
 from rectifier_core.anchors.anchors import train_anchors
 from rectifier_core.anchors.config import AnchorsConfig
 from rectifier_core.base.arrays import Int32
-from rectifier_core.base.records import Anchors, Catalog, Interactions
+from rectifier_core.base.records import Anchors, Interactions
 from rectifier_core.evaluation.splits import Split
 
-FILES = {"sparse": "interactions_sparse_split.parquet", "full": "interactions.parquet"}
+NAMES = {"sparse": "movielens-1m-sparse", "full": "movielens-1m"}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Sample:
-    """A catalog with its training pairs; ``validation`` and ``held_out``, the test part, where the split has them."""
-
-    catalog: Catalog
-    training: Interactions
-    validation: Interactions | None
-    held_out: Interactions | None
-
-
-def load(data: Path, split: str) -> Sample:
-    """Items that occur in the split, in catalog order, and its pairs."""
-    items, pairs = pq.read_table(data / "items.parquet"), pq.read_table(data / FILES[split])
-    items = items.filter(
-        pc.is_in(items["item_id"].cast("large_string"), pairs["item_id"].cast("large_string").combine_chunks())
-    )
-    ids = np.asarray(items["item_id"].to_pylist())
-    features = {m: np.asarray(items[f"{m}_embedding"].to_pylist(), dtype=np.float32) for m in ("image", "text")}
-    rows = {item: row for row, item in enumerate(ids)}
-    item = np.asarray([rows[x] for x in pairs["item_id"].to_pylist()], dtype=np.int32)
-    names, user = np.unique(np.asarray(pairs["user_id"].to_pylist()), return_inverse=True)
-    part = np.asarray(pairs["split"].to_pylist()) if "split" in pairs.column_names else np.full(len(item), "train")
-
-    def of(which: str) -> Interactions | None:
-        at = part == which
-        if not at.any():
-            return None
-        return Interactions(
-            users=user[at].astype(np.int32), items=item[at], times=None, num_users=len(names), num_items=len(ids)
-        )
-
-    catalog = Catalog(item_ids=ids, features=features, present={m: np.ones(len(ids), np.bool_) for m in features})
-    training = of("train")
-    assert training is not None, "a split has training pairs"
-    return Sample(catalog=catalog, training=training, validation=of("valid"), held_out=of("test"))
+def load(data: Path, log: str) -> Sample:
+    """The sample of the sparse or the full log."""
+    return load_sample(data, NAMES[log])
 
 
 def genre_numbers(data: Path, sample: Sample) -> Int32:
     """Each item's genres as a number [I]: items with the very same genres have the same one."""
-    items = pq.read_table(data / "items.parquet", columns=["item_id", "genres"])
+    items = pq.read_table(data / CATALOGS[NAMES["full"]].items, columns=["item_id", "genres"])
     genres = dict(zip(items["item_id"].to_pylist(), items["genres"].to_pylist(), strict=True))
     return np.unique([str(genres[x]) for x in sample.catalog.item_ids.tolist()], return_inverse=True)[1].astype(
         np.int32

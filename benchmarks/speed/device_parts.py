@@ -8,7 +8,6 @@ from functools import partial
 
 import numpy as np
 
-from benchmarks.shared.placed import placed
 from benchmarks.shared.synthetic_log import clustered_log
 from benchmarks.speed.device_bench import Bench, failed, relative
 from rectifier_core.affinity.affinity import find_affinity
@@ -33,6 +32,7 @@ from rectifier_core.evaluation.training import History, fit
 from rectifier_core.projection.config import ProjectionConfig
 from rectifier_core.projection.crossfit import NormalEquations
 from rectifier_core.projection.projection import fit_projection
+from tests.support.core_samples import places_of
 
 WIDTH, COUNT, SAMPLE, LAYERS = 64, 20, 2000, 3
 Batch = tuple[Int32, Int32, Int32]
@@ -60,7 +60,7 @@ def search_with_ties(bench: Bench) -> None:
     rows = clustered(items)
     features = rows.copy()
     features[generator(0, "placeholder").random(items) < 1 / 3] = rows[0]
-    projection, config = placed(features, rows), AffinityConfig(index="flat")
+    projection, config = places_of(features, rows), AffinityConfig(index="flat")
     here = find_affinity(projection, config, seed=0, threads=bench.threads)
     there = find_affinity(projection, config, seed=0, threads=bench.threads, device=bench.device)
     apart = float(np.abs(here.scores - there.scores).max())
@@ -71,8 +71,8 @@ def search_large(bench: Bench) -> None:
     """A million queries against a million features, exact; the CPU's exact search answers a sample."""
     items = bench.size(1_000_000)
     rows = clustered(items)
-    projection, config = placed(rows, rows), AffinityConfig(num_neighbours=COUNT)
-    small = placed(rows[:20_000], rows[:20_000])
+    projection, config = places_of(rows, rows), AffinityConfig(num_neighbours=COUNT)
+    small = places_of(rows[:20_000], rows[:20_000])
     find_affinity(small, AffinityConfig(index="ivf"), seed=0)
     find_affinity(small, config, seed=0, device=bench.device)
     search = partial(find_affinity, projection, config, seed=0, threads=bench.threads)

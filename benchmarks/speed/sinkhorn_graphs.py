@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 
-from benchmarks.shared.placed import placed
 from rectifier_core.affinity.affinity import find_affinity
 from rectifier_core.affinity.config import AffinityConfig
 from rectifier_core.base.arrays import Float32
 from rectifier_core.base.numerics import unit_rows
 from rectifier_core.base.records import Affinity
 from rectifier_core.base.seeding import generator
+from tests.support.core_samples import places_of
 
 CLUSTER, WIDTH, NEIGHBOURS = 250, 64, 20
 SPREADS = {"iid": (0.0, 0.5), "clustered, tight": (0.3, 0.7), "clustered": (0.6, 1.2), "clustered, loose": (1.0, 1.0)}
@@ -34,7 +34,7 @@ def points(kind: str, items: int) -> tuple[Float32, Float32]:
 def found(kind: str, items: int) -> Affinity:
     """The twenty best features of every anchor, cosine over a temperature of .1."""
     anchors, features = points(kind, items)
-    return find_affinity(placed(features, anchors), AffinityConfig(num_neighbours=NEIGHBOURS, index="flat"), seed=0)
+    return find_affinity(places_of(features, anchors), AffinityConfig(num_neighbours=NEIGHBOURS, index="flat"), seed=0)
 
 
 def drawn(items: int, *, near: float = 0.9, shuffled: bool = True) -> Affinity:

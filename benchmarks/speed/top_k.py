@@ -20,12 +20,12 @@ from pathlib import Path
 import faiss
 import numpy as np
 
-from benchmarks.shared.placed import placed
 from rectifier_core.affinity.affinity import find_affinity
 from rectifier_core.affinity.config import AffinityConfig
 from rectifier_core.base.arrays import Float32, Int64
 from rectifier_core.base.numerics import row_blocks, unit_rows
 from rectifier_core.base.seeding import generator
+from tests.support.core_samples import places_of
 
 WIDTH, COUNT, SAMPLE, BATCH = 64, 20, 2000, 8192
 
@@ -91,7 +91,7 @@ def measure(kind: str, items: int, whole: int, threads: int) -> str:
     flat = exact(index, queries[halves[0]])
     Path("/proc/self/clear_refs").write_text("5")
     before, clock = resident("VmRSS"), Clock()
-    found = find_affinity(placed(features, queries), AffinityConfig(), seed=0, threads=threads)
+    found = find_affinity(places_of(features, queries), AffinityConfig(), seed=0, threads=threads)
     ours, peak = clock.read(), resident("VmHWM") - before
     faiss.omp_set_num_threads(threads)
     flat = (flat + exact(index, queries[halves[1]])) * items / len(asked)
