@@ -43,7 +43,7 @@ FIRST = {
     "source.category_column": "you have one: rates and reports then separate swaps between similar items",
     "source.max_quarantined": "a known share of the rows is unusable, and the night should run all the same",
     "publish.keep_snapshots": "readers need more days, or the table takes too much room",
-    "resources.memory": "the run shares its machine; a run that cannot fit says so before it starts",
+    "resources.memory": "the run shares its machine; a run that needs more memory is refused before it starts",
     "resources.device": "there is a GPU",
     "incremental.enabled": "nights take hours and little changes between them",
     "feature_store.enabled": "a Feast feature store serves the features",

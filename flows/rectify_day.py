@@ -38,8 +38,8 @@ def rectify_day(
 ) -> dict[str, Any]:
     """Publish the day ``as_of``, by default the newest in the data, and return the run's summary.
 
-    A config or a source that cannot be read counts as a failed night: it is logged, the day's entry says so unless the day is done, and an
-    event is sent.
+    A config or a source that cannot be read counts as a failed night. It is logged and an event is sent. The day's entry
+    becomes `failed` unless the day is done.
     """
     config = read_nights_config(path, overrides, as_of)
     use_console(config.run.log)

@@ -127,7 +127,7 @@ def _comparison(results: Results, pair: Pair) -> dict[str, Any]:
 
 
 def _below_popularity(results: Results, pair: Pair, seeds: Sequence[int]) -> bool:
-    """Whether both sides rank below popularity, or the recommender does so with raw, undamaged features."""
+    """Whether both sides rank below popularity, or the recommender ranks below it with raw, undamaged features."""
     plain = replace(pair.b.undamaged, variant=RAW)
     return below_popularity(results, plain, seeds) or all(below_popularity(results, x, seeds) for x in (pair.a, pair.b))
 

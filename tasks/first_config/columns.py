@@ -102,7 +102,7 @@ class Columns:
         kind = self.types[column]
         small = reading.unit in COARSE and not is_text(kind)
         if small and not TIME_NAME.fullmatch(column):
-            # Small numbers are days or minutes only if their name says so.
+            # Small numbers are days or minutes only in a column that is named like a time.
             return None
         return str(kind) if reading.unit is None else UNIT_NAMES[reading.unit]
 

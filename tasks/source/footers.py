@@ -49,7 +49,7 @@ class Problems:
 
 @dataclass(frozen=True, slots=True)
 class Footer:
-    """One file with rows: its number of rows, the type of each wanted column, and the least and largest value [2] where the file says so."""
+    """One file with rows: its number of rows, the type of each wanted column, and the least and largest value [2] where the file has them."""
 
     file: StoredFile
     rows: int

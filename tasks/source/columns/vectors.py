@@ -2,7 +2,7 @@
 
 - Lists, large lists, lists of fixed size and list views of integers, floats or decimals.
 - Structs around one field, as BigQuery writes lists, and Spark's VectorUDT, dense or sparse.
-- A list of such is a sequence. JSON text and raw bytes are read only where `source.vector_formats` says so.
+- A list of such is a sequence. JSON text and raw bytes are read only where `source.vector_formats` allows them.
 """
 
 from __future__ import annotations

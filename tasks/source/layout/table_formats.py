@@ -110,7 +110,7 @@ def _refused(uri: str, what: str, table: str) -> str:
 def open_delta(uri: str, setting: str, version: int | None, until: date | None = None) -> DeltaVersion:
     """The files of ``version`` of a Delta table, else of the version that was current when the day ``until`` (UTC) ended, else of the newest.
 
-    Where the table is younger than that day, its newest version is read, and ``what`` says so. ``setting`` is the key of ``version``.
+    Where the table is younger than that day, its newest version is read, and ``what`` names both. ``setting`` is the key of ``version``.
     Raises InputError where there is no such version or it cannot be read file by file.
     """
     from deltalake import DeltaTable

@@ -51,9 +51,10 @@ sys.addaudithook(_watch)
 
 
 class Publishing(RuleBasedStateMachine):
-    """The machine; a subclass names the nursery of its processes."""
+    """The machine. ``nursery`` starts its processes; ``published`` counts the versions of all examples."""
 
     nursery: ClassVar[Nursery]
+    published: ClassVar[int] = 0
 
     @initialize()
     def begin(self) -> None:
@@ -92,6 +93,7 @@ class Publishing(RuleBasedStateMachine):
             self.dropped[-1] = self.hours
         self.versions.append(version)
         self.dropped.append(None)
+        Publishing.published += 1
 
     def with_day(self, day: str, seed: int) -> Version | None:
         """What a run of that day leads to, None where the day is too old to stay."""
