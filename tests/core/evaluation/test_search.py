@@ -99,7 +99,7 @@ def test_a_value_that_is_set_is_not_searched(world: tuple[TrainingSet, Split]) -
     assert (found.epochs, found.edges, len(found.candidates)) == (0, (), 1)
     decays = list_candidates("vbpr", SearchConfig(), MODEL, TRAINING, ("learning_rate",))
     assert [x.weight_decay for x in decays] == [5.0, 1e-3, 1e-2, 0.1, 1.0]
-    rates = list_candidates("freedom", SearchConfig(), FREEDOMConfig(), TRAINING)
+    rates = list_candidates("freedom", SearchConfig(learning_rates=(1e-3, 1e-2)), FREEDOMConfig(), TRAINING)
     assert [(x.learning_rate, x.weight_decay) for x in rates] == [(1e-2, None), (1e-3, None)]
 
 
