@@ -14,7 +14,7 @@ import numpy as np
 from benchmarks.shared.catalogs import Sample
 from benchmarks.shared.movielens import load, options_parser, trained
 from rectifier_core.audit.config import OwnersConfig
-from rectifier_core.audit.owners import clear_owners, lost_prior, pair_evidence, suggest_features, suggest_owners
+from rectifier_core.audit.owners import clear_owners, lost_prior, pair_evidence, suggest
 from rectifier_core.base.arrays import Bool, Float64, Int64
 from rectifier_core.base.records import Anchors
 from rectifier_core.evaluation.corruption import damage_features
@@ -80,14 +80,14 @@ def measure(tally: Tally, sample: Sample, anchors: Anchors, modality: str, share
     for name, scores in rankings.items():
         place = ranks(np.where(anchors.trained, scores, -np.inf)[rows], rows, owner[rows])
         tally.shares.setdefault((modality, name), []).append([float((place <= x).mean()) for x in AMONG])
-    owners = suggest_owners(evidence, projection, p, rows, config, seed=seed)
+    owners = suggest("owners", evidence, projection, p, rows, config, seed=seed)
     right = owners.others == owner[rows][:, None]
     tally.hits.setdefault(modality, []).extend(
         zip(owners.probability.ravel().tolist(), right.ravel().tolist(), strict=True)
     )
     suspects = np.flatnonzero(p < 0.5)
-    asked = suggest_owners(evidence, projection, p, suspects, config, seed=seed)
-    back = suggest_features(evidence, projection, p, np.unique(asked.others[:, 0]), config, seed=seed)
+    asked = suggest("owners", evidence, projection, p, suspects, config, seed=seed)
+    back = suggest("features", evidence, projection, p, np.unique(asked.others[:, 0]), config, seed=seed)
     clear = clear_owners(asked, back)
     tally.clear.setdefault(modality, []).extend((clear == owner[suspects])[clear >= 0].tolist())
 

@@ -105,32 +105,6 @@ def _inverse_root(covariance: Float64, ridge: float) -> Float64:
     return root
 
 
-def suggest_owners(
-    evidence: PairEvidence,
-    projection: Projection,
-    probability: Float32,
-    rows: Int64,
-    config: OwnersConfig,
-    *,
-    seed: int,
-) -> Suggestions:
-    """For the FEATURE of each of ``rows`` [S]: the items with an anchor that it most likely belongs to, its own item excepted."""
-    return _suggest("owners", evidence, projection, probability, rows, config, seed)
-
-
-def suggest_features(
-    evidence: PairEvidence,
-    projection: Projection,
-    probability: Float32,
-    rows: Int64,
-    config: OwnersConfig,
-    *,
-    seed: int,
-) -> Suggestions:
-    """For each ITEM of ``rows`` [S]: the items whose feature is most likely this one's, its own feature excepted."""
-    return _suggest("features", evidence, projection, probability, rows, config, seed)
-
-
 def nearest_rows(asking: Float32, asked: Float32, usable: Bool, rows: Int64, count: int) -> Int64:
     """The ``usable`` [I] rows of ``asked`` [I, D] with the largest inner product with each of ``asking[rows]``, itself excepted.
 
@@ -152,16 +126,22 @@ def lost_prior(probability: Float32, has_feature: Bool, config: OwnersConfig) ->
     return np.clip(lost, config.least_prior, 1.0)
 
 
-def _suggest(
+def suggest(
     what: Literal["owners", "features"],
     evidence: PairEvidence,
     projection: Projection,
     probability: Float32,
     rows: Int64,
     config: OwnersConfig,
+    *,
     seed: int,
 ) -> Suggestions:
-    """Rank columns by evidence plus log prior: one more coordinate of the inner product that is searched."""
+    """The likeliest partners of each of ``rows`` [S], its own item excepted.
+
+    - "owners": the items with an anchor that the FEATURE of the row most likely belongs to.
+    - "features": the items whose feature most likely belongs to the ITEM of the row.
+    """
+    # A candidate is ranked by evidence plus log prior: one more coordinate of the inner product that is searched.
     asking, asked, usable = evidence.features, evidence.items, evidence.has_anchor
     own, other = projection.projected, projection.target
     if what == "features":

@@ -16,8 +16,7 @@ from rectifier_core.audit.owners import (
     nearest_rows,
     pair_evidence,
     plan_weights,
-    suggest_features,
-    suggest_owners,
+    suggest,
 )
 from rectifier_core.audit.recalibrate import Recalibration, recalibrate
 from rectifier_core.audit.suspects import SuspectList, innocent_share, suspects_at_fdr, worst
@@ -141,9 +140,9 @@ def find(
         for other in judged:
             if other != name:
                 placed_by[other][name] = looks[other]
-        owners = suggest_owners(evidence, projection, current, rows, config, seed=inputs.seed)
+        owners = suggest("owners", evidence, projection, current, rows, config, seed=inputs.seed)
         candidates = np.union1d(rows, owners.others[:, 0][owners.others[:, 0] >= 0])
-        lost = suggest_features(evidence, projection, current, candidates, config, seed=inputs.seed)
+        lost = suggest("features", evidence, projection, current, candidates, config, seed=inputs.seed)
         at = np.searchsorted(candidates, rows)
         features = Suggestions(**{x.name: getattr(lost, x.name)[at] for x in fields(Suggestions)})
         weights = plan_weights(load_record(refs.plan, Plan), features)

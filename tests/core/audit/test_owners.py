@@ -13,8 +13,7 @@ from rectifier_core.audit.owners import (
     nearest_rows,
     pair_evidence,
     plan_weights,
-    suggest_features,
-    suggest_owners,
+    suggest,
 )
 from rectifier_core.base.arrays import Bool, Float32, Int64
 from rectifier_core.base.numerics import unit_rows
@@ -42,7 +41,7 @@ def truth_probability(wrong: Bool, doubt: float = 0.05) -> Float32:
 def test_true_owners_come_first_and_far_ahead_of_raw_cosine() -> None:
     projection, source, wrong = planted(noise=0.6)
     p, rows, config = truth_probability(wrong), np.flatnonzero(wrong), OwnersConfig()
-    found = suggest_owners(pair_evidence(projection, p, config), projection, p, rows, config, seed=1)
+    found = suggest("owners", pair_evidence(projection, p, config), projection, p, rows, config, seed=1)
     hit = (found.others == source[rows][:, None]).any(axis=1).mean()
     cosine = projection.projected[rows] @ projection.target.T
     cosine[np.arange(len(rows)), rows] = -np.inf
@@ -60,7 +59,7 @@ def test_the_probability_of_an_owner_is_how_often_it_is_the_one() -> None:
     source, wrong = swapped(rng, np.ones(3000, np.bool_), 0.2)
     projection, config = projection_of(np.ascontiguousarray(x[source]), y), OwnersConfig(ridge=1e-3)
     p, rows = truth_probability(wrong, 0.001), np.flatnonzero(wrong)
-    found = suggest_owners(pair_evidence(projection, p, config), projection, p, rows, config, seed=1)
+    found = suggest("owners", pair_evidence(projection, p, config), projection, p, rows, config, seed=1)
     right = found.others == source[rows][:, None]
     assert right.any(axis=1).mean() == pytest.approx(found.probability.sum() / len(rows), abs=0.03)
     sure = found.probability > 0.3
@@ -72,8 +71,8 @@ def test_lost_features_are_found_from_the_item_too_and_pairs_are_one_to_one() ->
     projection, source, wrong = planted(noise=0.2)
     p, rows, config = truth_probability(wrong), np.flatnonzero(wrong), OwnersConfig()
     evidence = pair_evidence(projection, p, config)
-    owners = suggest_owners(evidence, projection, p, rows, config, seed=1)
-    features = suggest_features(evidence, projection, p, rows, config, seed=1)
+    owners = suggest("owners", evidence, projection, p, rows, config, seed=1)
+    features = suggest("features", evidence, projection, p, rows, config, seed=1)
     # source[row] is the owner of the feature that row carries, so the item's own feature lies where source is the item.
     carrier = np.argsort(source)
     assert (features.others[:, 0] == carrier[rows]).mean() > 0.9
@@ -118,7 +117,7 @@ def test_the_weight_of_candidates_behind_the_best_is_estimated_from_a_sample(exa
     p, rows = truth_probability(wrong), np.flatnonzero(wrong)[:200]
     config = OwnersConfig(exact=exact, sample=1000)
     evidence = pair_evidence(projection, p, config)
-    found = suggest_owners(evidence, projection, p, rows, config, seed=1)
+    found = suggest("owners", evidence, projection, p, rows, config, seed=1)
     weight = (evidence.features[rows] @ evidence.items.T).astype(np.float64) + np.log(
         lost_prior(p, evidence.has_feature, config)
     )
@@ -138,10 +137,10 @@ def test_items_without_feature_or_anchor_are_handled() -> None:
     p[:10] = np.nan
     bare, config = projection_of(projected, target), OwnersConfig(count=4)
     evidence = pair_evidence(bare, p, config)
-    owners = suggest_owners(evidence, bare, p, np.arange(12), config, seed=0)
+    owners = suggest("owners", evidence, bare, p, np.arange(12), config, seed=0)
     assert (owners.others[:5] == -1).all() and np.isnan(owners.probability[:5]).all()
     assert (owners.others[5:] >= 0).all() and not np.isin(owners.others, np.arange(5, 10)).any()
-    features = suggest_features(evidence, bare, p, np.arange(12), config, seed=0)
+    features = suggest("features", evidence, bare, p, np.arange(12), config, seed=0)
     assert (features.others[5:10] == -1).all() and not np.isin(features.others, np.arange(5)).any()
     prior = lost_prior(p, evidence.has_feature, config)
     assert (prior[:5] == 1).all() and (prior[5:10] == 0.5).all()
@@ -152,7 +151,7 @@ def test_too_few_trusted_pairs_give_no_evidence() -> None:
     for p in (np.full(40, np.nan, np.float32), truth_probability(wrong)[:40] * np.float32(0.1)):
         evidence = pair_evidence(projection, p, OwnersConfig())
         assert not evidence.features.any() and not evidence.items.any()
-        found = suggest_owners(evidence, projection, p, np.arange(3), OwnersConfig(), seed=0)
+        found = suggest("owners", evidence, projection, p, np.arange(3), OwnersConfig(), seed=0)
         assert (found.others == -1).all()
 
 
