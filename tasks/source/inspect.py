@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import date
+from typing import Any
 
 import pyarrow as pa
 
@@ -86,7 +87,7 @@ def _inspect(config: SourceConfig, as_of: date, problems: Problems) -> Inspectio
     predicate = None if text is None else problems.attempt(lambda: Predicate(text))
     readings: list[Reading] = []
 
-    def inspect_catalog() -> tuple[ParquetFiles, CatalogSchema, tuple[str, ...]]:
+    def inspect_catalog() -> dict[str, Any]:
         listing = list_catalog(config)
         files = listing.catalog(as_of)
         footers = read_footers(files, wanted_columns(config), problems)
@@ -94,9 +95,10 @@ def _inspect(config: SourceConfig, as_of: date, problems: Problems) -> Inspectio
             raise InputError(f"{files.uri}: the catalog is empty: it has no rows ({files.what})")
         schema = catalog_schema(files, footers, config, problems)
         readings.extend(_of_catalog(config, files, footers, schema))
-        return files, schema, (*_notes(listing, as_of), *((f"catalog: {files.what}",) if YOUNGER in files.what else ()))
+        notes = (*_notes(listing, as_of), *((f"catalog: {files.what}",) if YOUNGER in files.what else ()))
+        return {"catalog": files, "catalog_schema": schema, "notes": notes}
 
-    def inspect_log() -> tuple[ParquetFiles, LogSchema, date | None, int]:
+    def inspect_log() -> dict[str, Any]:
         listing = list_log(config)
         files = listing.log(as_of, config.lookback_days)
         if config.lookback_days is not None and not files.partitioned and config.time_column is None:
@@ -111,21 +113,13 @@ def _inspect(config: SourceConfig, as_of: date, problems: Problems) -> Inspectio
         readings.extend(_of_log(config, files, footers, schema, span))
         if not files.partitioned and span is not None and span[2]:
             _check_span(files, config, as_of, span)
-        return files, schema, _newest_folder(listing, as_of, footers), sum(x.rows for x in footers)
+        rows, newest = sum(x.rows for x in footers), _newest_folder(listing, as_of, footers)
+        return {"log": files, "log_schema": schema, "log_rows": rows, "newest_folder": newest}
 
     catalog, log = problems.attempt(inspect_catalog), problems.attempt(inspect_log)
     if catalog is None or log is None:
         return None
-    return Inspection(
-        catalog=catalog[0],
-        log=log[0],
-        log_rows=log[3],
-        catalog_schema=catalog[1],
-        log_schema=log[1],
-        readings=tuple(readings),
-        newest_folder=log[2],
-        notes=catalog[2],
-    )
+    return Inspection(**catalog, **log, readings=tuple(readings))
 
 
 def _of_catalog(

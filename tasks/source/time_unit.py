@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from rectifier_core.base.arrays import Float64, Int64
 from tasks.errors import InputError
-from tasks.source.columns.arrow import is_text, plain_type
+from tasks.source.columns.arrow import is_number, is_text, plain_type
 from tasks.source.columns.times import (
     EPOCH,
     FIRST_YEAR,
@@ -20,7 +20,6 @@ from tasks.source.columns.times import (
     UNIT_NAMES,
     TimeReading,
     check_time,
-    is_numeric,
     iso_moment,
     units_of,
     whole_numbers,
@@ -134,7 +133,8 @@ def _out_of_range(footer: Footer, column: str, reading: TimeReading) -> bool:
 
 def _needs_unit(footer: Footer, column: str) -> bool:
     kind = plain_type(footer.types[column])
-    return is_numeric(kind) or is_text(kind)
+    # Text may be digits.
+    return is_number(kind) or is_text(kind)
 
 
 def _counted(files: ParquetFiles, footers: Sequence[Footer], column: str) -> _Votes:

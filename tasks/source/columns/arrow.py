@@ -41,6 +41,11 @@ def is_list(kind: pa.DataType) -> bool:
     return any(test(kind) for test in LIST_TESTS)
 
 
+def is_number(kind: pa.DataType) -> bool:
+    """Whether a plain type is an integer, a decimal or a float."""
+    return bool(pa.types.is_integer(kind) or pa.types.is_decimal(kind) or pa.types.is_floating(kind))
+
+
 def is_text(kind: pa.DataType) -> bool:
     """Whether a plain type is a string type."""
     return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))

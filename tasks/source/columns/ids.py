@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 
 from tasks.errors import InputError
 from tasks.object_store import StoredFile
-from tasks.source.columns.arrow import is_bytes, is_text, plain_type, plain_values
+from tasks.source.columns.arrow import is_bytes, is_number, is_text, plain_type, plain_values
 
 NUMBER, TEXT = pa.int64(), pa.large_string()
 UUID_BYTES = 16
@@ -43,11 +43,6 @@ class IdColumn:
         what = "UUIDs, as text" if self.uuid else "whole numbers" if self.family == NUMBER else "text"
         names = ", ".join(sorted({str(kind) for kind in self.types}))
         return f"{what} ({names})" if names else what
-
-
-def is_number(kind: pa.DataType) -> bool:
-    """Whether a plain type can hold ids that are whole numbers."""
-    return bool(pa.types.is_integer(kind) or pa.types.is_decimal(kind) or pa.types.is_floating(kind))
 
 
 def id_family(kind: pa.DataType, file: StoredFile, key: str) -> pa.DataType | None:

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from rectifier_core.base.arrays import Bool, Int64
 from tasks.errors import InputError
 from tasks.object_store import StoredFile
-from tasks.source.columns.arrow import is_text
+from tasks.source.columns.arrow import is_number, is_text
 
 DAY_SECONDS = 86_400
 EPOCH = date(1970, 1, 1).toordinal()
@@ -138,10 +138,8 @@ def check_time(kind: pa.DataType, file: StoredFile, key: str) -> None:
     tests = (
         pa.types.is_timestamp,
         pa.types.is_date,
-        pa.types.is_integer,
-        pa.types.is_floating,
-        pa.types.is_decimal,
         pa.types.is_null,
+        is_number,
         is_text,
     )
     if not any(test(kind) for test in tests):
@@ -149,11 +147,6 @@ def check_time(kind: pa.DataType, file: StoredFile, key: str) -> None:
             f"{file.uri}: {key} is {kind}; wanted a timestamp, a date, a number of seconds (or of another source.time_unit) since 1970,"
             " or text such as 2026-06-30T12:00:00Z"
         )
-
-
-def is_numeric(kind: pa.DataType) -> bool:
-    """Whether times of this type need a unit: numbers, and text, which may be digits."""
-    return bool(pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind))
 
 
 def whole_numbers(column: pa.Array) -> tuple[Int64, Bool]:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from rectifier_core.base.arrays import Bool, Float32, Int64
 from tasks.errors import InputError
 from tasks.object_store import StoredFile
-from tasks.source.columns.arrow import is_bytes, is_list, is_text, plain_type, plain_values
+from tasks.source.columns.arrow import is_bytes, is_list, is_number, is_text, plain_type, plain_values
 
 USABLE = -1
 FEATURE_REASONS = ("nan_or_infinite", "zero_norm", "wrong_width", "unreadable")
@@ -72,7 +72,7 @@ def embedding_kind(
     if depth in (1, 2) and pa.types.is_null(numbers):
         # What pandas writes where every list is empty.
         return None
-    if depth not in (1, 2) or not _is_numeric(numbers):
+    if depth not in (1, 2) or not is_number(numbers):
         raise InputError(
             f"{file.uri}: {key} is {kind}; an embedding is a list of numbers, or a list of such lists for a sequence"
         )
@@ -86,10 +86,6 @@ def _depth(kind: pa.DataType) -> tuple[int, pa.DataType]:
         depth += is_list(inner)
         inner = plain_type(inner.field(0).type if _only_field(inner) else inner.value_type)
     return (depth + 1, pa.float64()) if is_vector_udt(inner) else (depth, inner)
-
-
-def _is_numeric(kind: pa.DataType) -> bool:
-    return bool(pa.types.is_floating(kind) or pa.types.is_integer(kind) or pa.types.is_decimal(kind))
 
 
 def as_lists(column: pa.Array, given: Format | None = None) -> pa.Array:
