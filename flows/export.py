@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -53,9 +52,8 @@ class ExportOptions:
             raise InputError(f"--split {self.split}: wanted column, random or time")
 
 
-def export_table(path: Path, overrides: Iterable[str], options: ExportOptions, progress: Progress) -> dict[str, Any]:
+def export_table(config: RunConfig, options: ExportOptions, progress: Progress) -> dict[str, Any]:
     """Export one day of one version; what was done. Raises InputError or StorageError, each with one line for the user."""
-    config = RunConfig.from_toml(path, overrides)
     snapshot = open_snapshot(config.publish, version=options.version, day=options.day)
     if options.format == "mmrec":
         with use_stages(config.run) as store:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 from flows.config.options import with_option
@@ -13,9 +11,8 @@ from tasks.observe.events import LATE, asset_key, emit_night
 from tasks.observe.freshness import Freshness, judge_freshness, newest_day
 
 
-def check_freshness(path: Path, overrides: Iterable[str], within: float | None) -> dict[str, Any]:
+def check_freshness(config: RunConfig, within: float | None) -> dict[str, Any]:
     """How fresh the table is now, as JSON values and as a ``message``. Sends an event if the newest day is late."""
-    config = RunConfig.from_toml(path, overrides)
     alerts = config.alerts
     if within is not None:
         alerts = with_option(f"--within {within:g}", alerts, "late_after_hours", within)

@@ -29,7 +29,7 @@ def freshness(
     """Say how new the newest published day is; exit status 1 where it is late, with an event to Prefect where a server is configured."""
     from flows.freshness import check_freshness
 
-    result = check_freshness(config.path, config.overrides, within)
+    result = check_freshness(config.read(), within)
     return FailedInPart(result, 1, result["message"], repeats=True) if result["late"] else result
 
 

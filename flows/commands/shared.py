@@ -103,10 +103,10 @@ def command(
 
         @wraps(work)
         def run(**given: Any) -> None:
-            ending = Ending(prefect=prefect, **{name: given.pop(name) for name in _ENDING})
+            ending = {name: given.pop(name) for name in _ENDING}
             if reads_config:
                 given["config"] = GivenConfig(given["config"], tuple(given.pop("overrides") or ()))
-            run_command(lambda: work(**given), format_result, ending)
+            run_command(lambda: work(**given), format_result, prefect=prefect, **ending)
 
         parameters = [
             inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
@@ -119,45 +119,44 @@ def command(
     return decorate
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Ending:
-    """What a command shows, and whether it may run a flow."""
+def run_command(
+    work: Callable[[], Result],
+    format_result: Callable[[Values], str],
+    *,
+    as_json: bool,
+    verbose: bool,
+    quiet: bool,
+    debug: bool,
+    prefect: bool,
+) -> None:
+    """Run a command and print its result to stdout, as text or with ``as_json`` as one JSON object.
 
-    as_json: bool
-    verbose: bool
-    quiet: bool
-    debug: bool
-    prefect: bool = False
-
-
-def run_command(work: Callable[[], Result], format_result: Callable[[Values], str], ending: Ending) -> None:
-    """Run a command and print its result to stdout, as text or with ``--json`` as one JSON object.
-
-    A failure is one line on stderr, the last, and its exit status. A traceback is printed only with ``--debug``.
+    ``prefect`` says that it may run a flow. A failure is one line on stderr, the last, and its exit status. A traceback is printed only
+    with ``debug``.
     """
     # Imported here: rich is not needed for --help.
     from flows.commands.terminal import terminal
 
     try:
-        if ending.quiet and ending.verbose:
+        if quiet and verbose:
             raise InputError("--quiet, --verbose: give one of the two")
-        with terminal(verbose=ending.verbose, quiet=ending.quiet):
-            if ending.prefect:
+        with terminal(verbose=verbose, quiet=quiet):
+            if prefect:
                 check_prefect_home()
                 set_prefect_defaults()
-                if not ending.debug:
+                if not debug:
                     hide_tracebacks()
             result = work()
     except BaseException as error:
         # Polars' panics are no Exceptions, and are failures all the same.
         if isinstance(error, SystemExit):
             raise
-        if ending.debug:
+        if debug:
             traceback.print_exc()
         line = error_text(error)
         _end_with(exit_code_of(error), line if isinstance(error, RectifierError) else f"{line} (--debug shows where)")
     values = result if isinstance(result, dict) else result.result
-    if ending.as_json:
+    if as_json:
         print(json.dumps(values, allow_nan=False, default=str), flush=True)
     elif not (isinstance(result, FailedInPart) and result.repeats):
         print(format_result(values), flush=True)

@@ -101,4 +101,4 @@ def export(
         split=split,
         append_behaviour=append_behaviour,
     )
-    return export_table(config.path, config.overrides, options, advance)
+    return export_table(config.read(), options, advance)

@@ -180,7 +180,7 @@ def freshness(
     overrides: Overrides = [],  # noqa: B006
 ) -> dict[str, Any] | State[Any]:
     """Say whether the newest published day is late. Send an event if it is."""
-    result = check_freshness(Path(config), overrides, within)
+    result = check_freshness(RunConfig.from_toml(Path(config), overrides), within)
     return Failed(name="Overdue", message=result["message"]) if result["late"] else result
 
 

@@ -87,7 +87,7 @@ def run_command(words: list[str]) -> None:
     assert set(options) <= {"--config", "--format", "--out", "--day"}
     day = date.fromisoformat(options["--day"]) if "--day" in options else None
     made = ExportOptions(format=options["--format"], out=Path(options["--out"]), day=day)
-    export_table(Path(options["--config"]), (), made, lambda what, done, total: None)
+    export_table(RunConfig.from_toml(Path(options["--config"])), made, lambda what, done, total: None)
 
 
 def of_day(day: str) -> pl.DataFrame:
