@@ -125,8 +125,7 @@ def write_csv(path: Path, table: pl.DataFrame) -> None:
 
 def write_file(path: Path, write: Callable[[Path], object]) -> None:
     """Let ``write`` fill a file, which appears only when it is complete. Raises StorageError naming the file."""
-    failed = "audit: writing {path} failed: {why}; free or fix the disk, or choose another --out, then run again"
-    write_whole(path, write, failed=failed)
+    write_whole(path, write, way_out="free or fix the disk, or choose another --out, then run again")
 
 
 def _joined(name: str, kind: pl.List) -> pl.Expr:

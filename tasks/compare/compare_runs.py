@@ -12,7 +12,7 @@ import numpy as np
 
 from rectifier_core.base.arrays import Float64
 from rectifier_core.base.numerics import row_blocks
-from tasks.store.atomic_files import write_whole
+from tasks.store.atomic_files import write_text
 from tasks.store.stage_outputs import ModalityRefs
 from tasks.store.store import Ref
 
@@ -23,7 +23,6 @@ TOLERANCE = 1.5
 Measured: .94 to 1.44 on catalogs of 3,000 to 20,000 items (``benchmarks/results/incremental.md``)."""
 MEASURES = ("cosine_distance", "trust_difference", "status_disagreement", "rate_difference")
 """The measures that the tolerance applies to; smaller is nearer."""
-FAILED = "comparison: {path} cannot be written: {why}; free or fix the disk, then run again"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,9 +108,9 @@ def _passes(name: str, comparison: Mapping[str, Any], yardstick: Mapping[str, An
 def write_comparison(folder: Path, result: Mapping[str, Any]) -> str:
     """Write ``comparison.json`` and ``comparison.md`` into ``folder`` and return the path of the latter."""
     text = json.dumps(result, indent=1, allow_nan=False)
-    write_whole(folder / "comparison.json", lambda path: path.write_text(text), failed=FAILED)
+    write_text(folder / "comparison.json", text)
     page = folder / "comparison.md"
-    write_whole(page, lambda path: path.write_text("\n".join(comparison_page(result)) + "\n", "utf-8"), failed=FAILED)
+    write_text(page, "\n".join(comparison_page(result)) + "\n")
     return str(page)
 
 

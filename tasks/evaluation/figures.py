@@ -6,6 +6,7 @@ import io
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from matplotlib import style
@@ -27,6 +28,10 @@ class Picture:
     key: str
     title: str
     png: bytes
+
+    def save(self, path: Path) -> None:
+        """Write it to a file."""
+        path.write_bytes(self.png)
 
 
 def pictures(facts: Facts) -> list[Picture]:

@@ -27,7 +27,7 @@ from tasks.evaluation.results import Results, read_results
 from tasks.evaluation.searches import edge_sentence, read_searches, search_tables
 from tasks.evaluation.tables import GROUP, Facts, Table, markdown, sentences, tables
 from tasks.report.page_templates import page_environment
-from tasks.store.atomic_files import write_whole
+from tasks.store.atomic_files import write_text, write_whole
 
 HTML, TWIN, MARKDOWN = "evaluation.html", "evaluation.json", "evaluation.md"
 
@@ -38,8 +38,8 @@ def write_evaluation_report(folder: Path, results: Path) -> Path:
     ``results`` is the ``results.parquet`` of an evaluation. Raises InputError if it cannot be read, StorageError if a file cannot be written.
     """
     facts = gather_evaluation(results)
-    _write(folder / TWIN, json.dumps(facts, indent=1, allow_nan=False).encode() + b"\n")
-    _write(folder / HTML, render_evaluation(facts).encode())
+    write_text(folder / TWIN, json.dumps(facts, indent=1, allow_nan=False) + "\n")
+    write_text(folder / HTML, render_evaluation(facts))
     return folder / HTML
 
 
@@ -51,8 +51,8 @@ def write_evidence(folder: Path, results: Path) -> list[Path]:
     facts = gather_evaluation(results)
     drawn = pictures(facts)
     for picture in drawn:
-        _write(folder / f"{picture.key}.png", picture.png)
-    _write(folder / MARKDOWN, _document(facts, drawn).encode())
+        write_whole(folder / f"{picture.key}.png", picture.save)
+    write_text(folder / MARKDOWN, _document(facts, drawn))
     return [folder / MARKDOWN, *(folder / f"{x.key}.png" for x in drawn)]
 
 
@@ -129,8 +129,3 @@ def _conditions(results: Results) -> Iterator[Facts]:
         seeds = {name: results.seeds(condition, metric=name) for name in names}
         metrics = {name: spread(results.by_seed(condition, name, seeds[name])) for name in names}
         yield asdict(condition) | {"metrics": metrics}
-
-
-def _write(path: Path, content: bytes) -> None:
-    failed = "evaluation: writing {path} failed: {why}; free or fix the disk, then run again"
-    write_whole(path, lambda temporary: temporary.write_bytes(content), failed=failed)

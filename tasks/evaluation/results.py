@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from tasks.evaluation.arrays import facts_of
 from tasks.evaluation.config import ALL, BACKBONES, NONE
 from tasks.evaluation.grid import RECTIFIED_APPENDED, Cell, Condition, Grid
 from tasks.evaluation.work_items import TIMING
-from tasks.store.atomic_files import write_whole
+from tasks.store.atomic_files import write_text, write_whole
 from tasks.store.store import Ref, plain
 
 RESULTS, PER_USER, TIMINGS, SUMMARY = "results.parquet", "per_user.parquet", "timings.parquet", "summary.json"
@@ -47,16 +47,16 @@ def write_results(folder: Path, grid: Grid, cells: Mapping[Cell, Ref], made: Map
     timings = pa.table(
         {"cell": [x.name for x in done], "seconds": pa.array([_seconds(cells[x]) for x in done], pa.float64())}
     )
-    _write(folder / TIMINGS, lambda path: pq.write_table(timings, path))
-    _write(folder / PER_USER, lambda path: _write_users(path, {cell.name: cells[cell] for cell in done}))
-    _write(folder / RESULTS, lambda path: pq.write_table(table, path, compression="zstd"))
+    write_whole(folder / TIMINGS, lambda path: pq.write_table(timings, path))
+    write_whole(folder / PER_USER, lambda path: _write_users(path, {cell.name: cells[cell] for cell in done}))
+    write_whole(folder / RESULTS, lambda path: pq.write_table(table, path, compression="zstd"))
     return folder / RESULTS
 
 
 def write_summary(folder: Path, summary: Mapping[str, Any]) -> Path:
     """Write ``summary`` as ``summary.json`` and return its path."""
     text = json.dumps(plain(summary), indent=1, allow_nan=False)
-    _write(folder / SUMMARY, lambda path: path.write_text(text))
+    write_text(folder / SUMMARY, text)
     return folder / SUMMARY
 
 
@@ -95,10 +95,6 @@ def _user_rows(name: str, ref: Ref, schema: pa.Schema) -> pa.Table:
         *(pa.array(ref.array(metric)) for metric in PER_USER_METRICS),
     ]
     return pa.Table.from_arrays(columns, schema=schema)
-
-
-def _write(path: Path, write: Callable[[Path], Any]) -> None:
-    write_whole(path, write, failed="{path}: cannot be written: {why}; fix the disk, then run again")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

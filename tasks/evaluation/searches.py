@@ -13,7 +13,7 @@ from typing import Any
 from tasks.errors import InputError
 from tasks.evaluation.grid import Cell
 from tasks.evaluation.tables import DASH, Facts, Table
-from tasks.store.atomic_files import write_whole
+from tasks.store.atomic_files import write_text
 from tasks.store.store import Ref
 
 SEARCHES = "searches.json"
@@ -29,9 +29,7 @@ def write_searches(folder: Path, found: Mapping[Cell, Ref | str | None]) -> list
             refs[key] = ref
             seeds.setdefault(key, set()).add(cell.seed)
     searches: list[Facts] = [{"seeds": sorted(seeds[key]), **ref.meta} for key, ref in refs.items()]
-    content = json.dumps(searches, indent=1, allow_nan=False).encode() + b"\n"
-    failed = "{path}: cannot be written: {why}; fix the disk, then run again"
-    write_whole(folder / SEARCHES, lambda temporary: temporary.write_bytes(content), failed=failed)
+    write_text(folder / SEARCHES, json.dumps(searches, indent=1, allow_nan=False) + "\n")
     return searches
 
 

@@ -21,10 +21,10 @@ from tasks.feature_store.offline_files import files_pattern
 from tasks.feature_store.online import online_errors, repo_config
 from tasks.feature_store.served_version import Generation, Served
 from tasks.feature_store.views import STATE, feature_names, feature_view, registry_objects, view_name
-from tasks.store.atomic_files import TEMPORARY, write_whole
+from tasks.store.atomic_files import TEMPORARY, write_text, write_whole
 from tasks.table.embedding_models import EMBEDDING_MODEL
 
-_FAILED = "feature store: writing {path} failed: {why}; readers have one whole version; free or fix the disk, then refresh again"
+_WAY_OUT = "readers have one whole version; free or fix the disk, then refresh again"
 GUARD = "definitions.py"
 
 
@@ -89,12 +89,8 @@ def stage_registry(config: FeatureStoreConfig, served: Served) -> Path:
 
 def serve(config: FeatureStoreConfig, served: Served, staged: Path) -> None:
     """Put the staged registry in place, so that readers get ``served``. Raises StorageError."""
-    write_whole(
-        config.root / "feature_store.yaml",
-        lambda place: place.write_text(feature_store_yaml(config), "utf-8"),
-        failed=_FAILED,
-    )
-    write_whole(config.root / GUARD, lambda place: place.write_text(_GUARDED, "utf-8"), failed=_FAILED)
+    write_text(config.root / "feature_store.yaml", feature_store_yaml(config), way_out=_WAY_OUT)
+    write_text(config.root / GUARD, _GUARDED, way_out=_WAY_OUT)
     before = config.registry.stat().st_mtime if config.registry.exists() else 0.0
 
     def place_registry(place: Path) -> None:
@@ -103,7 +99,7 @@ def serve(config: FeatureStoreConfig, served: Served, staged: Path) -> None:
         later = max(time.time(), before + 0.01)
         os.utime(place, (later, later))
 
-    write_whole(config.registry, place_registry, failed=_FAILED)
+    write_whole(config.registry, place_registry, way_out=_WAY_OUT)
     remove_leftovers(config)
     write_served(config, served)
 
@@ -116,8 +112,7 @@ def write_served(config: FeatureStoreConfig, served: Served) -> None:
         "since": since(config),
         "embedding_models": {m: tags[EMBEDDING_MODEL] for m, tags in served.generation.tags.items()},
     }
-    text = json.dumps(fields, indent=1) + "\n"
-    write_whole(config.root / SERVED, lambda place: place.write_text(text, "utf-8"), failed=_FAILED)
+    write_text(config.root / SERVED, json.dumps(fields, indent=1) + "\n", way_out=_WAY_OUT)
 
 
 def since(config: FeatureStoreConfig) -> float:

@@ -18,7 +18,7 @@ from tasks.report.facts import gather_facts
 from tasks.report.inputs import ReportInputs
 from tasks.report.page_templates import fit_page, page_environment
 from tasks.report.summaries import Facts
-from tasks.store.atomic_files import write_whole
+from tasks.store.atomic_files import write_text
 
 FIRST_SUSPECTS = 10
 
@@ -32,9 +32,8 @@ def write_report(folder: Path, inputs: ReportInputs) -> Path:
     facts = gather_facts(inputs)
     plots = draw_plots(facts)
     text, page = fit_page(facts, [x["suspects"] for x in facts["modalities"]], lambda twin: render_page(twin, plots))
-    failed = "report: writing {path} failed: {why}; free or fix the disk, then run again"
-    write_whole(folder / "report.json", lambda path: path.write_text(text, "utf-8"), failed=failed)
-    write_whole(folder / "report.html", lambda path: path.write_text(page, "utf-8"), failed=failed)
+    write_text(folder / "report.json", text)
+    write_text(folder / "report.html", page)
     return folder / "report.html"
 
 

@@ -25,7 +25,7 @@ from typing import Any
 
 from tasks.errors import GateRefusedError, InputError, StorageError, TableHeldError, exit_code_of
 from tasks.runs.log import error_text
-from tasks.store.atomic_files import write_whole
+from tasks.store.atomic_files import write_text
 from tasks.store.file_lock import held_file
 from tasks.store.run_context import current_run
 from tasks.table.config import PublishConfig
@@ -212,9 +212,7 @@ class DayRun:
     def _write(self, **changes: Any) -> None:
         with self._lock:
             self.entry |= {"heartbeat": _now(), **changes}
-            text = json.dumps(self.entry, indent=1, sort_keys=True, allow_nan=False)
-            failed = "{path}: the day's entry cannot be written: {why}; free or fix the disk, then run again"
-            write_whole(self._path, lambda path: path.write_text(text), failed=failed)
+            write_text(self._path, json.dumps(self.entry, indent=1, sort_keys=True, allow_nan=False))
 
 
 def sweep_days(run_folder: str, keep: int) -> None:

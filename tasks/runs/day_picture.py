@@ -57,6 +57,6 @@ def draw_days(days: Sequence[DayStatus], path: Path) -> None:
     names = {state: f"{letter} {state} ({counts[state]})".strip() for state, (_, letter) in LOOKS.items()}
     handles = [Patch(facecolor=LOOKS[state][0], edgecolor=EDGE, label=names[state]) for state in LOOKS if counts[state]]
     figure.legend(handles=handles, loc="outside lower center", ncols=4, fontsize=8, frameon=False)
-    failed = "--picture {path}: cannot be written: {why}; make its folder writable"
     kind = path.suffix.lower().removeprefix(".")
-    write_whole(path, lambda temporary: figure.savefig(temporary, format=kind, dpi=150), failed=failed)
+    way_out = "name a file in a folder that can be written with --picture"
+    write_whole(path, lambda temporary: figure.savefig(temporary, format=kind, dpi=150), way_out=way_out)

@@ -23,7 +23,7 @@ from rectifier_core.base.arrays import Float32, Int64
 from tasks.errors import StorageError
 from tasks.runs.config import RunSettings
 from tasks.runs.log import sweep_logs
-from tasks.store.atomic_files import TEMPORARY, write_whole
+from tasks.store.atomic_files import TEMPORARY, write_text
 from tasks.store.store import Ref, StageStore
 from tasks.table.config import PublishConfig
 from tasks.table.lock import table_lock
@@ -111,9 +111,8 @@ def _newest(folders: Iterable[Path], count: int) -> set[Path]:
 
 def save_summary(settings: RunSettings, summary: Mapping[str, Any]) -> Path:
     """Write a run's summary into its folder, atomically, and return the path. Raises StorageError."""
-    path, text = settings.run_folder(summary["run_id"]) / SUMMARY, json.dumps(summary, indent=1, allow_nan=False)
-    failed = "summary: writing {path} failed: {why}; free or fix the disk, then run again"
-    write_whole(path, lambda temporary: temporary.write_text(text), failed=failed)
+    path = settings.run_folder(summary["run_id"]) / SUMMARY
+    write_text(path, json.dumps(summary, indent=1, allow_nan=False))
     return path
 
 

@@ -90,11 +90,10 @@ def is_abandoned(folder: Path) -> bool:
         return False
 
 
-def write_whole(path: Path, write: Callable[[Path], object], *, failed: str) -> None:
-    """Write a file under a temporary name, flush it, and rename it to ``path``.
-
-    Raises StorageError with the message ``failed``; its ``{path}`` and ``{why}`` are filled in.
-    """
+def write_whole(
+    path: Path, write: Callable[[Path], object], *, way_out: str = "free or fix the disk, then run again"
+) -> None:
+    """Let ``write`` fill a file under a temporary name, flush it, and rename it to ``path``. Raises StorageError, which ends in ``way_out``."""
     temporary = path.with_name(f"{TEMPORARY}{path.name}-{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -107,7 +106,12 @@ def write_whole(path: Path, write: Callable[[Path], object], *, failed: str) -> 
         fsync(path.parent)
     except (OSError, pl.exceptions.ComputeError) as error:
         why = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        raise StorageError(failed.format(path=path, why=why)) from error
+        raise StorageError(f"{path}: cannot be written: {why}; {way_out}") from error
+
+
+def write_text(path: Path, text: str, **options: str) -> None:
+    """Write a text file by ``write_whole``, which takes the same options."""
+    write_whole(path, lambda temporary: temporary.write_text(text, "utf-8"), **options)
 
 
 @contextmanager

@@ -132,7 +132,7 @@ def enumerate_points(shop: Shop, call: str, fault: str, *, step: int = 1, put_ba
         outcomes.add(shop.served())
         if ended.code != -9 and ended.code != 0:
             assert ended.code == 1, ended.said
-            assert re.fullmatch(r"(feature store|table|stage) ?.*\n", ended.said), ended.said
+            assert re.fullmatch(r"(feature store |table |stage |/).*\n", ended.said), ended.said
             assert re.search(r"(again|served|is the disk)", ended.said), ended.said
         shop.check_rerun()
         number += step
