@@ -203,7 +203,7 @@ def score_candidates(vectors: Float32, queries: Float32, items: Int32) -> Float3
     """
     scores = np.empty(items.shape, np.float32)
     for block in row_blocks(len(items), max(1, GATHERED // max(1, items.shape[1] * vectors.shape[1]))):
-        np.einsum("ij,ikj->ik", queries[block], vectors[items[block]], out=scores[block])
+        np.einsum("ij,ikj->ik", queries[block], np.take(vectors, items[block], axis=0), out=scores[block])
     scores[items < 0] = -np.inf
     return scores
 
