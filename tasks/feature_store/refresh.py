@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 
 import pyarrow as pa
@@ -37,9 +38,7 @@ from tasks.feature_store.views import ServedSchema
 from tasks.store.file_lock import held_file
 from tasks.table.config import PublishConfig
 from tasks.table.embedding_models import model_tags
-from tasks.table.files import TableFiles, storage_errors
-from tasks.table.log import LOOK, read_log
-from tasks.table.snapshot import Snapshot, existing_table, files_of_version, open_snapshot
+from tasks.table.snapshot import Snapshot, open_snapshot
 
 WRITTEN_AT_ONCE = 2000
 SAMPLED = 100
@@ -65,10 +64,7 @@ def refresh_store(
         remove_leftovers(config)
         served = read_served(config)
         snapshot = open_snapshot(publish, version=version)
-        table = existing_table(publish)
-        with storage_errors(publish.uri, "reading its versions", LOOK):
-            log = read_log(TableFiles(publish.uri))
-        step = next_step(config, served, snapshot, str(table.metadata().id), log, older)
+        step = next_step(config, served, snapshot, older)
         if step == "superseded":
             assert served is not None
             return _result(config, served, step, began)
@@ -78,13 +74,13 @@ def refresh_store(
             if step == "unchanged" and served is not None:
                 write_served(config, served)
                 return _result(config, served, step, began)
-            shown = files_of_version(publish, log, snapshot.version, asked="--version")
-            files, tags = link_files(config, publish.uri, snapshot.version, shown), model_tags(log, shown)
+            files = link_files(config, publish.uri, snapshot.version, snapshot.files)
+            tags = model_tags(snapshot.log, snapshot.files)
             if step == "links" and served is not None:
                 now = served.linked(snapshot.version, files, tags)
                 serve(config, now, stage_registry(config, now))
             else:
-                now = _next(config, served, snapshot, str(table.metadata().id), files, tags)
+                now = _next(config, served, snapshot, files, tags)
                 _push(online, config, served, now, snapshot, progress)
         last = None if served is None else served.generation
         drop_files(config, [x.files for x in (now.generation, now.previous, last) if x is not None])
@@ -95,7 +91,6 @@ def _next(
     config: FeatureStoreConfig,
     served: Served | None,
     snapshot: Snapshot,
-    table: str,
     files: str,
     tags: Mapping[str, Mapping[str, str]],
 ) -> Served:
@@ -103,11 +98,9 @@ def _next(
     generation = Generation(
         number=1 if served is None else served.generation.number + 1,
         version=snapshot.version,
-        modalities=schema.modalities,
-        integer_ids=schema.integer_ids,
-        behaviour=schema.behaviour,
         files=files,
         tags=tags,
+        **asdict(schema),
     )
     # A Feast registry has one kind of id.
     same_ids = served is not None and served.generation.integer_ids == schema.integer_ids
@@ -117,7 +110,7 @@ def _next(
         run_id=str(snapshot.commit.get("run_id") or ""),
         rows=snapshot.rows,
         rows_digest=rows_digest(snapshot),
-        table=table,
+        table=snapshot.table_id,
         online=config.online,
         generation=generation,
         previous=served.generation if served is not None and same_ids else None,

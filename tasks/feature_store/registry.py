@@ -40,7 +40,7 @@ def read_served(config: FeatureStoreConfig) -> Served | None:
         raise StorageError(
             f"feature store: {config.registry} cannot be read: {error.strerror}; mend the disk, then try again"
         ) from error
-    except (DecodeError, ValueError, KeyError, IndexError, TypeError) as error:
+    except (DecodeError, ValueError, KeyError, IndexError) as error:
         raise InputError(
             f"feature store: {config.registry} is no registry of project {config.project} that a refresh wrote;"
             " choose another feature_store.folder, or move it away"
@@ -57,22 +57,22 @@ def remove_leftovers(config: FeatureStoreConfig) -> None:
 
 def views_of(config: FeatureStoreConfig, generation: Generation) -> dict[str, FeatureView]:
     """The feature views of a generation, by plain name."""
-    schema, number = generation.schema, generation.number
     return {
         name: feature_view(
-            name, schema, number, files_pattern(config, generation.files, name), generation.tags.get(name, {})
+            name,
+            generation,
+            generation.number,
+            files_pattern(config, generation.files, name),
+            generation.tags.get(name, {}),
         )
-        for name in schema.views
+        for name in generation.views
     }
 
 
 def kept_online(*generations: Generation | None) -> dict[str, list[str]]:
     """The views of these generations with their features' names, as ``OnlineStore.clear`` wants them."""
     return {
-        view_name(name, x.number): list(feature_names(name))
-        for x in generations
-        if x is not None
-        for name in x.schema.views
+        view_name(name, x.number): list(feature_names(name)) for x in generations if x is not None for name in x.views
     }
 
 
@@ -80,8 +80,8 @@ def stage_registry(config: FeatureStoreConfig, served: Served) -> Path:
     """Write a registry for ``served`` beside the current one, and create its views in the online store. Return its path."""
     staged = config.root / f"{TEMPORARY}registry-{os.getpid()}"
     previous = [] if served.previous is None else list(views_of(config, served.previous).values())
-    schema = served.generation.schema
-    objects = registry_objects(config, schema, views_of(config, served.generation), previous, served.to_json())
+    generation = served.generation
+    objects = registry_objects(config, generation, views_of(config, generation), previous, served.to_json())
     with online_errors(config, "making room in"):
         FeatureStore(config=repo_config(config, staged)).apply(objects)
     return staged

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any, Literal, Self
+from typing import Literal, Self
+
+from pydantic import TypeAdapter
 
 from tasks.errors import InputError
 from tasks.feature_store.config import FeatureStoreConfig, Older
@@ -24,25 +26,16 @@ Step = Literal["unchanged", "links", "rows", "superseded"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Generation:
-    """Rows that one refresh wrote online: ``modalities`` of table version ``version``, and the folder of that version's files.
+class Generation(ServedSchema):
+    """Rows that one refresh wrote online, of table version ``version``, and the folder of that version's files.
 
-    ``behaviour`` says whether these rows have the anchors too. ``tags`` name by modality the embedding model, and the first day of its rows
-    in the files, where the config names it.
+    ``tags`` name by modality the embedding model, and the first day of its rows in the files, where the config names it.
     """
 
     number: int
     version: int
-    modalities: tuple[str, ...]
-    integer_ids: bool
     files: str
-    behaviour: bool = False
     tags: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
-
-    @property
-    def schema(self) -> ServedSchema:
-        """What its views hold."""
-        return ServedSchema(modalities=self.modalities, integer_ids=self.integer_ids, behaviour=self.behaviour)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,12 +63,8 @@ class Served:
 
     @classmethod
     def from_json(cls, text: str) -> Self:
-        """The record that ``to_json`` wrote. Raises ValueError, TypeError or KeyError for other text."""
-        values: dict[str, Any] = json.loads(text)
-        for name in ("generation", "previous"):
-            if (kept := values[name]) is not None:
-                values[name] = Generation(**kept | {"modalities": tuple(kept["modalities"])})
-        return cls(**values)
+        """The record that ``to_json`` wrote. Raises ValueError for other text."""
+        return TypeAdapter(cls).validate_json(text)
 
     def linked(self, version: int, files: str, tags: Mapping[str, Mapping[str, str]]) -> Self:
         """The same rows as part of another version, whose offline files lie in ``files``."""
@@ -87,14 +76,7 @@ def rows_digest(snapshot: Snapshot) -> str:
     return hashlib.blake2b("\n".join([snapshot.day, *snapshot.paths]).encode(), digest_size=16).hexdigest()
 
 
-def next_step(
-    config: FeatureStoreConfig,
-    served: Served | None,
-    snapshot: Snapshot,
-    table: str,
-    log: Sequence[LogEntry],
-    older: Older,
-) -> Step:
+def next_step(config: FeatureStoreConfig, served: Served | None, snapshot: Snapshot, older: Older) -> Step:
     """What a refresh must do to serve ``snapshot``. Raises InputError for an older version or day if ``older`` is "refuse".
 
     After a rollback of the table an older day is right. A day that was published again remains the newest.
@@ -106,17 +88,18 @@ def next_step(
             f"feature_store.online: {config.folder} serves from {served.online}; give {config.online} a folder of its own, and"
             " move readers to it when it is refreshed"
         )
-    if served.table != table and older != "serve":
+    same_table = served.table == snapshot.table_id
+    if not same_table and older != "serve":
         raise InputError(
             f"feature store {config.folder}: it serves version {served.version} of another table than {snapshot.uri}; nothing was pushed;"
             " choose another feature_store.folder, or serve this table with --allow-older"
         )
-    same = served.table == table and served.rows_digest == rows_digest(snapshot) and served.layout == LAYOUT
+    same = same_table and served.rows_digest == rows_digest(snapshot) and served.layout == LAYOUT
     if same and served.version == snapshot.version:
         return "unchanged"
-    back = served.table == table and (snapshot.version < served.version or snapshot.day < served.as_of)
+    back = same_table and (snapshot.version < served.version or snapshot.day < served.as_of)
     rolled_back = snapshot.version > served.version and any(
-        _rolls_back(x) for x in log if served.version < x.version <= snapshot.version
+        _rolls_back(x) for x in snapshot.log if served.version < x.version <= snapshot.version
     )
     if back and not rolled_back and older != "serve":
         if older == "skip":

@@ -45,13 +45,17 @@ class SnapshotModality:
 class Snapshot:
     """The rows that ``version`` of the table at ``uri`` shows for ``day`` (YYYY-MM-DD), in the order they were published.
 
+    ``table_id`` is Delta's id of the table, ``log`` its commits, oldest first, and ``files`` are those of all days of the version.
     ``schema`` is that of the data files ``paths``, without ``as_of``. ``commit`` is the info of the commit that published the day, empty if
     the log no longer holds it. ``longest_id`` is the number of characters of the longest text id, 0 for integers. ``behaviour`` is the
     width of the anchors, None if they are not published.
     """
 
     uri: str
+    table_id: str
+    log: tuple[LogEntry, ...]
     version: int
+    files: tuple[DataFile, ...]
     day: str
     paths: tuple[str, ...]
     schema: pa.Schema
@@ -107,7 +111,10 @@ def open_snapshot(config: PublishConfig, *, version: int | None = None, day: dat
     modalities, longest = _measured(uri, paths, dataset.schema, named_models(commit))
     return Snapshot(
         uri=uri,
+        table_id=str(table.metadata().id),
+        log=tuple(log),
         version=version,
+        files=tuple(shown),
         day=wanted,
         paths=paths,
         schema=dataset.schema,
