@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +17,7 @@ from tasks.report.catalog import Catalog
 from tasks.store.atomic_files import write_whole
 
 NUM_SHOWN = 5
+WAY_OUT = "free or fix the disk, or choose another --out, then run again"
 _TEXTS = pl.List(pl.String)
 
 
@@ -113,19 +113,14 @@ def hand_check_table(findings: Findings, catalog: Catalog) -> pl.DataFrame:
 
 def write_parquet(path: Path, table: pl.DataFrame) -> None:
     """Write ``table`` atomically. Raises StorageError."""
-    write_file(path, lambda place: table.write_parquet(place, compression="zstd"))
+    write_whole(path, lambda place: table.write_parquet(place, compression="zstd"), way_out=WAY_OUT)
 
 
 def write_csv(path: Path, table: pl.DataFrame) -> None:
     """Write ``table`` atomically, lists joined by `` | ``, text guarded against formulas. Raises StorageError."""
     flat = table.with_columns(_joined(name, kind) for name, kind in table.schema.items() if isinstance(kind, pl.List))
     safe = flat.with_columns(pl.col(pl.String).map_elements(guarded, return_dtype=pl.String))
-    write_file(path, lambda place: safe.write_csv(place))
-
-
-def write_file(path: Path, write: Callable[[Path], object]) -> None:
-    """Let ``write`` fill a file, which appears only when it is complete. Raises StorageError naming the file."""
-    write_whole(path, write, way_out="free or fix the disk, or choose another --out, then run again")
+    write_whole(path, safe.write_csv, way_out=WAY_OUT)
 
 
 def _joined(name: str, kind: pl.List) -> pl.Expr:

@@ -15,17 +15,18 @@ from tasks.audit.inputs import AuditInputs, AuditOptions
 from tasks.audit.labels import read_labels
 from tasks.audit.page import render_audit
 from tasks.audit.tables import (
+    WAY_OUT,
     feature_table,
     hand_check_table,
     placeholder_table,
     suspect_table,
     unjudged_table,
     write_csv,
-    write_file,
     write_parquet,
 )
 from tasks.report.catalog import Catalog
 from tasks.report.page_templates import fit_page
+from tasks.store.atomic_files import write_text
 
 
 def write_audit(folder: Path, inputs: AuditInputs, options: AuditOptions) -> dict[str, Any]:
@@ -56,6 +57,6 @@ def write_audit(folder: Path, inputs: AuditInputs, options: AuditOptions) -> dic
     }
     lists = [*facts["galleries"].values(), *facts["hand_check_galleries"].values()]
     text, page = fit_page(facts, lists, render_audit)
-    for path, content in ((folder / "audit.json", text), (folder / "audit.html", page)):
-        write_file(path, lambda place, content=content: place.write_text(content, encoding="utf-8"))  # type: ignore[misc]
+    write_text(folder / "audit.json", text, way_out=WAY_OUT)
+    write_text(folder / "audit.html", page, way_out=WAY_OUT)
     return {**summary, "out": str(folder), "page": str(folder / "audit.html")}
