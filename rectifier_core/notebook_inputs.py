@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from rectifier_core.base.arrays import Bool, Float32, Int32
 from rectifier_core.base.records import Catalog, Interactions
+from rectifier_core.base.row_lookup import RowLookup
 
 Ids = NDArray[Any]
 
@@ -59,9 +60,8 @@ def read_interactions(interactions: Any, item_ids: Ids, user: str, item: str) ->
         raise ValueError(f"interactions: {len(users):,} users for {len(items):,} items")
     if items.dtype.kind != item_ids.dtype.kind:
         items = items.astype(str if item_ids.dtype.kind == "U" else item_ids.dtype)
-    order = np.argsort(item_ids, kind="stable")
-    at = order[np.minimum(np.searchsorted(item_ids, items, sorter=order), len(order) - 1)]
-    known = (item_ids[at] == items) & has_user & has_item
+    at = RowLookup(item_ids).rows_of(items)
+    known = (at >= 0) & has_user & has_item
     people, codes = np.unique(users[known], return_inverse=True)
     if not len(people):
         raise ValueError(f"interactions: none of {len(items):,} rows is of an item of the catalog; do the ids agree?")

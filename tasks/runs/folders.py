@@ -19,7 +19,8 @@ from typing import Any
 
 import numpy as np
 
-from rectifier_core.base.arrays import Float32, Int64
+from rectifier_core.base.arrays import Float32
+from rectifier_core.base.row_lookup import RowLookup
 from tasks.errors import StorageError
 from tasks.runs.config import RunSettings
 from tasks.runs.log import sweep_logs
@@ -161,21 +162,12 @@ def previous_ego(
         previous_ids, ego = refs["source"].array("item_ids"), refs["anchors"].array("ego")
         if ego.shape[1] != width or previous_ids.dtype.kind != item_ids.dtype.kind:
             continue
-        at = previous_rows(item_ids, np.asarray(previous_ids))
+        at = RowLookup(np.asarray(previous_ids)).rows_of(item_ids)
         known = (at >= 0) & refs["anchors"].array("trained")[at]
         rows = np.full((len(item_ids), width), np.nan, np.float32)
         rows[known] = ego[at[known]]
         return rows, str(summary["run_id"])
     return None, None
-
-
-def previous_rows(ids: np.ndarray[Any, Any], previous: np.ndarray[Any, Any]) -> Int64:
-    """The row of each of `ids` [N] among the distinct ids `previous` [M], -1 for a new id: int64 [N]."""
-    if not len(previous) or ids.dtype.kind != previous.dtype.kind:
-        return np.full(len(ids), -1, np.int64)
-    order = np.argsort(previous, kind="stable")
-    at = order[np.minimum(np.searchsorted(previous, ids, sorter=order), len(previous) - 1)]
-    return np.where(previous[at] == ids, at, -1).astype(np.int64)
 
 
 def copy_quarantine(source: Ref, folder: Path) -> None:

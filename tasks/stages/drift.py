@@ -17,6 +17,7 @@ from deltalake import DeltaTable
 from pyarrow.dataset import FileSystemDataset
 
 from rectifier_core.base.published_records import Status
+from rectifier_core.base.row_lookup import RowLookup
 from rectifier_core.incremental.row_mapping import gathered
 from tasks.store.store import Ref
 from tasks.table.config import PublishConfig
@@ -70,11 +71,10 @@ def drift_since_last(
         usable = [
             m for m in modalities if m in dataset.schema.names and not is_another(last.models.get(m), models.get(m))
         ]
-        ids = source.array("item_ids")
-        order = np.argsort(ids, kind="stable")
+        items = RowLookup(np.asarray(source.array("item_ids")))
         sums = {m: [0.0, 0] for m in usable}
         for batch in _sampled(dataset, ["item_id", *usable], sample_rows):
-            rows = _rows_of(ids, order, batch.column("item_id"))
+            rows = items.rows_of(np.asarray(batch.column("item_id").to_pylist()))
             for m in usable:
                 total, count = _cosines(batch.column(m), rows, rectified, m)
                 sums[m][0] += total
@@ -92,15 +92,6 @@ def _sampled(dataset: FileSystemDataset, columns: list[str], sample_rows: int) -
         if chosen:
             part = fragment.subset(row_group_ids=chosen, schema=dataset.schema)
             yield from part.to_batches(dataset.schema, columns, batch_size=BATCH_ROWS, batch_readahead=2)
-
-
-def _rows_of(ids: np.ndarray, order: np.ndarray, column: pa.Array) -> np.ndarray:
-    """This run's row of each published id, -1 for an id that is gone."""
-    wanted = np.asarray(column.to_pylist())
-    if wanted.dtype.kind != ids.dtype.kind or not len(ids):
-        return np.full(len(wanted), -1)
-    at = np.minimum(np.searchsorted(ids, wanted, sorter=order), len(ids) - 1)
-    return np.where(ids[order[at]] == wanted, order[at], -1)
 
 
 def _cosines(column: pa.Array, rows: np.ndarray, rectified: Ref, modality: str) -> tuple[float, int]:

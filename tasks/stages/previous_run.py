@@ -11,11 +11,12 @@ from typing import Any
 import numpy as np
 
 from rectifier_core.base.arrays import Bool, Int64
+from rectifier_core.base.row_lookup import RowLookup
 from rectifier_core.incremental.row_mapping import RowMapping, mapped_folds
 from rectifier_core.projection.config import ProjectionConfig
 from rectifier_core.projection.crossfit import item_folds
 from tasks.runs.config import RunSettings
-from tasks.runs.folders import earlier_runs, previous_rows
+from tasks.runs.folders import earlier_runs
 from tasks.runs.identity import same_making
 from tasks.stages.config import IncrementalConfig
 from tasks.store.store import Ref, StageStore, StageWriter, whole_digest
@@ -155,7 +156,7 @@ def _row_mapping_stage(
 
     def build(writer: StageWriter) -> None:
         ids, old_ids = np.asarray(source.array("item_ids")), np.asarray(old.array("item_ids"))
-        before = previous_rows(ids, old_ids)
+        before = RowLookup(old_ids).rows_of(ids)
         users, old_users = (np.asarray(ref.array("user_keys")) for ref in (source, old))
         folds = (
             item_folds(len(old_ids), projection.folds, seed)
@@ -163,7 +164,7 @@ def _row_mapping_stage(
             else np.asarray(old_mapping.array("fold"))
         )
         writer.array("before", before)
-        writer.array("user_before", previous_rows(users, old_users))
+        writer.array("user_before", RowLookup(old_users).rows_of(users))
         writer.array("fold", mapped_folds(folds, before, projection.folds, seed))
         either, changed = len(ids) + len(old_ids) - int((before >= 0).sum()), {}
         for modality, same in _unchanged(source, old, before):
