@@ -204,10 +204,10 @@ class DayRun:
         return journal_folder(self.run_folder) / f"{self.day}.json"
 
     def _end(self, state: str, code: int, message: str | None, **facts: Any) -> None:
-        run = current_run()
+        run, now = current_run(), _now()
         seconds = {} if run is None else {name: round(spent.seconds, 3) for name, spent in run.stages.items()}
-        ending = {"state": state, "ended": _now(), "exit_code": code, "message": message, "seconds": seconds}
-        self._write(**ending | facts)
+        ending = {"state": state, "ended": now, "heartbeat": now, "exit_code": code, "message": message}
+        self._write(**ending | {"seconds": seconds} | facts)
 
     def _write(self, **changes: Any) -> None:
         with self._lock:
