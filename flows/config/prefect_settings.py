@@ -37,11 +37,12 @@ def check_prefect_home() -> None:
         ) from error
 
 
-def hide_tracebacks() -> None:
-    """Keep tracebacks out of Prefect's run loggers: they would print one for every layer that a failure passes."""
+def hide_tracebacks(of: type[BaseException] = BaseException) -> None:
+    """Keep the tracebacks of such errors out of Prefect's run loggers: they would print one for every layer that a failure passes."""
 
     def one_line(record: logging.LogRecord) -> bool:
-        record.exc_info = record.exc_text = None
+        if record.exc_info and isinstance(record.exc_info[1], of):
+            record.exc_info = record.exc_text = None
         return True
 
     for name in ("prefect.flow_runs", "prefect.task_runs"):

@@ -11,7 +11,7 @@ import os
 import runpy
 from uuid import UUID
 
-from flows.config.prefect_settings import set_prefect_defaults
+from flows.config.prefect_settings import hide_tracebacks, set_prefect_defaults
 from tasks.errors import RectifierError
 
 
@@ -41,20 +41,13 @@ def refuse_bad_parameters(run_id: UUID) -> bool:
     return True
 
 
-def one_line(record: logging.LogRecord) -> bool:
-    """Keep the traceback out of a failure that is meant for a user; any other keeps it for the developers."""
-    if record.exc_info and isinstance(record.exc_info[1], RectifierError):
-        record.exc_info = record.exc_text = None
-    return True
-
-
 def main() -> None:
     """Run the flow run that the worker's environment names."""
     set_prefect_defaults()
     if refuse_bad_parameters(UUID(os.environ["PREFECT__FLOW_RUN_ID"])):
         return
-    for name in ("prefect.flow_runs", "prefect.task_runs"):
-        logging.getLogger(name).addFilter(one_line)
+    # Any other failure keeps its traceback for the developers.
+    hide_tracebacks(RectifierError)
     runpy.run_module("prefect.engine", run_name="__main__", alter_sys=True)
 
 

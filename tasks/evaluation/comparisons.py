@@ -6,7 +6,6 @@ backbones, controls, variants and editings. More settings in a grid do not weake
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -19,6 +18,7 @@ from rectifier_core.evaluation.trial import POPULARITY
 from tasks.evaluation.config import NONE
 from tasks.evaluation.grid import RAW, RAW_APPENDED, RECTIFIED, RECTIFIED_APPENDED, Condition
 from tasks.evaluation.results import CONTROLS, NDCG, RECALL, Results
+from tasks.report.summaries import tidy
 
 CLEAN, DAMAGE, APPENDED, CONTROL, VARIANT, EDITING = "clean", "damage", "appended", "control", "variant", "editing"
 MOST_LOST, MOST_RECOVERED = -1.0, 2.0
@@ -63,7 +63,7 @@ def compare(results: Results) -> list[dict[str, Any]]:
     for family in families.values():
         corrected = holm([np.nan if x["p"] is None else x["p"] for x in family])
         for x, p in zip(family, corrected, strict=True):
-            x["p_holm"] = finite(p)
+            x["p_holm"] = tidy(p)
             x["verdict"] = x["verdict"] or _verdict(x["difference"]["mean"], x["p_holm"])
     return comparisons
 
@@ -103,7 +103,7 @@ def _comparison(results: Results, pair: Pair) -> dict[str, Any]:
         "difference": _interval(difference),
         "relative": None,
         # One training cannot separate a difference between methods from one between two trainings of the same method.
-        "p": finite(difference.p) if len(seeds) > 1 else None,
+        "p": tidy(difference.p) if len(seeds) > 1 else None,
         "cost": None,
         "recovered": None,
         "verdict": None,
@@ -142,17 +142,12 @@ def below_popularity(results: Results, condition: Condition, seeds: Sequence[int
 
 def spread(values: Float64) -> dict[str, Any]:
     """Mean over seeds, sample standard deviation (None for one seed), and the number of seeds."""
-    deviation = finite(values.std(ddof=1)) if len(values) > 1 else None
-    return {"mean": finite(values.mean()), "sd": deviation, "seeds": len(values)}
-
-
-def finite(value: float) -> float | None:
-    """``value`` to six digits, None if it is not finite."""
-    return float(f"{value:.6g}") if math.isfinite(value) else None
+    deviation = tidy(values.std(ddof=1)) if len(values) > 1 else None
+    return {"mean": tidy(values.mean()), "sd": deviation, "seeds": len(values)}
 
 
 def _interval(estimate: Estimate) -> dict[str, float | None]:
-    return {name: finite(getattr(estimate, name)) for name in ("mean", "low", "high")}
+    return {name: tidy(getattr(estimate, name)) for name in ("mean", "low", "high")}
 
 
 def _verdict(difference: float | None, p: float | None) -> str:

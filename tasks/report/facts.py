@@ -35,7 +35,6 @@ Shape (``null`` where a number does not exist; a share is ``{count, of}``)::
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
@@ -83,7 +82,7 @@ def gather_facts(inputs: ReportInputs) -> Facts:
         for name in sorted(inputs.modalities)
     ]
     checks = [_check(check) for check in inputs.quality.checks]
-    facts: Facts = _finite(
+    facts: Facts = plain(
         {
             "format": FORMAT,
             "run": _run(inputs, checks, num_items),
@@ -108,15 +107,6 @@ def gather_facts(inputs: ReportInputs) -> Facts:
         }
     )
     return facts
-
-
-def _finite(value: Any) -> Any:
-    """``value`` with NaN and infinities as None."""
-    if isinstance(value, dict):
-        return {key: _finite(inner) for key, inner in value.items()}
-    if isinstance(value, list):
-        return [_finite(inner) for inner in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _check(check: Check) -> Facts:

@@ -14,7 +14,6 @@ before there is a table. An entry's shape::
 from __future__ import annotations
 
 import json
-import math
 import re
 import time
 from collections.abc import Mapping, Sequence
@@ -23,6 +22,7 @@ from datetime import date
 from typing import Any
 
 from rectifier_core.base.published_records import Status
+from tasks.store.store import plain
 from tasks.table.config import PublishConfig, RunIdentity
 from tasks.table.embedding_models import EMBEDDING_MODEL, is_another
 from tasks.table.files import TableFiles, storage_errors
@@ -59,22 +59,18 @@ def trend_entry(
 ) -> Entry:
     """Return the entry of one run from the results of ``modality_facts`` and ``quality_values``."""
     drifts = {check["name"].removesuffix(_DRIFT): check["value"] for check in gate if check["name"].endswith(_DRIFT)}
-    return {
+    entry = {
         "format": FORMAT,
         "as_of": identity.day,
         "run_id": identity.run_id,
         "outcome": outcome,
         "version": version,
         "modalities": {
-            m: {name: _finite(facts.get(name)) for name in _FACTS} | {"drift": _finite(drifts.get(m))}
-            for m, facts in modalities.items()
+            m: {name: facts.get(name) for name in _FACTS} | {"drift": drifts.get(m)} for m, facts in modalities.items()
         },
-        "gate": [{name: _finite(check[name]) for name in _CHECK} for check in gate],
+        "gate": [{name: check[name] for name in _CHECK} for check in gate],
     }
-
-
-def _finite(value: Any) -> Any:
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+    return plain(entry)  # type: ignore[no-any-return]
 
 
 def trend_uri(config: PublishConfig) -> str:
