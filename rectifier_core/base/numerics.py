@@ -22,19 +22,18 @@ def row_blocks(num_rows: int, block_rows: int) -> Iterator[slice]:
         yield slice(start, min(start + block_rows, num_rows))
 
 
+def row_lengths(matrix: Float32) -> Float32:
+    """Return the length of every row: [N, D] float32, which may be a memory map -> [N] float32."""
+    lengths: Float32 = np.sqrt(np.einsum("ij,ij->i", matrix, matrix))
+    return lengths
+
+
 def unit_rows(matrix: Float32) -> Float32:
     """Rows scaled to length 1; a zero row stays zero. [N, D] float32 -> the same shape and dtype."""
-    norms = np.linalg.norm(matrix, axis=1, keepdims=True)
-    scaled: Float32 = np.divide(matrix, norms, out=np.zeros_like(matrix), where=norms > 0)
+    lengths = row_lengths(matrix)
+    inverse = np.divide(1, lengths, out=np.zeros_like(lengths), where=lengths > 0)
+    scaled: Float32 = matrix * inverse[:, None]
     return scaled
-
-
-def row_lengths(matrix: Float32, block_rows: int = 4096) -> Float32:
-    """Return the length of every row: [N, D] float32, which may be a memory map -> [N] float32."""
-    lengths = np.empty(len(matrix), np.float32)
-    for rows in row_blocks(len(matrix), block_rows):
-        lengths[rows] = np.linalg.norm(matrix[rows], axis=1)
-    return lengths
 
 
 def row_dots(one: Float32, other: Float32) -> Float64:

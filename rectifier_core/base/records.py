@@ -27,6 +27,7 @@ from rectifier_core.base.arrays import (
     check_modalities,
     check_range,
 )
+from rectifier_core.base.numerics import row_lengths
 
 NO_NEIGHBOUR = -1
 
@@ -96,7 +97,7 @@ class Anchors:
         check_array("reliability", self.reliability, (len(self.items),), np.float32)
         check_array("losses", self.losses, (None,), np.float64)
         check_array("recalls", self.recalls, (None,), np.float64)
-        norms = np.linalg.norm(self.items[self.trained], axis=1)
+        norms = row_lengths(self.items)[self.trained]
         if norms.size and not np.allclose(norms, 1.0, atol=1e-3):
             raise ValueError(
                 f"items: wanted unit rows where trained, got norms in [{norms.min():.4f}, {norms.max():.4f}]"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from rectifier_core.base.arrays import Bool, Float32
-from rectifier_core.base.numerics import unit_rows
+from rectifier_core.base.numerics import row_lengths, unit_rows
 from rectifier_core.base.records import Anchors, Projection
 from rectifier_core.incremental.row_mapping import RowMapping
 from rectifier_core.projection.config import ProjectionConfig
@@ -39,8 +39,8 @@ def update_projection(
     )
     fitted, rest = np.flatnonzero(pairs & ~unchanged), np.flatnonzero(present & ~pairs & ~unchanged)
     raw = out_of_fold(features, fitted, fold[fitted], maps, config.block_rows)
-    projected[fitted], length[fitted] = unit_rows(raw), np.linalg.norm(raw, axis=1)
+    projected[fitted], length[fitted] = unit_rows(raw), row_lengths(raw)
     raw = project(features, rest, previous.weight, previous.feature_mean, config.block_rows)
-    projected[rest], length[rest] = unit_rows(raw), np.linalg.norm(raw, axis=1)
+    projected[rest], length[rest] = unit_rows(raw), row_lengths(raw)
     kept = np.asarray(mapping.rows(previous.kept, True)) & pairs
     return score_pairs(previous, projected, length, fold, kept, anchors, seed=seed)

@@ -23,7 +23,7 @@ import numpy as np
 
 from rectifier_core.base.arrays import Bool, Float32, Int32
 from rectifier_core.base.devices import CPU
-from rectifier_core.base.numerics import Progress, silent, unit_rows
+from rectifier_core.base.numerics import Progress, row_lengths, silent, unit_rows
 from rectifier_core.base.records import Anchors, Projection
 from rectifier_core.base.seeding import generator
 from rectifier_core.projection.config import ProjectionConfig
@@ -95,9 +95,7 @@ def _scored(problem: Problem, fitted: Fitted, present: Bool) -> Projection:
         fold_means=fitted.maps.feature_means,
         ridge=fitted.ridge,
     )
-    return score_pairs(
-        maps, unit_rows(raw), np.linalg.norm(raw, axis=1).astype(np.float32), fold, kept, anchors, seed=problem.seed
-    )
+    return score_pairs(maps, unit_rows(raw), row_lengths(raw), fold, kept, anchors, seed=problem.seed)
 
 
 def score_pairs(

@@ -6,7 +6,7 @@ import faiss
 import numpy as np
 
 from rectifier_core.base.arrays import Bool, Float32, Int64
-from rectifier_core.base.numerics import row_blocks
+from rectifier_core.base.numerics import row_blocks, row_lengths
 from rectifier_core.base.threads import on_row_blocks
 from tasks.report.catalog import Catalog
 from tasks.report.inputs import ReportInputs
@@ -80,7 +80,7 @@ def _unit(rows: Float32, centre: Float32 | None) -> Float32:
 
 
 def _scaled(rows: Float32) -> Float32:
-    lengths = np.linalg.norm(rows, axis=1, keepdims=True)
+    lengths = row_lengths(rows)[:, None]
     scaled: Float32 = np.divide(rows, lengths, out=np.zeros_like(rows), where=lengths > _SHORTEST)
     return scaled
 
