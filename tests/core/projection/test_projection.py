@@ -87,6 +87,16 @@ def test_one_round_with_nothing_dropped_is_ridge_regression(world: Planted) -> N
     assert found.alignment.mean() < in_sample.mean() - 0.01, "an item's score comes from a map that never saw the item"
 
 
+@pytest.mark.parametrize("noise", [0.1, 1.0, 4.0, 20.0])
+@pytest.mark.parametrize("width", [20, 300])
+def test_the_strength_is_the_best_of_the_whole_grid(noise: float, width: int) -> None:
+    world, whole = planted_features(items=250, width=width, noise=noise, share=0.1, seed=3), ProjectionConfig()
+    reached = {x: fit(world, replace(whole, ridge_grid=(x,))).alignment.mean() for x in whole.ridge_grid}
+    found = fit(world, replace(whole, ridge_grid=tuple(reversed(whole.ridge_grid))))
+    assert found.ridge == max(reached, key=lambda x: reached[x])
+    assert found.alignment.mean() == max(reached.values())
+
+
 @pytest.mark.parametrize("config", [SELECTING, replace(MINIBATCH, epochs=3)], ids=["crossfit", "minibatch"])
 def test_a_memory_map_serves_as_well(world: Planted, config: ProjectionConfig, tmp_path: Path) -> None:
     np.save(tmp_path / "features.npy", world.features)
