@@ -24,6 +24,8 @@ class BackfillOptions:
     - ``parallel``: how many days are computed at the same time.
     - ``patience``: seconds that a day waits for a table which another run holds.
     - ``slot``: wait for the slot that the server's runs on one table share.
+
+    Raises InputError naming the option.
     """
 
     states: frozenset[str]
@@ -34,9 +36,9 @@ class BackfillOptions:
 
     def __post_init__(self) -> None:
         if self.parallel < 1:
-            raise ValueError(f"--parallel {self.parallel}: wanted at least 1")
+            raise InputError(f"--parallel {self.parallel}: wanted at least 1")
         if not self.patience >= 0:
-            raise ValueError(f"--patience {self.patience}: wanted seconds of at least 0")
+            raise InputError(f"--patience {self.patience}: wanted seconds of at least 0")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

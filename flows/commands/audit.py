@@ -9,7 +9,6 @@ import typer
 
 from flows.commands import messages
 from flows.commands.shared import AsOf, GivenConfig, command
-from tasks.errors import InputError
 
 
 @command(messages.format_audit, prefect=True)
@@ -40,14 +39,7 @@ def audit(
     """Name the items whose features look like another's, and whose; publish nothing."""
     from tasks.audit.inputs import AuditOptions
 
-    if fdr is not None and top is not None:
-        raise InputError("--fdr, --top: give one of the two")
-    try:
-        options = AuditOptions(
-            fdr=0.1 if fdr is None else fdr, top=top, conservative=conservative, labels=labels, hand_check=hand_check
-        )
-    except ValueError as error:
-        raise InputError(str(error)) from error
+    options = AuditOptions(fdr=fdr, top=top, conservative=conservative, labels=labels, hand_check=hand_check)
     settings, day = config.read_with_day(as_of)
     from tasks.observe.temporary_server import temporary_server_starts
 

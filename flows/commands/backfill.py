@@ -9,7 +9,7 @@ import typer
 
 from flows.commands import messages
 from flows.commands.shared import FailedInPart, GivenConfig, command, required_day
-from tasks.errors import InputError, InterruptedBackfillError
+from tasks.errors import InterruptedBackfillError
 
 if TYPE_CHECKING:
     from flows.backfill_plan import BackfillOptions
@@ -45,11 +45,8 @@ def backfill(
     from tasks.backfill.plan import parse_reprocess
 
     settings, first, last = config.read(), required_day(start, "--start"), required_day(end, "--end")
-    try:
-        states = parse_reprocess(reprocess, force=force)
-        options = BackfillOptions(states=states, newest_first=newest_first, parallel=parallel, patience=patience)
-    except ValueError as error:
-        raise InputError(str(error)) from error
+    states = parse_reprocess(reprocess, force=force)
+    options = BackfillOptions(states=states, newest_first=newest_first, parallel=parallel, patience=patience)
     return _run(settings, first, last, options, dry_run=dry_run)
 
 

@@ -203,14 +203,7 @@ def audit(
     overrides: Overrides = [],  # noqa: B006
 ) -> dict[str, Any]:
     """Name the items whose features look like another's, and whose; publish nothing."""
-    if fdr is not None and top is not None:
-        raise InputError("audit: fdr, top: give one of the two")
-    try:
-        options = AuditOptions(
-            fdr=0.1 if fdr is None else fdr, top=top, conservative=conservative, hand_check=hand_check
-        )
-    except ValueError as error:
-        raise InputError(f"audit: {error}") from error
+    options = AuditOptions(fdr=fdr, top=top, conservative=conservative, hand_check=hand_check)
     settings = RunConfig.from_toml(Path(config), overrides)
     day = resolve_day(settings.source, as_of)
     result: dict[str, Any] = audit_catalog.fn(settings, day, options, None if out is None else Path(out).absolute())

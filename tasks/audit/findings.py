@@ -171,7 +171,7 @@ def _judge(name: str, inputs: AuditInputs, options: AuditOptions, labels: Labels
     bound = bound if recalibration is None else recalibration.apply(bound)
     upper = np.where(np.isnan(probability), np.float32(np.nan), bound).astype(np.float32)
     limit = upper if options.conservative else current
-    listed = suspects_at_fdr(limit, options.fdr) if options.top is None else worst(current, options.top)
+    listed = suspects_at_fdr(limit, options.share) if options.top is None else worst(current, options.top)
     known = np.flatnonzero(~np.isnan(probability))
     forecast, forecast_unlike, drawn = None, None, np.empty(0, np.int64)
     if options.hand_check and len(known):
@@ -200,10 +200,10 @@ def _judge(name: str, inputs: AuditInputs, options: AuditOptions, labels: Labels
 
 def _offers(current: Float32, limit: Float32, options: AuditOptions) -> Iterator[Offer]:
     lists = {f"--top {OFFERED_TOP}": worst(current, OFFERED_TOP)}
-    if options.top is None and options.fdr < OFFERED_FDR:
+    if options.top is None and options.share < OFFERED_FDR:
         lists = {f"--fdr {OFFERED_FDR}": suspects_at_fdr(limit, OFFERED_FDR)} | lists
     if options.conservative:
-        lists = {f"--fdr {options.fdr:g} without --conservative": suspects_at_fdr(current, options.fdr)} | lists
+        lists = {f"--fdr {options.share:g} without --conservative": suspects_at_fdr(current, options.share)} | lists
     for option, listed in lists.items():
         expected = float(current[listed.rows].sum(dtype=np.float64))
         yield Offer(option=option, listed=len(listed.rows), expected_false=expected)

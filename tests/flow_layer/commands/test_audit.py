@@ -99,7 +99,7 @@ BAD = {
     "bad day": (["--as-of", "today"], 2, "--as-of today: wanted a day"),
     "no labels": (["--labels", "nowhere.csv"], 2, "--labels nowhere.csv: cannot be read as CSV"),
     "no such column": (["--set", "source.picture_column=photo"], 2, "no column 'photo' (source.picture_column)"),
-    "no room": (["--out", "/proc/nothing"], 1, "audit: writing /proc/nothing"),
+    "no room": (["--out", "/proc/nothing"], 1, "/proc/nothing/suspects.parquet: cannot be written: "),
 }
 
 

@@ -20,7 +20,7 @@ REPORT = Death("open", r"/\.tmp-report\.json")
 LIMITS = {
     "reading": (None, 300 * KILO, "error: stage source: writing "),
     "publishing": (PUBLISH, 300 * KILO, ": writing the rows failed"),
-    "reporting": (REPORT, 64 * KILO, "error: report: writing "),
+    "reporting": (REPORT, 64 * KILO, ": cannot be written: File too large"),
 }
 
 
