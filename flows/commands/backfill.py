@@ -7,16 +7,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from flows.commands import messages
 from flows.commands.shared import FailedInPart, GivenConfig, command, required_day
 from tasks.errors import InterruptedBackfillError
+from tasks.runs.day_text import backfill_text
 
 if TYPE_CHECKING:
     from flows.backfill_plan import BackfillOptions
     from flows.config.run_config import RunConfig
 
 
-@command(messages.format_backfill, prefect=True)
+@command(backfill_text, prefect=True)
 def backfill(
     config: GivenConfig,
     start: Annotated[str, typer.Option("--start", help="The first day, YYYY-MM-DD.")],

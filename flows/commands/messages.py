@@ -136,20 +136,6 @@ def format_comparison(result: Mapping[str, Any]) -> str:
     return "\n".join([*comparison_page(result), "", f"written to {result['page']}"])
 
 
-def format_backfill(result: Mapping[str, Any]) -> str:
-    """What a backfill did to each day, or would do."""
-    from tasks.runs.day_text import backfill_text, plan_text
-
-    return plan_text(result) if result.get("dry_run") else backfill_text(result)
-
-
-def format_status(result: Mapping[str, Any]) -> str:
-    """The state of each day."""
-    from tasks.runs.day_text import status_text
-
-    return status_text(result)
-
-
 def format_demo(result: Mapping[str, Any]) -> str:
     """Where the demo is, and the next command."""
     folder = result["folder"]

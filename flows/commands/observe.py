@@ -10,8 +10,8 @@ from typing import Annotated, Any
 
 import typer
 
-from flows.commands import messages
 from flows.commands.shared import FailedInPart, GivenConfig, Serving, command, given_day
+from tasks.runs.day_text import status_text
 
 DEFAULT_PORT = 9464
 
@@ -55,7 +55,7 @@ def metrics(
     return Serving({"url": url}, serve)
 
 
-@command(messages.format_status)
+@command(status_text)
 def status(
     config: GivenConfig,
     start: Annotated[

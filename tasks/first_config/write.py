@@ -7,9 +7,10 @@ import shlex
 from pathlib import Path
 from typing import Any
 
-from tasks.errors import InputError, StorageError
+from tasks.errors import InputError
 from tasks.first_config.columns import Columns, Embedding, find_embeddings
 from tasks.first_config.guesses import Guess, feedback_examples, guess_columns, quoted, which_is_which
+from tasks.store.atomic_files import write_text
 
 REQUIRED = ("item_column", "user_column")
 _WHAT = {
@@ -54,11 +55,7 @@ def write_first_config(folder: Path, catalog: str | None, interactions: str | No
     guesses, modalities = guess_columns(items, log), _by_modality(embeddings)
     places = {"catalog": _place(catalog, folder), "interactions": _place(interactions, folder)}
     text = _source(places, items, log, guesses) + _modalities(modalities, embeddings) + _REST
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise StorageError(f"{path}: cannot be written: {error.strerror}") from error
+    write_text(path, text, way_out="name a folder that can be written")
     chosen = {name: x.column for name, x in modalities.items() if x.column is not None}
     choose = {
         key: list(x.candidates) for key, x in guesses.items() if x.column is None and (x.candidates or key in REQUIRED)

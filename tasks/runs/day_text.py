@@ -21,8 +21,7 @@ def status_text(values: Mapping[str, Any]) -> str:
     return "\n".join([*lines, *([f"picture: {values['picture']}"] if values["picture"] else [])])
 
 
-def plan_text(values: Mapping[str, Any]) -> str:
-    """What a backfill would do to each day."""
+def _plan_text(values: Mapping[str, Any]) -> str:
     lines = [
         f"{x['day']}  {x['state']:11}  {x['action']:4}  {x['reason']}" + (f": {x['why']}" if x["why"] else "")
         for x in values["days"]
@@ -35,7 +34,9 @@ def plan_text(values: Mapping[str, Any]) -> str:
 
 
 def backfill_text(values: Mapping[str, Any]) -> str:
-    """What a backfill did to each day."""
+    """What a backfill did to each day, or would do."""
+    if values.get("dry_run"):
+        return _plan_text(values)
     lines = [_outcome(x) for x in values["days"]]
     counts = ", ".join(f"{count} {outcome}" for outcome, count in values["counts"].items()) or "nothing to do"
     lines.append(
