@@ -22,7 +22,7 @@ from flows.steps.feature_store import refresh
 from flows.steps.publish_slot import publish_slot
 from tasks.resources.memory_plan import check_memory
 from tasks.resources.process import use_resources
-from tasks.runs.day_journal import DayRun, hold_day
+from tasks.runs.day_journal import DayRun
 from tasks.runs.day_status import made_from_now
 from tasks.runs.folders import open_run, use_stages
 from tasks.shards.open_runner import open_runner
@@ -70,7 +70,7 @@ def _run_alone(config: RunConfig, as_of: date) -> dict[str, Any]:
     """Run a day that holds the table from its start to its end."""
     with (
         open_run(config.run, config.publish, as_of) as stages,
-        hold_day(config.run.folder, config.publish, as_of) as day,
+        config.journal.hold(as_of) as day,
         _journaled(config, day),
         open_runner(config.resources, stages) as store,
     ):
@@ -79,7 +79,7 @@ def _run_alone(config: RunConfig, as_of: date) -> dict[str, Any]:
 
 def _run_in_turn(config: RunConfig, as_of: date, turn: PublishTurn) -> dict[str, Any]:
     """Run a day that holds the table only after it waited for its turn."""
-    with hold_day(config.run.folder, config.publish, as_of, since=turn.since) as day, _journaled(config, day):
+    with config.journal.hold(as_of, since=turn.since) as day, _journaled(config, day):
         if turn.prepares:
             with use_stages(config.run) as stages, open_runner(config.resources, stages) as store:
                 _prepare(config, as_of, store)

@@ -17,7 +17,6 @@ from tasks.observe.temporary_server import temporary_server_starts
 from tasks.observe.watch import watch_run
 from tasks.progress import advance
 from tasks.run_logger import logged_progress, run_logger
-from tasks.runs.day_journal import hold_day
 from tasks.runs.day_status import made_from_now
 from tasks.runs.folders import load_summary, runs_of, use_stages
 from tasks.runs.identity import identify
@@ -100,8 +99,8 @@ def _note_failure(config: RunConfig, day: date, error: RectifierError) -> None:
     made_from = made_from_now(config.source, config.shaping, day)
     with (
         suppress(RectifierError),
-        hold_day(config.run.folder, config.publish, day) as journal,
-        journal.under_way(made_from=made_from),
+        config.journal.hold(day) as held,
+        held.under_way(made_from=made_from),
     ):
         raise error
 
@@ -111,12 +110,12 @@ def _record_repeat(config: RunConfig, day: date, summary: dict[str, Any]) -> dic
     made_from = made_from_now(config.source, config.shaping, day)
     with (
         watch_run(config.watch, day) as run,
-        hold_day(config.run.folder, config.publish, day) as journal,
-        journal.under_way(made_from=made_from),
+        config.journal.hold(day) as held,
+        held.under_way(made_from=made_from),
     ):
         name_run(summary["run_id"])
         run_logger().info("nothing new: version %s has this run already", summary["version"])
-        run.summary = journal.done(summary)
+        run.summary = held.done(summary)
     # The feature store may lag behind the table.
     if config.feature_store.enabled:
         return summary | {"feature_store": refresh_now(config, None, "skip", logged_progress())}

@@ -27,6 +27,7 @@ from tasks.feature_store.config import FeatureStoreConfig
 from tasks.observe.config import AlertsConfig, WatchConfig
 from tasks.resources.config import ResourcesConfig
 from tasks.runs.config import RunSettings
+from tasks.runs.day_journal import DayJournal
 from tasks.source.config import SourceConfig
 from tasks.stages.config import IncrementalConfig
 from tasks.table.config import PublishConfig
@@ -88,6 +89,11 @@ class RunConfig:
         """The config that monitoring needs."""
         parts = {part.name: getattr(self, part.name) for part in fields(WatchConfig)}
         return WatchConfig(**parts)
+
+    @property
+    def journal(self) -> DayJournal:
+        """The journal of the table's days."""
+        return DayJournal(self.run.folder, self.publish)
 
     @property
     def shaping(self) -> dict[str, Any]:

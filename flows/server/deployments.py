@@ -36,7 +36,7 @@ from tasks.audit.inputs import AuditOptions
 from tasks.backfill.plan import parse_reprocess
 from tasks.errors import InputError, RectifierError
 from tasks.feature_store.config import Older
-from tasks.runs.day_journal import entry_version, read_day
+from tasks.runs.day_journal import entry_version
 from tasks.source.read import resolve_day
 
 ENDINGS = {2: "BadInput", 3: "Refused", 4: "Held"}
@@ -122,7 +122,7 @@ def nightly(
         raise InputError(f"nightly: timezone: {timezone!r} is no IANA time zone such as Europe/Berlin")
     settings = read_nights_config(Path(config), overrides, day)
     day = resolve_day(settings.source, day)
-    seen = entry_version(read_day(settings.run.folder, settings.publish, day))
+    seen = entry_version(settings.journal.read(day))
     turn = PublishTurn(since=seen, prepares=False, patience=PATIENCE, waits=lambda: None, slot=True)
     result: dict[str, Any] = rectify_catalog.fn(settings, day, turn)
     return result

@@ -27,7 +27,7 @@ from rectifier_core.base.published_records import Status
 from tasks.errors import InputError, RectifierError
 from tasks.observe.config import WatchConfig
 from tasks.observe.freshness import newest_data_day
-from tasks.runs.day_journal import STATES, is_held, read_days
+from tasks.runs.day_journal import STATES, DayJournal
 from tasks.table.files import storage_errors
 from tasks.table.log import LOOK, open_table, visible_files
 from tasks.table.trend import find_jumps, read_trend
@@ -133,10 +133,10 @@ class TableMetrics(Collector):
 
     def set_days(self) -> None:
         """Set how many days are in each state, and when a day is late."""
-        folder, publish = self._config.run.folder, self._config.publish
+        journal = DayJournal(self._config.run.folder, self._config.publish)
         states = Counter(dict.fromkeys((*STATES, "dead"), 0))
-        for day, entry in read_days(folder, publish).items():
-            states["dead" if entry["state"] == "running" and not is_held(folder, publish, day) else entry["state"]] += 1
+        for day, entry in journal.read_all().items():
+            states["dead" if entry["state"] == "running" and not journal.is_held(day) else entry["state"]] += 1
         for state, days in states.items():
             self.put("days", days, state)
         self.put("late_after_seconds", self._config.alerts.late_after_hours * 3600)

@@ -31,7 +31,7 @@ from tasks.store.run_context import current_run
 from tasks.table.config import PublishConfig
 
 FORMAT = 1
-# `is_held` takes a shared lock for an instant, which must not look like another run.
+# `DayJournal.is_held` takes a shared lock for an instant, which must not look like another run.
 _PATIENCE = 1.0
 STATES = ("running", "done", "refused", "failed")
 Entry = dict[str, Any]
@@ -45,82 +45,94 @@ class DayTakenError(DayHeldError):
     """Another run did the day after this run was planned."""
 
 
-def journal_folder(run_folder: str) -> Path:
-    """The folder of the entries."""
-    return Path(run_folder) / "days"
-
-
-def read_day(run_folder: str, publish: PublishConfig, day: date) -> Entry | None:
-    """The entry of one day of a table, None if there is none or it is damaged."""
-    try:
-        entry = json.loads((journal_folder(run_folder) / f"{day}.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    expected = {"format": FORMAT, "as_of": day.isoformat(), "table": _relative_table(run_folder, publish)}
-    valid = isinstance(entry, dict) and expected.items() <= entry.items() and entry.get("state") in STATES
-    return entry if valid else None
-
-
-def _relative_table(run_folder: str, publish: PublishConfig) -> str:
-    """The table as seen from the run folder: a local table and its run folder may move together."""
-    if publish.folder is None:
-        return publish.uri
-    return os.path.relpath(os.path.realpath(publish.folder), os.path.realpath(run_folder))
-
-
-def read_days(run_folder: str, publish: PublishConfig) -> dict[date, Entry]:
-    """Every entry of a table by day, oldest first."""
-    entries = {}
-    for path in sorted(journal_folder(run_folder).glob("*.json")):
-        with suppress(ValueError):
-            day = date.fromisoformat(path.stem)
-            if (entry := read_day(run_folder, publish, day)) is not None:
-                entries[day] = entry
-    return entries
-
-
 def entry_version(entry: Entry | None) -> str:
     """A text that differs from that of any later entry of the day; empty for no entry."""
     return "" if entry is None else f"{entry['started']}/{entry['pid']}/{entry['state']}"
 
 
-def _lease_path(run_folder: str, publish: PublishConfig, day: date) -> Path:
-    """The lock file of one day of a table. Two spellings of one local folder share it."""
-    table = os.path.realpath(publish.folder) if publish.folder is not None else publish.uri.rstrip("/")
-    return journal_folder(run_folder) / f".{day}-{hashlib.blake2b(table.encode(), digest_size=6).hexdigest()}.lock"
+@dataclass(frozen=True, slots=True)
+class DayJournal:
+    """The entries and the leases of the days of one table, under a run folder."""
 
+    run_folder: str
+    publish: PublishConfig
 
-def is_held(run_folder: str, publish: PublishConfig, day: date) -> bool:
-    """Whether a live process runs that day."""
-    try:
-        with _lease_path(run_folder, publish, day).open() as lease:
-            fcntl.flock(lease, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except OSError as error:
-        return isinstance(error, BlockingIOError)
-    return False
+    @property
+    def folder(self) -> Path:
+        """The folder of the entries."""
+        return Path(self.run_folder) / "days"
 
+    @property
+    def table(self) -> str:
+        """The table as seen from the run folder: a local table and its run folder may move together."""
+        if self.publish.folder is None:
+            return self.publish.uri
+        return os.path.relpath(os.path.realpath(self.publish.folder), os.path.realpath(self.run_folder))
 
-@contextmanager
-def hold_day(run_folder: str, publish: PublishConfig, day: date, *, since: str | None = None) -> Iterator[DayRun]:
-    """Hold the lease of a day for the block.
+    def path(self, day: date) -> Path:
+        """The file of a day's entry."""
+        return self.folder / f"{day}.json"
 
-    Raises DayHeldError if another run holds it, DayTakenError if the day's `entry_version` is no longer `since`, and StorageError.
-    """
-    path, table_day = _lease_path(run_folder, publish, day), f"{day} of table {publish.uri}"
-    with held_file(path, table_day, run=f"rectify {day}", patience=_PATIENCE, error=DayHeldError):
-        entry = read_day(run_folder, publish, day)
-        if since is not None and entry_version(entry) != since:
-            state = "its entry is gone" if entry is None else entry["state"]
-            raise DayTakenError(f"{table_day}: another run did that day in the meantime: {state}")
-        yield DayRun(run_folder, publish, day)
+    def read(self, day: date) -> Entry | None:
+        """The entry of one day, None if there is none or it is damaged."""
+        try:
+            entry = json.loads(self.path(day).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return None
+        expected = {"format": FORMAT, "as_of": day.isoformat(), "table": self.table}
+        valid = isinstance(entry, dict) and expected.items() <= entry.items() and entry.get("state") in STATES
+        return entry if valid else None
+
+    def read_all(self) -> dict[date, Entry]:
+        """Every entry by day, oldest first."""
+        entries = {}
+        for path in sorted(self.folder.glob("*.json")):
+            with suppress(ValueError):
+                day = date.fromisoformat(path.stem)
+                if (entry := self.read(day)) is not None:
+                    entries[day] = entry
+        return entries
+
+    def is_held(self, day: date) -> bool:
+        """Whether a live process runs that day."""
+        try:
+            with self._lease(day).open() as lease:
+                fcntl.flock(lease, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except OSError as error:
+            return isinstance(error, BlockingIOError)
+        return False
+
+    @contextmanager
+    def hold(self, day: date, *, since: str | None = None) -> Iterator[DayRun]:
+        """Hold the lease of a day for the block.
+
+        Raises DayHeldError if another run holds it, DayTakenError if the day's `entry_version` is no longer `since`, and StorageError.
+        """
+        table_day = f"{day} of table {self.publish.uri}"
+        with held_file(self._lease(day), table_day, run=f"rectify {day}", patience=_PATIENCE, error=DayHeldError):
+            entry = self.read(day)
+            if since is not None and entry_version(entry) != since:
+                state = "its entry is gone" if entry is None else entry["state"]
+                raise DayTakenError(f"{table_day}: another run did that day in the meantime: {state}")
+            yield DayRun(self, day)
+
+    def sweep(self) -> None:
+        """Delete old entries with the table's trend. Lock files stay: deleting one could let two runs lock the same day."""
+        for path in sorted(self.folder.glob("????-??-??.json"))[: -self.publish.keep_trend]:
+            path.unlink(missing_ok=True)
+
+    def _lease(self, day: date) -> Path:
+        """The lock file of one day. Two spellings of one local folder share it."""
+        folder = self.publish.folder
+        table = os.path.realpath(folder) if folder is not None else self.publish.uri.rstrip("/")
+        return self.folder / f".{day}-{hashlib.blake2b(table.encode(), digest_size=6).hexdigest()}.lock"
 
 
 @dataclass(slots=True)
 class DayRun:
     """A day whose lease is held, and the entry of its run so far."""
 
-    run_folder: str
-    publish: PublishConfig
+    journal: DayJournal
     day: date
     entry: Entry = field(default_factory=dict)
     previous: Entry | None = None
@@ -135,12 +147,12 @@ class DayRun:
         If another run holds the table, this run has not touched the day and its former entry stays. So does the entry of a day that is done
         if the config or the input is bad: the table shows that day as before.
         """
-        previous = self.previous = read_day(self.run_folder, self.publish, self.day)
+        previous = self.previous = self.journal.read(self.day)
         empty = dict.fromkeys(("run_id", "version", "ended", "stage", "exit_code", "message"))
         self.entry = empty | {
             "format": FORMAT,
             "as_of": self.day.isoformat(),
-            "table": _relative_table(self.run_folder, self.publish),
+            "table": self.journal.table,
             "state": "running",
             "started": _now(),
             "pid": os.getpid(),
@@ -182,13 +194,13 @@ class DayRun:
             if self.previous is not None and self.previous["run_id"] == summary["run_id"]:
                 kept = {name: self.previous[name] for name in ("seconds", "flow_run_id")}
         self._end("done", 0, None, run_id=summary["run_id"], version=summary["version"], **kept)
-        sweep_days(self.run_folder, self.publish.keep_trend)
+        self.journal.sweep()
         return summary
 
     def _restore(self, previous: Entry | None) -> None:
         self.entry = previous or {}
         if previous is None:
-            self._path.unlink(missing_ok=True)
+            self.journal.path(self.day).unlink(missing_ok=True)
             return
         with suppress(StorageError):
             self._write(heartbeat=previous["heartbeat"])
@@ -199,10 +211,6 @@ class DayRun:
         with suppress(StorageError):
             self._end(state, exit_code_of(error), error_text(error), run_id=None if run is None else run.run_id)
 
-    @property
-    def _path(self) -> Path:
-        return journal_folder(self.run_folder) / f"{self.day}.json"
-
     def _end(self, state: str, code: int, message: str | None, **facts: Any) -> None:
         run, now = current_run(), _now()
         seconds = {} if run is None else {name: round(spent.seconds, 3) for name, spent in run.stages.items()}
@@ -212,13 +220,7 @@ class DayRun:
     def _write(self, **changes: Any) -> None:
         with self._lock:
             self.entry |= {"heartbeat": _now(), **changes}
-            write_text(self._path, json.dumps(self.entry, indent=1, sort_keys=True, allow_nan=False))
-
-
-def sweep_days(run_folder: str, keep: int) -> None:
-    """Delete the entries of all but the newest `keep` days. Lock files stay: deleting one could let two runs lock the same day."""
-    for path in sorted(journal_folder(run_folder).glob("????-??-??.json"))[:-keep]:
-        path.unlink(missing_ok=True)
+            write_text(self.journal.path(self.day), json.dumps(self.entry, indent=1, sort_keys=True, allow_nan=False))
 
 
 def _now() -> str:

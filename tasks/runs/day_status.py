@@ -19,7 +19,7 @@ from typing import Any
 
 from tasks.errors import InputError
 from tasks.runs.config import RunSettings
-from tasks.runs.day_journal import Entry, is_held, read_days
+from tasks.runs.day_journal import DayJournal, Entry
 from tasks.runs.folders import load_summary
 from tasks.runs.identity import code_version, config_digest, section_digests
 from tasks.runs.table_days import PublishedDay, TableDays
@@ -82,7 +82,8 @@ def read_status(
     the data. Raises InputError or StorageError.
     """
     inputs = Inputs.listed(source)
-    entries, data = read_days(settings.folder, publish), set(inputs.days())
+    journal, data = DayJournal(settings.folder, publish), set(inputs.days())
+    entries = journal.read_all()
     known = sorted({*data, *table.published, *entries})
     if not known and (start is None or end is None):
         raise InputError(f"{source.interactions}: no day has data; give --start and --end")
@@ -92,7 +93,7 @@ def read_status(
     now = {"code": code_version(), "config": section_digests(shaping)}
     statuses = []
     for day in (start + timedelta(days=x) for x in range((end - start).days + 1)):
-        entry, shown, held = entries.get(day), table.published.get(day), is_held(settings.folder, publish, day)
+        entry, shown, held = entries.get(day), table.published.get(day), journal.is_held(day)
         made = {} if shown is None else _made_from(entry, shown, settings, shaping)
         of_day = now | {"inputs": inputs.fingerprints(day)}
         gone = table.rolled_back.get(day)

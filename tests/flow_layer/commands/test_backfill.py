@@ -15,7 +15,6 @@ from typer.testing import CliRunner
 
 from flows.__main__ import app
 from flows.config.run_config import RunConfig
-from tasks.runs.day_journal import hold_day, read_day
 from tasks.table.lock import table_lock
 from tasks.table.snapshot import open_snapshot
 from tests.support.flow.flow_support import PATIENCE, CommandLine, Finished, Published, ask_prefect, days_of, table_uri
@@ -175,7 +174,7 @@ def wait_for_stage(demo: Path, day: str, *stages: str) -> dict[str, Any]:
     """The day's entry, once its run has come to one of these stages."""
     config, end = RunConfig.from_toml(demo / "run.toml"), time.monotonic() + PATIENCE
     while time.monotonic() < end:
-        entry = read_day(config.run.folder, config.publish, date.fromisoformat(day))
+        entry = config.journal.read(date.fromisoformat(day))
         if entry is not None and entry["state"] == "running" and entry["stage"] in stages:
             return entry
         time.sleep(0.005)
@@ -258,7 +257,7 @@ def test_a_day_that_is_held_is_left_to_its_run_and_a_held_table_is_waited_for(
 ) -> None:
     days = three_days.days
     config = RunConfig.from_toml(demo / "run.toml")
-    with hold_day(config.run.folder, config.publish, date.fromisoformat(days[0])):
+    with config.journal.hold(date.fromisoformat(days[0])):
         finished = backfill(cli, demo, days[:1])
         assert finished.code == 0, finished.err
         assert outcomes(finished.result) == {days[0]: "skipped"}

@@ -15,7 +15,6 @@ from typer.testing import CliRunner
 
 from flows.__main__ import app
 from flows.config.run_config import RunConfig
-from tasks.runs.day_journal import read_day
 from tasks.runs.day_status import DayStatus, read_status
 from tasks.runs.table_days import read_table_days
 from tests.support.flow.cli_process import Death
@@ -26,9 +25,8 @@ import sys, time
 from datetime import date
 from pathlib import Path
 from flows.config.run_config import RunConfig
-from tasks.runs.day_journal import hold_day
 config = RunConfig.from_toml(Path(sys.argv[1]))
-with hold_day(config.run.folder, config.publish, date.fromisoformat(sys.argv[2])) as day, day.under_way():
+with config.journal.hold(date.fromisoformat(sys.argv[2])) as day, day.under_way():
     day.enter("anchors")
     print("held", flush=True)
     time.sleep(300)
@@ -138,7 +136,7 @@ def test_a_day_that_went_wrong_says_how_until_a_run_of_it_goes_well(published: P
         result["rows"],
     )
     config = RunConfig.from_toml(demo / "run.toml")
-    entry = read_day(config.run.folder, config.publish, date.fromisoformat(day))
+    entry = config.journal.read(date.fromisoformat(day))
     assert entry is not None
     assert entry["flow_run_id"] is not None
     assert {"source", "anchors", "rectify", "quality", "publish", "report"} <= entry["seconds"].keys()
