@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import date
 
 from flows.config.run_config import RunConfig
-from flows.rectify_day import known_identity
+from flows.rectify_day import find_published_run
 from flows.steps import night as steps
 from tasks.resources.process import torch_device
 from tasks.runs.folders import load_summary
@@ -56,14 +56,13 @@ def make_cold_anchors(config: RunConfig, as_of: date, source: Ref, store: StageS
 
 def anchors_of_published_run(config: RunConfig, as_of: date, source: Ref, store: StageStore) -> AnchorsResult:
     """The anchors of the day's published run if it was incremental and its outputs exist, else newly made ones."""
-    known = known_identity(config, as_of, source)
-    summary = None if known is None else load_summary(config.run, known.run_id)
-    if known is None or summary is None or summary.get("base") is None:
+    known = find_published_run(config, as_of, source)
+    if known is None or known.summary.get("base") is None:
         return make_anchors(config, as_of, source, store)
-    earlier = load_summary(config.run, summary["base"]["base"])
+    earlier = load_summary(config.run, known.summary["base"]["base"])
     if earlier is None or not outputs_exist(earlier):
         return make_anchors(config, as_of, source, store)
     previous = open_previous_run(earlier, source, config.projection, config.seed, config.incremental, store)
     anchors, _ = steps.update_anchors(source, config.anchors, config.seed, store, previous)
     reason = f"updates {previous.run_id}"
-    return AnchorsResult(identity=known, anchors=anchors, previous=previous, reason=reason)
+    return AnchorsResult(identity=known.identity, anchors=anchors, previous=previous, reason=reason)

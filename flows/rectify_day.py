@@ -6,10 +6,11 @@ from collections.abc import Iterable
 from contextlib import suppress
 from datetime import date
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from flows.config.run_config import RunConfig
 from flows.refresh import refresh_now
+from rectifier_core.base.published_records import TableVersion
 from tasks.errors import InputError, RectifierError, StorageError
 from tasks.object_store import StorageUnreachableError
 from tasks.observe.events import FAILED, emit_night
@@ -18,7 +19,7 @@ from tasks.observe.watch import watch_run
 from tasks.progress import advance
 from tasks.run_logger import logged_progress, run_logger
 from tasks.runs.day_status import made_from_now
-from tasks.runs.folders import load_summary, runs_of, use_stages
+from tasks.runs.folders import runs_of, use_stages
 from tasks.runs.identity import identify
 from tasks.runs.log import error_text, name_run, use_console
 from tasks.source.early_match import refuse_unknown_items
@@ -122,27 +123,34 @@ def _record_repeat(config: RunConfig, day: date, summary: dict[str, Any]) -> dic
     return summary
 
 
-def known_identity(config: RunConfig, as_of: date, source: Ref) -> RunIdentity | None:
-    """The identity of the published run of that day which this one would repeat, incremental or not; None where there is none."""
+class PublishedRun(NamedTuple):
+    """A run that the table shows, by its identity, and its summary."""
+
+    identity: RunIdentity
+    version: TableVersion
+    summary: dict[str, Any]
+
+
+def find_published_run(config: RunConfig, as_of: date, source: Ref) -> PublishedRun | None:
+    """The published run of that day which this one would repeat, incremental or not; None where there is none."""
     for summary in runs_of(config.run, as_of):
         last = summary.get("base")
         if last is not None and not (config.incremental.enabled and last == last | config.incremental.rows):
             continue
         identity = identify(as_of, source, config.shaping, last)
-        if identity.run_id == summary["run_id"] and find_published(config.publish, identity) is not None:
-            return identity
+        if identity.run_id == summary["run_id"]:
+            version = find_published(config.publish, identity)
+            if version is not None:
+                return PublishedRun(identity, version, summary)
     return None
 
 
 def published_summary(config: RunConfig, as_of: date, source: Ref) -> dict[str, Any] | None:
     """The summary of the run that published the day from the same inputs and config, if the table shows it and it wrote its report."""
-    identity = known_identity(config, as_of, source)
-    if identity is None:
+    known = find_published_run(config, as_of, source)
+    if known is None:
         # Raises where the day could not be published, before anything is computed.
         find_published(config.publish, identify(as_of, source, config.shaping))
         return None
-    name_run(identity.run_id)
-    version, summary = find_published(config.publish, identity), load_summary(config.run, identity.run_id)
-    if version is None or summary is None or summary["version"] is None:
-        return None
-    return summary | {"version": version.version, "published": False, "table": config.publish.uri}
+    name_run(known.identity.run_id)
+    return known.summary | {"version": known.version.version, "published": False, "table": config.publish.uri}
