@@ -17,8 +17,6 @@ from rectifier_core.base.published_records import Check, QualityReport, Status
 from rectifier_core.base.threads import on_row_blocks
 from rectifier_core.config import QualityConfig
 
-WARNABLE = ("marginal_error", "join", "moved", "rate_low", "changed", "norm_ratio", "drift", "rate_jump", "shadow")
-"""Checks that may only warn. The counts of rows and non-finite values always block."""
 MISJOINED = "above it, the catalog and the log probably do not belong together: check the join of their item ids"
 FAR = 0.1
 """A feature that moved by more than this (1 - cosine) is another feature."""

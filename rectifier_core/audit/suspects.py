@@ -25,11 +25,6 @@ class SuspectList:
     innocent_share: Float64
     judged: int
 
-    @property
-    def expected_innocent(self) -> float:
-        """How many of the list are expected to be innocent."""
-        return float(self.innocent_share[-1] * len(self.rows)) if len(self.rows) else 0.0
-
 
 def suspects_at_fdr(probability: Float32, fdr: float) -> SuspectList:
     """The longest list, least trusted first, whose mean ``probability`` [I] of being innocent is at most ``fdr``; NaN is never listed.

@@ -78,6 +78,6 @@ def group_recall(
     return {int(g): float(hit[group == g].mean()) for g in np.unique(group)}
 
 
-def item_coverage(ranked: Int32, num_items: int, *, depth: int = 20) -> float:
-    """The share of the catalog that is in at least one user's first ``depth``."""
-    return len(np.setdiff1d(ranked[:, :depth], [-1])) / num_items
+def item_coverage(ranked: Int32, num_items: int) -> float:
+    """The share of the catalog that is in at least one user's list of ``ranked`` [N, K]."""
+    return len(np.setdiff1d(ranked, [-1])) / num_items

@@ -35,9 +35,9 @@ class Estimate:
 UNKNOWN = Estimate(mean=float("nan"), low=float("nan"), high=float("nan"), p=float("nan"))
 
 
-def mean_estimate(values: ArrayLike, *, student: bool = True) -> Estimate:
+def mean_estimate(values: ArrayLike) -> Estimate:
     """The mean of ``values`` [S, N] over users, then over seeds; see ``ratio_estimate``."""
-    return ratio_estimate(values, np.ones_like(values, dtype=np.float64), student=student)
+    return ratio_estimate(values, np.ones_like(values, dtype=np.float64))
 
 
 def relative_change(a: ArrayLike, b: ArrayLike, *, student: bool = True) -> Estimate:

@@ -16,6 +16,7 @@ from tasks.store.store import Ref
 Array = NDArray[Any]
 Facts = dict[str, Any]
 MAX_POINTS = 200
+PAIRED_BINS = 48
 BLOCK_BYTES = 16 << 20
 
 
@@ -46,14 +47,14 @@ def histogram(values: Array, low: float, high: float, *, bins: int) -> Facts:
     return {"edges": [tidy(edge) for edge in edges], "counts": counts.tolist(), "total": len(finite)}
 
 
-def paired_histograms(matched: Array, null: Array, *, bins: int = 48) -> tuple[Facts, Facts]:
+def paired_histograms(matched: Array, null: Array) -> tuple[Facts, Facts]:
     """Histograms of two samples over the same bins, which span the finite values of both."""
     both = np.concatenate([matched, null])
     both = both[np.isfinite(both)]
     low, high = (float(both.min()), float(both.max())) if len(both) else (-1.0, 1.0)
     if high - low < 1e-6:
         low, high = low - 0.5, high + 0.5
-    return histogram(matched, low, high, bins=bins), histogram(null, low, high, bins=bins)
+    return histogram(matched, low, high, bins=PAIRED_BINS), histogram(null, low, high, bins=PAIRED_BINS)
 
 
 def curve(values: Array, *, start: int = 0) -> Facts:

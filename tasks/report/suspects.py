@@ -32,18 +32,16 @@ def least_trusted(trust: Array, item_ids: Array, count: int) -> Int64:
     return known[order[:count]].astype(np.int64)
 
 
-def nearest_rows(
-    matrix: tuple[Ref, str], usable: Bool, rows: Int64, *, count: int = NUM_NEAREST, centre: Float32 | None = None
-) -> Nearest:
-    """The ``count`` usable rows nearest to each of ``rows`` [Q] by cosine, by exact search in blocks.
+def nearest_rows(matrix: tuple[Ref, str], usable: Bool, rows: Int64, *, centre: Float32 | None = None) -> Nearest:
+    """The ``NUM_NEAREST`` usable rows nearest to each of ``rows`` [Q] by cosine, by exact search in blocks.
 
     ``matrix`` names a stage array [I, D]. Its rows are taken at unit length, less ``centre`` [D]. A row does not find itself, and a row
-    that is not ``usable`` [I] neither searches nor is found. Returns rows int64 [Q, count] (-1 where there are fewer) and cosines
+    that is not ``usable`` [I] neither searches nor is found. Returns rows int64 [Q, NUM_NEAREST] (-1 where there are fewer) and cosines
     float32, best first, ties by row.
     """
     ref, name = matrix
     queries = _unit(np.asarray(ref.array(name)[rows], np.float32), centre)
-    found = [(np.full((len(rows), count), -1), np.full((len(rows), count), -np.inf, np.float32))]
+    found = [(np.full((len(rows), NUM_NEAREST), -1), np.full((len(rows), NUM_NEAREST), -np.inf, np.float32))]
 
     def search(block: slice) -> None:
         kept = np.flatnonzero(usable[block])
@@ -51,13 +49,13 @@ def nearest_rows(
             return
         vectors = _unit(np.asarray(ref.array(name)[block][kept], np.float32), centre)
         # One more than wanted, because a row finds itself. Six decimals, so that equal rows tie.
-        cosine, place = faiss.knn(queries, vectors, min(count + 1, len(kept)), metric=faiss.METRIC_INNER_PRODUCT)
+        cosine, place = faiss.knn(queries, vectors, min(NUM_NEAREST + 1, len(kept)), metric=faiss.METRIC_INNER_PRODUCT)
         found.append((kept[place] + block.start, np.round(cosine, 6)))
 
     on_row_blocks(search, len(usable) if len(rows) else 0, BLOCK_ROWS, faiss.omp_get_max_threads())
     items, score = (np.hstack(x) for x in zip(*found, strict=True))
     score[(items == rows[:, None]) | ~usable[rows][:, None]] = -np.inf
-    order = np.lexsort((items, -score))[:, :count]
+    order = np.lexsort((items, -score))[:, :NUM_NEAREST]
     items, score = (np.take_along_axis(x, order, 1) for x in (items, score))
     return np.where(np.isneginf(score), -1, items), score
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
 
 from rectifier_core.base.published_records import QualityReport, Status
-from rectifier_core.config import QualityConfig
-from rectifier_core.quality import WARNABLE, ModalityMeasures, check_quality, measure_modality
+from rectifier_core.config import QualityConfig, WarnableCheck
+from rectifier_core.quality import ModalityMeasures, check_quality, measure_modality
 from tests.support.core_samples import normals
 
 GOOD = ModalityMeasures(not_finite=0, trusted=10, changed=1, norm_ratio=1.0, marginal_error=0.01, drift=0.99)
@@ -69,7 +69,7 @@ def test_a_check_that_only_warns_lets_the_run_publish() -> None:
 
 @pytest.mark.parametrize("fault", [{"out": 9}, {"measures": replace(GOOD, not_finite=1)}])
 def test_rows_that_do_not_add_up_and_values_that_are_no_numbers_are_never_a_warning(fault: dict[str, Any]) -> None:
-    assert not judged(**fault, config=QualityConfig(warn=WARNABLE)).passed
+    assert not judged(**fault, config=QualityConfig(warn=get_args(WarnableCheck))).passed
     with pytest.raises(ValueError, match="warn"):
         QualityConfig(warn=("rows",))
 
