@@ -79,9 +79,9 @@ class Listing:
         days = [day for day in self.by_day if day <= as_of]
         if not days:
             raise InputError(
-                f"{self.everything.uri}: no catalog snapshot on or before {as_of}; the oldest is {self._label(min(self.by_day))}"
+                f"{self.everything.uri}: no catalog snapshot on or before {as_of}; the oldest is {self.days.label(min(self.by_day))}"
             )
-        what = f"{self.everything.what}snapshot {self._label(days[-1])}, of {len(self.by_day):,}"
+        what = f"{self.everything.what}snapshot {self.days.label(days[-1])}, of {len(self.by_day):,}"
         return replace(self.everything, files=self.by_day[days[-1]], undated=self.days.undated, what=what)
 
     def log(self, as_of: date, lookback_days: int | None) -> ParquetFiles:
@@ -93,18 +93,15 @@ class Listing:
             return self.everything
         first = date.fromordinal(1 if lookback_days is None else max(1, as_of.toordinal() + 1 - lookback_days))
         days = [day for day in self.by_day if first <= day <= as_of]
-        oldest, newest = self._label(min(self.by_day)), self._label(max(self.by_day))
+        oldest, newest = self.days.label(min(self.by_day)), self.days.label(max(self.by_day))
         if not days:
             since = "" if lookback_days is None else f" from {first} on (source.lookback_days = {lookback_days})"
             raise InputError(
                 f"{self.everything.uri}: no interactions left: no partition up to {as_of}{since}; it holds {oldest} to {newest}"
             )
         files = tuple(file for day in days for file in self.by_day[day])
-        what = f"{self.everything.what}{len(days):,} of {len(self.by_day):,} day folders, {self._label(days[0])} to {self._label(days[-1])}"
+        what = f"{self.everything.what}{len(days):,} of {len(self.by_day):,} day folders, {self.days.label(days[0])} to {self.days.label(days[-1])}"
         return replace(self.everything, files=files, undated=self.days.undated, what=what)
-
-    def _label(self, day: date) -> str:
-        return self.days.label(day)
 
 
 def list_catalog(config: SourceConfig) -> Listing:
