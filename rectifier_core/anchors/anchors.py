@@ -31,6 +31,7 @@ from rectifier_core.base.devices import CPU
 from rectifier_core.base.numerics import Progress, silent, unit_rows
 from rectifier_core.base.records import Anchors, Interactions
 from rectifier_core.base.seeding import generator
+from rectifier_core.base.weighted_sums import sparse_product
 
 USUAL_STEP = 2048
 """Pairs of a step that ``learning_rate`` is meant for; of larger steps, which are fewer, each goes sqrt(size / USUAL_STEP) times as far."""
@@ -105,9 +106,9 @@ def _starting_point(graph: InteractionGraph, config: AnchorsConfig, seed: int, p
             raise ValueError(f"previous: wanted shape {(num_items, width)}, got {previous.shape}")
         items = torch.from_numpy(np.nan_to_num(previous, nan=0.0))
         # Users, and items the earlier run did not have, start where their neighbours are.
-        users = graph.towards[USERS] @ items
+        users = sparse_product(graph.towards[USERS], items)
         unknown = torch.from_numpy(np.isnan(previous).any(axis=1))
-        items[unknown] = (graph.towards[ITEMS] @ users)[unknown]
+        items[unknown] = sparse_product(graph.towards[ITEMS], users)[unknown]
         start: Float32 = torch.cat([users, items]).numpy()
         return start
     if config.start == "random":

@@ -20,6 +20,7 @@ import torch
 from rectifier_core.base.arrays import Float32, Int32, Int64
 from rectifier_core.base.devices import CPU, sparse_to_device, to_device
 from rectifier_core.base.records import Interactions
+from rectifier_core.base.weighted_sums import sparse_product
 
 USERS, ITEMS = 0, 1
 LEAST_SINGULAR_VALUE = 3e-4
@@ -116,7 +117,7 @@ def layer_mean(
         base, inner, result = (rows.tensor_split([graph.num_users]) for rows in (ego, source, target))
         scale = 1 / (num_layers + 1) if last else 1.0
         for side in (USERS, ITEMS):
-            torch.addmm(base[side], graph.towards[side], inner[1 - side], beta=scale, alpha=scale, out=result[side])
+            sparse_product(graph.towards[side], inner[1 - side], add=base[side], scale=scale, out=result[side])
         source = target
     return out
 
@@ -137,12 +138,14 @@ def leading_singular_vectors(
     to_users, to_items = graph.towards
     # Ten axes more than asked for is what the method's error bounds want.
     width = min(rank + 10, *to_users.shape)
-    users = to_users @ torch.from_numpy(rng.standard_normal((to_users.shape[1], width), dtype=np.float32))
+    users = sparse_product(
+        to_users, torch.from_numpy(rng.standard_normal((to_users.shape[1], width), dtype=np.float32))
+    )
     for _ in range(power_iterations):
-        users = to_users @ orthonormal(to_items @ orthonormal(users))
+        users = sparse_product(to_users, orthonormal(sparse_product(to_items, orthonormal(users))))
     # One pass leaves the error of the squared condition number; two leave rounding.
     users = orthonormal(orthonormal(users))
-    items = to_items @ users
+    items = sparse_product(to_items, users)
     values, axes = _principal(items)
     count = min(rank, int((values > 0).sum()))
     values, axes = values[:count], axes[:, :count]

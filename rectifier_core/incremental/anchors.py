@@ -20,6 +20,7 @@ from rectifier_core.base.arrays import Bool, Float32, Int64
 from rectifier_core.base.numerics import unit_rows
 from rectifier_core.base.records import Anchors, Interactions
 from rectifier_core.base.seeding import generator
+from rectifier_core.base.weighted_sums import sparse_product
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,7 +79,7 @@ def _ego(graph: InteractionGraph, previous: PreviousRows, interactions: Interact
         lengths = _filled_by_degree(np.linalg.norm(rows, axis=1), known, degree)
         new = np.flatnonzero(~known & (degree > 0))
         if len(new):
-            folded = (graph.towards[side] @ torch.from_numpy((users, items)[1 - side])).numpy()
+            folded = sparse_product(graph.towards[side], torch.from_numpy((users, items)[1 - side])).numpy()
             rows[new] = unit_rows(folded[new]) * lengths[new, None].astype(np.float32)
     return ego
 

@@ -9,6 +9,7 @@ import scipy.sparse as sp
 import torch
 
 from rectifier_core.base.devices import sparse_to_device
+from rectifier_core.base.weighted_sums import sparse_product
 
 
 class SparseOperator:
@@ -38,7 +39,7 @@ class SparseOperator:
         if key not in self._on_device:
             matrix = self.matrix.T.tocsr() if key[1] else self.matrix
             self._on_device[key] = sparse_to_device(matrix, key[0])
-        return self._on_device[key] @ rows.detach()
+        return sparse_product(self._on_device[key], rows.detach())
 
 
 class _Product(torch.autograd.Function):
