@@ -106,7 +106,7 @@ def test_a_grid_ends_in_tables_a_summary_and_a_report(evaluated: Evaluated) -> N
         assert sum(own) / len(own) == pytest.approx(row["recall@20"], abs=1e-6)
     searches = json.loads((evaluated.out / "searches.json").read_text())
     assert [(x["backbone"], x["seeds"], len(x["candidates"])) for x in searches] == [
-        *(("lightgcn", [7], 20), ("vbpr", [7], 15))
+        *(("lightgcn", [7], 20), ("vbpr", [7], 20))
     ]
     assert [x["chosen"] for x in result["searches"]] == [x["chosen"] for x in searches]
     assert json.loads(Path(result["report"]).with_suffix(".json").read_text())["searches"] == searches
