@@ -15,7 +15,7 @@ from rectifier_core.base.arrays import Float32, Int32, Int64
 from rectifier_core.base.devices import CPU
 from rectifier_core.base.threads import on_row_blocks
 
-BLOCK_NUMBERS = 1 << 18
+BLOCK_NUMBERS = 1 << 20
 """Numbers of the result that are computed at a time, so that they are still in the processor's cache when something is added to them."""
 FEW_BLOCKS = 4
 """So few blocks take less time than starting threads for them."""
