@@ -54,11 +54,14 @@ class Point(NamedTuple):
 
 def points(day: str, version: int) -> list[Point]:
     """Every step of a run, in order; most stages at their ends alone, which are nearly the beginnings of the next."""
-    found = [Point("the journal says that the day is under way", Death("os.rename", r"/days/\.tmp-"), 0)]
+    found = []
     for at, stage in enumerate(STAGES):
         if stage in BEGINNINGS:
             found.append(Point(f"{stage} begins", Death("os.mkdir", rf"/\.tmp-{stage}-"), at))
         found.append(Point(f"{stage} is written and has no name yet", Death("os.rename", rf"/\.tmp-{stage}-"), at))
+        if stage == "source":
+            # Small inputs are read before the day begins, so that a mistake in them is refused at once.
+            found.append(Point("the journal says that the day is under way", Death("os.rename", r"/days/\.tmp-"), 1))
     last, commit = len(STAGES), f"{version:020d}"
     found += [
         Point("the gate reads what is to be published", Death("open", r"/rectify-[0-9a-f]+/status-image\.npy"), last),
