@@ -76,7 +76,7 @@ def measure_modality(
     squares = np.empty((len(status), 3))
 
     def square_block(rows: slice) -> None:
-        before, after = np.asarray(original[rows]), np.asarray(published[rows])
+        before, after = original[rows].astype(np.float64), published[rows].astype(np.float64)
         for at, pair in enumerate(((before, before), (after, after), (before, after))):
             squares[rows, at] = row_dots(*pair)
 

@@ -25,7 +25,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
@@ -79,11 +79,19 @@ class Night:
         )
 
 
-def command(arguments: Sequence[str]) -> tuple[dict[str, Any], float, float, int]:
-    """Run ``catalog-rectifier ... --json`` to its end: what it said, wall and CPU seconds, the most bytes it held."""
+def command(
+    arguments: Sequence[str], *, tree: Path | None = None, flags: Sequence[str] = (), log: IO[bytes] | None = None
+) -> tuple[dict[str, Any], float, float, int]:
+    """Run ``catalog-rectifier ... --json`` to its end: what it said, wall and CPU seconds, the most bytes it held.
+
+    ``tree`` is another checkout whose code runs, ``flags`` are the interpreter's, and ``log`` takes stderr.
+    """
     start = time.perf_counter()
+    env = None if tree is None else os.environ | {"PYTHONPATH": str(tree)}
     with tempfile.TemporaryFile() as said:
-        process = subprocess.Popen([sys.executable, "-m", "flows", *arguments, "--json"], stdout=said)
+        process = subprocess.Popen(
+            [sys.executable, *flags, "-m", "flows", *arguments, "--json"], stdout=said, stderr=log, cwd=tree, env=env
+        )
         _, status, usage = os.wait4(process.pid, 0)
         wall = time.perf_counter() - start
         process.returncode = os.waitstatus_to_exitcode(status)

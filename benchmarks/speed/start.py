@@ -10,19 +10,16 @@ a night of its own, of the command's process alone.
 from __future__ import annotations
 
 import argparse
-import json
-import os
 import re
 import shutil
-import subprocess
-import sys
 import tempfile
-import time
 from collections import Counter
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 
+from benchmarks.nights.scale import command
 from benchmarks.shared.synthetic_log import machine
 
 HERE = Path(__file__).parents[2]
@@ -30,36 +27,22 @@ ITEMS, SHOWN = 1000, 8
 IMPORTED = re.compile(r"import time:\s+(\d+) \|\s+\d+ \|\s+([\w.]+)")
 
 
-def run(tree: Path, *arguments: str, flags: tuple[str, ...] = ()) -> tuple[dict[str, float], str]:
-    """Run a command of the checkout ``tree``. Return wall and CPU seconds, and those of its stages, and what it wrote to stderr."""
-    start = time.perf_counter()
-    with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as log:
-        command = [sys.executable, *flags, "-m", "flows", *arguments, "--json"]
-        process = subprocess.Popen(
-            command, cwd=tree, env=os.environ | {"PYTHONPATH": str(tree)}, stdout=out, stderr=log
-        )
-        _, status, usage = os.wait4(process.pid, 0)
-        wall = time.perf_counter() - start
-        process.returncode = os.waitstatus_to_exitcode(status)
-        out.seek(0), log.seek(0)
-        text = log.read().decode()
-        if process.returncode:
-            raise SystemExit(f"{' '.join(command)} in {tree} ended with {process.returncode}: {text[-2000:]}")
-        summary = json.loads(out.read().splitlines()[-1])
-    stages = sum(summary.get("seconds", {}).values())
-    cpu = usage.ru_utime + usage.ru_stime
-    return {"wall": wall, "CPU": cpu, "stages": stages, "the rest": wall - stages}, text
-
-
-def night(tree: Path, demo: Path, *flags: str) -> tuple[dict[str, float], str]:
-    """A cold night of ``tree`` over a copy of ``demo``."""
+def night(tree: Path, demo: Path, *flags: str, log: IO[bytes] | None = None) -> dict[str, float]:
+    """A cold night of the checkout ``tree`` over a copy of ``demo``: wall and CPU seconds, those of its stages, and the rest."""
     with tempfile.TemporaryDirectory() as name:
         shutil.copytree(demo, Path(name) / "demo")
-        return run(tree, "rectify", "--config", str(Path(name) / "demo" / "run.toml"), flags=flags)
+        arguments = ("rectify", "--config", str(Path(name) / "demo" / "run.toml"))
+        summary, wall, cpu, _ = command(arguments, tree=tree, flags=flags, log=log)
+    stages = sum(summary["seconds"].values())
+    return {"wall": wall, "CPU": cpu, "stages": stages, "the rest": wall - stages}
 
 
-def loading(text: str) -> Counter[str]:
-    """Seconds by package, from what ``-X importtime`` prints."""
+def loading(tree: Path, demo: Path) -> Counter[str]:
+    """Seconds by package, from what ``-X importtime`` prints in a night."""
+    with tempfile.TemporaryFile() as log:
+        night(tree, demo, "-X", "importtime", log=log)
+        log.seek(0)
+        text = log.read().decode()
     spent: Counter[str] = Counter()
     for microseconds, module in IMPORTED.findall(text):
         spent[module.split(".")[0]] += int(microseconds) / 1e6
@@ -76,10 +59,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         demos = {name: Path(folder) / name for name in trees}
         for name, tree in trees.items():
-            run(tree, "demo", str(demos[name]), "--items", str(ITEMS))
+            command(("demo", str(demos[name]), "--items", str(ITEMS)), tree=tree)
         # The first night of a checkout may compile.
-        loaded = {name: loading(night(tree, demos[name], "-X", "importtime")[1]) for name, tree in trees.items()}
-        nights = [{name: night(tree, demos[name])[0] for name, tree in trees.items()} for _ in range(options.nights)]
+        loaded = {name: loading(tree, demos[name]) for name, tree in trees.items()}
+        nights = [{name: night(tree, demos[name]) for name, tree in trees.items()} for _ in range(options.nights)]
     beside = " --beside TREE" if options.beside else ""
     print(f"# Where the seconds of a night of {ITEMS:,} items go\n\n{machine()}\n")
     print(f"Command: `python -m benchmarks.speed.start{beside} --nights {options.nights}`\n")

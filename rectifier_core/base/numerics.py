@@ -36,9 +36,9 @@ def unit_rows(matrix: Float32) -> Float32:
     return scaled
 
 
-def row_dots(one: Float32, other: Float32) -> Float64:
-    """Return the inner product of every two rows, [N, D] float32 twice -> [N] float64. There no square of a finite float32 overflows."""
-    dots: Float64 = np.einsum("ij,ij->i", one.astype(np.float64), other.astype(np.float64))
+def row_dots(one: Float32 | Float64, other: Float32 | Float64) -> Float64:
+    """Return the inner product of every two rows, [N, D] twice -> [N] float64. There no square of a finite float32 overflows."""
+    dots: Float64 = np.einsum("ij,ij->i", one.astype(np.float64, copy=False), other.astype(np.float64, copy=False))
     return dots
 
 

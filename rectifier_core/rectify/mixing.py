@@ -23,7 +23,6 @@ def _stretch(difference: Float32, mean: Float32) -> Float64:
 
     Scaling the whole row instead would turn a short difference towards the mean.
     """
-    means = np.broadcast_to(mean, difference.shape)
-    square, across = row_dots(difference, difference), row_dots(difference, means)
-    root = np.sqrt(across**2 + square * np.maximum(0, 1 - row_dots(means, means)))
+    square, across = row_dots(difference, difference), row_dots(difference, np.broadcast_to(mean, difference.shape))
+    root = np.sqrt(across**2 + square * np.maximum(0, 1 - row_dots(mean[None], mean[None])))
     return np.where(square > 0, (root - across) / np.where(square > 0, square, 1), 0)
